@@ -1,0 +1,271 @@
+"""The command line: every command parses, calls one function and prints. torch is imported only by work."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.errors import BadRequest, BenchError
+
+app = typer.Typer(
+    name="bench",
+    help="The yardstick for generated neural networks: collect checkpoints, fit a generator, sample models, "
+    "score them beside every control, and write one honest record.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+zoo_app = typer.Typer(help="Zoos made elsewhere.", no_args_is_help=True)
+app.add_typer(zoo_app, name="zoo")
+
+Task = Annotated[str, typer.Option(help="What to solve; see 'bench list'.")]
+Arch = Annotated[str | None, typer.Option(help="Architecture; default: the task's own.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Generated parameters: last-norms:N, norms:A-B, linear, conv:first, shortcut, all, or name patterns."
+    ),
+]
+Track = Annotated[
+    str | None, typer.Option(help="trajectory (steps of one run) or seeds (independent runs).")
+]
+K = Annotated[int, typer.Option("--k", help="Checkpoints in the zoo.")]
+Preset = Annotated[str, typer.Option(help="quick (2 CPU cores) or paper (the paper's recipe).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder of real data, or to download it to.")]
+Pretrained = Annotated[
+    str | None, typer.Option(help="'released' for timm's weights, or a file of weights.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="name=value: a hyperparameter of the generator; task.name=value: of the task."
+    ),
+]
+ZooSeed = Annotated[int, typer.Option(help="Seed of the checkpoints.")]
+Force = Annotated[bool, typer.Option("--force", help="Make every stage again.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command(
+    epilog="Example: python -m bench run --task cifar100 --arch resnet18 --generator pdiff --seed 1"
+)
+def run(
+    task: Task,
+    generator: Annotated[
+        str, typer.Option(help="What generates; see 'bench list'. Or my_package.module:Class.")
+    ],
+    arch: Arch = None,
+    layers: Layers = None,
+    track: Track = None,
+    k: K = 200,
+    samples: Annotated[int, typer.Option(help="Models to generate.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the generator's fit and samples.")] = 0,
+    zoo_seed: ZooSeed = 0,
+    zoo: Annotated[
+        Path | None, typer.Option(help="File of a zoo to use instead of collecting one.")
+    ] = None,
+    preset: Preset = "quick",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    pretrained: Pretrained = None,
+    settings: Set = None,
+    results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
+        "results"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the record as JSON on standard output.")
+    ] = False,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
+    from bench import pipeline, report
+
+    record, path = pipeline.run(
+        pipeline.Request(
+            task=task,
+            generator=generator,
+            settings=_settings(settings, arch, layers, track, pretrained),
+            k=k,
+            samples=samples,
+            seed=seed,
+            zoo_seed=zoo_seed,
+            preset=preset,
+            device=device,
+            data_dir=data_dir,
+            zoo=zoo,
+            results=results,
+            force=force,
+        )
+    )
+    if as_json:
+        typer.echo(record.to_json(), nl=False)
+    else:
+        report.show(record, str(path))
+
+
+@app.command(epilog="Example: python -m bench collect --task digits --k 50 --output digits.zoo")
+def collect(
+    task: Task,
+    output: Annotated[Path, typer.Option(help="File to write the zoo to.")],
+    arch: Arch = None,
+    layers: Layers = None,
+    track: Track = None,
+    k: K = 200,
+    zoo_seed: ZooSeed = 0,
+    preset: Preset = "quick",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    pretrained: Pretrained = None,
+    settings: Set = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Collect a zoo alone: train K checkpoints and write them to one file."""
+    from bench import pipeline
+
+    request = pipeline.Request(
+        task=task,
+        generator="copy",
+        settings=_settings(settings, arch, layers, track, pretrained),
+        k=k,
+        zoo_seed=zoo_seed,
+        preset=preset,
+        device=device,
+        data_dir=data_dir,
+        force=force,
+    )
+    zoo, _ = pipeline.Run(request).zoo()
+    zoo.save(output)
+    mean = sum(zoo.scores) / len(zoo.scores)
+    typer.echo(
+        f"{output}: {len(zoo)} checkpoints of {zoo.layout.dim:,} parameters, mean score {mean:.4f}, "
+        f"collected in {zoo.collect_s:.1f} s, hash {zoo.hash[:16]}"
+    )
+
+
+@app.command("list", epilog="Example: python -m bench list")
+def list_(debug: Debug = False) -> None:
+    """List tasks, architectures and generators with their hyperparameters."""
+    from rich.console import Console
+
+    from bench import plugins
+    from tasks.catalog import ARCHITECTURES
+
+    console = Console()
+    console.print("[bold]tasks[/]")
+    for name, (_, _, about) in plugins.tasks().items():
+        console.print(f"  {name:<16}{about}", markup=False)
+    console.print("\n[bold]architectures[/]")
+    for name, about in ARCHITECTURES.items():
+        console.print(f"  {name:<16}{about}", markup=False)
+    console.print("\n[bold]generators[/] (hyperparameters with their defaults, for --set)")
+    for name, plugin in plugins.generators().items():
+        console.print(f"  {name:<16}{plugin.about}", markup=False)
+        if plugin.fields:
+            fields = ", ".join(f"{field}={value}" for field, value in plugin.fields.items())
+            console.print(f"  {'':<16}{fields}", markup=False, style="dim")
+
+
+@app.command(epilog="Example: python -m bench show results/0123456789abcdef/fedcba9876543210.json")
+def show(
+    record: Annotated[Path, typer.Argument(help="File of a record.")],
+    svg: Annotated[
+        Path | None, typer.Option(help="Also write the report as a picture to this file.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Show a record as a table."""
+    from rich.console import Console
+
+    from bench import report
+    from bench.record import Record
+
+    console = Console(record=svg is not None, width=132 if svg else None)
+    report.show(Record.read(record), str(record), console)
+    if svg:
+        from bench.store import write_text
+
+        write_text(svg, console.export_svg(title="python -m bench show"))
+
+
+@zoo_app.command(
+    "import", epilog="Example: python -m bench zoo import checkpoints/*.pth --output mine.zoo"
+)
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(help="State dicts (.pth or .safetensors), or folders of them.")
+    ],
+    output: Annotated[Path, typer.Option(help="File to write the zoo to.")],
+    base: Annotated[
+        Path | None, typer.Option(help="State dict of the frozen rest of the network.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Make a zoo from state dicts, such as the official p-diff repository writes."""
+    from bench.importing import import_zoo
+
+    zoo = import_zoo(files, base)
+    zoo.save(output)
+    typer.echo(
+        f"{output}: {len(zoo)} checkpoints of {zoo.layout.dim:,} parameters in "
+        f"{len(zoo.layout.names)} tensors, {len(zoo.base)} tensors of the base"
+    )
+
+
+@app.command(epilog="Example: python -m bench leaderboard --results results --port 8501")
+def leaderboard(
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Folders of records, beside the shipped ones.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 8501,
+    debug: Debug = False,
+) -> None:
+    """Open the leaderboard in a browser."""
+    import subprocess
+
+    app_file = Path(__file__).resolve().parents[1] / "leaderboard" / "app.py"
+    folders = [str(folder.resolve()) for folder in results or []]
+    arguments = [str(app_file), "--server.port", str(port), "--browser.gatherUsageStats", "false"]
+    done = subprocess.run([sys.executable, "-m", "streamlit", "run", *arguments, "--", *folders])
+    raise typer.Exit(done.returncode)
+
+
+def _settings(
+    pairs: list[str] | None,
+    arch: str | None,
+    layers: str | None,
+    track: str | None,
+    pretrained: str | None,
+) -> dict[str, Any]:
+    """``--set`` pairs and the task's own options as one mapping; values are read as JSON where they are JSON."""
+    values: dict[str, Any] = {}
+    options = {"arch": arch, "layers": layers, "track": track, "pretrained": pretrained}
+    values |= {f"task.{name}": value for name, value in options.items() if value is not None}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise BadRequest(f"--set {pair}: expected name=value")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = {"True": True, "False": False, "None": None}.get(text, text)
+    return values
+
+
+def main() -> None:
+    """Run the command line; errors are one line, with a traceback only under ``--debug``."""
+    try:
+        app()
+    except BenchError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped: finished stages are kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,24 @@
+"""The one exception tree. Its messages are for people: what was wrong, what was expected, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """A failure while doing what was asked for (exit code 1)."""
+
+    exit_code = 1
+
+
+class BadRequest(BenchError):
+    """The request itself cannot be met: an unknown name, a bad value or an unusable file (exit code 2)."""
+
+    exit_code = 2
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> BadRequest:
+    """The error for a name that is not among the valid ones; it offers the nearest."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else "valid names: " + ", ".join(names)
+    return BadRequest(f"unknown {kind} '{name}': {hint}")

@@ -1,0 +1,1 @@
+"""Similarity, novelty and statistics: pure functions on tensors."""

@@ -1,0 +1,162 @@
+"""Finding generators and tasks by name. Names and descriptions are read from the source, so that listing is fast."""
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BadRequest, unknown
+
+CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup", "noise")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+    """A class that can be loaded by name.
+
+    Attributes:
+        name: what the command line calls it.
+        target: ``module:Class``.
+        about: the first line of its docstring.
+        fields: hyperparameters and their defaults, as written in the source.
+    """
+
+    name: str
+    target: str
+    about: str
+    fields: dict[str, str]
+
+
+def generators() -> dict[str, Plugin]:
+    """All generators that have a name: the files of ``generators/``, then installed packages' entry points."""
+    found = {}
+    for path in sorted(_package_folder("generators").glob("*.py")):
+        if path.stem not in ("base", "__init__"):
+            found |= {plugin.name: plugin for plugin in _read(path)}
+    for entry in importlib.metadata.entry_points(group="bench.generators"):
+        about = f"from the package {entry.dist.name}" if entry.dist else "from another package"
+        found.setdefault(entry.name, Plugin(entry.name, entry.value, about, {}))
+    return found
+
+
+def tasks() -> dict[str, tuple[str, dict[str, Any], str]]:
+    """All tasks that have a name: (target, settings, one line about it)."""
+    from tasks.catalog import TASKS
+
+    found = {name: (variant.target, variant.settings, variant.about) for name, variant in TASKS.items()}
+    for entry in importlib.metadata.entry_points(group="bench.tasks"):
+        found.setdefault(entry.name, (entry.value, {}, "from another package"))
+    return found
+
+
+def load_generator(name: str) -> type[Any]:
+    """The generator's class, by name or as ``module:Class``.
+
+    Raises:
+        BadRequest: no such generator, or something that is none.
+    """
+    if ":" in name:
+        return _load(name)
+    known = generators()
+    if name not in known:
+        raise unknown("generator", name, known)
+    return _load(known[name].target)
+
+
+def load_task(name: str, settings: dict[str, Any]) -> Any:
+    """The task, constructed with its variant's settings and then these.
+
+    Raises:
+        BadRequest: no such task, setting or value.
+    """
+    known = tasks()
+    if ":" not in name and name not in known:
+        raise unknown("task", name, known)
+    target, own, _ = known.get(name, (name, {}, ""))
+    return construct(_load(target), {**own, **settings}, "task setting")
+
+
+def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:
+    """An instance of a plugin's dataclass, each value checked against and converted to its field's type.
+
+    Raises:
+        BadRequest: an unknown field, or a value that its type does not allow.
+    """
+    import typing
+
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    checked = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise unknown(what, name, fields)
+        try:
+            checked[name] = TypeAdapter(fields[name]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise BadRequest(f"{what} {name}={value}: {reason}") from None
+    return cls(**checked)
+
+
+def source_hash(cls: type[Any]) -> str:
+    """SHA-256 of a plugin's code: its file, and for the suite's own plugins every file of their package."""
+    spec = importlib.util.find_spec(cls.__module__)
+    if spec is None or spec.origin is None:
+        raise BadRequest(f"{cls.__module__}:{cls.__name__} has no source file")
+    path = Path(spec.origin)
+    own = path.parent in (_package_folder("generators"), _package_folder("tasks"))
+    files = sorted(path.parent.glob("*.py")) if own else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise BadRequest(f"the package '{package}' is not installed: run 'pip install .' again")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _load(target: str) -> type[Any]:
+    module, _, name = target.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise BadRequest(f"cannot import '{module}' of {target}: {error}") from error
+    cls = getattr(loaded, name, None)
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
+        near = difflib.get_close_matches(name, dir(loaded), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise BadRequest(f"{target} is no dataclass of module '{module}'{hint}")
+    return cls
+
+
+def _read(path: Path) -> list[Plugin]:
+    """The generators of one file, from its syntax tree."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        Plugin(path.stem, f"generators.{path.stem}:{node.name}", _first_line(node), _fields(node))
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Generator" for base in node.bases)
+    ]
+
+
+def _first_line(node: ast.ClassDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def _fields(node: ast.ClassDef) -> dict[str, str]:
+    return {
+        item.target.id: ast.unparse(item.value) if item.value else "required"
+        for item in node.body
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(item.target, ast.Name)
+        and "ClassVar" not in ast.unparse(item.annotation)
+    }

@@ -1,0 +1,316 @@
+"""The record: one run's result, typed, validated on write and on load. Imports neither torch nor the harness."""
+
+import datetime
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.errors import BadRequest
+from bench.store import write_text
+
+SCHEMA = 1
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Short = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, serialize_by_alias=True
+    )
+
+
+class Task(_Model):
+    """What was solved: the data, the architecture, the metric. ``settings`` holds how its checkpoints were trained."""
+
+    name: Name
+    kind: Name
+    dataset: Name
+    dataset_hash: Hash
+    arch: Name
+    layers: Name
+    metric: Name
+    higher_is_better: bool
+    units: Name
+    settings: dict[str, Any]
+
+
+class Zoo(_Model):
+    """The checkpoints. ``base_score`` is the trained network's score before its generated part was collected."""
+
+    hash: Hash
+    track: Name
+    k: Positive
+    d: Positive
+    seed: int | None
+    base_score: float | None
+
+
+class Generator(_Model):
+    """The generator. ``source`` is the SHA-256 of its code; ``uses`` names what it got beyond the zoo."""
+
+    name: Name
+    source: Hash
+    hyperparameters: dict[str, Any]
+    uses_scores: bool
+    uses: list[str]
+
+
+class Protocol(_Model):
+    """How it was run. ``selection`` says by what, on the training split, the selected model was chosen."""
+
+    version: Positive
+    preset: Name
+    samples: Positive
+    seed: int
+    selection: Name
+    train_size: Positive
+    val_size: Positive
+
+
+class Population(_Model):
+    """Scores of one population of models on validation.
+
+    Attributes:
+        best, mean, median, worst, std: over ``values``; std has n - 1 in its denominator, null for one model.
+        selected: the score of the model that was chosen on the training split.
+        low, high: 95 % bootstrap interval of the mean over models.
+        values: the score of every model.
+    """
+
+    best: float
+    selected: float
+    mean: float
+    median: float
+    worst: float
+    std: Annotated[float, Field(ge=0)] | None
+    low: float
+    high: float
+    values: Annotated[list[float], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = sorted((self.worst, self.best))
+        slack = 1e-9 * max(1.0, abs(low), abs(high))
+        for name in ("selected", "mean", "median", "low", "high"):
+            if not low - slack <= getattr(self, name) <= high + slack:
+                raise ValueError(f"{name} is not between worst and best")
+        if not math.isclose(max(self.values), high) or not math.isclose(min(self.values), low):
+            raise ValueError("best and worst are not those of values")
+        if not math.isclose(sum(self.values) / len(self.values), self.mean, rel_tol=1e-9, abs_tol=1e-12):
+            raise ValueError("mean is not the mean of values")
+        if not any(math.isclose(value, self.selected) for value in self.values):
+            raise ValueError("selected is not among values")
+        return self
+
+
+class NoisePopulation(Population):
+    """One amplitude of the noise sweep: sigma times each tensor's own std within the checkpoint."""
+
+    amplitude: Annotated[float, Field(gt=0)]
+
+
+class Scores(_Model):
+    """Every population that was scored."""
+
+    original: Population
+    generated: Population
+    average: Population
+    noise: list[NoisePopulation]
+    copy_: Population = Field(alias="copy")
+    interpolation: Population
+    gaussian: Population
+    finetune: Population
+    greedy_soup: Population
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        amplitudes = [level.amplitude for level in self.noise]
+        if amplitudes != sorted(set(amplitudes)):
+            raise ValueError("noise amplitudes are not in ascending order")
+        return self
+
+    def controls(self) -> dict[str, Population]:
+        """The controls by name, the noise sweep last, one entry an amplitude."""
+        named: dict[str, Population] = {
+            "average": self.average,
+            "greedy_soup": self.greedy_soup,
+            "copy": self.copy_,
+            "interpolation": self.interpolation,
+            "gaussian": self.gaussian,
+            "finetune": self.finetune,
+        }
+        return named | {f"noise {level.amplitude:g}": level for level in self.noise}
+
+
+class Interval(_Model):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+class ControlSimilarity(_Model):
+    """A control's mean IoU with originals, with the nearest original, and within itself."""
+
+    original: Unit
+    original_max: Unit
+    within: Unit | None
+
+
+class Similarity(_Model):
+    """IoU of wrong sets (paper, equation 7); pairs of a model with itself are left out."""
+
+    original_original: Interval | None
+    generated_generated: Interval | None
+    original_generated: Interval
+    original_generated_max: Interval
+    controls: dict[str, ControlSimilarity]
+
+
+class Novelty(_Model):
+    """How new the generated models are; see design section 5.
+
+    Attributes:
+        advantage_over_noise, advantage_over_interpolation, advantage_over_gaussian: mean score above the control's at
+            the same novelty; null where no generated model lies within the control's range.
+        beyond_noise: share of generated models that are more novel than any noise-added model, and so not compared.
+        nearest_l2_ratio: median distance to the nearest original over the originals' own median nearest distance.
+        collapsed: whether generated models are more alike than the originals are.
+        verdict: broken, copies, averages or novel; null until the rule's error rates are known.
+    """
+
+    advantage_over_noise: Interval | None
+    advantage_over_interpolation: Interval | None
+    advantage_over_gaussian: Interval | None
+    beyond_noise: Unit
+    nearest_l2_ratio: Annotated[float, Field(ge=0)] | None
+    collapsed: bool | None
+    verdict: Literal["broken", "copies", "averages", "novel"] | None
+
+
+class Timing(_Model):
+    """Wall time, device-synchronised.
+
+    Attributes:
+        collect_s: training all checkpoints, evaluation pauses excluded; null for an imported zoo.
+        fit_s, sample_s: the generator's; sampling is warmed up first.
+        sample_per_model_s: sample_s over the number of models.
+        select_s, score_s: scoring the generated models on the training and on the validation split.
+        target_score: the lower of the selected generated and the best original score (the higher, for errors).
+        sgd_s: SGD's training time until it first reached the target score.
+        speedup: sgd_s / sample_per_model_s.
+        speedup_amortised: sgd_s over one model's share of collect + fit + sample + select.
+        break_even_models: models after which the generator has cost less time than SGD would have.
+        peak_memory_bytes: of the device (GPU) or the process (CPU).
+    """
+
+    device: Name
+    collect_s: Seconds | None
+    fit_s: Seconds
+    sample_s: Seconds
+    sample_per_model_s: Seconds
+    select_s: Seconds
+    score_s: Seconds
+    target_score: float
+    sgd_s: Seconds | None
+    speedup: Annotated[float, Field(ge=0)] | None
+    speedup_amortised: Annotated[float, Field(ge=0)] | None
+    break_even_models: Positive | None
+    peak_memory_bytes: Count
+
+
+class Environment(_Model):
+    """Where it ran."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    python: Name
+    packages: dict[str, str]
+    cpu: Name
+    gpu: str | None
+    threads: Positive
+
+
+class Artifact(_Model):
+    """A file that the record's numbers come from."""
+
+    file: Name
+    sha256: Hash
+
+
+class Artifacts(_Model):
+    """The checkpoints and the generated weights."""
+
+    zoo: Artifact
+    generated: Artifact
+
+
+class Record(_Model):
+    """One run's result."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    id: Short
+    created: datetime.datetime
+    command: Annotated[str, Field(min_length=1, max_length=4000)]
+    key: Short
+    task: Task
+    zoo: Zoo
+    generator: Generator
+    protocol: Protocol
+    scores: Scores
+    similarity: Similarity
+    novelty: Novelty
+    timing: Timing
+    environment: Environment
+    artifacts: Artifacts
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if len(self.scores.original.values) != self.zoo.k:
+            raise ValueError("scores.original has not one value for each of the zoo's k checkpoints")
+        if len(self.scores.generated.values) not in (1, self.protocol.samples):
+            raise ValueError("scores.generated has not one value for each sample")
+        return self
+
+    def to_json(self) -> str:
+        """Indented JSON, a list of numbers on one line each field."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    def write(self, results: Path) -> Path:
+        """Write to ``<results>/<key>/<id>.json``, atomically; the same run overwrites its own record."""
+        path = results / self.key / f"{self.id}.json"
+        write_text(path, self.to_json())
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and validate a record.
+
+        Raises:
+            BadRequest: the file is missing or no valid record; the message names the first wrong field.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise BadRequest(f"no record at {path}") from None
+        except OSError as error:
+            raise BadRequest(f"cannot read {path}: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise BadRequest(f"{path} is not a valid record: {where}: {first['msg']}") from None

@@ -1,0 +1,157 @@
+"""A record as a person reads it: tables and sentences that follow from its numbers."""
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bench.record import Interval, Population, Record
+
+
+def render(record: Record, path: str) -> RenderableType:
+    """The whole report.
+
+    Args:
+        record: what to show.
+        path: where it lies.
+    """
+    return Group(
+        _title(record),
+        _scores(record),
+        _similarity(record),
+        _timing(record),
+        *(Text(line) for line in sentences(record)),
+        Text(f"\nrecord       {path}", style="bold", overflow="fold"),
+        Text(f"leaderboard  python -m bench leaderboard --results {path.rsplit('/', 2)[0] or '.'}"),
+    )
+
+
+def show(record: Record, path: str, console: Console | None = None) -> None:
+    """Print the report."""
+    (console or Console(soft_wrap=False)).print(render(record, path))
+
+
+def _title(record: Record) -> Text:
+    task, zoo, protocol = record.task, record.zoo, record.protocol
+    return Text(
+        f"{record.generator.name} on {task.name}: {task.arch}, {task.layers} ({zoo.d:,} parameters), "
+        f"{zoo.k} checkpoints ({zoo.track}), {protocol.samples} samples, seed {protocol.seed}, "
+        f"preset {protocol.preset}\n{task.metric} on {protocol.val_size:,} validation examples; "
+        f"selected on {protocol.train_size:,} training examples",
+        style="bold",
+    )
+
+
+def _scores(record: Record) -> Table:
+    """One row a population, the generator last."""
+    table = Table(title=None, header_style="bold", pad_edge=False, box=None)
+    table.add_column("population")
+    for column in ("models", "best", "selected", "mean", "95 %", "median", "worst", "IoU", "nearest"):
+        table.add_column(column, justify="right", no_wrap=True)
+    scores, similarity = record.scores, record.similarity
+    own = similarity.original_original
+    table.add_row(
+        "original", *_numbers(record, scores.original), f"{own.value:.3f}" if own else "-", "-"
+    )
+    for name, control in scores.controls().items():
+        alike = similarity.controls[name]
+        pair = (f"{alike.original:.3f}", f"{alike.original_max:.3f}")
+        table.add_row(name, *_numbers(record, control), *pair)
+    pair = (
+        f"{similarity.original_generated.value:.3f}",
+        f"{similarity.original_generated_max.value:.3f}",
+    )
+    name = escape(record.generator.name)
+    table.add_row(name, *_numbers(record, scores.generated), *pair, style="bold green")
+    table.caption = (
+        "IoU: of wrong predictions with the originals (mean); nearest: with the most similar original"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _numbers(record: Record, population: Population) -> list[str]:
+    percent = record.task.metric == "accuracy"
+
+    def number(value: float) -> str:
+        return f"{100 * value:.2f}" if percent else f"{value:.4g}"
+
+    middle = [population.best, population.selected, population.mean]
+    interval = f"{number(population.low)} to {number(population.high)}"
+    last = [number(value) for value in (population.median, population.worst)]
+    return [str(len(population.values)), *map(number, middle), interval, *last]
+
+
+def _similarity(record: Record) -> Table:
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    table.add_column("\nsimilarity (IoU of wrong predictions)")
+    table.add_column("\nmean", justify="right")
+    table.add_column("\n95 %", justify="right")
+    similarity = record.similarity
+    for name, value in (
+        ("original - original", similarity.original_original),
+        ("generated - generated", similarity.generated_generated),
+        ("original - generated", similarity.original_generated),
+        ("original - generated, nearest", similarity.original_generated_max),
+    ):
+        table.add_row(name, *_interval(value))
+    return table
+
+
+def _interval(value: Interval | None) -> tuple[str, str]:
+    if value is None:
+        return "-", "-"
+    return f"{value.value:.3f}", f"{value.low:.3f} to {value.high:.3f}"
+
+
+def _timing(record: Record) -> Table:
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    timing = record.timing
+    cells = {
+        "collect": timing.collect_s,
+        "fit": timing.fit_s,
+        "sample": timing.sample_s,
+        "a model": timing.sample_per_model_s,
+        "select": timing.select_s,
+        "score": timing.score_s,
+        "SGD to target": timing.sgd_s,
+    }
+    table.add_column(f"\nseconds on {escape(timing.device)}")
+    for name in cells:
+        table.add_column("\n" + name, justify="right")
+    table.add_row("", *("-" if value is None else f"{value:.3g}" for value in cells.values()))
+    return table
+
+
+def sentences(record: Record) -> list[str]:
+    """What the numbers say, in words; every sentence follows from the record."""
+    lines = [""]
+    similarity, novelty, timing = record.similarity, record.novelty, record.timing
+    alike, usual = similarity.generated_generated, similarity.original_original
+    if novelty.collapsed is not None and alike and usual:
+        what, than = ("collapsed", "more") if novelty.collapsed else ("not collapsed", "no more")
+        lines.append(
+            f"{what}: generated models are {than} alike than the originals "
+            f"({alike.value:.3f} against {usual.value:.3f})"
+        )
+    if novelty.advantage_over_noise is not None:
+        value = novelty.advantage_over_noise
+        points = 100 if record.task.metric == "accuracy" else 1
+        unit = "points" if points == 100 else record.task.metric
+        lines.append(
+            f"against noise-added originals that are as novel: {points * value.value:+.2f} {unit} "
+            f"(95 %: {points * value.low:+.2f} to {points * value.high:+.2f})"
+        )
+    if timing.speedup is not None:
+        line = f"speedup over SGD to the same score: {timing.speedup:,.3g}x for sampling alone"
+        if timing.speedup_amortised is not None:
+            line += (
+                f", {timing.speedup_amortised:,.3g}x when collecting, fitting and selecting count "
+                f"({record.protocol.samples} models)"
+            )
+        if timing.break_even_models is not None:
+            line += f"; pays off from {timing.break_even_models:,} models"
+        lines.append(line)
+    elif timing.sgd_s is None:
+        lines.append("no speedup: there is no time of SGD to the same score in this zoo")
+    return lines

@@ -1,0 +1,90 @@
+"""Files that survive a kill: atomic writes, and a folder of stages addressed by what went into them."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import filelock
+import platformdirs
+
+from bench.errors import BadRequest, BenchError
+
+T = TypeVar("T")
+
+
+def home() -> Path:
+    """The cache folder: ``BENCH_HOME``, or the user's cache folder."""
+    return Path(os.environ.get("BENCH_HOME") or platformdirs.user_cache_dir("pgen-bench"))
+
+
+def digest(identity: Any) -> str:
+    """A short content address of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it there on success, remove it on failure.
+
+    Raises:
+        BadRequest: the folder cannot be written.
+        BenchError: the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        # safetensors reports a failed write as an exception of its own, with the system's text in it.
+        if "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+            raise BenchError(
+                f"the disk is full: cannot write {path}; free some space and run the command again, "
+                "finished stages are kept"
+            ) from error
+        if isinstance(error, OSError) and (temporary is None or isinstance(error, PermissionError)):
+            raise BadRequest(
+                f"cannot write to {path.parent} ({error.strerror}): choose a folder that can be written"
+            ) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def stage(path: Path, load: Callable[[Path], T], make: Callable[[], T], save: Callable[[T, Path], None], *,
+          force: bool = False) -> T:
+    """The stage's result: loaded where it is there and readable, made and saved otherwise.
+
+    A lock beside the file makes concurrent processes that need the same stage wait for the first one's result.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        if path.exists() and not force:
+            with contextlib.suppress(BenchError):
+                return load(path)
+        result = make()
+        save(result, path)
+        return result

@@ -1,0 +1,1 @@
+"""The leaderboard: records in, tables and pages out. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Tasks: each collects zoos of trained checkpoints and evaluates vectors of weights."""

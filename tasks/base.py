@@ -1,0 +1,71 @@
+"""The contract of a task: collect zoos of trained checkpoints, and evaluate vectors on real data."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bench.zoo import Zoo
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What N models did on one split.
+
+    Attributes:
+        scores: the headline metric of each model, float64.
+        wrong: which of the M units each model gets wrong, or None where the task has no such units.
+        extra: further metrics by name, one value a model; ``loss`` breaks ties when a model is selected.
+    """
+
+    scores: Float[Tensor, " N"]
+    wrong: Bool[Tensor, "N M"] | None
+    extra: dict[str, Float[Tensor, " N"]]
+
+
+@dataclasses.dataclass(eq=False)
+class Task(ABC):
+    """A task is a dataclass; its fields are its settings.
+
+    Attributes:
+        kind: classification, detection, segmentation or image generation.
+        metric: the headline metric's name.
+        higher_is_better: whether a higher score is better.
+        units: what one column of ``Evaluation.wrong`` is.
+        presets: settings that differ from the defaults (the quick preset), by preset name.
+        device: where the work is done; it is no setting.
+        data_dir: the folder that real data is looked for in; it is no setting (the data's hash is).
+    """
+
+    kind: ClassVar[str]
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    units: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    device: ClassVar[str] = "cpu"
+    data_dir: ClassVar[str | None] = None
+
+    @abstractmethod
+    def collect(self, k: int, *, rng: torch.Generator) -> Zoo:
+        """Train k checkpoints. Interrupted, it goes on where it stopped when it is called again."""
+
+    @abstractmethod
+    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
+        """Score all N models on a split ("train" or "val") at once."""
+
+    @abstractmethod
+    def finetune(
+        self, zoo: Zoo, vectors: Float[Tensor, "N D"], *, steps: int, rng: torch.Generator
+    ) -> Float[Tensor, "N D"]:
+        """A few more optimizer steps on the training split from each vector."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides what ``collect`` and ``evaluate`` compute, as plain JSON data."""
+
+    @abstractmethod
+    def size(self, split: str) -> int:
+        """How many examples of the split are scored."""

@@ -1,0 +1,70 @@
+"""The named tasks, and how each architecture is trained on them. Imports nothing heavy: ``bench list`` reads it."""
+
+import dataclasses
+from typing import Any
+
+ARCHITECTURES = {
+    "mlp3": "MLP-3 of the paper: 3072-50-25-10 on colour, 784-50-10 on grey images",
+    "convnet3": "ConvNet-3 of the paper: three blocks conv3x3(32)-BN-ReLU-maxpool, then linear",
+    "resnet18": "timm resnet18; 3x3 stem up to 64 x 64 pixels",
+    "resnet50": "timm resnet50; 3x3 stem up to 64 x 64 pixels",
+    "vit_tiny": "timm vit_tiny_patch16_224; smaller patches on small images",
+    "vit_base": "timm vit_base_patch16_224; smaller patches on small images",
+    "convnext_tiny": "timm convnext_tiny; smaller patches on small images",
+    "convnext_base": "timm convnext_base; smaller patches on small images",
+}
+
+_SMALL = {"lr": 0.1, "precision": "float32"}
+_RESNET = {"lr": 0.1, "precision": "bfloat16"}
+_MODERN = {"lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "bfloat16"}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "mlp3": _SMALL,
+    "convnet3": _SMALL,
+    "resnet18": _RESNET,
+    "resnet50": _RESNET,
+    "vit_tiny": _MODERN,
+    "vit_base": _MODERN,
+    "convnext_tiny": _MODERN,
+    "convnext_base": _MODERN,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A named task: a class, its settings, and how large a run is by default.
+
+    Attributes:
+        target: ``module:Class`` of the task.
+        about: one line for ``bench list``.
+        settings: fields of the class that differ from its defaults.
+    """
+
+    target: str
+    about: str
+    settings: dict[str, Any]
+
+
+def _classification(about: str, dataset: str, **settings: Any) -> Variant:
+    return Variant("tasks.classification:Classification", about, {"dataset": dataset, **settings})
+
+
+_PHOTOS = {"augment": "crop-flip"}
+
+TASKS: dict[str, Variant] = {
+    "digits": _classification(
+        "handwritten digits of scikit-learn, 8 x 8 grey, 10 classes; embedded, no download",
+        "digits",
+        arch="convnet3",
+        epochs=20,
+        batch_size=50,
+    ),
+    "mnist": _classification("MNIST, 28 x 28 grey, 10 classes", "mnist", epochs=3),
+    "cifar10": _classification("CIFAR-10, 32 x 32 colour, 10 classes", "cifar10", **_PHOTOS),
+    "cifar100": _classification("CIFAR-100, 32 x 32 colour, 100 classes", "cifar100", **_PHOTOS),
+    "stl10": _classification("STL-10, 96 x 96 colour, 10 classes", "stl10", **_PHOTOS),
+    "flowers102": _classification("Flowers-102, 224 x 224, 102 classes", "flowers102", **_PHOTOS),
+    "pets": _classification("Oxford-IIIT Pets, 224 x 224, 37 breeds", "pets", **_PHOTOS),
+    "food101": _classification("Food-101, 224 x 224, 101 dishes", "food101", **_PHOTOS),
+    "imagenet": _classification("ImageNet-1K, 224 x 224, 1000 classes", "imagenet", **_PHOTOS),
+}

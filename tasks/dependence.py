@@ -1,0 +1,135 @@
+"""Split a model at the generated tensors: what does not depend on them is computed once, the rest once a candidate."""
+
+import dataclasses
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A model as two graphs that share its modules.
+
+    Attributes:
+        shared: images to the tuple of tensors that the generated part starts from.
+        own: those tensors to logits; the only part that uses generated tensors.
+        widest: values an image of the largest tensor in ``own``, for choosing chunk sizes.
+    """
+
+    shared: fx.GraphModule
+    own: fx.GraphModule
+    widest: int
+
+
+class _Values(fx.Interpreter):
+    """Runs the graph once to learn which nodes are tensors, and how large."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.sizes: dict[fx.Node, int] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        value = super().run_node(node)
+        if isinstance(value, Tensor):
+            self.sizes[node] = value.numel()
+        return value
+
+
+def split(model: nn.Module, names: Iterable[str], images: Tensor) -> Parts:
+    """Split a model by dependence on the named parameters, with torch.fx, for any architecture that it can trace.
+
+    Args:
+        model: in the mode (train or eval) that it will be used in.
+        names: the generated parameters.
+        images: a small batch, to run the graph once.
+    """
+    traced = _out_of_place(fx.symbolic_trace(model))
+    values = _Values(traced)
+    with torch.no_grad():
+        values.run(images)
+    nodes = list(traced.graph.nodes)
+    dependent = _dependent(nodes, set(names))
+    copied, frontier = _needed(dependent, nodes, values.sizes)
+    own = _own_graph(nodes, copied | dependent, frontier)
+    shared = fx.GraphModule(traced, _shared_graph(traced.graph, frontier))
+    shared.graph.eliminate_dead_code()
+    shared.recompile()
+    widest = max(values.sizes.get(node, 0) for node in [*dependent, *frontier])
+    return Parts(shared, fx.GraphModule(traced, own), -(-widest // len(images)))
+
+
+def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:
+    """Tensors handed from one part to the other must not be overwritten by either."""
+    plain = {operator.iadd: operator.add, operator.imul: operator.mul}
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            node.target = plain.get(node.target, node.target)
+            if node.kwargs.get("inplace"):
+                node.update_kwarg("inplace", False)
+    for child in module.modules():
+        if getattr(child, "inplace", False):
+            child.inplace = False
+    module.recompile()
+    return module
+
+
+def _dependent(nodes: list[fx.Node], names: set[str]) -> set[fx.Node]:
+    """Nodes that use a generated parameter, directly or through another node."""
+    owners = {name.rpartition(".")[0] for name in names}
+    prefixes = {owner[:end] for owner in owners for end in _ends(owner)}
+    found: set[fx.Node] = set()
+    for node in nodes:
+        direct = (node.op == "get_attr" and node.target in names) or (
+            node.op == "call_module" and node.target in prefixes
+        )
+        if direct or node.op == "output" or found.intersection(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _ends(path: str) -> list[int]:
+    """Where each module path that contains this one ends: a leaf may hold its parameter deeper down."""
+    return [i for i, letter in enumerate(path) if letter == "."] + [len(path)]
+
+
+def _needed(
+    dependent: set[fx.Node], nodes: list[fx.Node], sizes: dict[fx.Node, int]
+) -> tuple[set[fx.Node], list[fx.Node]]:
+    """What the dependent nodes need from the rest: nodes to repeat (sizes, constants), and tensors to hand over."""
+    copied: set[fx.Node] = set()
+    frontier: set[fx.Node] = set()
+    waiting = [source for node in dependent for source in node.all_input_nodes]
+    while waiting:
+        node = waiting.pop()
+        if node in dependent or node in copied or node in frontier:
+            continue
+        if node.op == "get_attr":
+            copied.add(node)
+        elif node in sizes:
+            frontier.add(node)
+        else:  # a shape or another plain number: cheap, and right for any batch size only if computed there
+            copied.add(node)
+            waiting += node.all_input_nodes
+    return copied, [node for node in nodes if node in frontier]
+
+
+def _own_graph(
+    nodes: list[fx.Node], kept: set[fx.Node], frontier: list[fx.Node]
+) -> fx.Graph:
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(f"shared_{i}") for i, node in enumerate(frontier)}
+    for node in nodes:
+        if node in kept:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    return graph
+
+
+def _shared_graph(whole: fx.Graph, frontier: list[fx.Node]) -> fx.Graph:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    graph.graph_copy(whole, copies)
+    graph.output(tuple(copies[node] for node in frontier))
+    return graph

@@ -1,0 +1,87 @@
+"""Which parameters are generated: the patterns of ``--layers``."""
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bench.errors import BadRequest
+
+PATTERNS = "last-norms:N, norms:A-B, linear, conv:first, shortcut, all, or parameter names with * (comma-separated)"
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+_SHORTCUTS = ("downsample", "shortcut")
+
+
+def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
+    """Names of the parameters that a pattern picks, in the model's order.
+
+    ``last-norms:N``: the last N normalization layers. ``norms:A-B``: the normalization layers numbered A up to, not
+    including, B, counted from 1 without those of shortcuts, so that ``norms:16-18`` are the paper's "BN-layer16 to 18"
+    of ResNet-18 (Table 2b). ``linear``: the last linear layer; ``conv:first``: the first convolution; ``shortcut``:
+    the first shortcut projection (Table 8c). ``all``: every parameter. Else: names, ``*`` matching anything.
+
+    Raises:
+        BadRequest: nothing matches; the message has the patterns and the nearest names.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    chosen = set(_chosen(model, pattern, names))
+    if not chosen:
+        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+        raise BadRequest(
+            f"layers '{pattern}' match no parameter: expected {PATTERNS}; "
+            f"parameters are named like {', '.join(near)}"
+        )
+    return tuple(name for name in names if name in chosen)
+
+
+def _chosen(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:
+    if pattern == "all":
+        yield from names
+    elif match := re.fullmatch(r"last-norms:(\d+)", pattern):
+        norms = _of_type(model, _NORMS)
+        if not 1 <= int(match[1]) <= len(norms):
+            raise BadRequest(
+                f"layers '{pattern}': the model has {len(norms)} normalization layers"
+                + ("" if norms else "; choose all, linear or parameter names")
+            )
+        yield from _inside(norms[-int(match[1]) :], names)
+    elif match := re.fullmatch(r"norms:(\d+)-(\d+)", pattern):
+        norms = [name for name in _of_type(model, _NORMS) if not _in_shortcut(name)]
+        if not 1 <= int(match[1]) < int(match[2]) <= len(norms) + 1:
+            raise BadRequest(
+                f"layers '{pattern}': expected 1 <= A < B <= {len(norms) + 1}, "
+                f"the model has {len(norms)} normalization layers outside shortcuts"
+            )
+        yield from _inside(norms[int(match[1]) - 1 : int(match[2]) - 1], names)
+    elif pattern == "linear":
+        yield from _inside(_of_type(model, (nn.Linear,))[-1:], names)
+    elif pattern == "conv:first":
+        yield from _inside(_of_type(model, (nn.Conv2d,))[:1], names)
+    elif pattern == "shortcut":
+        projections = [name for name, _ in model.named_modules() if name.endswith(_SHORTCUTS)]
+        yield from _inside(projections[:1], names)
+    else:
+        for part in pattern.split(","):
+            yield from fnmatch.filter(names, part.strip())
+
+
+def _of_type(model: nn.Module, types: tuple[type[nn.Module], ...]) -> list[str]:
+    """Modules of these types that have parameters, in order."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, types) and next(module.parameters(recurse=False), None) is not None
+    ]
+
+
+def _inside(modules: list[str], names: list[str]) -> Iterator[str]:
+    for name in names:
+        if any(name.startswith(module + ".") for module in modules):
+            yield name
+
+
+def _in_shortcut(name: str) -> bool:
+    return any(part in name for part in _SHORTCUTS)

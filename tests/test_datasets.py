@@ -1,0 +1,730 @@
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+import torchvision.datasets
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torchvision.datasets import imagenet
+
+from bench.errors import BadRequest, BenchError
+from tasks import datasets
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+REPOSITORY = Path(__file__).parents[1]
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder ../shared/data")
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("the network is unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+def pixels(count, size, channels, seed=0):
+    """uint8 images [count, channels, size, size]."""
+    shape = (count, channels, size, size)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def flat(color, size=(300, 260)):
+    """An image of one colour: it survives JPEG, resizing and cropping."""
+    return Image.new("RGB", size, color)
+
+
+def colors(split):
+    """The colour of each image's centre, as a list of tuples."""
+    middle = split.images.shape[-1] // 2
+    return [tuple(image[:, middle, middle].tolist()) for image in split.images]
+
+
+def close(split, expected):
+    return np.abs(np.array(colors(split)) - np.array(expected)).max() <= 3
+
+
+def write_tree(root, count=2, size=32, splits=("train", "test"), classes=("cat", "dog")):
+    """An ImageFolder of random images; returns the pixels of train in order."""
+    written = []
+    for offset, part in enumerate(splits):
+        for label, name in enumerate(classes):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for index, image in enumerate(pixels(count, size, 3, seed=10 * offset + label)):
+                Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{index}.png")
+                written.append((part, image))
+    return np.stack([image for part, image in written if part == splits[0]])
+
+
+def zip_tree(root, target, *parts):
+    """The files of these sub-folders of ``root`` in one zip file."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for part in parts:
+            for path in sorted((root / part).rglob("*.*")):
+                archive.write(path, path.relative_to(root))
+
+
+# --- digits ---------------------------------------------------------------------------------------
+
+
+def test_digits_are_those_of_scikit_learn_in_its_documented_split():
+    data = datasets.load("digits")
+    bunch = load_digits()
+    train, val = train_test_split(
+        np.arange(1797), train_size=1000, stratify=bunch.target, random_state=0
+    )
+    assert data.train.images.shape == (1000, 1, 8, 8)
+    assert data.val.images.shape == (797, 1, 8, 8)
+    assert data.train.labels.tolist() == bunch.target[train].tolist()
+    expected = np.rint(bunch.images[val] * 255 / 16)
+    assert np.array_equal(data.val.images[:, 0].numpy(), expected)
+    assert (data.train.images.min(), data.train.images.max()) == (0, 255)
+    assert data.classes == tuple("0123456789")
+    shares = data.train.labels.bincount() / 1000 - torch.bincount(data.val.labels) / 797
+    assert shares.abs().max() < 0.002
+    assert datasets.load("digits").hash == data.hash
+
+
+def test_mean_and_std_are_those_of_the_training_images():
+    data = datasets.load("digits")
+    images = data.train.images.double() / 255
+    assert data.mean == pytest.approx((images.mean().item(),), rel=1e-12)
+    assert data.std == pytest.approx((images.std(correction=0).item(),), rel=1e-12)
+
+
+def test_hash_follows_pixels_labels_and_class_count():
+    data = datasets.load("digits")
+    train, val = data.train, data.val
+    other = train.images.clone()
+    other[0, 0, 0, 0] ^= 1
+    hashes = {
+        datasets._hash(train, val, 10),
+        datasets._hash(train, val, 11),
+        datasets._hash(datasets.Split(other, train.labels), val, 10),
+        datasets._hash(datasets.Split(train.images, train.labels.flip(0)), val, 10),
+        datasets._hash(val, train, 10),
+    }
+    assert len(hashes) == 5
+    assert data.hash in hashes
+
+
+def test_unknown_name():
+    with pytest.raises(BadRequest, match="unknown data set 'cifar-10': did you mean 'cifar10'"):
+        datasets.load("cifar-10")
+
+
+def test_names():
+    assert datasets.NAMES == (
+        "digits", "mnist", "cifar10", "cifar100", "stl10", "flowers102", "pets", "food101",
+        "imagenet",
+    )  # fmt: skip
+
+
+# --- torchvision's own files ----------------------------------------------------------------------
+
+
+def write_idx(path, array, *, packed):
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    if packed:
+        Path(f"{path}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    else:
+        path.write_bytes(header + array.tobytes())
+
+
+def write_mnist(root, *, packed):
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix, count in (("train", 6), ("t10k", 4)):
+        images = pixels(count, 28, 1, seed=count)[:, 0]
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", images, packed=packed)
+        labels = np.arange(count, dtype=np.uint8)
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels, packed=packed)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("sub", ["", "mnist"])
+def test_mnist(tmp_path, packed, sub):
+    root = tmp_path / "data" / sub
+    write_mnist(root, packed=packed)
+    before = sorted(path.name for path in root.rglob("*"))
+    data = datasets.load("mnist", tmp_path / "data")
+    assert np.array_equal(data.train.images.numpy(), pixels(6, 28, 1, seed=6))
+    assert np.array_equal(data.val.images.numpy(), pixels(4, 28, 1, seed=4))
+    assert data.train.labels.tolist() == list(range(6))
+    assert len(data.classes) == 10
+    assert sorted(path.name for path in root.rglob("*")) == before
+
+
+def test_mnist_partly_unpacked(tmp_path):
+    write_mnist(tmp_path, packed=True)
+    raw = tmp_path / "MNIST" / "raw"
+    path = raw / "t10k-labels-idx1-ubyte"
+    path.write_bytes(gzip.decompress(Path(f"{path}.gz").read_bytes()))
+    Path(f"{path}.gz").unlink()
+    assert datasets.load("mnist", tmp_path).val.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_damaged_mnist_names_the_file(tmp_path):
+    write_mnist(tmp_path, packed=True)
+    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadRequest, match=r"train-images-idx3-ubyte\.gz is not a readable gzip"):
+        datasets.load("mnist", tmp_path)
+
+
+def test_truncated_mnist_names_the_folder(tmp_path):
+    write_mnist(tmp_path, packed=False)
+    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadRequest, match=r"MNIST/raw is damaged: .*invalid for input"):
+        datasets.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "meta_key"),
+    [("cifar10", "labels", "label_names"), ("cifar100", "fine_labels", "fine_label_names")],
+)
+def test_cifar(tmp_path, monkeypatch, name, key, meta_key):
+    builder = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
+    builder = builder[name]
+    folder = tmp_path / builder.base_folder
+    folder.mkdir()
+    for listed in ("train_list", "test_list"):
+        sums = []
+        for index, (file, _) in enumerate(getattr(builder, listed)):
+            images = pixels(3, 32, 3, seed=index + 50 * (listed == "test_list"))
+            content = pickle.dumps({"data": images.reshape(3, -1), key: [index, 1, 2]})
+            (folder / file).write_bytes(content)
+            sums.append([file, hashlib.md5(content).hexdigest()])
+        monkeypatch.setattr(builder, listed, sums)
+    names = [f"class {index}" for index in range(10)]
+    content = pickle.dumps({meta_key: names})
+    (folder / builder.meta["filename"]).write_bytes(content)
+    md5 = hashlib.md5(content).hexdigest()
+    monkeypatch.setattr(builder, "meta", builder.meta | {"md5": md5})
+
+    data = datasets.load(name, tmp_path)
+    batches = len(builder.train_list)
+    expected = np.concatenate([pixels(3, 32, 3, seed=index) for index in range(batches)])
+    assert np.array_equal(data.train.images.numpy(), expected)
+    assert np.array_equal(data.val.images.numpy(), pixels(3, 32, 3, seed=50))
+    assert data.train.labels.tolist() == [n for index in range(batches) for n in (index, 1, 2)]
+    assert data.classes == tuple(names)
+
+
+def test_stl10(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets.STL10, "_check_integrity", lambda self: True)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for part, count in (("train", 4), ("test", 2)):
+        images = pixels(count, 96, 3, seed=count)
+        (folder / f"{part}_X.bin").write_bytes(images.transpose(0, 1, 3, 2).tobytes())
+        (folder / f"{part}_y.bin").write_bytes(bytes(range(1, count + 1)))
+    data = datasets.load("stl10", tmp_path)
+    assert np.array_equal(data.train.images.numpy(), pixels(4, 96, 3, seed=4))
+    assert np.array_equal(data.val.images.numpy(), pixels(2, 96, 3, seed=2))
+    assert data.train.labels.tolist() == [0, 1, 2, 3]
+    assert len(data.classes) == 10
+
+
+PALETTE = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
+
+
+def test_flowers102_trains_on_train_and_val_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.flowers102.check_integrity", lambda *args: True)
+    folder = tmp_path / "flowers-102"
+    (folder / "jpg").mkdir(parents=True)
+    for index, color in enumerate(PALETTE, 1):
+        flat(color).save(folder / "jpg" / f"image_{index:05d}.jpg", quality=95)
+    scipy.io.savemat(folder / "imagelabels.mat", {"labels": [[1, 2, 102, 2, 1]]})
+    ids = {"trnid": [[1, 2]], "valid": [[5, 3]], "tstid": [[4, 2]]}
+    scipy.io.savemat(folder / "setid.mat", ids)
+    data = datasets.load("flowers102", tmp_path)
+    assert data.train.images.shape == (4, 3, 224, 224)
+    assert data.train.labels.tolist() == [0, 1, 0, 101]
+    assert data.val.labels.tolist() == [1, 1]
+    assert close(data.train, [PALETTE[index] for index in (0, 1, 4, 2)])
+    assert close(data.val, [PALETTE[3], PALETTE[1]])
+    assert len(data.classes) == 102
+
+
+def write_pets(root):
+    folder = root / "oxford-iiit-pet"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    names = ["Abyssinian_1", "Abyssinian_2", "great_pyrenees_1", "great_pyrenees_2"]
+    for name, color in zip(names, PALETTE, strict=False):
+        flat(color).save(folder / "images" / f"{name}.jpg", quality=95)
+    lines = [f"{name} {1 + index // 2} 1 1\n" for index, name in enumerate(names)]
+    (folder / "annotations" / "trainval.txt").write_text(lines[0] + lines[2])
+    (folder / "annotations" / "test.txt").write_text(lines[3] + lines[1])
+    return folder
+
+
+def test_pets(tmp_path):
+    write_pets(tmp_path)
+    data = datasets.load("pets", tmp_path)
+    assert data.train.labels.tolist() == [0, 1]
+    assert data.val.labels.tolist() == [1, 0]
+    assert data.classes == ("Abyssinian", "Great Pyrenees")
+    assert close(data.train, [PALETTE[0], PALETTE[2]])
+    assert close(data.val, [PALETTE[3], PALETTE[1]])
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    image = write_pets(tmp_path) / "images" / "great_pyrenees_2.jpg"
+    image.write_bytes(image.read_bytes()[:400])
+    with pytest.raises(BadRequest, match=r"great_pyrenees_2\.jpg is not a readable image"):
+        datasets.load("pets", tmp_path)
+    image.unlink()
+    with pytest.raises(BadRequest, match=r"great_pyrenees_2\.jpg is not .*No such file"):
+        datasets.load("pets", tmp_path)
+
+
+def test_splits_of_torchvision_with_different_classes(tmp_path):
+    folder = write_pets(tmp_path)
+    (folder / "annotations" / "test.txt").write_text("Abyssinian_1 1 1 1\n")
+    with pytest.raises(BadRequest, match="oxford-iiit-pet have different classes"):
+        datasets.load("pets", tmp_path)
+
+
+def test_food101(tmp_path):
+    folder = tmp_path / "food-101"
+    (folder / "meta").mkdir(parents=True)
+    names = ["waffles/1", "waffles/2", "apple_pie/3", "apple_pie/4"]
+    for name, color in zip(names, PALETTE, strict=False):
+        path = folder / "images" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flat(color, size=(512, 384)).save(path, quality=95)
+    listed = {"waffles": names[:1], "apple_pie": names[2:3]}
+    (folder / "meta" / "train.json").write_text(json.dumps(listed))
+    listed = {"waffles": names[1:2], "apple_pie": names[3:]}
+    (folder / "meta" / "test.json").write_text(json.dumps(listed))
+    data = datasets.load("food101", tmp_path)
+    assert data.classes == ("apple_pie", "waffles")
+    assert data.train.labels.tolist() == [1, 0]
+    assert close(data.train, [PALETTE[0], PALETTE[2]])
+    assert close(data.val, [PALETTE[1], PALETTE[3]])
+
+
+WNIDS = {"n01440764": ("tench",), "n01443537": ("goldfish",)}
+
+
+def check_imagenet(data):
+    assert data.classes == tuple(WNIDS)
+    assert data.train.labels.tolist() == [0, 1]
+    assert data.val.labels.tolist() == [0, 1]
+    assert close(data.train, PALETTE[:2])
+    assert close(data.val, [PALETTE[3], PALETTE[2]])
+
+
+def test_imagenet_unpacked_by_torchvision(tmp_path):
+    torch.save((WNIDS, []), tmp_path / "meta.bin")
+    images = iter((PALETTE[0], PALETTE[1], PALETTE[3], PALETTE[2]))
+    for part in ("train", "val"):
+        for wnid in WNIDS:
+            (tmp_path / part / wnid).mkdir(parents=True)
+            flat(next(images)).save(tmp_path / part / wnid / f"{wnid}_1.JPEG", quality=95)
+    check_imagenet(datasets.load("imagenet", tmp_path))
+
+
+def add_to_tar(archive, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def jpeg(color):
+    buffer = io.BytesIO()
+    flat(color).save(buffer, "jpeg", quality=95)
+    return buffer.getvalue()
+
+
+def test_imagenet_archives(tmp_path, monkeypatch):
+    monkeypatch.setattr(imagenet, "_verify_archive", lambda *args: None)
+    root = tmp_path / "imagenet"
+    root.mkdir()
+    first, second = WNIDS
+    torch.save((WNIDS, [second, first]), root / "meta.bin")  # as unpacked from the devkit
+    with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as archive:
+        for wnid, color in zip(WNIDS, PALETTE, strict=False):
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as images:
+                add_to_tar(images, f"{wnid}_1.JPEG", jpeg(color))
+            add_to_tar(archive, f"{wnid}.tar", inner.getvalue())
+    with tarfile.open(root / "ILSVRC2012_img_val.tar", "w") as archive:
+        add_to_tar(archive, "ILSVRC2012_val_00000001.JPEG", jpeg(PALETTE[2]))
+        add_to_tar(archive, "ILSVRC2012_val_00000002.JPEG", jpeg(PALETTE[3]))
+    check_imagenet(datasets.load("imagenet", tmp_path))
+
+
+def test_imagenet_archives_without_the_devkit(tmp_path):
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(b"")
+    with pytest.raises(BenchError, match=r"cannot be unpacked: .*ILSVRC2012_devkit_t12\.tar\.gz"):
+        datasets.load("imagenet", tmp_path)
+
+
+# --- ImageFolder ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("val", ["test", "val"])
+def test_folders(tmp_path, val):
+    expected = write_tree(tmp_path / "cifar10", splits=("train", val))
+    (tmp_path / "cifar10" / "train" / "notes.txt").write_text("not an image")
+    (tmp_path / "cifar10" / "train" / "cat" / ".hidden.png").write_text("not an image")
+    data = datasets.load("cifar10", tmp_path)
+    assert np.array_equal(data.train.images.numpy(), expected)
+    assert data.train.labels.tolist() == data.val.labels.tolist() == [0, 0, 1, 1]
+    assert data.classes == ("cat", "dog")
+    assert data.mean == pytest.approx(tuple((expected / 255).mean((0, 2, 3))))
+    assert data.std == pytest.approx(tuple((expected / 255).std((0, 2, 3))))
+
+
+def test_test_is_read_where_val_is_there_too(tmp_path):
+    write_tree(tmp_path, splits=("train", "test", "val"))
+    both = datasets.load("cifar10", tmp_path)
+    shutil.rmtree(tmp_path / "val")
+    assert datasets.load("cifar10", tmp_path).hash == both.hash
+
+
+def test_unlabelled_test_images_are_passed_over(tmp_path):
+    write_tree(tmp_path, splits=("train", "val"))
+    (tmp_path / "test").mkdir()
+    shutil.copy(tmp_path / "val" / "cat" / "0.png", tmp_path / "test" / "0.png")
+    assert len(datasets.load("cifar10", tmp_path).val.labels) == 4
+
+
+def test_folders_and_zips_have_the_same_hash(tmp_path):
+    write_tree(tmp_path / "tree")
+    plain = datasets.load("cifar100", tmp_path / "tree")
+    (tmp_path / "zips").mkdir()
+    zip_tree(tmp_path / "tree", tmp_path / "zips" / "a.zip", "train/cat", "test/dog")
+    zip_tree(tmp_path / "tree", tmp_path / "zips" / "b.zip", "train/dog", "test/cat")
+    with zipfile.ZipFile(tmp_path / "zips" / "other.zip", "w") as archive:
+        archive.writestr("unrelated.txt", "")
+    zipped = datasets.load("cifar100", tmp_path / "zips")
+    (tmp_path / "wrapped").mkdir()
+    zip_tree(tmp_path, tmp_path / "wrapped" / "tree.zip", "tree")
+    wrapped = datasets.load("cifar100", tmp_path / "wrapped")
+    assert plain.hash == zipped.hash == wrapped.hash
+    assert plain.classes == zipped.classes == wrapped.classes
+    assert not list((tmp_path / "zips").glob("*/"))  # nothing was unpacked
+
+
+def test_zip_entries_are_never_written(tmp_path):
+    write_tree(tmp_path / "tree")
+    (tmp_path / "zips").mkdir()
+    zip_tree(tmp_path / "tree", tmp_path / "zips" / "a.zip", "train", "test")
+    with zipfile.ZipFile(tmp_path / "zips" / "a.zip", "a") as archive:
+        image = (tmp_path / "tree" / "train" / "cat" / "0.png").read_bytes()
+        archive.writestr("../../train/cat/evil.png", image)
+    assert len(datasets.load("cifar10", tmp_path / "zips").train.labels) == 5
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mnist", (1, 28, 28)), ("stl10", (3, 96, 96)), ("pets", (3, 224, 224))],
+)
+def test_other_sizes_and_modes_become_the_data_sets(tmp_path, name, shape):
+    write_tree(tmp_path, size=50, count=1)
+    image = tmp_path / "train" / "cat" / "0.png"
+    flat((90, 90, 90), size=(70, 40)).quantize().save(image)
+    assert datasets.load(name, tmp_path).train.images.shape == (2, *shape)
+    assert (datasets.load(name, tmp_path).train.images[0] == 90).all()
+
+
+def test_large_images_are_resized_to_256_and_cropped_to_224(tmp_path):
+    from torchvision import transforms
+
+    write_tree(tmp_path, size=300, count=1)
+    usual = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()]
+    )
+    expected = usual(Image.open(tmp_path / "train" / "cat" / "0.png"))
+    assert torch.equal(datasets.load("food101", tmp_path).train.images[0], expected)
+
+
+# --- what is wrong with it ------------------------------------------------------------------------
+
+
+def refused(name, root):
+    """The message of the refusal: one line."""
+    with pytest.raises(BadRequest) as caught:
+        datasets.load(name, root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_corrupt_image_in_a_folder(tmp_path):
+    write_tree(tmp_path)
+    bad = tmp_path / "test" / "dog" / "1.png"
+    bad.write_bytes(b"no image")
+    assert f"{bad} is not a readable image: no image format" in refused("cifar10", tmp_path)
+    assert not list((tmp_path / "home").rglob("meta.json"))
+
+
+def test_corrupt_image_in_a_zip(tmp_path):
+    write_tree(tmp_path / "tree")
+    image = tmp_path / "tree" / "test" / "dog" / "1.png"
+    image.write_bytes(image.read_bytes()[:100])
+    zip_tree(tmp_path / "tree", tmp_path / "all.zip", "train", "test")
+    message = refused("cifar10", tmp_path)
+    assert f"'test/dog/1.png' in {tmp_path / 'all.zip'} is not a readable image" in message
+
+
+def test_damaged_zip(tmp_path):
+    write_tree(tmp_path / "tree")
+    zip_tree(tmp_path / "tree", tmp_path / "all.zip", "train", "test")
+    whole = (tmp_path / "all.zip").read_bytes()
+    (tmp_path / "all.zip").write_bytes(whole[:-50])
+    assert "all.zip is not a readable zip file" in refused("cifar10", tmp_path)
+    (tmp_path / "all.zip").write_bytes(whole[:60] + bytes(60) + whole[120:])
+    assert "'train/cat/0.png' in" in refused("cifar10", tmp_path)
+
+
+def test_the_same_file_in_two_zips(tmp_path):
+    write_tree(tmp_path / "tree")
+    zip_tree(tmp_path / "tree", tmp_path / "a.zip", "train", "test")
+    shutil.copy(tmp_path / "a.zip", tmp_path / "b.zip")
+    assert "b.zip has 'train/cat/0.png', and so has" in refused("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gone", "expected"),
+    [
+        ("train", "no images in 'train' of"),
+        ("test", "no images in 'test' or 'val' of"),
+        ("train/dog", "class 'dog' has no images in train of"),
+        ("test/cat", "class 'cat' has no images in the test split of"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("kept", [False, True], ids=["removed", "emptied"])
+def test_empty_splits_and_classes(tmp_path, gone, expected, zipped, kept):
+    root = tmp_path / "tree"
+    write_tree(root)
+    shutil.rmtree(root / gone)
+    (root / gone.split("/")[0]).mkdir(exist_ok=True)
+    if kept:
+        (root / gone).mkdir(exist_ok=True)
+    if zipped:
+        root = tmp_path / "zips"
+        root.mkdir()
+        shutil.make_archive(str(root / "all"), "zip", tmp_path / "tree")
+    message = refused("cifar10", root)
+    assert expected in message
+    assert str(root) in message
+
+
+def test_train_without_test(tmp_path, offline):
+    write_tree(tmp_path, splits=("train",))
+    message = refused("cifar10", tmp_path)
+    assert message == f"{tmp_path} has a folder 'train' but no folder 'test' or 'val' beside it"
+
+
+def test_broken_link(tmp_path):
+    write_tree(tmp_path)
+    (tmp_path / "train" / "cat" / "9.png").symlink_to(tmp_path / "nowhere")
+    assert "train/cat/9.png cannot be read: No such file" in refused("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+def test_no_data_and_no_network(tmp_path, offline, capfd, name):
+    with pytest.raises(BenchError) as caught:
+        datasets.load(name, tmp_path / "data")
+    message = str(caught.value)
+    title = datasets._SPECS[name].title
+    reason = "it needs an account" if name == "imagenet" else "the network is unreachable"
+    assert f"no complete {title} in {tmp_path / 'data' / name}" in message
+    assert f"the download of {title} failed: {reason}" in message
+    assert "train/<class>/*" in message
+    assert "--data-dir" in message
+    assert "\n" not in message
+    assert capfd.readouterr().out == ""
+
+
+def test_incomplete_files_of_torchvision(tmp_path, offline):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
+    with pytest.raises(BenchError, match=r"no complete CIFAR-10 in .*failed: the network"):
+        datasets.load("cifar10", tmp_path)
+
+
+def test_default_folder_and_download(tmp_path, monkeypatch, capfd):
+    class Source(torchvision.datasets.MNIST):
+        def __init__(self, root, train, download=False):
+            if download:
+                print("Downloading")
+                write_mnist(Path(root), packed=False) if train else None
+            super().__init__(root, train)
+
+        raw_folder = property(lambda self: os.path.join(self.root, "MNIST", "raw"))
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", Source)
+    assert len(datasets.load("mnist").train.labels) == 6
+    assert (tmp_path / "home" / "data" / "mnist" / "MNIST" / "raw").is_dir()
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert "Downloading" in output.err
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def forbid(monkeypatch, name):
+    def fail(*args, **kwargs):
+        raise AssertionError(f"{name} was called")
+
+    monkeypatch.setattr(datasets, name, fail)
+
+
+def same(first, second):
+    assert torch.equal(first.train.images, second.train.images)
+    assert torch.equal(first.val.labels, second.val.labels)
+    fields = ("name", "classes", "mean", "std", "hash")
+    assert [getattr(first, key) for key in fields] == [getattr(second, key) for key in fields]
+
+
+def test_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+    write_tree(tmp_path)
+    first = datasets.load("cifar10", tmp_path)
+    forbid(monkeypatch, "_decode")
+    forbid(monkeypatch, "_open_tree")
+    same(datasets.load("cifar10", tmp_path), first)
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_arrays_are_mapped_and_writes_stay_private(tmp_path, monkeypatch):
+    write_tree(tmp_path)
+    first = datasets.load("cifar10", tmp_path)
+    monkeypatch.setattr(datasets, "IN_MEMORY", 0)
+    mapped = datasets.load("cifar10", tmp_path)
+    same(mapped, first)
+    mapped.train.images.zero_()
+    same(datasets.load("cifar10", tmp_path), first)
+
+
+def test_changed_files_are_decoded_again(tmp_path):
+    write_tree(tmp_path)
+    first = datasets.load("cifar10", tmp_path)
+    flat((1, 2, 3), size=(32, 32)).save(tmp_path / "train" / "cat" / "0.png")
+    assert datasets.load("cifar10", tmp_path).hash != first.hash
+
+
+def test_damaged_cache_is_made_again(tmp_path):
+    write_tree(tmp_path)
+    first = datasets.load("cifar10", tmp_path)
+    for pattern in ("train-images.npy", "val-labels.npy", "meta.json"):
+        (path,) = (tmp_path / "home" / "decoded").rglob(pattern)
+        path.write_bytes(path.read_bytes()[:-20])
+        same(datasets.load("cifar10", tmp_path), first)
+
+
+def test_more_images_than_a_block_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "BLOCK", 3)
+    expected = write_tree(tmp_path, count=7)
+    data = datasets.load("cifar10", tmp_path)
+    assert np.array_equal(data.train.images.numpy(), expected)
+    assert data.mean == pytest.approx(tuple((expected / 255).mean((0, 2, 3))))
+    monkeypatch.setattr(datasets, "BLOCK", 256)
+    assert datasets._hash(data.train, data.val, 2) == data.hash
+
+
+def test_a_failure_in_the_middle_leaves_no_half_cache(tmp_path, monkeypatch):
+    write_tree(tmp_path)
+    whole = datasets._decode_image
+
+    def interrupt(images, index, spec):
+        if index == 3:
+            raise KeyboardInterrupt
+        return whole(images, index, spec)
+
+    monkeypatch.setattr(datasets, "_decode_image", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.load("cifar10", tmp_path)
+    left = [path.name for path in (tmp_path / "home" / "decoded").rglob("*") if path.is_file()]
+    assert left == ["meta.json.lock"]
+    monkeypatch.setattr(datasets, "_decode_image", whole)
+    assert len(datasets.load("cifar10", tmp_path).train.labels) == 4
+
+
+STALL = """
+import sys, time
+from pathlib import Path
+from tasks import datasets
+whole = datasets._decode_image
+def stall(images, index, spec):
+    if index == 3:
+        time.sleep(60)
+    return whole(images, index, spec)
+datasets.BLOCK, datasets._decode_image = 1, stall
+datasets.load("cifar10", Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_run_is_cleaned_up_by_the_next(tmp_path):
+    expected = write_tree(tmp_path)
+    decoded = tmp_path / "home" / "decoded"
+    process = subprocess.Popen([sys.executable, "-c", STALL, str(tmp_path)], cwd=REPOSITORY)
+    until = time.monotonic() + 60
+    while not list(decoded.rglob(".*.npy.*")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(decoded.rglob(".*.npy.*"))
+    assert not list(decoded.rglob("meta.json"))
+    assert np.array_equal(datasets.load("cifar10", tmp_path).train.images.numpy(), expected)
+    assert not list(decoded.rglob(".*.npy.*"))
+
+
+# --- real data ------------------------------------------------------------------------------------
+
+
+@real_data
+def test_real_mnist():
+    data = datasets.load("mnist", DATA)
+    assert data.train.images.shape == (60000, 1, 28, 28)
+    assert data.val.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert data.mean == pytest.approx((0.1307,), abs=1e-4)
+    assert data.std == pytest.approx((0.3081,), abs=1e-4)
+
+
+@real_data
+def test_some_real_cifar10(tmp_path):
+    with (
+        zipfile.ZipFile(DATA / "cifar10" / "test.zip") as source,
+        zipfile.ZipFile(tmp_path / "some.zip", "w") as target,
+    ):
+        for name in source.namelist()[::20]:
+            target.writestr(name, source.read(name))
+            target.writestr(name.replace("test/", "train/", 1), source.read(name))
+    data = datasets.load("cifar10", tmp_path)
+    assert data.val.images.shape == (500, 3, 32, 32)
+    assert data.val.labels.bincount().tolist() == [50] * 10
+    assert data.classes[:3] == ("airplane", "automobile", "bird")
+    assert data.mean == pytest.approx((0.491, 0.482, 0.447), abs=0.02)
