@@ -267,5 +267,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("stopped: finished stages are kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "stopped: finished stages are kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         sys.exit(130)

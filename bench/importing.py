@@ -63,7 +63,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
-        raise BadRequest(f"{path} is not a state dict: expected names and tensors, and nothing else")
+        raise BadRequest(
+            f"{path} is not a state dict: expected names and tensors, and nothing else"
+        )
     return content
 
 
@@ -84,7 +86,9 @@ def _inside(path: Path) -> list[Path]:
 def _check_same(a: dict[str, Tensor], b: dict[str, Tensor], path_a: Path, path_b: Path) -> None:
     odd = sorted(set(a).symmetric_difference(b))
     if odd:
-        raise BadRequest(f"{path_b} and {path_a} do not hold the same tensors: only one has '{odd[0]}'")
+        raise BadRequest(
+            f"{path_b} and {path_a} do not hold the same tensors: only one has '{odd[0]}'"
+        )
     for name in a:
         if a[name].shape != b[name].shape:
             raise BadRequest(

@@ -17,7 +17,7 @@ from torch import Tensor
 from bench import compare, plugins, store
 from bench.environment import describe
 from bench.errors import BadRequest, BenchError
-from bench.progress import say
+from bench.progress import say, track
 from bench.randomness import derive, generator
 from bench.record import (
     Artifact,
@@ -35,7 +35,7 @@ from bench.timing import Stopwatch, peak_memory
 from bench.zoo import Zoo
 
 VERSION = 1  # of the protocol: records of different versions are never ranked together
-NOISE = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # amplitudes of the noise control
+NOISE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # amplitudes of the noise control
 SELECTION = "highest train score, ties by lowest train loss, then the first"
 
 
@@ -143,10 +143,13 @@ class Run:
             probe.touch()
         (results / ".writable").unlink(missing_ok=True)
         zoo, zoo_path = self.zoo()
+        say(f"fit {self.request.generator} and sample {self.request.samples} models")
         sampled = self.sample(self.generator, self.request.generator, zoo, self.request.samples)
+        say("score originals and generated models")
         evaluated = {"original": self.evaluate(zoo, zoo.vectors)}
         evaluated["generated"] = self.evaluate(zoo, sampled.vectors)
-        for name, control, count in self._controls():
+        say("score the controls")
+        for name, control, count in track(self._controls(), "controls"):
             made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
             evaluated[name] = self.evaluate(zoo, made.vectors)
         record = self._record(zoo, zoo_path, sampled, evaluated)
@@ -185,7 +188,6 @@ class Run:
         path = store.home() / "generated" / f"{store.digest(identity)}.safetensors"
 
         def make() -> Sampled:
-            say(f"fit {name} and sample {count}")
             return self._fit_and_sample(maker, zoo, count, generator(0, seed, name), path)
 
         return store.stage(path, _load_sampled, make, _save_sampled, force=self.request.force)
@@ -232,7 +234,6 @@ class Run:
                 originals,
                 **{n: getattr(originals, n)[rows] for n in ("val", "train", "train_loss", "wrong")},
             )
-        say(f"score {len(vectors)} models")
         with Stopwatch(self.device) as selecting:
             train = self.task.evaluate(zoo, vectors, "train")
         with Stopwatch(self.device) as scoring:
@@ -249,7 +250,11 @@ class Run:
         few = max(1, samples // 4)
         sizes = {"finetune": few}
         controls = [
-            (name, make_generator(name, {}, self.request.preset, self.device), sizes.get(name, samples))
+            (
+                name,
+                make_generator(name, {}, self.request.preset, self.device),
+                sizes.get(name, samples),
+            )
             for name in plugins.CONTROLS
             if name != "noise"
         ]
@@ -272,7 +277,14 @@ class Run:
             metric=task.metric, higher_is_better=task.higher_is_better, units=task.units,
             settings=settings,
         )  # fmt: skip
-        comparable = [VERSION, facts.name, facts.dataset_hash, facts.arch, facts.layers, facts.metric]
+        comparable = [
+            VERSION,
+            facts.name,
+            facts.dataset_hash,
+            facts.arch,
+            facts.layers,
+            facts.metric,
+        ]
         key = store.digest([*comparable, zoo.hash, len(zoo), request.samples, sizes])
         hyperparameters = json.loads(json.dumps(self.generator.hyperparameters()))
         source = plugins.source_hash(type(self.generator))
@@ -290,17 +302,27 @@ class Run:
             key=key,
             task=facts,
             zoo=ZooFacts(
-                hash=zoo.hash, track=str(zoo.settings.get("track", "imported")), k=len(zoo),
-                d=zoo.layout.dim, seed=None if request.zoo else request.zoo_seed,
+                hash=zoo.hash,
+                track=str(zoo.settings.get("track", "imported")),
+                k=len(zoo),
+                d=zoo.layout.dim,
+                seed=None if request.zoo else request.zoo_seed,
                 base_score=zoo.base_score,
             ),  # fmt: skip
             generator=Generator(
-                name=request.generator, source=source, hyperparameters=hyperparameters,
-                uses_scores="score" in self.generator.needs, uses=list(self.generator.needs),
+                name=request.generator,
+                source=source,
+                hyperparameters=hyperparameters,
+                uses_scores="score" in self.generator.needs,
+                uses=list(self.generator.needs),
             ),  # fmt: skip
             protocol=Protocol(
-                version=VERSION, preset=request.preset, samples=request.samples, seed=request.seed,
-                selection=SELECTION, **sizes,
+                version=VERSION,
+                preset=request.preset,
+                samples=request.samples,
+                seed=request.seed,
+                selection=SELECTION,
+                **sizes,
             ),  # fmt: skip
             scores=scores,
             similarity=similarity,
@@ -358,8 +380,16 @@ def check_vectors(vectors: Any, count: int, zoo: Zoo, name: str) -> None:
         BenchError: the generator broke its contract.
     """
     expected = (count, zoo.layout.dim)
-    if not isinstance(vectors, Tensor) or vectors.shape != expected or vectors.dtype != torch.float32:
-        got = f"{tuple(vectors.shape)} {vectors.dtype}" if isinstance(vectors, Tensor) else type(vectors)
+    if (
+        not isinstance(vectors, Tensor)
+        or vectors.shape != expected
+        or vectors.dtype != torch.float32
+    ):
+        got = (
+            f"{tuple(vectors.shape)} {vectors.dtype}"
+            if isinstance(vectors, Tensor)
+            else type(vectors)
+        )
         raise BenchError(f"{name}.sample returned {got}, expected float32 of shape {expected}")
     broken = int((~vectors.isfinite().all(dim=1)).sum())
     if broken:

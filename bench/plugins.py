@@ -48,7 +48,9 @@ def tasks() -> dict[str, tuple[str, dict[str, Any], str]]:
     """All tasks that have a name: (target, settings, one line about it)."""
     from tasks.catalog import TASKS
 
-    found = {name: (variant.target, variant.settings, variant.about) for name, variant in TASKS.items()}
+    found = {
+        name: (variant.target, variant.settings, variant.about) for name, variant in TASKS.items()
+    }
     for entry in importlib.metadata.entry_points(group="bench.tasks"):
         found.setdefault(entry.name, (entry.value, {}, "from another package"))
     return found

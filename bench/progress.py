@@ -39,7 +39,12 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 def _open() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     display = Progress(*columns, console=Console(stderr=True), transient=True)
     display.start()
     return display

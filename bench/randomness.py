@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import torch
 
 
-def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(
+    seed: int, *purpose: str | int, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """A generator for one purpose of one seed, independent of those for every other purpose."""
     text = "/".join(str(part) for part in (seed, *purpose))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

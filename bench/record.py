@@ -104,7 +104,9 @@ class Population(_Model):
                 raise ValueError(f"{name} is not between worst and best")
         if not math.isclose(max(self.values), high) or not math.isclose(min(self.values), low):
             raise ValueError("best and worst are not those of values")
-        if not math.isclose(sum(self.values) / len(self.values), self.mean, rel_tol=1e-9, abs_tol=1e-12):
+        if not math.isclose(
+            sum(self.values) / len(self.values), self.mean, rel_tol=1e-9, abs_tol=1e-12
+        ):
             raise ValueError("mean is not the mean of values")
         if not any(math.isclose(value, self.selected) for value in self.values):
             raise ValueError("selected is not among values")
@@ -282,7 +284,9 @@ class Record(_Model):
     @model_validator(mode="after")
     def _counts(self) -> Self:
         if len(self.scores.original.values) != self.zoo.k:
-            raise ValueError("scores.original has not one value for each of the zoo's k checkpoints")
+            raise ValueError(
+                "scores.original has not one value for each of the zoo's k checkpoints"
+            )
         if len(self.scores.generated.values) not in (1, self.protocol.samples):
             raise ValueError("scores.generated has not one value for each sample")
         return self

@@ -44,9 +44,9 @@ def _title(record: Record) -> Text:
 
 def _scores(record: Record) -> Table:
     """One row a population, the generator last."""
-    table = Table(title=None, header_style="bold", pad_edge=False, box=None)
-    table.add_column("population")
-    for column in ("models", "best", "selected", "mean", "95 %", "median", "worst", "IoU", "nearest"):
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    table.add_column("population", no_wrap=True)
+    for column in ("n", "best", "selected", "mean", "±", "median", "worst", "IoU", "nearest"):
         table.add_column(column, justify="right", no_wrap=True)
     scores, similarity = record.scores, record.similarity
     own = similarity.original_original
@@ -64,7 +64,8 @@ def _scores(record: Record) -> Table:
     name = escape(record.generator.name)
     table.add_row(name, *_numbers(record, scores.generated), *pair, style="bold green")
     table.caption = (
-        "IoU: of wrong predictions with the originals (mean); nearest: with the most similar original"
+        "±: half the width of the mean's 95 % interval. IoU of wrong predictions with\n"
+        "the originals: on average, and with the nearest one."
     )
     table.caption_justify = "left"
     return table
@@ -77,7 +78,7 @@ def _numbers(record: Record, population: Population) -> list[str]:
         return f"{100 * value:.2f}" if percent else f"{value:.4g}"
 
     middle = [population.best, population.selected, population.mean]
-    interval = f"{number(population.low)} to {number(population.high)}"
+    interval = number((population.high - population.low) / 2)
     last = [number(value) for value in (population.median, population.worst)]
     return [str(len(population.values)), *map(number, middle), interval, *last]
 

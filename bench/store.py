@@ -74,8 +74,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def stage(path: Path, load: Callable[[Path], T], make: Callable[[], T], save: Callable[[T, Path], None], *,
-          force: bool = False) -> T:
+def stage(
+    path: Path,
+    load: Callable[[Path], T],
+    make: Callable[[], T],
+    save: Callable[[T, Path], None],
+    *,
+    force: bool = False,
+) -> T:
     """The stage's result: loaded where it is there and readable, made and saved otherwise.
 
     A lock beside the file makes concurrent processes that need the same stage wait for the first one's result.

@@ -68,7 +68,9 @@ class Layout:
             tensor = tensors[name]
             batch = tensor.shape[: tensor.ndim - len(shape)]
             if tuple(tensor.shape[len(batch) :]) != shape:
-                raise BadRequest(f"tensor '{name}' has shape {tuple(tensor.shape)}, expected {shape}")
+                raise BadRequest(
+                    f"tensor '{name}' has shape {tuple(tensor.shape)}, expected {shape}"
+                )
             parts.append(tensor.reshape(*batch, -1))
         return torch.cat(parts, dim=-1)
 
@@ -79,7 +81,9 @@ class Layout:
             BadRequest: the last dimension is not D.
         """
         if vectors.shape[-1] != self.dim:
-            raise BadRequest(f"vectors have length {vectors.shape[-1]}, the layout expects {self.dim}")
+            raise BadRequest(
+                f"vectors have length {vectors.shape[-1]}, the layout expects {self.dim}"
+            )
         pieces = vectors.split(self.sizes, dim=-1)
         return {
             name: piece.reshape(*vectors.shape[:-1], *shape)
@@ -113,7 +117,9 @@ class Zoo:
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or not len(self.vectors):
-            raise BadRequest(f"a zoo is a K x D matrix with K >= 1, got {tuple(self.vectors.shape)}")
+            raise BadRequest(
+                f"a zoo is a K x D matrix with K >= 1, got {tuple(self.vectors.shape)}"
+            )
         if self.vectors.shape[1] != self.layout.dim:
             raise BadRequest(
                 f"the zoo's vectors have length {self.vectors.shape[1]}, its layout {self.layout.dim}"
@@ -121,7 +127,9 @@ class Zoo:
         finite = self.vectors.isfinite().all(dim=1)
         if not finite.all():
             row = int((~finite).nonzero()[0])
-            raise BadRequest(f"checkpoint {row} of the zoo has values that are not finite (NaN or inf)")
+            raise BadRequest(
+                f"checkpoint {row} of the zoo has values that are not finite (NaN or inf)"
+            )
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -200,9 +208,7 @@ class Zoo:
             raise BadRequest(f"{path}: {error}") from None
 
 
-def per_tensor_std(
-    vectors: Float[Tensor, "n D"], layout: Layout
-) -> Float[Tensor, "n D"]:
+def per_tensor_std(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:
     """For every value, the standard deviation of its tensor within its own checkpoint (biased, 0 for scalars)."""
     spread = [
         piece.std(dim=1, correction=0, keepdim=True).expand_as(piece)

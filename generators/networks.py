@@ -7,17 +7,18 @@ On a CPU that is several times faster than ``conv1d``, and it makes up- and down
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.errors import BenchError
 from bench.progress import track
-from bench.randomness import derive
 from bench.zoo import Layout
 from generators.base import check
 
@@ -28,6 +29,7 @@ SCHEDULES = ("constant", "cosine")
 _GROUPS = 8
 _SHORTEST = 8  # positions a feature map keeps, so that normalising over positions stays meaningful
 _LOOK_EVERY = 50  # iterations between two looks at the loss: each look waits for the device
+_TIME = 64  # width of the time embedding
 _FAN_IN = 1024  # the fan-in up to which a layer trains at the full learning rate
 
 
@@ -128,44 +130,52 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, dim: int, outputs: int, backbone: "Backbone") -> None:
         super().__init__()
-        widths, strides, self.length = backbone.plan(dim)
-        self.pad = self.length * math.prod(strides) - dim
+        strides, length = backbone.plan(dim)
+        self.pad = length * math.prod(strides) - dim
+        sizes = pairwise((1, *backbone.channels))
         self.layers = nn.Sequential(
             *(
-                Down(a, b, backbone.kernel, s, backbone.normalization)
-                for a, b, s in zip((1, *widths), widths, strides, strict=False)
+                Down(a, b, backbone.kernel, stride, backbone.normalization)
+                for (a, b), stride in zip(sizes, strides, strict=True)
             )
         )
-        self.project = nn.Linear(widths[-1] * self.length, outputs)
+        self.project = nn.Linear(backbone.channels[-1] * length, outputs)
 
     def forward(self, v: Float[Tensor, "n D"]) -> Float[Tensor, "n outputs"]:
         h = self.layers(F.pad(v, (0, self.pad))[:, None, None])
-        return self.project(h.permute(0, 2, 3, 1).flatten(1))
+        z: Tensor = self.project(h.permute(0, 2, 3, 1).flatten(1))
+        return z
 
 
 class ConvDecoder(nn.Module):
-    """The mirror image of ``ConvEncoder``; its last convolution is not normalised."""
+    """Latents to vectors of length ``dim``: the mirror image of ``ConvEncoder``, its last layer not normalised."""
 
-    def __init__(self, inputs: int, dim: int, backbone: "Backbone") -> None:
+    def __init__(self, dim: int, backbone: "Backbone") -> None:
         super().__init__()
-        self.dim = dim
-        widths, strides, self.length = backbone.plan(dim)
-        self.width = widths[-1]
-        self.project = nn.Linear(inputs, self.width * self.length)
-        pairs = zip(widths[:0:-1], widths[-2::-1], strides[:0:-1], strict=True)
-        ups = (Up(a, b, backbone.kernel, s, backbone.normalization) for a, b, s in pairs)
-        self.layers = nn.Sequential(*ups, Expand(widths[0], 1, backbone.kernel, strides[0]))
+        self.dim, self.width = dim, backbone.channels[-1]
+        strides, self.length = backbone.plan(dim)
+        self.project = nn.Linear(backbone.latent_dim, self.width * self.length)
+        sizes = pairwise(backbone.channels[::-1])
+        self.layers = nn.Sequential(
+            *(
+                Up(a, b, backbone.kernel, stride, backbone.normalization)
+                for (a, b), stride in zip(sizes, strides[:0:-1], strict=True)
+            ),
+            Expand(backbone.channels[0], 1, backbone.kernel, strides[0]),
+        )
 
-    def forward(self, z: Float[Tensor, "n inputs"]) -> Float[Tensor, "n D"]:
+    def forward(self, z: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
         h = self.project(z).view(len(z), 1, self.length, self.width).permute(0, 3, 1, 2)
-        return self.layers(h).flatten(1)[:, : self.dim]
+        v: Tensor = self.layers(h)
+        return v.flatten(1)[:, : self.dim]
 
 
-def dense(inputs: int, widths: Sequence[int], outputs: int, kind: str) -> nn.Sequential:
+def dense(inputs: int, hidden: Sequence[int], outputs: int, kind: str) -> nn.Sequential:
     """Fully connected layers of these widths, then one projection without normalization."""
-    sizes = (inputs, *widths)
-    hidden = [Dense(a, b, kind) for a, b in zip(sizes, widths, strict=False)]
-    return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
+    sizes = (inputs, *hidden)
+    return nn.Sequential(
+        *(Dense(a, b, kind) for a, b in pairwise(sizes)), nn.Linear(sizes[-1], outputs)
+    )
 
 
 def time_embedding(t: Int[Tensor, " n"], width: int) -> Float[Tensor, "n width"]:
@@ -176,66 +186,72 @@ def time_embedding(t: Int[Tensor, " n"], width: int) -> Float[Tensor, "n width"]
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class ConvDenoiser(nn.Module):
-    """A 1-D U-Net over the latent: down, up, skip connections, the time embedding added before every layer."""
+def _time_layers(widths: Sequence[int]) -> nn.Sequential:
+    """From the time embedding to what is added before every layer, all layers side by side."""
+    return nn.Sequential(nn.Linear(_TIME, 2 * _TIME), nn.SiLU(), nn.Linear(2 * _TIME, sum(widths)))
 
-    EMBEDDING = 64
+
+class ConvDenoiser(nn.Module):
+    """A 1-D U-Net over the latent: strides of 2, skip connections, the time embedding added before every layer.
+
+    A second input channel holds a learned value for each position: a latent's coordinates, unlike a picture's pixels,
+    each mean something else.
+    """
 
     def __init__(self, latent_dim: int, channels: Sequence[int], kernel: int, kind: str) -> None:
         super().__init__()
-        self.strides = [2 if s > 0 else 1 for s in range(len(channels))]
-        factor = math.prod(self.strides)
-        self.pad = -latent_dim % factor
-        self.position = nn.Parameter(torch.randn(1, 1, 1, latent_dim + self.pad))
-        ins = (2, *channels)
-        self.down = nn.ModuleList(
-            Down(a, b, kernel, s, kind)
-            for a, b, s in zip(ins, channels, self.strides, strict=False)
-        )
-        tops = list(channels[::-1])
-        self.up = nn.ModuleList(
-            Up(a, b, kernel, 2, kind) for a, b in zip(tops, tops[1:], strict=False)
-        )
-        self.times = nn.ModuleList(
-            nn.Linear(self.EMBEDDING, c) for c in (*ins[:-1], *tops)
-        )
-        self.project = nn.Conv2d(channels[0], 1, (1, kernel), padding=(0, kernel // 2))
-        nn.init.zeros_(self.project.weight)
+        factor = 2 ** len(channels)
+        self.length = factor * max(2, -(-latent_dim // factor))
+        self.position = nn.Parameter(torch.randn(1, 1, 1, self.length))
+        sizes = (2, *channels)
+        self.down = nn.ModuleList(Down(a, b, kernel, 2, kind) for a, b in pairwise(sizes))
+        self.up = nn.ModuleList(Up(a, b, kernel, 2, kind) for a, b in pairwise(channels[::-1]))
+        self.project = _zeroed(Expand(channels[0], 1, kernel, 2))
+        self.widths = [*sizes[:-1], *channels[::-1]]
+        self.time = _time_layers(self.widths)
 
     def forward(self, z: Float[Tensor, "n l"], t: Int[Tensor, " n"]) -> Float[Tensor, "n l"]:
-        e = time_embedding(t, self.EMBEDDING)
-        add = [layer(e)[:, :, None, None] for layer in self.times]
-        h = F.pad(z, (0, self.pad))[:, None, None]
-        h = torch.cat([h, self.position.expand(len(z), -1, -1, -1)], 1).contiguous(memory_format=torch.channels_last)
-        skips = []
-        for layer, a in zip(self.down, add, strict=False):
-            h = layer(h + a)
-            skips.append(h)
-        skips.pop()
-        for layer, a in zip(self.up, add[len(self.down):], strict=False):
-            h = layer(h + a) + skips.pop()
-        return self.project(h + add[-1]).flatten(1)[:, : z.shape[1]]
+        shifts = self.time(time_embedding(t, _TIME))[..., None, None].split(self.widths, dim=1)
+        h, inputs = self._enter(z), []
+        for layer, shift in zip(self.down, shifts, strict=False):
+            inputs.append(h)
+            h = layer(h + shift)
+        for layer, shift in zip(self.up, shifts[len(self.down) :], strict=False):
+            h = layer(h + shift) + inputs.pop()
+        out: Tensor = self.project(h + shifts[-1])
+        return out.flatten(1)[:, : z.shape[1]]
+
+    def _enter(self, z: Float[Tensor, "n l"]) -> Float[Tensor, "n 2 1 L"]:
+        padded = F.pad(z, (0, self.length - z.shape[1]))[:, None, None]
+        both = torch.cat([padded, self.position.expand(len(z), -1, -1, -1)], dim=1)
+        return both.contiguous(memory_format=torch.channels_last)
 
 
 class DenseDenoiser(nn.Module):
-    """Fully connected residual layers over the latent, the time embedding added before every layer."""
-
-    EMBEDDING = 64
+    """Fully connected layers over the latent, residual, the time embedding added before every layer."""
 
     def __init__(self, latent_dim: int, width: int, depth: int, kind: str) -> None:
         super().__init__()
         self.enter = nn.Linear(latent_dim, width)
-        self.times = nn.ModuleList(nn.Linear(self.EMBEDDING, width) for _ in range(depth))
         self.layers = nn.ModuleList(Dense(width, width, kind) for _ in range(depth))
-        self.project = nn.Linear(width, latent_dim)
-        nn.init.zeros_(self.project.weight)
+        self.project = _zeroed(nn.Linear(width, latent_dim))
+        self.widths = [width] * depth
+        self.time = _time_layers(self.widths)
 
     def forward(self, z: Float[Tensor, "n l"], t: Int[Tensor, " n"]) -> Float[Tensor, "n l"]:
-        e = time_embedding(t, self.EMBEDDING)
+        shifts = self.time(time_embedding(t, _TIME)).split(self.widths, dim=1)
         h = self.enter(z)
-        for layer, time in zip(self.layers, self.times, strict=True):
-            h = h + layer(h + time(e))
-        return self.project(h)
+        for layer, shift in zip(self.layers, shifts, strict=True):
+            h = h + layer(h + shift)
+        out: Tensor = self.project(h)
+        return out
+
+
+def _zeroed(module: nn.Module) -> nn.Module:
+    """The module with all parameters zero, so that what it closes starts as the zero function."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,15 +271,16 @@ class Standardizer:
         """Mean and std of each named tensor over all checkpoints, or of each single parameter without a layout."""
         if layout is None:
             std, mean = torch.std_mean(vectors, dim=0, correction=0)
-            return cls(mean, std)
-        pairs = [torch.std_mean(piece, correction=0) for piece in vectors.split(layout.sizes, dim=1)]
-        sizes = torch.tensor(layout.sizes, device=vectors.device)
-        std, mean = (torch.stack(part).repeat_interleave(sizes) for part in zip(*pairs, strict=True))
-        return cls(mean, std)
+        else:
+            pieces = vectors.split(layout.sizes, dim=1)
+            pairs = [torch.std_mean(piece, correction=0) for piece in pieces]
+            sizes = torch.tensor(layout.sizes, device=vectors.device)
+            std, mean = (torch.stack(p).repeat_interleave(sizes) for p in zip(*pairs, strict=True))
+        return cls(torch.where(std > 0, mean, vectors[0]), std)
 
     def apply(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
-        """Parameters to standardised values."""
-        return (vectors - self.mean) / self.std.clamp_min(torch.finfo(self.std.dtype).tiny)
+        """Parameters to standardised values, 0 where the zoo does not vary."""
+        return (vectors - self.mean) / torch.where(self.std > 0, self.std, 1.0)
 
     def undo(self, values: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
         """Standardised values to parameters."""
@@ -291,38 +308,6 @@ def _look(loss: Tensor, part: str, iteration: int) -> None:
         )
 
 
-def train(
-    module: nn.Module,
-    loss: Callable[[], Tensor],
-    *,
-    part: str,
-    iterations: int,
-    learning_rate: float,
-    weight_decay: float,
-    schedule: str,
-    average: AveragedModel | None = None,
-) -> None:
-    """Minimise ``loss()`` over the module's parameters with AdamW, and let ``average`` follow.
-
-    Raises:
-        BenchError: the loss is not finite; it says where.
-    """
-    groups = _groups(module.train(), learning_rate)
-    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, decay(schedule, iterations))
-    for iteration in track(range(1, iterations + 1), f"training the {part}"):
-        optimizer.zero_grad(set_to_none=True)
-        value = loss()
-        value.backward()
-        optimizer.step()
-        scheduler.step()
-        if average is not None:
-            average.update_parameters(module)
-        if iteration % _LOOK_EVERY == 0 or iteration == iterations:
-            _look(value.detach(), part, iteration)
-    module.eval()
-
-
 def decay(schedule: str, iterations: int) -> Callable[[int], float]:
     """The factor of the learning rate at each iteration."""
     if schedule == "constant":
@@ -336,9 +321,7 @@ def ema(module: nn.Module, rate: float) -> AveragedModel:
     return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(rate)).eval()
 
 
-def batch(
-    rows: Float[Tensor, "K d"], size: int, rng: torch.Generator
-) -> Float[Tensor, "b d"]:
+def batch(rows: Float[Tensor, "K d"], size: int, rng: torch.Generator) -> Float[Tensor, "b d"]:
     """Random distinct rows; all of them where there are no more than ``size``, a single one twice."""
     count = max(2, len(rows))
     index = torch.randperm(count, generator=rng, device=rows.device)[:size]
@@ -352,7 +335,21 @@ def normal_like(x: Tensor, rng: torch.Generator) -> Tensor:
 
 @dataclasses.dataclass
 class Backbone:
-    """Hyperparameters of the encoder and decoder, with the networks they describe."""
+    """Hyperparameters of the encoder, the decoder and their training, with the networks they describe.
+
+    Attributes:
+        blocks: "conv" (1-D CNN) or "linear" (fully connected).
+        normalization: of every layer but the last: "none", "batch", "group" or "instance".
+        channels: of the encoder's convolutions; the decoder mirrors them. With "linear", only their number counts.
+        kernel: positions a convolution sees.
+        stride: a convolution shortens by at most this much.
+        width: features of a fully connected layer.
+        latent_dim: length of a latent.
+        standardize: mean 0 and std 1 for each named "tensor" or for each single "parameter".
+        batch_size: checkpoints an iteration.
+        weight_decay: of AdamW.
+        schedule: of the learning rate, "constant" or "cosine" (with a short warm-up).
+    """
 
     blocks: str = "conv"
     normalization: str = "instance"
@@ -371,32 +368,75 @@ class Backbone:
         one_of("normalization", self.normalization, NORMALIZATIONS)
         one_of("standardize", self.standardize, STANDARDIZATIONS)
         one_of("schedule", self.schedule, SCHEDULES)
-        at_least("channels", min(self.channels, default=0), 1)
-        check(self.kernel % 2 == 1 and self.kernel > 0, f"kernel is {self.kernel}, expected a positive odd number")
-        at_least("stride", self.stride, 1)
-        at_least("width", self.width, 1)
-        at_least("latent_dim", self.latent_dim, 1)
+        self.channels = widths("channels", self.channels)
+        check(self.kernel % 2 == 1, f"kernel is {self.kernel}, expected an odd number")
+        for name in ("kernel", "stride", "width", "latent_dim"):
+            at_least(name, getattr(self, name), 1)
         at_least("batch_size", self.batch_size, 2)
         at_least("weight_decay", self.weight_decay, 0)
 
-    def plan(self, dim: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        """Channels and stride of each layer, and the length of the last feature map, for vectors of length dim."""
+    def plan(self, dim: int) -> tuple[tuple[int, ...], int]:
+        """Stride of each layer, and the length of the last feature map, for vectors of length ``dim``."""
         totals = total_strides(dim, self.channels, self.stride)
-        strides = tuple(b // a for a, b in zip((1, *totals), totals, strict=False))
-        return tuple(self.channels), strides, max(_SHORTEST, -(-dim // totals[-1]))
+        strides = tuple(b // a for a, b in pairwise((1, *totals)))
+        return strides, max(_SHORTEST, -(-dim // totals[-1]))
 
-    def encoder(self, dim: int, outputs: int) -> nn.Module:
-        """Vectors ``n dim`` to features ``n outputs``."""
+    def new_encoder(self, dim: int, outputs: int) -> nn.Module:
+        """A network from vectors ``n dim`` to features ``n outputs``."""
         if self.blocks == "conv":
             return ConvEncoder(dim, outputs, self)
-        return dense(dim, [self.width] * (len(self.channels) - 1), outputs, self.normalization)
+        return dense(dim, self._hidden(), outputs, self.normalization)
 
-    def decoder(self, dim: int) -> nn.Module:
-        """Latents ``n latent_dim`` to vectors ``n dim``."""
+    def new_decoder(self, dim: int) -> nn.Module:
+        """A network from latents ``n latent_dim`` to vectors ``n dim``."""
         if self.blocks == "conv":
-            return ConvDecoder(self.latent_dim, dim, self)
-        widths = [self.width] * (len(self.channels) - 1)
-        return dense(self.latent_dim, widths, dim, self.normalization)
+            return ConvDecoder(dim, self)
+        return dense(self.latent_dim, self._hidden(), dim, self.normalization)
+
+    def _hidden(self) -> list[int]:
+        return [self.width] * (len(self.channels) - 1)
+
+    def standardizer(self, vectors: Float[Tensor, "K D"], layout: Layout) -> Standardizer:
+        """Mean and std by this backbone's choice."""
+        return Standardizer.fit(vectors, layout if self.standardize == "tensor" else None)
+
+    def minimise(
+        self,
+        module: nn.Module,
+        loss: Callable[[], Float[Tensor, ""]],
+        *,
+        part: str,
+        iterations: int,
+        learning_rate: float,
+        average: AveragedModel | None = None,
+    ) -> None:
+        """Train the module with AdamW to lower ``loss()``; ``average`` follows it. Ends in eval mode.
+
+        Raises:
+            BenchError: the loss is not finite; it says where.
+        """
+        groups = _groups(module.train(), learning_rate)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True)
+        scheduler = LambdaLR(optimizer, decay(self.schedule, iterations))
+        for iteration in track(range(1, iterations + 1), f"training the {part}"):
+            optimizer.zero_grad(set_to_none=True)
+            value = loss()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            if average is not None:
+                average.update_parameters(module)
+            if iteration % _LOOK_EVERY == 0 or iteration == iterations:
+                _look(value, part, iteration)
+        module.eval()
+
+
+def in_chunks(
+    network: Callable[[Tensor], Tensor], rows: Float[Tensor, "n d"], size: int
+) -> Float[Tensor, "n e"]:
+    """The network's outputs, computed at most ``size`` rows at a time."""
+    with torch.no_grad():
+        return torch.cat([network(chunk) for chunk in rows.split(size)])
 
 
 def one_of(name: str, value: str, valid: Sequence[str]) -> None:
@@ -405,5 +445,17 @@ def one_of(name: str, value: str, valid: Sequence[str]) -> None:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Check a hyperparameter's lower bound (NaN fails)."""
-    check(value >= least, f"{name} is {value}, expected at least {least}")
+    """Check a hyperparameter's lower bound, and that it is finite."""
+    check(least <= value < math.inf, f"{name} is {value}, expected at least {least}")
+
+
+def widths(name: str, value: Sequence[int]) -> tuple[int, ...]:
+    """Check that a hyperparameter lists layers' widths, and return it as a tuple."""
+    good = isinstance(value, Sequence) and len(value) > 0 and all(w >= 1 for w in value)
+    check(good, f"{name} is {value}, expected at least one positive number")
+    return tuple(value)
+
+
+def positive(name: str, value: float) -> None:
+    """Check that a hyperparameter is above 0 and finite."""
+    check(0 < value < math.inf, f"{name} is {value}, expected a positive number")

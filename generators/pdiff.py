@@ -10,18 +10,110 @@ from torch import Tensor, nn
 
 from bench.randomness import derive, scoped
 from bench.zoo import Zoo
-from generators import networks
 from generators.base import Generator, check
-from generators.networks import Backbone, at_least, normal_like, one_of
+from generators.networks import (
+    Backbone,
+    ConvDenoiser,
+    DenseDenoiser,
+    at_least,
+    batch,
+    ema,
+    in_chunks,
+    normal_like,
+    one_of,
+    positive,
+    widths,
+)
 
 SAMPLERS = ("ddpm", "ddim", "dpm-solver++")
+PREDICTIONS = ("velocity", "epsilon")
+SCALINGS = ("whiten", "dimension", "global")
+_NEGLIGIBLE = 1e-4  # of the largest std: below it a latent direction holds rounding errors only
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentScaler:
+    """The affine map from latents to the coordinates that the diffusion model works in, and its inverse.
+
+    Attributes:
+        mean: of the latents.
+        axes: orthonormal rows, the directions of the coordinates.
+        std: divided by, one number a direction; 0 where the latents do not vary, so that samples do not either.
+    """
+
+    mean: Float[Tensor, " l"]
+    axes: Float[Tensor, "l l"]
+    std: Float[Tensor, " l"]
+
+    @classmethod
+    def fit(cls, latents: Float[Tensor, "K l"], scaling: str) -> Self:
+        """Std 1 along every principal axis ("whiten"), along every "dimension", or over all of them ("global")."""
+        z = latents.double().cpu()
+        centred = z - z.mean(dim=0)
+        axes = torch.eye(z.shape[1], dtype=z.dtype)
+        if scaling == "whiten":
+            axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.T.flip(0)
+        std = (centred @ axes.T).square().mean(dim=0).sqrt()
+        if scaling == "global":
+            std = std.square().mean().sqrt().expand_as(std)
+        std = torch.where(std > _NEGLIGIBLE * std.max(), std, 0.0)
+        return cls(*(x.to(latents) for x in (z.mean(dim=0), axes, std)))
+
+    def apply(self, z: Float[Tensor, "n l"]) -> Float[Tensor, "n l"]:
+        """Latents to scaled coordinates, 0 where the latents do not vary."""
+        scale = torch.where(self.std > 0, 1 / self.std, 0.0)
+        return (z - self.mean) @ self.axes.T * scale
+
+    def undo(self, x: Float[Tensor, "n l"]) -> Float[Tensor, "n l"]:
+        """Scaled coordinates to latents."""
+        return (x * self.std) @ self.axes + self.mean
 
 
 @dataclasses.dataclass
 class PDiff(Backbone, Generator):
-    """p-diff: autoencoder of the parameters, diffusion model over its latents.
+    """p-diff: latent diffusion over an autoencoder of the parameters (Wang et al. 2024).
 
+    ``fit`` standardises the vectors, trains the autoencoder (Eq. 4 and 5), scales its latents and trains the denoiser on
+    them (Eq. 6). ``sample`` runs the reverse process (Eq. 2) from noise and decodes.
+
+    The defaults are for two CPU cores. What they add to the paper's recipe are three things that make short training
+    enough: latents whitened, the network predicting velocity, and a decaying learning rate.
+
+    Attributes:
+        input_noise: xi_V of Eq. 4, std of the noise on standardised parameters.
+        latent_noise: xi_Z of Eq. 4, std of the noise on latents.
+        timesteps: T.
+        beta_start: noise variance of the first step; linear in between.
+        beta_end: noise variance of the last step.
+        ema_decay: of the average of the denoiser's parameters that samples.
+        sampler: "ddpm" (ancestral, the paper's), "ddim" or "dpm-solver++".
+        sampler_steps: steps of the reverse process.
+        prediction: what the network puts out, "epsilon" or "velocity"; the loss is Eq. 6 either way.
+        latent_scaling: std 1 along every principal axis ("whiten"), every "dimension", or all in all ("global").
+        denoiser_channels: on the way down the U-Net, which mirrors them on its way up; for "linear" their number counts.
+        autoencoder_iterations: of its training.
+        autoencoder_learning_rate: at its highest.
+        denoiser_iterations: of its training.
+        denoiser_learning_rate: at its highest.
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {
+            "channels": (64, 128, 256, 256, 32),
+            "stride": 2,
+            "width": 1024,
+            "batch_size": 200,
+            "schedule": "constant",
+            "ema_decay": 0.9999,
+            "sampler": "ddpm",
+            "sampler_steps": 1000,
+            "prediction": "epsilon",
+            "latent_scaling": "global",
+            "denoiser_channels": (64, 128, 256, 512),
+            "autoencoder_iterations": 30_000,
+            "denoiser_iterations": 30_000,
+        }
+    }
 
     input_noise: float = 0.001
     latent_noise: float = 0.1
@@ -31,107 +123,151 @@ class PDiff(Backbone, Generator):
     ema_decay: float = 0.995
     sampler: str = "dpm-solver++"
     sampler_steps: int = 20
+    prediction: str = "velocity"
+    latent_scaling: str = "whiten"
     denoiser_channels: tuple[int, ...] = (16, 32, 64)
     autoencoder_iterations: int = 500
-    denoiser_iterations: int = 1500
     autoencoder_learning_rate: float = 1e-3
+    denoiser_iterations: int = 1500
     denoiser_learning_rate: float = 1e-3
-    latent_scaling: str = "whiten"
-    precondition: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("sampler", self.sampler, SAMPLERS)
+        one_of("prediction", self.prediction, PREDICTIONS)
+        one_of("latent_scaling", self.latent_scaling, SCALINGS)
+        self.denoiser_channels = widths("denoiser_channels", self.denoiser_channels)
+        at_least("input_noise", self.input_noise, 0)
+        at_least("latent_noise", self.latent_noise, 0)
+        at_least("autoencoder_iterations", self.autoencoder_iterations, 1)
+        at_least("denoiser_iterations", self.denoiser_iterations, 1)
+        positive("autoencoder_learning_rate", self.autoencoder_learning_rate)
+        positive("denoiser_learning_rate", self.denoiser_learning_rate)
+        check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}, expected 0 <= decay < 1")
+        self._check_process()
+
+    def _check_process(self) -> None:
+        at_least("timesteps", self.timesteps, 2)
+        steps, first, last = self.sampler_steps, self.beta_start, self.beta_end
+        check(
+            1 <= steps <= self.timesteps,
+            f"sampler_steps is {steps}, expected 1 to timesteps, which is {self.timesteps}",
+        )
+        check(
+            0 < first <= last < 1,
+            f"beta_start is {first} and beta_end {last}, expected 0 < beta_start <= beta_end < 1",
+        )
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
         """Train the autoencoder on the standardised vectors, then the denoiser on their latents."""
         vectors = zoo.vectors.to(self.device)
-        layout = zoo.layout if self.standardize == "tensor" else None
-        self.standardizer_ = networks.Standardizer.fit(vectors, layout)
+        self.standardizer_ = self.standardizer(vectors, zoo.layout)
         values = self.standardizer_.apply(vectors)
         self._fit_autoencoder(values, rng)
-        self._fit_denoiser(self._encode(values), rng)
+        latents = in_chunks(self.encoder_, values, self.batch_size)
+        self.scaler_ = LatentScaler.fit(latents, self.latent_scaling)
+        self._fit_denoiser(self.scaler_.apply(latents), rng)
         return self
 
-    def _fit_autoencoder(self, values, rng):
-        with scoped(derive(rng, "autoencoder", "initialisation")):
-            self.encoder_ = self.encoder(values.shape[1], self.latent_dim)
-            self.decoder_ = self.decoder(values.shape[1])
-        both = nn.ModuleList([self.encoder_, self.decoder_]).to(self.device)
-        g = derive(rng, "autoencoder", device=self.device)
+    def _fit_autoencoder(self, values: Float[Tensor, "K D"], rng: torch.Generator) -> None:
+        """Encoder and decoder by Eq. 4 and 5."""
+        with scoped(derive(rng, "autoencoder")):
+            self.encoder_ = self.new_encoder(values.shape[1], self.latent_dim).to(self.device)
+            self.decoder_ = self.new_decoder(values.shape[1]).to(self.device)
+        draws = derive(rng, "autoencoder", "batches", device=self.device)
+        self.minimise(
+            nn.ModuleList([self.encoder_, self.decoder_]),
+            lambda: self.reconstruction_loss(batch(values, self.batch_size, draws), draws),
+            part="autoencoder",
+            iterations=self.autoencoder_iterations,
+            learning_rate=self.autoencoder_learning_rate,
+        )
 
-        def loss():
-            v = networks.batch(values, self.batch_size, g)
-            z = self.encoder_(v + self.input_noise * normal_like(v, g))
-            return F.mse_loss(self.decoder_(z + self.latent_noise * normal_like(z, g)), v)
+    def reconstruction_loss(
+        self, v: Float[Tensor, "b D"], rng: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Eq. 5, of ``v' = decoder(encoder(v + xi_V) + xi_Z)`` (Eq. 4); the mean over parameters, not their sum."""
+        z = self.encoder_(v + self.input_noise * normal_like(v, rng))
+        return F.mse_loss(self.decoder_(z + self.latent_noise * normal_like(z, rng)), v)
 
-        networks.train(both, loss, part="autoencoder", iterations=self.autoencoder_iterations,
-            learning_rate=self.autoencoder_learning_rate, weight_decay=self.weight_decay, schedule=self.schedule)
+    def _fit_denoiser(self, latents: Float[Tensor, "K l"], rng: torch.Generator) -> None:
+        """The denoiser by Eq. 6, and the average of its parameters."""
+        self.process_ = self.scheduler("ddpm")
+        self.alpha_bar_ = self.process_.alphas_cumprod.to(self.device)
+        with scoped(derive(rng, "denoiser")):
+            denoiser = self._new_denoiser().to(self.device)
+        self.denoiser_ = ema(denoiser, self.ema_decay)
+        draws = derive(rng, "denoiser", "batches", device=self.device)
+        self.minimise(
+            denoiser,
+            lambda: self.diffusion_loss(denoiser, batch(latents, self.batch_size, draws), draws),
+            part="denoiser",
+            iterations=self.denoiser_iterations,
+            learning_rate=self.denoiser_learning_rate,
+            average=self.denoiser_,
+        )
 
-    @torch.no_grad()
-    def _encode(self, values):
-        return torch.cat([self.encoder_(v) for v in values.split(self.batch_size)])
+    def _new_denoiser(self) -> nn.Module:
+        if self.blocks == "conv":
+            channels = self.denoiser_channels
+            return ConvDenoiser(self.latent_dim, channels, self.kernel, self.normalization)
+        depth = len(self.denoiser_channels)
+        return DenseDenoiser(self.latent_dim, self.width, depth, self.normalization)
 
-    def _fit_denoiser(self, latents, rng):
-        self.zmean_ = latents.mean(0)
-        c = latents - self.zmean_
-        if self.latent_scaling == "global":
-            self.zmat_ = torch.eye(c.shape[1], device=c.device) * c.square().mean().sqrt()
-        elif self.latent_scaling == "dimension":
-            self.zmat_ = torch.diag(c.std(0, correction=0))
-        elif self.latent_scaling == "whiten":
-            u, s, v = torch.linalg.svd(c.double(), full_matrices=False)
-            s = s / len(c) ** 0.5
-            s = torch.where(s > 1e-5 * s[0], s, 0)
-            m = torch.zeros(c.shape[1], c.shape[1], dtype=torch.float64, device=c.device)
-            m[: len(s)] = s[:, None] * v
-            self.zmat_ = m.float()
-        inv = torch.linalg.pinv(self.zmat_.double(), rtol=1e-6).float()
-        data = c @ inv
-        with scoped(derive(rng, "denoiser", "initialisation")):
-            if self.blocks == "conv":
-                net = networks.ConvDenoiser(self.latent_dim, self.denoiser_channels, self.kernel, self.normalization)
-            else:
-                net = networks.DenseDenoiser(self.latent_dim, self.width, 4, self.normalization)
-        self.net_ = net.to(self.device)
-        self.ema_ = networks.ema(self.net_, self.ema_decay)
-        sch = self._scheduler("ddpm")
-        self.alphas_ = sch.alphas_cumprod.to(self.device)
-        g = derive(rng, "denoiser", device=self.device)
-        bs = self.batch_size
+    def diffusion_loss(
+        self, denoiser: nn.Module, z: Float[Tensor, "b l"], rng: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Eq. 6: the mean square of ``eps - eps_theta(sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t)``."""
+        noise = normal_like(z, rng)
+        t = torch.randint(self.timesteps, (len(z),), generator=rng, device=z.device)
+        return F.mse_loss(self.epsilon(denoiser, self.process_.add_noise(z, noise, t), t), noise)
 
-        def loss():
-            z = networks.batch(data, bs, g)
-            eps = normal_like(z, g)
-            t = torch.randint(self.timesteps, (len(z),), generator=g, device=z.device)
-            return F.mse_loss(self._eps(self.net_, sch.add_noise(z, eps, t), t), eps)
+    def epsilon(
+        self, denoiser: nn.Module, z: Float[Tensor, "n l"], t: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n l"]:
+        """eps_theta(z, t).
 
-        networks.train(self.net_, loss, part="denoiser", iterations=self.denoiser_iterations,
-            learning_rate=self.denoiser_learning_rate, weight_decay=self.weight_decay, schedule=self.schedule, average=self.ema_)
+        From a velocity v it is ``sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) z``: with v = 0 it already is the best
+        guess for standard normal latents, so training starts from a Gaussian and has only the rest to learn.
+        """
+        output: Tensor = denoiser(z, t)
+        if self.prediction == "epsilon":
+            return output
+        alpha_bar = self.alpha_bar_[t][:, None]
+        return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * z
 
-    def _eps(self, net, x, t):
-        out = net(x, t)
-        if not self.precondition:
-            return out
-        a = self.alphas_[t][:, None]
-        return (1 - a).sqrt() * x + a.sqrt() * out
+    def scheduler(self, sampler: str) -> Any:
+        """The diffusers scheduler that adds noise (Eq. 1) and takes it away (Eq. 2) by this sampler."""
+        import diffusers  # here, because it takes two seconds
 
-    def _scheduler(self, name):
-        from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-        kw = dict(num_train_timesteps=self.timesteps, beta_start=self.beta_start, beta_end=self.beta_end, beta_schedule="linear")
-        if name == "ddpm":
-            return DDPMScheduler(**kw, clip_sample=False)
-        if name == "ddim":
-            return DDIMScheduler(**kw, clip_sample=False)
-        return DPMSolverMultistepScheduler(**kw, algorithm_type="dpmsolver++")
+        options = {
+            "num_train_timesteps": self.timesteps,
+            "beta_start": self.beta_start,
+            "beta_end": self.beta_end,
+            "beta_schedule": "linear",
+        }
+        if sampler == "ddpm":
+            return diffusers.DDPMScheduler(**options, clip_sample=False)
+        if sampler == "ddim":
+            return diffusers.DDIMScheduler(**options, clip_sample=False)
+        return diffusers.DPMSolverMultistepScheduler(**options)
 
-    @torch.no_grad()
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """Noise, the reverse process, the decoder."""
-        g = derive(rng, "sample", device=self.device)
-        z = torch.randn((n, self.latent_dim), generator=g, device=self.device)
-        sch = self._scheduler(self.sampler)
-        sch.set_timesteps(self.sampler_steps, device=self.device)
-        for t in sch.timesteps:
-            e = self._eps(self.ema_.module, z, t.expand(n))
-            extra = {} if self.sampler == "ddim" else {"generator": g}
-            z = sch.step(e, t, z, **extra).prev_sample
-        self.zs_ = z
-        z = z @ self.zmat_ + self.zmean_
-        return torch.cat([self.standardizer_.undo(self.decoder_(c)).cpu() for c in z.split(self.batch_size)])
+        """Noise through the reverse process, the inverse scaling, the decoder and the inverse standardisation."""
+        latents = self.scaler_.undo(self.sample_latents(n, rng))
+        return in_chunks(self._decode, latents, self.batch_size)
+
+    def _decode(self, latents: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
+        return self.standardizer_.undo(self.decoder_(latents)).cpu()
+
+    @torch.no_grad()
+    def sample_latents(self, n: int, rng: torch.Generator) -> Float[Tensor, "n l"]:
+        """Eq. 2 from standard normal noise: n scaled latents."""
+        draws = derive(rng, "reverse process", device=self.device)
+        z = torch.randn((n, self.latent_dim), generator=draws, device=self.device)
+        scheduler = self.scheduler(self.sampler)
+        scheduler.set_timesteps(self.sampler_steps, device=self.device)
+        for t in scheduler.timesteps:
+            epsilon = self.epsilon(self.denoiser_, z, t.expand(n))
+            z = scheduler.step(epsilon, t, z, generator=draws).prev_sample
+        return z

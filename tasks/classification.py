@@ -215,7 +215,10 @@ class Classification(Task):
             model = self._fresh(key).to(memory_format=torch.channels_last)
             training = BaseTraining(model, self._train, self.recipe, key, state)
             training.run(lambda: self._accuracy(model))
-            return {"curve": torch.tensor(training.curve, dtype=torch.float64), **model.state_dict()}
+            return {
+                "curve": torch.tensor(training.curve, dtype=torch.float64),
+                **model.state_dict(),
+            }
 
         tensors = stage(path, load_file, make, save_tensors)
         state.unlink(missing_ok=True)
@@ -231,7 +234,9 @@ class Classification(Task):
             model.load_state_dict({**zoo.base, **zoo.layout.unflatten(zoo.vectors[0])})
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise BadRequest(f"the zoo does not fit {self.arch} on {self.dataset}: {reason}") from None
+            raise BadRequest(
+                f"the zoo does not fit {self.arch} on {self.dataset}: {reason}"
+            ) from None
         return model.to(self.device)
 
     @functools.cached_property

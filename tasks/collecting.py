@@ -165,9 +165,7 @@ def _whole_networks(
     """Train whole networks in train mode, then express each one's running statistics in its affine parameters."""
     model = starts[0].train()
     parameters = {n: torch.stack([s.get_parameter(n) for s in starts]) for n in layout.names}
-    buffers = {
-        n: torch.stack([s.get_buffer(n) for s in starts]) for n, _ in model.named_buffers()
-    }
+    buffers = {n: torch.stack([s.get_buffer(n) for s in starts]) for n, _ in model.named_buffers()}
     training = StackedTraining(model, parameters, buffers, recipe)
     steps = recipe.epochs * (len(images) // min(recipe.batch_size, len(images)))
     _run(training, images, recipe, keys, steps)

@@ -116,9 +116,7 @@ def _needed(
     return copied, [node for node in nodes if node in frontier]
 
 
-def _own_graph(
-    nodes: list[fx.Node], kept: set[fx.Node], frontier: list[fx.Node]
-) -> fx.Graph:
+def _own_graph(nodes: list[fx.Node], kept: set[fx.Node], frontier: list[fx.Node]) -> fx.Graph:
     graph = fx.Graph()
     copies = {node: graph.placeholder(f"shared_{i}") for i, node in enumerate(frontier)}
     for node in nodes:

@@ -35,7 +35,9 @@ class Images:
         fits = not device.startswith("cuda") or (
             split.images.numel() < torch.cuda.mem_get_info(device)[0] // 2
         )
-        column = [torch.tensor(values).view(-1, 1, 1).to(device) for values in (data.mean, data.std)]
+        column = [
+            torch.tensor(values).view(-1, 1, 1).to(device) for values in (data.mean, data.std)
+        ]
         pixels = split.images.to(device) if fits else split.images
         return cls(pixels, split.labels.to(device), column[0], column[1], size, device)
 
@@ -60,9 +62,7 @@ class Images:
         return flat.reshape(*batch.shape[:-2], self.size, self.size)
 
 
-def crop_flip(
-    pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator
-) -> UInt8[Tensor, "B C H W"]:
+def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
     """Random crop after padding by an eighth of the side, and random mirroring, for a whole batch at once."""
     count, _, height, width = pixels.shape
     pad = height // 8

@@ -57,7 +57,9 @@ def convnet3(shape: Shape) -> nn.Module:
             nn.ReLU(),
             nn.MaxPool2d(2),
         ]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * (shape.size // 8) ** 2, shape.classes))
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(32 * (shape.size // 8) ** 2, shape.classes)
+    )
 
 
 PAPER = {"mlp3": mlp3, "convnet3": convnet3}

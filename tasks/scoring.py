@@ -14,7 +14,9 @@ from bench.zoo import Layout
 from tasks.dependence import split
 from tasks.images import Images
 
-KEEP_BYTES = 2 * 1024**3  # shared tensors are kept between calls up to this size, and computed again beyond it
+KEEP_BYTES = (
+    2 * 1024**3
+)  # shared tensors are kept between calls up to this size, and computed again beyond it
 WORK_BYTES = 256 * 1024**2  # the widest tensor of one chunk of candidates may take this much
 BATCH = 250
 

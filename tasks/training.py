@@ -84,7 +84,13 @@ class BaseTraining:
     def __init__(
         self, model: nn.Module, images: Images, recipe: Recipe, rng: torch.Generator, state: Path
     ) -> None:
-        self.model, self.images, self.recipe, self.rng, self.state = model, images, recipe, rng, state
+        self.model, self.images, self.recipe, self.rng, self.state = (
+            model,
+            images,
+            recipe,
+            rng,
+            state,
+        )
         self.optimizer = recipe.make_optimizer(list(model.parameters()), recipe.lr)
         self.watch = Stopwatch(images.device)
         self.curve: list[tuple[float, float]] = []
@@ -110,7 +116,9 @@ class BaseTraining:
             with self.watch:
                 self.model.train()
                 for step in track(range(start, end), f"epoch {epoch + 1}"):
-                    self._step(order[step], self.recipe.rate(epoch * len(order) + step, total), random)
+                    self._step(
+                        order[step], self.recipe.rate(epoch * len(order) + step, total), random
+                    )
             self.model.eval()
             self.curve.append((self.watch.seconds, score()))
             start = end
@@ -119,7 +127,9 @@ class BaseTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         device = self.images.device
-        loss = loss_of(self.model, *batch(self.images, rows, self.recipe, random), device, self.recipe)
+        loss = loss_of(
+            self.model, *batch(self.images, rows, self.recipe, random), device, self.recipe
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -31,9 +31,7 @@ def mean_interval(values: Float[Tensor, " n"], rng: torch.Generator) -> tuple[fl
     return max(low, float(values.min())), min(high, float(values.max()))
 
 
-def pair_interval(
-    matrix: Float[Tensor, "N N"], rng: torch.Generator
-) -> tuple[float, float] | None:
+def pair_interval(matrix: Float[Tensor, "N N"], rng: torch.Generator) -> tuple[float, float] | None:
     """95 % bootstrap interval of the mean over pairs of different models; models are resampled, not pairs.
 
     Pairs that a resample makes of one model with itself are left out. None for fewer than three models.

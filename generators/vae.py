@@ -1,0 +1,85 @@
+"""A vanilla variational autoencoder of network parameters, the p-diff paper's appendix B.2."""
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.randomness import derive, scoped
+from bench.zoo import Zoo
+from generators.base import Generator
+from generators.networks import Backbone, at_least, batch, in_chunks, normal_like, positive
+
+_LARGEST = (
+    20.0  # of a log variance, either sign: beyond it the exponential is as good as 0 or infinite
+)
+
+
+@dataclasses.dataclass
+class VAE(Backbone, Generator):
+    """Vanilla variational autoencoder on the backbone of p-diff's autoencoder.
+
+    Attributes:
+        kl_weight: of the Kullback-Leibler term; 1 is the evidence lower bound for a decoder of unit variance.
+        iterations: of the training.
+        learning_rate: at its highest.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {
+            "channels": (64, 128, 256, 256, 32),
+            "stride": 2,
+            "width": 1024,
+            "batch_size": 200,
+            "schedule": "constant",
+            "iterations": 30_000,
+        }
+    }
+
+    kl_weight: float = 1.0
+    iterations: int = 500
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("kl_weight", self.kl_weight, 0)
+        at_least("iterations", self.iterations, 1)
+        positive("learning_rate", self.learning_rate)
+
+    def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
+        """Train encoder and decoder on the standardised vectors."""
+        vectors = zoo.vectors.to(self.device)
+        self.standardizer_ = self.standardizer(vectors, zoo.layout)
+        values = self.standardizer_.apply(vectors)
+        with scoped(derive(rng, "vae")):
+            self.encoder_ = self.new_encoder(values.shape[1], 2 * self.latent_dim).to(self.device)
+            self.decoder_ = self.new_decoder(values.shape[1]).to(self.device)
+        draws = derive(rng, "vae", "batches", device=self.device)
+        self.minimise(
+            nn.ModuleList([self.encoder_, self.decoder_]),
+            lambda: self.loss(batch(values, self.batch_size, draws), draws),
+            part="VAE",
+            iterations=self.iterations,
+            learning_rate=self.learning_rate,
+        )
+        return self
+
+    def loss(self, v: Float[Tensor, "b D"], rng: torch.Generator) -> Float[Tensor, ""]:
+        """The negative evidence lower bound, up to a constant, a parameter."""
+        mean, log_variance = self.encoder_(v).chunk(2, dim=1)
+        log_variance = log_variance.clamp(-_LARGEST, _LARGEST)
+        z = mean + (log_variance / 2).exp() * normal_like(mean, rng)
+        error = (self.decoder_(z) - v).square().sum() / 2
+        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
+        return (error + self.kl_weight * divergence) / v.numel()
+
+    def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
+        """Decode standard normal latents."""
+        draws = derive(rng, "prior", device=self.device)
+        latents = torch.randn((n, self.latent_dim), generator=draws, device=self.device)
+        return in_chunks(self._decode, latents, self.batch_size)
+
+    def _decode(self, latents: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
+        return self.standardizer_.undo(self.decoder_(latents)).cpu()
