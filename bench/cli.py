@@ -84,9 +84,10 @@ def run(
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
     from bench import pipeline, report
+    from bench.request import Request
 
     record, path = pipeline.run(
-        pipeline.Request(
+        Request(
             task=task,
             generator=generator,
             settings=_settings(settings, arch, layers, track, pretrained),
@@ -127,8 +128,9 @@ def collect(
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
     from bench import pipeline
+    from bench.request import Request
 
-    request = pipeline.Request(
+    request = Request(
         task=task,
         generator="copy",
         settings=_settings(settings, arch, layers, track, pretrained),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from bench.metrics import novelty as novel
@@ -94,11 +94,14 @@ def _scores(scores: Mapping[str, Population]) -> Scores:
     return Scores(noise=noise, **named)
 
 
-def _interval(value: float | None, bounds: tuple[float, float] | None) -> Interval | None:
-    if value is None:
-        return None
+def _interval(value: float, bounds: tuple[float, float] | None) -> Interval:
     low, high = bounds or (value, value)
     return Interval(value=value, low=min(low, value), high=max(high, value))
+
+
+def _pairs(within: Float[Tensor, "N N"], rng: torch.Generator) -> Interval | None:
+    mean = similar.mean_off_diagonal(within)
+    return None if mean is None else _interval(mean, statistics.pair_interval(within, rng))
 
 
 def _similarity(
@@ -107,12 +110,7 @@ def _similarity(
     rng: torch.Generator,
 ) -> Similarity:
     """The paper's four comparisons (section 4), and three of them for every control."""
-    pairs = {
-        name: _interval(
-            similar.mean_off_diagonal(within[name]), statistics.pair_interval(within[name], rng)
-        )
-        for name in ("original", "generated")
-    }
+    pairs = {name: _pairs(within[name], rng) for name in ("original", "generated")}
     cross = with_originals["generated"]
     nearest = cross.max(dim=1).values
     mean, nearest_mean = float(cross.double().mean()), float(nearest.double().mean())

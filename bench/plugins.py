@@ -34,7 +34,7 @@ class Plugin:
 
 def generators() -> dict[str, Plugin]:
     """All generators that have a name: the files of ``generators/``, then installed packages' entry points."""
-    found = {}
+    found: dict[str, Plugin] = {}
     for path in sorted(_package_folder("generators").glob("*.py")):
         if path.stem not in ("base", "__init__"):
             found |= {plugin.name: plugin for plugin in _read(path)}
@@ -70,8 +70,8 @@ def load_generator(name: str) -> type[Any]:
     return _load(known[name].target)
 
 
-def load_task(name: str, settings: dict[str, Any]) -> Any:
-    """The task, constructed with its variant's settings and then these.
+def load_task(name: str, preset: str, settings: dict[str, Any]) -> Any:
+    """The task, constructed with its variant's settings, then the preset's, then these.
 
     Raises:
         BadRequest: no such task, setting or value.
@@ -80,7 +80,8 @@ def load_task(name: str, settings: dict[str, Any]) -> Any:
     if ":" not in name and name not in known:
         raise unknown("task", name, known)
     target, own, _ = known.get(name, (name, {}, ""))
-    return construct(_load(target), {**own, **settings}, "task setting")
+    cls = _load(target)
+    return construct(cls, {**own, **cls.presets.get(preset, {}), **settings}, "task setting")
 
 
 def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:

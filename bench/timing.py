@@ -1,10 +1,11 @@
 """Timers that wait for the device, and peak memory."""
 
+import resource
+import sys
 import time
 from types import TracebackType
 from typing import Self
 
-import psutil
 import torch
 
 
@@ -44,12 +45,5 @@ def peak_memory(device: str | torch.device) -> int:
     """Bytes at the peak so far: of the device's allocator on a GPU, of the process elsewhere."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    info = psutil.Process().memory_info()
-    # Windows names its peak; elsewhere the resource module has it, in kilobytes on Linux and bytes on macOS.
-    if hasattr(info, "peak_wset"):
-        return int(info.peak_wset)
-    import resource
-    import sys
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
+    return int(peak if sys.platform == "darwin" else peak * 1024)  # kilobytes, but on macOS bytes

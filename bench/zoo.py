@@ -140,7 +140,9 @@ class Zoo:
         digest = hashlib.sha256(json.dumps([self.layout.names, self.layout.shapes]).encode())
         for name, tensor in [("", self.vectors), *sorted(self.base.items())]:
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
         return digest.hexdigest()
 
     def head(self, k: int) -> "Zoo":

@@ -15,7 +15,9 @@ from bench.zoo import Zoo
 class Score(Protocol):
     """Scores on the *training* split, higher is better: all that a generator may learn about the data."""
 
-    def __call__(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, " n"]: ...
+    def __call__(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, " n"]:
+        """Score n vectors."""
+        ...
 
 
 class Train(Protocol):
@@ -23,7 +25,9 @@ class Train(Protocol):
 
     def __call__(
         self, vectors: Float[Tensor, "n D"], *, steps: int, rng: torch.Generator
-    ) -> Float[Tensor, "n D"]: ...
+    ) -> Float[Tensor, "n D"]:
+        """Train n vectors further, each for this many steps."""
+        ...
 
 
 @dataclasses.dataclass

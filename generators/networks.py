@@ -1,7 +1,7 @@
-"""The backbone that p-diff and the VAE share: encoder, decoder and denoiser of convolutions or linear layers.
+"""The backbone that p-diff and the VAE share: encoder, decoder and denoiser, 1-D CNN or dense.
 
-Feature maps are laid out ``n C 1 L`` in ``channels_last`` memory: a 1-D convolution written as a 2-D one of height 1.
-On a CPU that is several times faster than ``conv1d``, and it makes up- and downsampling by reshaping free.
+A feature map is ``n C 1 L`` in ``channels_last`` memory, a 1-D convolution a 2-D one of height 1: on
+a CPU that is several times faster than ``conv1d``, and lengthening a map is a mere reshape.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ _FAN_IN = 1024  # the fan-in up to which a layer trains at the full learning rat
 
 
 def total_strides(dim: int, channels: Sequence[int], stride: int) -> tuple[int, ...]:
-    """Parameters that one position of each layer's feature map stands for, for vectors of length ``dim``.
+    """Parameters for which one position of each layer's feature map stands, at vector length ``dim``.
 
-    It grows by at most ``stride`` a layer; it never exceeds the layer's channels, so that no feature map is narrower
-    than the vector; and it leaves at least a few positions of a short vector.
+    It grows by at most ``stride`` a layer; it never exceeds the layer's channels, so that no feature
+    map holds fewer values than the vector; and it leaves a few positions of a short vector.
 
     >>> total_strides(2048, (16, 16, 32, 32), 16)
     (16, 16, 32, 32)
@@ -52,7 +52,7 @@ def total_strides(dim: int, channels: Sequence[int], stride: int) -> tuple[int, 
 
 
 def norm(kind: str, channels: int, groups: int) -> nn.Module:
-    """The normalization layer of ``channels`` channels; instance is group normalization with a channel a group."""
+    """The normalization of ``channels`` channels; "instance" is over each of ``groups`` groups."""
     if kind == "none":
         return nn.Identity()
     if kind == "batch":
@@ -70,12 +70,12 @@ class _BatchNorm(nn.BatchNorm2d):
 
 
 def _residual(y: Tensor, normalize: nn.Module) -> Tensor:
-    """``y + act(norm(y))``: the identity path keeps the scale that instance normalization takes away."""
+    """``y + act(norm(y))``: the identity keeps the scale that instance normalization takes away."""
     return y + F.leaky_relu(normalize(y), 0.1)
 
 
 class Down(nn.Module):
-    """Convolution that shortens by ``stride``, then normalization and activation beside the identity."""
+    """Convolution that shortens by ``stride``, then ``y + act(norm(y))``."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, kind: str) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Down(nn.Module):
 
 
 class Expand(nn.Module):
-    """Convolution that lengthens by ``stride``: each position yields the channels of ``stride`` positions."""
+    """Convolution that lengthens: each position yields the channels of ``stride`` positions."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -97,12 +97,12 @@ class Expand(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs * stride, (1, kernel), padding=(0, kernel // 2))
 
     def forward(self, x: Float[Tensor, "n C 1 L"]) -> Float[Tensor, "n C2 1 L2"]:
-        rows = self.conv(x).permute(0, 2, 3, 1)
+        rows: Tensor = self.conv(x).permute(0, 2, 3, 1)
         return rows.reshape(len(x), 1, -1, self.outputs).permute(0, 3, 1, 2)
 
 
 class Up(nn.Module):
-    """``Expand``, then normalization and activation beside the identity."""
+    """Convolution that lengthens by ``stride``, then ``y + act(norm(y))``."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, kind: str) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Up(nn.Module):
 
 
 class Dense(nn.Module):
-    """Linear layer, then normalization (over the features) and activation beside the identity."""
+    """Linear layer, then ``y + act(norm(y))``; instance normalization is over all features."""
 
     def __init__(self, inputs: int, outputs: int, kind: str) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Dense(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Vectors of length ``dim`` to ``outputs`` features: convolutions, then one projection without normalization."""
+    """Vectors to ``outputs`` features: convolutions, then a projection that is not normalised."""
 
     def __init__(self, dim: int, outputs: int, backbone: "Backbone") -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to vectors of length ``dim``: the mirror image of ``ConvEncoder``, its last layer not normalised."""
+    """Latents to vectors: the mirror image of ``ConvEncoder``, its last layer not normalised."""
 
     def __init__(self, dim: int, backbone: "Backbone") -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class ConvDecoder(nn.Module):
 
 
 def dense(inputs: int, hidden: Sequence[int], outputs: int, kind: str) -> nn.Sequential:
-    """Fully connected layers of these widths, then one projection without normalization."""
+    """Fully connected layers of these widths, then a projection that is not normalised."""
     sizes = (inputs, *hidden)
     return nn.Sequential(
         *(Dense(a, b, kind) for a, b in pairwise(sizes)), nn.Linear(sizes[-1], outputs)
@@ -192,10 +192,10 @@ def _time_layers(widths: Sequence[int]) -> nn.Sequential:
 
 
 class ConvDenoiser(nn.Module):
-    """A 1-D U-Net over the latent: strides of 2, skip connections, the time embedding added before every layer.
+    """A 1-D U-Net over the latent, with the time embedding added before every layer.
 
-    A second input channel holds a learned value for each position: a latent's coordinates, unlike a picture's pixels,
-    each mean something else.
+    A second input channel holds a learned value for each position: the coordinates of a latent,
+    unlike the pixels of a picture, each mean something else.
     """
 
     def __init__(self, latent_dim: int, channels: Sequence[int], kernel: int, kind: str) -> None:
@@ -228,7 +228,7 @@ class ConvDenoiser(nn.Module):
 
 
 class DenseDenoiser(nn.Module):
-    """Fully connected layers over the latent, residual, the time embedding added before every layer."""
+    """Residual dense layers over the latent, with the time embedding added before every layer."""
 
     def __init__(self, latent_dim: int, width: int, depth: int, kind: str) -> None:
         super().__init__()
@@ -268,11 +268,11 @@ class Standardizer:
 
     @classmethod
     def fit(cls, vectors: Float[Tensor, "K D"], layout: Layout | None) -> Self:
-        """Mean and std of each named tensor over all checkpoints, or of each single parameter without a layout."""
+        """Of each named tensor over all checkpoints, or without a layout of each parameter."""
         if layout is None:
             std, mean = torch.std_mean(vectors, dim=0, correction=0)
         else:
-            pieces = vectors.split(layout.sizes, dim=1)
+            pieces = torch.split(vectors, layout.sizes, dim=1)
             pairs = [torch.std_mean(piece, correction=0) for piece in pieces]
             sizes = torch.tensor(layout.sizes, device=vectors.device)
             std, mean = (torch.stack(p).repeat_interleave(sizes) for p in zip(*pairs, strict=True))
@@ -290,8 +290,8 @@ class Standardizer:
 def _groups(module: nn.Module, rate: float) -> list[dict[str, Any]]:
     """One optimizer group a parameter, with smaller steps where the fan-in is large.
 
-    Adam moves every weight by about its learning rate, so a layer's output moves in proportion to its fan-in: with one
-    rate for all, long vectors would diverge where short ones hardly learn.
+    Adam moves every weight by about its learning rate, so a layer's output moves in proportion to its
+    fan-in: with one rate for all, long vectors would diverge where short ones hardly learn.
     """
     fan_ins = (math.prod(p.shape[1:]) if p.ndim > 1 else 1 for p in module.parameters())
     return [
@@ -318,11 +318,11 @@ def decay(schedule: str, iterations: int) -> Callable[[int], float]:
 
 def ema(module: nn.Module, rate: float) -> AveragedModel:
     """Exponential moving average of a module's parameters (its buffers are copied)."""
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(rate)).eval()
+    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(rate)).eval()  # type: ignore[no-untyped-call]
 
 
 def batch(rows: Float[Tensor, "K d"], size: int, rng: torch.Generator) -> Float[Tensor, "b d"]:
-    """Random distinct rows; all of them where there are no more than ``size``, a single one twice."""
+    """Random distinct rows: ``size`` of them, or all if there are fewer; a single one twice."""
     count = max(2, len(rows))
     index = torch.randperm(count, generator=rng, device=rows.device)[:size]
     return rows[index % len(rows)]
@@ -335,12 +335,13 @@ def normal_like(x: Tensor, rng: torch.Generator) -> Tensor:
 
 @dataclasses.dataclass
 class Backbone:
-    """Hyperparameters of the encoder, the decoder and their training, with the networks they describe.
+    """Hyperparameters of encoder, decoder and training, and the networks they describe.
 
     Attributes:
         blocks: "conv" (1-D CNN) or "linear" (fully connected).
         normalization: of every layer but the last: "none", "batch", "group" or "instance".
-        channels: of the encoder's convolutions; the decoder mirrors them. With "linear", only their number counts.
+        channels: of the encoder's convolutions; the decoder mirrors them. If "linear", only their
+            number matters.
         kernel: positions a convolution sees.
         stride: a convolution shortens by at most this much.
         width: features of a fully connected layer.
@@ -359,7 +360,7 @@ class Backbone:
     width: int = 256
     latent_dim: int = 128
     standardize: str = "parameter"
-    batch_size: int = 64
+    batch_size: int = 32
     weight_decay: float = 2e-6
     schedule: str = "cosine"
 
@@ -376,7 +377,7 @@ class Backbone:
         at_least("weight_decay", self.weight_decay, 0)
 
     def plan(self, dim: int) -> tuple[tuple[int, ...], int]:
-        """Stride of each layer, and the length of the last feature map, for vectors of length ``dim``."""
+        """Stride of each layer and length of the last feature map, at vector length ``dim``."""
         totals = total_strides(dim, self.channels, self.stride)
         strides = tuple(b // a for a, b in pairwise((1, *totals)))
         return strides, max(_SHORTEST, -(-dim // totals[-1]))
@@ -410,7 +411,7 @@ class Backbone:
         learning_rate: float,
         average: AveragedModel | None = None,
     ) -> None:
-        """Train the module with AdamW to lower ``loss()``; ``average`` follows it. Ends in eval mode.
+        """Lower ``loss()`` with AdamW, ``average`` following; the module ends in eval mode.
 
         Raises:
             BenchError: the loss is not finite; it says where.
@@ -436,7 +437,7 @@ def in_chunks(
 ) -> Float[Tensor, "n e"]:
     """The network's outputs, computed at most ``size`` rows at a time."""
     with torch.no_grad():
-        return torch.cat([network(chunk) for chunk in rows.split(size)])
+        return torch.cat([network(chunk) for chunk in torch.split(rows, size)])
 
 
 def one_of(name: str, value: str, valid: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""p-diff: a diffusion model over the latents of an autoencoder of network parameters (arXiv 2402.13144)."""
+"""p-diff: diffusion over the latents of an autoencoder of parameters (arXiv 2402.13144)."""
 
 import dataclasses
 from typing import Any, ClassVar, Self
@@ -33,12 +33,12 @@ _NEGLIGIBLE = 1e-4  # of the largest std: below it a latent direction holds roun
 
 @dataclasses.dataclass(frozen=True)
 class LatentScaler:
-    """The affine map from latents to the coordinates that the diffusion model works in, and its inverse.
+    """The affine map from latents to the coordinates that are diffused, and its inverse.
 
     Attributes:
         mean: of the latents.
         axes: orthonormal rows, the directions of the coordinates.
-        std: divided by, one number a direction; 0 where the latents do not vary, so that samples do not either.
+        std: divided by, one number a direction; 0 where latents do not vary, nor then samples.
     """
 
     mean: Float[Tensor, " l"]
@@ -47,7 +47,7 @@ class LatentScaler:
 
     @classmethod
     def fit(cls, latents: Float[Tensor, "K l"], scaling: str) -> Self:
-        """Std 1 along every principal axis ("whiten"), along every "dimension", or over all of them ("global")."""
+        """Std 1 along principal axes ("whiten"), along each "dimension", or over all ("global")."""
         z = latents.double().cpu()
         centred = z - z.mean(dim=0)
         axes = torch.eye(z.shape[1], dtype=z.dtype)
@@ -73,11 +73,11 @@ class LatentScaler:
 class PDiff(Backbone, Generator):
     """p-diff: latent diffusion over an autoencoder of the parameters (Wang et al. 2024).
 
-    ``fit`` standardises the vectors, trains the autoencoder (Eq. 4 and 5), scales its latents and trains the denoiser on
-    them (Eq. 6). ``sample`` runs the reverse process (Eq. 2) from noise and decodes.
+    ``fit`` standardises the vectors, trains the autoencoder (Eq. 4 and 5), scales its latents and
+    trains the denoiser on them (Eq. 6). ``sample`` runs the reverse process (Eq. 2) and decodes.
 
-    The defaults are for two CPU cores. What they add to the paper's recipe are three things that make short training
-    enough: latents whitened, the network predicting velocity, and a decaying learning rate.
+    The defaults are for two CPU cores. Three departures from the paper make a short training enough:
+    whitened latents, a network that predicts velocity, and a learning rate that decays.
 
     Attributes:
         input_noise: xi_V of Eq. 4, std of the noise on standardised parameters.
@@ -88,9 +88,9 @@ class PDiff(Backbone, Generator):
         ema_decay: of the average of the denoiser's parameters that samples.
         sampler: "ddpm" (ancestral, the paper's), "ddim" or "dpm-solver++".
         sampler_steps: steps of the reverse process.
-        prediction: what the network puts out, "epsilon" or "velocity"; the loss is Eq. 6 either way.
-        latent_scaling: std 1 along every principal axis ("whiten"), every "dimension", or all in all ("global").
-        denoiser_channels: on the way down the U-Net, which mirrors them on its way up; for "linear" their number counts.
+        prediction: what the network puts out, "epsilon" or "velocity"; Eq. 6 is the loss either way.
+        latent_scaling: std 1 along principal axes ("whiten"), each "dimension" or over all ("global").
+        denoiser_channels: on the U-Net's way down; up mirrors it. If "linear", their number matters.
         autoencoder_iterations: of its training.
         autoencoder_learning_rate: at its highest.
         denoiser_iterations: of its training.
@@ -128,7 +128,7 @@ class PDiff(Backbone, Generator):
     denoiser_channels: tuple[int, ...] = (16, 32, 64)
     autoencoder_iterations: int = 500
     autoencoder_learning_rate: float = 1e-3
-    denoiser_iterations: int = 1500
+    denoiser_iterations: int = 1000
     denoiser_learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -186,7 +186,7 @@ class PDiff(Backbone, Generator):
     def reconstruction_loss(
         self, v: Float[Tensor, "b D"], rng: torch.Generator
     ) -> Float[Tensor, ""]:
-        """Eq. 5, of ``v' = decoder(encoder(v + xi_V) + xi_Z)`` (Eq. 4); the mean over parameters, not their sum."""
+        """Eq. 5, of ``v' = decoder(encoder(v + xi_V) + xi_Z)`` (Eq. 4); a mean over parameters."""
         z = self.encoder_(v + self.input_noise * normal_like(v, rng))
         return F.mse_loss(self.decoder_(z + self.latent_noise * normal_like(z, rng)), v)
 
@@ -217,7 +217,7 @@ class PDiff(Backbone, Generator):
     def diffusion_loss(
         self, denoiser: nn.Module, z: Float[Tensor, "b l"], rng: torch.Generator
     ) -> Float[Tensor, ""]:
-        """Eq. 6: the mean square of ``eps - eps_theta(sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t)``."""
+        """Eq. 6: ``|eps - eps_theta(sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t)|^2``."""
         noise = normal_like(z, rng)
         t = torch.randint(self.timesteps, (len(z),), generator=rng, device=z.device)
         return F.mse_loss(self.epsilon(denoiser, self.process_.add_noise(z, noise, t), t), noise)
@@ -227,17 +227,18 @@ class PDiff(Backbone, Generator):
     ) -> Float[Tensor, "n l"]:
         """eps_theta(z, t).
 
-        From a velocity v it is ``sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) z``: with v = 0 it already is the best
-        guess for standard normal latents, so training starts from a Gaussian and has only the rest to learn.
+        From a velocity v it is ``sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) z``: v = 0 already is the
+        best guess for standard normal latents, and training has only the rest to learn.
         """
         output: Tensor = denoiser(z, t)
         if self.prediction == "epsilon":
             return output
         alpha_bar = self.alpha_bar_[t][:, None]
-        return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * z
+        noise: Tensor = alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * z
+        return noise
 
     def scheduler(self, sampler: str) -> Any:
-        """The diffusers scheduler that adds noise (Eq. 1) and takes it away (Eq. 2) by this sampler."""
+        """The diffusers scheduler that adds noise (Eq. 1) and removes it (Eq. 2)."""
         import diffusers  # here, because it takes two seconds
 
         options = {
@@ -246,14 +247,13 @@ class PDiff(Backbone, Generator):
             "beta_end": self.beta_end,
             "beta_schedule": "linear",
         }
-        if sampler == "ddpm":
-            return diffusers.DDPMScheduler(**options, clip_sample=False)
-        if sampler == "ddim":
-            return diffusers.DDIMScheduler(**options, clip_sample=False)
-        return diffusers.DPMSolverMultistepScheduler(**options)
+        if sampler != "dpm-solver++":
+            options["clip_sample"] = False  # latents are not pictures: they exceed 1
+        name = {"ddpm": "DDPM", "ddim": "DDIM", "dpm-solver++": "DPMSolverMultistep"}[sampler]
+        return getattr(diffusers, f"{name}Scheduler")(**options)
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """Noise through the reverse process, the inverse scaling, the decoder and the inverse standardisation."""
+        """Run the reverse process from noise, undo the scaling, decode, undo the standardisation."""
         latents = self.scaler_.undo(self.sample_latents(n, rng))
         return in_chunks(self._decode, latents, self.batch_size)
 

@@ -22,7 +22,7 @@ class VAE(Backbone, Generator):
     """Vanilla variational autoencoder on the backbone of p-diff's autoencoder.
 
     Attributes:
-        kl_weight: of the Kullback-Leibler term; 1 is the evidence lower bound for a decoder of unit variance.
+        kl_weight: of the Kullback-Leibler term; 1 makes the loss the evidence lower bound.
         iterations: of the training.
         learning_rate: at its highest.
     """
@@ -73,7 +73,8 @@ class VAE(Backbone, Generator):
         z = mean + (log_variance / 2).exp() * normal_like(mean, rng)
         error = (self.decoder_(z) - v).square().sum() / 2
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
-        return (error + self.kl_weight * divergence) / v.numel()
+        bound: Tensor = (error + self.kl_weight * divergence) / v.numel()
+        return bound
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
         """Decode standard normal latents."""

@@ -64,7 +64,10 @@ class Task(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Everything that decides what ``collect`` and ``evaluate`` compute, as plain JSON data."""
+        """Everything that decides what ``collect`` and ``evaluate`` compute, as plain JSON data.
+
+        It has at least ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers``.
+        """
 
     @abstractmethod
     def size(self, split: str) -> int:

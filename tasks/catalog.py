@@ -58,7 +58,6 @@ TASKS: dict[str, Variant] = {
         arch="convnet3",
         epochs=2,
         batch_size=25,
-        subset_lr=0.1,
     ),
     "mnist": _classification("MNIST, 28 x 28 grey, 10 classes", "mnist", epochs=3),
     "cifar10": _classification("CIFAR-10, 32 x 32 colour, 10 classes", "cifar10", **_PHOTOS),

@@ -17,12 +17,20 @@ from bench.zoo import Layout, Zoo
 from tasks import datasets
 from tasks.base import Evaluation, Task
 from tasks.catalog import RECIPES
-from tasks.collecting import Rows, neutral_statistics, seeds, train_part, trajectory
+from tasks.collecting import (
+    Rows,
+    neutral_statistics,
+    save_tensors,
+    seeds,
+    train_base,
+    train_part,
+    trajectory,
+)
 from tasks.images import Images
 from tasks.layers import select
 from tasks.models import NAMES, Shape, build
 from tasks.scoring import Scorer
-from tasks.training import BaseTraining, Recipe, save_tensors
+from tasks.training import Batches, Recipe
 
 TRACKS = ("trajectory", "seeds")
 
@@ -38,7 +46,8 @@ class Classification(Task):
         track: "trajectory" (consecutive steps of one run, the rest frozen) or "seeds" (independent runs).
         epochs, batch_size, lr, weight_decay, optimizer, augment, precision: training, see ``Recipe``; None takes the
             architecture's own.
-        subset_lr: constant learning rate of the generated part on a trajectory, and in ``finetune``.
+        subset_lr: constant learning rate of the generated part on a trajectory, and in ``finetune``; None takes the
+            recipe's peak rate for normalization parameters, and a tenth of it where there are others.
         every: optimizer steps between two checkpoints of a trajectory.
         train_size, val_size: how many examples of each split are scored (a fixed random subset); None means all.
         image_size: side of the model's input; None takes the data's own, or 224 with pretrained weights.
@@ -61,7 +70,7 @@ class Classification(Task):
     optimizer: str | None = None
     augment: str = "none"
     precision: str | None = None
-    subset_lr: float = 0.01
+    subset_lr: float | None = None
     every: int = 1
     train_size: int | None = 10_000
     val_size: int | None = None
@@ -140,16 +149,15 @@ class Classification(Task):
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], *, steps: int, rng: torch.Generator
     ) -> Float[Tensor, "N D"]:
         """Steps of the recipe's optimizer at ``subset_lr`` from each vector, on batches of its own."""
-        model, pieces = self._model(zoo), []
-        for low in range(0, len(vectors), 10):
+        train = functools.partial(
+            train_part, self._model(zoo), zoo.layout, images=self._train, recipe=self.recipe,
+            steps=steps, lr=self._subset_lr(zoo.layout),
+        )  # fmt: skip
+        pieces = []
+        for low in range(0, len(vectors), 10):  # ten at a time bound the memory
             part = vectors[low : low + 10]
             keys = [derive(rng, low + index) for index in range(len(part))]
-            pieces.append(
-                train_part(
-                    model, zoo.layout, part, self._train, self.recipe, keys, steps=steps,
-                    lr=self.subset_lr,
-                ).cpu()
-            )  # fmt: skip
+            pieces.append(train(part, keys=keys))
         return torch.cat(pieces)
 
     def collect(self, k: int, *, rng: torch.Generator) -> Zoo:
@@ -160,14 +168,13 @@ class Classification(Task):
         layout = Layout.of({name: model.get_parameter(name) for name in names})
         identity = {**self.identity(), "k": k, "seed": rng.initial_seed(), "device": self.device}
         rows = Rows(home() / "zoos" / f"{digest(identity)}.partial", k, layout.dim)
+        key = derive(rng, self.track)
         if self.track == "trajectory":
-            trajectory(
-                model, layout, self._train, self.recipe, rows, derive(rng, "trajectory"),
-                lr=self.subset_lr, every=self.every,
-            )  # fmt: skip
+            data = Batches(self._train, self.recipe, key)
+            trajectory(model, layout, data, rows, lr=self._subset_lr(layout), every=self.every)
         else:
             base = None if whole else model
-            seeds(self._fresh, base, layout, self._train, self.recipe, rows, derive(rng, "seeds"))
+            seeds(self._fresh, base, layout, self._train, self.recipe, rows, key)
         if whole:
             neutral_statistics(model)
         base_tensors = {n: t.cpu() for n, t in model.state_dict().items() if n not in layout.names}
@@ -197,6 +204,11 @@ class Classification(Task):
             base_score=curve[-1][1] if curve else None,
         )
 
+    def _subset_lr(self, layout: Layout) -> float:
+        """The learning rate of the generated part: matrices and kernels bear less than scales and shifts."""
+        factor = 1.0 if all(len(shape) == 1 for shape in layout.shapes) else 0.1
+        return self.subset_lr or factor * self.recipe.lr
+
     def _fresh(self, rng: torch.Generator) -> nn.Module:
         """A new network, initialised from this source alone."""
         with scoped(rng):
@@ -212,13 +224,10 @@ class Classification(Task):
 
         def make() -> dict[str, Tensor]:
             key = derive(rng, "base")
-            model = self._fresh(key).to(memory_format=torch.channels_last)
-            training = BaseTraining(model, self._train, self.recipe, key, state)
-            training.run(lambda: self._accuracy(model))
-            return {
-                "curve": torch.tensor(training.curve, dtype=torch.float64),
-                **model.state_dict(),
-            }
+            model = self._fresh(key)
+            data = Batches(self._train, self.recipe, key)
+            curve = train_base(model, data, lambda: self._accuracy(model), state)
+            return {"curve": torch.tensor(curve, dtype=torch.float64), **model.state_dict()}
 
         tensors = stage(path, load_file, make, save_tensors)
         state.unlink(missing_ok=True)

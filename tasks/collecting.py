@@ -1,34 +1,77 @@
-"""Collecting checkpoints: a trajectory of one run, or independent runs trained many at a time."""
+"""Collecting checkpoints: a base network, then a trajectory of one run or independent runs; all of it resumable."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
-from safetensors.torch import load_file
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.progress import track
 from bench.randomness import derive
+from bench.store import atomic
 from bench.timing import Stopwatch
 from bench.zoo import Layout
 from tasks.dependence import split
 from tasks.images import Images
 from tasks.training import (
+    Batches,
     Recipe,
     StackedTraining,
-    batch,
+    Training,
     check_finite,
     optimizer_tensors,
     restore_optimizer,
-    save_tensors,
 )
 
 STACK_BYTES = 2 * 1024**3  # activations of one step of stacked training may take about this much
+Curve = list[tuple[float, float]]
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Tensors to a safetensors file, atomically."""
+    with atomic(path) as temporary:
+        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary)
+
+
+def train_base(model: nn.Module, data: Batches, score: Callable[[], float], state: Path) -> Curve:
+    """Train a whole network in place; returns (seconds of training, score) after each epoch, more often in the first.
+
+    Args:
+        model: on its device; left in eval mode.
+        data: the batches; their recipe says how long.
+        score: the model's validation score, called in eval mode; its time does not count.
+        state: file that keeps the state after every epoch, so that a killed run goes on from there.
+    """
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    training = Training(model, list(model.parameters()), data)
+    watch, curve, first = Stopwatch(data.images.device), [], 0
+    if state.exists():
+        tensors = load_file(state)
+        named = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        model.load_state_dict(named)
+        restore_optimizer(training.optimizer, tensors)
+        curve = [(seconds, value) for seconds, value in tensors["curve"].tolist()]
+        first, watch.seconds = len(tensors["epochs"]), curve[-1][0]
+    for epoch in track(range(first, data.recipe.epochs), "train the base network, epochs"):
+        begin, end = epoch * data.per_epoch, (epoch + 1) * data.per_epoch
+        early = {end // 8, end // 4, end // 2} - {0} if epoch == 0 else set()
+        for stop in sorted({*early, end}):
+            model.train()
+            with watch:
+                training.run(begin, stop)
+            model.eval()
+            curve.append((watch.seconds, score()))
+            begin = stop
+        save_tensors(
+            {f"model.{n}": t for n, t in model.state_dict().items()}
+            | optimizer_tensors(training.optimizer)
+            | {"curve": torch.tensor(curve, dtype=torch.float64), "epochs": torch.ones(epoch + 1)},
+            state,
+        )
+    return curve
 
 
 class Rows:
@@ -67,63 +110,54 @@ class Rows:
         save_tensors({**facts, **state}, self._state_path)
 
 
-def trajectory(
-    model: nn.Module,
-    layout: Layout,
-    images: Images,
-    recipe: Recipe,
-    rows: Rows,
-    rng: torch.Generator,
-    *,
-    lr: float,
-    every: int,
-) -> None:
-    """Train only the generated part, everything in eval mode, and keep a checkpoint every few steps.
+def part_training(
+    base: nn.Module, layout: Layout, data: Batches, lr: float | None
+) -> tuple[Training, list[Tensor]]:
+    """Plain training of the generated part of a frozen network in eval mode, and the tensors it trains.
 
     What does not depend on the generated part runs without gradients, and its normalization statistics stand still:
     a checkpoint is completely described by the base and its row.
     """
-    parts = split(model, layout.names, images.inputs(images.pixels[:2]))
-    model.requires_grad_(False)
+    images = data.images
+    parts = split(base, layout.names, images.inputs(images.pixels[:2]))
+    base.requires_grad_(False)
+    own = [base.get_parameter(name).requires_grad_(True) for name in layout.names]
+
+    def forward(inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            shared = parts.shared(inputs)
+        logits: Tensor = parts.own(*shared)
+        return logits
+
+    return Training(forward, own, data, lr=lr), own
+
+
+def put(vector: Float[Tensor, " D"], layout: Layout, tensors: Sequence[Tensor]) -> None:
+    """Copy a vector into the tensors of its layout."""
+    with torch.no_grad():
+        for tensor, value in zip(tensors, layout.unflatten(vector).values(), strict=True):
+            tensor.copy_(value)
+
+
+def take(tensors: Sequence[Tensor]) -> Float[Tensor, " D"]:
+    """The tensors as one vector on the CPU."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu()
+
+
+def trajectory(
+    base: nn.Module, layout: Layout, data: Batches, rows: Rows, *, lr: float, every: int
+) -> None:
+    """Go on training only the generated part, and keep a checkpoint every few steps."""
+    training, own = part_training(base, layout, data, lr)
+    watch = Stopwatch(data.images.device)
     if rows.done:
-        model.load_state_dict(layout.unflatten(rows.vectors[rows.done - 1]), strict=False)
-    own = [model.get_parameter(name).requires_grad_(True) for name in layout.names]
-    optimizer = recipe.make_optimizer(own, lr)
-    restore_optimizer(optimizer, rows.state)
-    data = Batches(images, recipe, rng)
-    watch = Stopwatch(images.device, float(rows.seconds[rows.done - 1]) if rows.done else 0.0)
+        put(rows.vectors[rows.done - 1], layout, own)
+        restore_optimizer(training.optimizer, rows.state)
+        watch.seconds = float(rows.seconds[rows.done - 1])
     for row in track(range(rows.done, rows.k), "collect checkpoints"):
         with watch:
-            for step in range(row * every, (row + 1) * every):
-                inputs, labels = data(step)
-                with torch.no_grad():
-                    shared = parts.shared(inputs)
-                loss = F.cross_entropy(parts.own(*shared).float(), labels)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-        check_finite(loss.detach(), "the trajectory")
-        vector = torch.cat([tensor.detach().reshape(-1) for tensor in own]).cpu()
-        rows.keep(vector[None], [watch.seconds], optimizer_tensors(optimizer))
-
-
-class Batches:
-    """Training batches by number: the order and the augmentation of step i depend on the seed and i alone."""
-
-    def __init__(self, images: Images, recipe: Recipe, rng: torch.Generator) -> None:
-        self.images, self.recipe, self.rng = images, recipe, rng
-        self.size = min(recipe.batch_size, len(images))
-        self.per_epoch = len(images) // self.size
-        self._order = functools.lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> Int64[Tensor, " M"]:
-        return torch.randperm(len(self.images), generator=derive(self.rng, "order", epoch))
-
-    def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], Int64[Tensor, " B"]]:
-        """Inputs and labels of one step."""
-        epoch, position = divmod(step, self.per_epoch)
-        rows = self._order(epoch)[position * self.size : (position + 1) * self.size]
-        return batch(self.images, rows, self.recipe, derive(self.rng, "augment", step))
+            training.run(row * every, (row + 1) * every)
+        rows.keep(take(own)[None], [watch.seconds], optimizer_tensors(training.optimizer))
 
 
 def seeds(
@@ -135,42 +169,65 @@ def seeds(
     rows: Rows,
     rng: torch.Generator,
 ) -> None:
-    """Independent runs: whole networks from their own start (``base`` None), or the generated part in a frozen base."""
-    values = 4 * 40 * recipe.batch_size * images.mean.numel() * images.size**2
-    together = max(1, min(50, STACK_BYTES // values))
+    """Independent runs, each from its own start and on its own batches.
+
+    Args:
+        fresh: makes a network from a source of randomness.
+        base: None to train whole networks, or the frozen network whose generated part is trained anew.
+        layout: the generated part.
+        images, recipe: what to train on, and how.
+        rows: gets one row a run.
+        rng: the source of the runs' seeds.
+    """
+    together = stack_size(images, recipe)
     for low in track(range(rows.done, rows.k, together), "train seeds"):
         keys = [derive(rng, seed) for seed in range(low, min(low + together, rows.k))]
         starts = [fresh(derive(key, "start")) for key in keys]
         watch = Stopwatch(images.device)
         with watch:
             if base is None:
-                vectors = _whole_networks(starts, layout, images, recipe, keys)
+                vectors = train_whole(starts, layout, images, recipe, keys)
             else:
-                tensors = [layout.flatten(dict(start.named_parameters())) for start in starts]
-                steps = recipe.epochs * (len(images) // min(recipe.batch_size, len(images)))
-                vectors = train_part(
-                    base, layout, torch.stack(tensors).detach(), images, recipe, keys, steps=steps
-                )
+                own = [take([start.get_parameter(n) for n in layout.names]) for start in starts]
+                vectors = train_part(base, layout, torch.stack(own), images, recipe, keys)
         # A run's share of the time its stack took: SGD at its best, one run alone takes longer.
-        rows.keep(vectors.cpu(), [watch.seconds / len(keys)] * len(keys), {})
+        rows.keep(vectors, [watch.seconds / len(keys)] * len(keys), {})
 
 
-def _whole_networks(
+def stack_size(images: Images, recipe: Recipe) -> int:
+    """How many runs to train at once: as many as memory allows on a GPU; on a CPU one after another is faster."""
+    if images.device == "cpu":
+        return 1
+    values = 4 * 40 * recipe.batch_size * images.mean.numel() * images.size**2
+    return max(1, min(200, STACK_BYTES // values))
+
+
+def train_whole(
     starts: list[nn.Module],
     layout: Layout,
     images: Images,
     recipe: Recipe,
-    keys: list[torch.Generator],
+    keys: Sequence[torch.Generator],
 ) -> Float[Tensor, "S D"]:
     """Train whole networks in train mode, then express each one's running statistics in its affine parameters."""
     model = starts[0].train()
-    parameters = {n: torch.stack([s.get_parameter(n) for s in starts]) for n in layout.names}
-    buffers = {n: torch.stack([s.get_buffer(n) for s in starts]) for n, _ in model.named_buffers()}
-    training = StackedTraining(model, parameters, buffers, recipe)
-    steps = recipe.epochs * (len(images) // min(recipe.batch_size, len(images)))
-    _run(training, images, recipe, keys, steps)
-    folded = fold_statistics(model, training.parameters, training.buffers)
-    return layout.flatten(folded).detach()
+    tensors: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+    if len(starts) == 1:
+        data = Batches(images, recipe, keys[0])
+        alone = Training(model, list(model.parameters()), data)
+        alone.run(0, alone.steps)
+        tensors, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    else:
+        tensors = {n: torch.stack([s.get_parameter(n) for s in starts]) for n in layout.names}
+        state = {
+            n: torch.stack([s.get_buffer(n) for s in starts]) for n, _ in model.named_buffers()
+        }
+        stacked = StackedTraining(model, tensors, state, recipe)
+        run_stack(stacked, images, recipe, keys)
+        tensors, buffers = stacked.parameters, stacked.buffers
+    folded = layout.flatten(fold_statistics(model, tensors, buffers)).detach().cpu()
+    return folded.reshape(len(starts), layout.dim)
 
 
 def train_part(
@@ -179,9 +236,9 @@ def train_part(
     vectors: Float[Tensor, "S D"],
     images: Images,
     recipe: Recipe,
-    keys: list[torch.Generator],
+    keys: Sequence[torch.Generator],
     *,
-    steps: int,
+    steps: int | None = None,
     lr: float | None = None,
 ) -> Float[Tensor, "S D"]:
     """Train S versions of the generated part, each on its own batches, everything in eval mode.
@@ -190,45 +247,52 @@ def train_part(
         base: the frozen network, in eval mode.
         layout: the generated part.
         vectors: where each version starts.
-        images: the training split.
-        recipe: how.
+        images, recipe: what to train on, and how.
         keys: the source of each version's data order and augmentation.
-        steps: optimizer steps.
+        steps: optimizer steps; None takes the recipe's epochs.
         lr: a constant learning rate; None takes the recipe's schedule.
     """
-    parts = split(base, layout.names, images.inputs(images.pixels[:2]))
-    start = layout.unflatten(vectors.to(images.device))
-    training = StackedTraining(parts.own, start, {}, recipe)
-    _run(training, images, recipe, keys, steps, parts.shared, lr)
-    return layout.flatten(training.parameters).detach()
+    if images.device != "cpu":
+        parts = split(base, layout.names, images.inputs(images.pixels[:2]))
+        start = layout.unflatten(vectors.to(images.device))
+        stacked = StackedTraining(parts.own, start, {}, recipe)
+        run_stack(stacked, images, recipe, keys, parts.shared, steps, lr)
+        return layout.flatten(stacked.parameters).detach().cpu()
+    trained = []
+    for vector, key in zip(vectors, keys, strict=True):
+        training, own = part_training(base, layout, Batches(images, recipe, key), lr)
+        put(vector, layout, own)
+        training.run(0, training.steps if steps is None else steps)
+        trained.append(take(own))
+    return torch.stack(trained)
 
 
-def _run(
+def run_stack(
     training: StackedTraining,
     images: Images,
     recipe: Recipe,
-    keys: list[torch.Generator],
-    steps: int,
+    keys: Sequence[torch.Generator],
     shared: nn.Module | None = None,
+    steps: int | None = None,
     lr: float | None = None,
 ) -> None:
-    """The optimizer steps of all runs of a stack, each on its own batches."""
+    """The steps of all runs of a stack, each on its own batches; ``shared`` is computed without gradients first."""
     sources = [Batches(images, recipe, key) for key in keys]
-    losses = torch.zeros(len(keys))
-    for step in track(range(steps), "steps"):
+    total = recipe.epochs * sources[0].per_epoch
+    for step in track(range(total if steps is None else steps), "steps"):
         drawn = [source(step) for source in sources]
         labels = torch.stack([labels for _, labels in drawn])
-        inputs: tuple[Any, ...] = (torch.stack([inputs for inputs, _ in drawn]),)
+        inputs: tuple[Tensor, ...] = (torch.stack([inputs for inputs, _ in drawn]),)
         if shared is not None:
             with torch.no_grad():
                 outputs = shared(inputs[0].flatten(0, 1))
             inputs = tuple(tensor.unflatten(0, labels.shape) for tensor in outputs)
-        losses = training.step(inputs, labels, recipe.rate(step, steps) if lr is None else lr)
-    check_finite(losses, "training a stack of networks")
+        losses = training.step(inputs, labels, recipe.rate(step, total) if lr is None else lr)
+    check_finite(losses)
 
 
 def fold_statistics(
-    model: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor]
+    model: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Express batch normalization's running statistics in its weight and bias.
 
@@ -240,7 +304,7 @@ def fold_statistics(
         model: names its batch normalizations.
         parameters, buffers: by name, any batch dimensions in front.
     """
-    folded = dict(parameters)
+    folded: dict[str, Tensor] = dict(parameters)
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
             weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]

@@ -70,8 +70,8 @@ def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:
             if node.kwargs.get("inplace"):
                 node.update_kwarg("inplace", False)
     for child in module.modules():
-        if getattr(child, "inplace", False):
-            child.inplace = False
+        if hasattr(child, "inplace"):
+            setattr(child, "inplace", False)  # noqa: B010 - nn.Module's own __setattr__ wants tensors
     module.recompile()
     return module
 

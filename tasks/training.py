@@ -1,26 +1,20 @@
-"""Training with SGD or AdamW: one network, a trajectory of its generated part, or many seeds stacked."""
+"""Training with SGD or AdamW: one network (or a part of one) by plain steps, or many stacked."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from bench.errors import BenchError
-from bench.progress import track
 from bench.randomness import derive
-from bench.store import atomic
-from bench.timing import Stopwatch
 from tasks.images import Images, crop_flip
-
-Score = Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +39,12 @@ class Recipe:
     augment: str = "none"
     precision: str = "float32"
 
-    def make_optimizer(self, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:
-        """The optimizer over these tensors."""
+    def make_optimizer(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer over these tensors; ``rate`` gives its learning rate step by step."""
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, lr=lr, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(parameters, weight_decay=self.weight_decay)
         return torch.optim.SGD(
-            parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
+            parameters, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
         )
 
     def rate(self, step: int, steps: int) -> float:
@@ -61,97 +55,128 @@ class Recipe:
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def batches(
-    count: int, batch_size: int, rng: torch.Generator, epoch: int
-) -> Iterator[Int64[Tensor, " B"]]:
-    """Indices of one epoch's full batches, in an order that only the seed and the epoch's number decide."""
-    order = torch.randperm(count, generator=derive(rng, "order", epoch))
-    batch_size = min(batch_size, count)
-    yield from order[: count - count % batch_size].split(batch_size)
+class Batches:
+    """Training batches by number: the order and the augmentation of step i depend on the seed and i alone."""
+
+    def __init__(self, images: Images, recipe: Recipe, rng: torch.Generator) -> None:
+        self.images, self.recipe, self.rng = images, recipe, rng
+        self.size = min(recipe.batch_size, len(images))
+        self.per_epoch = len(images) // self.size
+        self._order = functools.lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> Int64[Tensor, " M"]:
+        return torch.randperm(len(self.images), generator=derive(self.rng, "order", epoch))
+
+    def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], Int64[Tensor, " B"]]:
+        """Augmented inputs and labels of one step."""
+        epoch, position = divmod(step, self.per_epoch)
+        rows = self._order(epoch)[position * self.size : (position + 1) * self.size]
+        pixels = self.images.pixels[rows.to(self.images.pixels.device)]
+        if self.recipe.augment == "crop-flip":
+            pixels = crop_flip(pixels, derive(self.rng, "augment", step))
+        return self.images.inputs(pixels), self.images.labels[rows.to(self.images.device)]
 
 
-class BaseTraining:
-    """Trains a whole network; its state is saved after every epoch, so that a killed run goes on from there.
+class Training:
+    """Trains the given tensors of one network by plain steps.
 
     Args:
-        model: on its device; trained in place.
-        images: the training split.
-        recipe: how.
-        rng: the source of data order and augmentation.
-        state: file for the state while training is unfinished.
+        forward: inputs to logits, as a function of the tensors.
+        parameters: what is trained, in place.
+        data: the batches.
+        lr: a constant learning rate; None takes the recipe's schedule.
     """
 
     def __init__(
-        self, model: nn.Module, images: Images, recipe: Recipe, rng: torch.Generator, state: Path
+        self,
+        forward: Callable[[Tensor], Tensor],
+        parameters: Sequence[Tensor],
+        data: Batches,
+        *,
+        lr: float | None = None,
     ) -> None:
-        self.model, self.images, self.recipe, self.rng, self.state = (
-            model,
-            images,
-            recipe,
-            rng,
-            state,
-        )
-        self.optimizer = recipe.make_optimizer(list(model.parameters()), recipe.lr)
-        self.watch = Stopwatch(images.device)
-        self.curve: list[tuple[float, float]] = []
-        self.epoch = 0
+        self.forward, self.data, self.recipe, self.lr = forward, data, data.recipe, lr
+        self.optimizer = self.recipe.make_optimizer(parameters)
+        self.steps = self.recipe.epochs * data.per_epoch
+        self.loss = torch.zeros(())
 
-    def run(self, score: Score) -> None:
-        """Train to the end; ``curve`` gets (seconds of training, score) after each epoch, more often in the first."""
-        self._resume()
-        epochs = range(self.epoch, self.recipe.epochs)
-        for epoch in track(epochs, "train the base network"):
-            self._run_epoch(epoch, score)
-            self.epoch = epoch + 1
-            self._save()
-        self.model.eval()
+    def run(self, start: int, end: int) -> None:
+        """Steps number ``start`` to ``end - 1``.
 
-    def _run_epoch(self, epoch: int, score: Score) -> None:
-        order = list(batches(len(self.images), self.recipe.batch_size, self.rng, epoch))
-        marks = {len(order) // 8, len(order) // 4, len(order) // 2} if epoch == 0 else set()
-        random = derive(self.rng, "augment", epoch)
-        total = self.recipe.epochs * len(order)
-        start = 0
-        for end in sorted({*marks - {0}, len(order)}):
-            with self.watch:
-                self.model.train()
-                for step in track(range(start, end), f"epoch {epoch + 1}"):
-                    self._step(
-                        order[step], self.recipe.rate(epoch * len(order) + step, total), random
-                    )
-            self.model.eval()
-            self.curve.append((self.watch.seconds, score()))
-            start = end
+        Raises:
+            BenchError: training diverged.
+        """
+        kind = torch.device(self.data.images.device).type
+        for step in range(start, end):
+            rate = self.recipe.rate(step, self.steps) if self.lr is None else self.lr
+            set_rate(self.optimizer, rate)
+            inputs, labels = self.data(step)
+            with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+                logits = self.forward(inputs.contiguous(memory_format=torch.channels_last))
+            self.loss = F.cross_entropy(logits.float(), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.loss.backward()
+            self.optimizer.step()
+        check_finite(self.loss.detach())
 
-    def _step(self, rows: Tensor, rate: float, random: torch.Generator) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        device = self.images.device
-        loss = loss_of(
-            self.model, *batch(self.images, rows, self.recipe, random), device, self.recipe
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+
+class StackedTraining:
+    """Trains S copies of the same parameters at once, each with its own values, data order and optimizer state.
+
+    Args:
+        module: the network, or the part of it that the parameters belong to.
+        parameters: each with S in front.
+        buffers: each with S in front; updated in place where the module is in train mode.
+        recipe: how.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, Tensor],
+        buffers: dict[str, Tensor],
+        recipe: Recipe,
+    ) -> None:
+        self.parameters = {n: t.detach().clone() for n, t in parameters.items()}
+        self.buffers = buffers
+        self.optimizer = recipe.make_optimizer(list(self.parameters.values()))
+
+        def loss(
+            tensors: dict[str, Tensor], state: dict[str, Tensor], inputs: Any, labels: Tensor
+        ) -> Tensor:
+            logits = functional_call(module, {**tensors, **state}, inputs)
+            return F.cross_entropy(logits.float(), labels)
+
+        self._gradients = vmap(grad_and_value(loss), randomness="error")
+
+    def step(
+        self, inputs: tuple[Tensor, ...], labels: Int64[Tensor, "S B"], rate: float
+    ) -> Float[Tensor, " S"]:
+        """One optimizer step of every copy on its own batch; returns the losses before it."""
+        set_rate(self.optimizer, rate)
+        gradients, losses = self._gradients(self.parameters, self.buffers, inputs, labels)
+        for name, parameter in self.parameters.items():
+            parameter.grad = gradients[name]
         self.optimizer.step()
+        return losses  # type: ignore[no-any-return]
 
-    def _save(self) -> None:
-        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
-        tensors |= optimizer_tensors(self.optimizer)
-        tensors["curve"] = torch.tensor(self.curve, dtype=torch.float64)
-        tensors["progress"] = torch.tensor([self.epoch, self.watch.seconds], dtype=torch.float64)
-        save_tensors(tensors, self.state)
 
-    def _resume(self) -> None:
-        if not self.state.exists():
-            return
-        tensors = load_file(self.state)
-        self.model.load_state_dict(
-            {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def check_finite(losses: Tensor) -> None:
+    """Raise where a loss is not finite.
+
+    Raises:
+        BenchError: training diverged.
+    """
+    if not bool(losses.isfinite().all()):
+        raise BenchError(
+            "training a checkpoint diverged (a loss is not finite): lower --set task.lr or task.subset_lr"
         )
-        restore_optimizer(self.optimizer, tensors)
-        self.curve = [(row[0], row[1]) for row in tensors["curve"].tolist()]
-        self.epoch = int(tensors["progress"][0])
-        self.watch.seconds = float(tensors["progress"][1])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -164,7 +189,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer back the state that ``optimizer_tensors`` took from it."""
     content = optimizer.state_dict()
     for name, tensor in tensors.items():
@@ -172,84 +197,3 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
             _, index, slot = name.split(".", 2)
             content["state"].setdefault(int(index), {})[slot] = tensor
     optimizer.load_state_dict(content)
-
-
-def batch(
-    images: Images, rows: Int64[Tensor, " B"], recipe: Recipe, random: torch.Generator
-) -> tuple[Float[Tensor, "B C S S"], Int64[Tensor, " B"]]:
-    """Augmented inputs and labels at these rows."""
-    pixels = images.pixels[rows.to(images.pixels.device)]
-    if recipe.augment == "crop-flip":
-        pixels = crop_flip(pixels, random)
-    return images.inputs(pixels), images.labels[rows.to(images.device)]
-
-
-def loss_of(
-    model: nn.Module, inputs: Tensor, labels: Tensor, device: str, recipe: Recipe
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy, under autocast where the recipe says so."""
-    with torch.autocast(
-        torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
-    ):
-        logits = model(inputs.contiguous(memory_format=torch.channels_last))
-    return F.cross_entropy(logits.float(), labels)
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Tensors to a safetensors file, atomically."""
-    with atomic(path) as temporary:
-        save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary)
-
-
-Apply = Callable[[dict[str, Tensor], dict[str, Tensor], Any], Tensor]
-
-
-class StackedTraining:
-    """Trains S copies of the same parameters at once, each with its own values, data order and optimizer state.
-
-    Args:
-        module: the network, or the part of it that the parameters belong to.
-        parameters: each with S in front.
-        buffers: each with S in front, updated in place where the module is in train mode.
-        recipe: how.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        parameters: dict[str, Tensor],
-        buffers: dict[str, Tensor],
-        recipe: Recipe,
-    ) -> None:
-        self.parameters = {n: t.detach().clone() for n, t in parameters.items()}
-        self.buffers = buffers
-        self.recipe = recipe
-        self.optimizer = recipe.make_optimizer(list(self.parameters.values()), recipe.lr)
-
-        def loss(
-            tensors: dict[str, Tensor], state: dict[str, Tensor], inputs: Any, labels: Tensor
-        ) -> Tensor:
-            logits = functional_call(module, {**tensors, **state}, inputs)
-            return F.cross_entropy(logits.float(), labels)
-
-        self._gradients = vmap(grad_and_value(loss), randomness="error")
-
-    def step(self, inputs: Any, labels: Int64[Tensor, "S B"], rate: float) -> Float[Tensor, " S"]:
-        """One optimizer step of every copy on its own batch; returns the losses before it."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        gradients, losses = self._gradients(self.parameters, self.buffers, inputs, labels)
-        for name, parameter in self.parameters.items():
-            parameter.grad = gradients[name]
-        self.optimizer.step()
-        return losses
-
-
-def check_finite(losses: Tensor, what: str) -> None:
-    """Raise where a loss is not finite.
-
-    Raises:
-        BenchError: training diverged.
-    """
-    if not bool(losses.isfinite().all()):
-        raise BenchError(f"{what} diverged (a loss is not finite): lower the learning rate")

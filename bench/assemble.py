@@ -1,0 +1,144 @@
+"""The record of a run, put together from what its stages made."""
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bench import compare, plugins, record, store
+from bench.environment import describe
+from bench.randomness import generator
+from bench.request import Request, command
+from bench.stages import Evaluated, Sampled
+from bench.zoo import Zoo
+
+VERSION = 1  # of the protocol: records of different versions are never ranked together
+SELECTION = "highest train score, ties by lowest train loss, then the first"
+
+
+class Finished(Protocol):
+    """What is needed of a run whose stages are done."""
+
+    request: Request
+    task: Any
+    generator: Any
+    device: str
+
+
+def assemble(
+    run: Finished, zoo: Zoo, zoo_path: Path, sampled: Sampled, evaluated: Mapping[str, Evaluated]
+) -> record.Record:
+    """The record.
+
+    Args:
+        run: the request, and the plugins that carried it out.
+        zoo: the checkpoints, and the file they lie in.
+        sampled: the generated vectors.
+        evaluated: "original", "generated" and every control.
+    """
+    request, higher = run.request, run.task.higher_is_better
+    task = _task(run)
+    protocol = record.Protocol(
+        version=VERSION,
+        preset=request.preset,
+        samples=request.samples,
+        seed=request.seed,
+        selection=SELECTION,
+        train_size=run.task.size("train"),
+        val_size=run.task.size("val"),
+    )
+    made = _generator(run)
+    key = comparability_key(task, protocol, zoo)
+    scores, similarity, novelty = compare.compare(
+        {name: (e.val, e.train, e.train_loss, e.wrong) for name, e in evaluated.items()},
+        sampled.vectors,
+        zoo.vectors,
+        higher_is_better=higher,
+        rng=generator(0, key, "bootstrap"),
+    )
+    identity = [key, made.name, made.source, made.hyperparameters, request.seed, run.device]
+    return record.Record(
+        schema=1,
+        id=store.digest(identity),
+        created=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
+        command=command(request),
+        key=key,
+        task=task,
+        zoo=_zoo(zoo, request),
+        generator=made,
+        protocol=protocol,
+        scores=scores,
+        similarity=similarity,
+        novelty=novelty,
+        timing=_timing(run, zoo, sampled, evaluated["generated"], scores),
+        environment=describe(run.device),
+        artifacts=record.Artifacts(zoo=_artifact(zoo_path), generated=_artifact(sampled.path)),
+    )
+
+
+def comparability_key(task: record.Task, protocol: record.Protocol, zoo: Zoo) -> str:
+    """The hash under which records may be ranked together: same checkpoints, data, metric and protocol."""
+    sizes = [protocol.samples, protocol.train_size, protocol.val_size]
+    facts = [task.name, task.dataset_hash, task.arch, task.layers, task.metric]
+    return store.digest([protocol.version, *facts, zoo.hash, len(zoo), *sizes])
+
+
+def _task(run: Finished) -> record.Task:
+    task, settings = run.task, run.task.identity()
+    return record.Task(
+        name=run.request.task,
+        kind=task.kind,
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
+        units=task.units,
+        settings=settings,
+        **{name: settings[name] for name in ("dataset", "dataset_hash", "arch", "layers")},
+    )
+
+
+def _generator(run: Finished) -> record.Generator:
+    made = run.generator
+    return record.Generator(
+        name=run.request.generator,
+        source=plugins.source_hash(type(made)),
+        hyperparameters=json.loads(json.dumps(made.hyperparameters())),
+        uses_scores="score" in made.needs,
+        uses=list(made.needs),
+    )
+
+
+def _zoo(zoo: Zoo, request: Request) -> record.Zoo:
+    return record.Zoo(
+        hash=zoo.hash,
+        track=str(zoo.settings.get("track", "imported")),
+        k=len(zoo),
+        d=zoo.layout.dim,
+        seed=None if request.zoo else request.zoo_seed,
+        base_score=zoo.base_score,
+    )
+
+
+def _timing(
+    run: Finished, zoo: Zoo, sampled: Sampled, generated: Evaluated, scores: record.Scores
+) -> record.Timing:
+    cuda = run.device.startswith("cuda")
+    return compare.timing(
+        device=torch.cuda.get_device_name(run.device) if cuda else "cpu",
+        curve=zoo.curve,
+        collect_s=zoo.collect_s or None,
+        fit_s=sampled.fit_s,
+        sample_s=sampled.sample_s,
+        samples=len(sampled.vectors),
+        select_s=generated.select_s,
+        score_s=generated.score_s,
+        scores=scores,
+        higher_is_better=run.task.higher_is_better,
+        peak_memory_bytes=sampled.peak_memory_bytes,
+    )
+
+
+def _artifact(path: Path) -> record.Artifact:
+    return record.Artifact(file=path.name, sha256=store.file_hash(path))

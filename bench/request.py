@@ -1,0 +1,80 @@
+"""What a run is asked to do, checked before any work starts."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BadRequest
+
+DIRECT = ("arch", "layers", "track", "pretrained")  # task settings with an option of their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a run is asked to do; the command line's options.
+
+    Attributes:
+        task, generator: names, or ``module:Class``.
+        settings: hyperparameters of the generator; those named ``task.<name>`` are settings of the task.
+        k, samples: checkpoints in the zoo, models to generate.
+        seed: of the generator's fit and samples; ``zoo_seed`` of the checkpoints.
+        zoo: file of a zoo to use instead of collecting one.
+        results: folder that the record is written to.
+        force: make every stage again.
+    """
+
+    task: str
+    generator: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    k: int = 200
+    samples: int = 100
+    seed: int = 0
+    zoo_seed: int = 0
+    preset: str = "quick"
+    device: str = "auto"
+    data_dir: str | None = None
+    zoo: Path | None = None
+    results: Path = Path("results")
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("k", "samples"):
+            if getattr(self, name) < 1:
+                raise BadRequest(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.preset not in ("quick", "paper"):
+            raise BadRequest(f"unknown preset '{self.preset}': expected quick or paper")
+
+    def of_task(self) -> dict[str, Any]:
+        """The settings that are the task's."""
+        return {
+            name.removeprefix("task."): value
+            for name, value in self.settings.items()
+            if name.startswith("task.")
+        }
+
+    def of_generator(self) -> dict[str, Any]:
+        """The settings that are the generator's."""
+        return {n: value for n, value in self.settings.items() if not n.startswith("task.")}
+
+
+def command(request: Request) -> str:
+    """The command line that repeats the run; folders and the device are the reader's own and left out."""
+    options = {"task": request.task, "generator": request.generator}
+    if request.zoo:
+        options["zoo"] = request.zoo.name
+    own = request.of_task()
+    options |= {name: own.pop(name) for name in DIRECT if own.get(name) is not None}
+    if "pretrained" in options:
+        options["pretrained"] = Path(options["pretrained"]).name
+    for field in dataclasses.fields(Request):
+        value = getattr(request, field.name)
+        if field.name in ("k", "samples", "seed", "zoo_seed", "preset") and value != field.default:
+            options[field.name.replace("_", "-")] = value
+    pairs = [f"{n}={v}" for n, v in request.of_generator().items()]
+    pairs += [f"task.{n}={v}" for n, v in own.items()]
+    words = ["python", "-m", "bench", "run"]
+    words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += [word for pair in pairs for word in ("--set", pair)]
+    return shlex.join(words)

@@ -1,0 +1,85 @@
+"""Results of stages, and how they lie in the store."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.store import atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """Vectors that a generator made, and what that took."""
+
+    vectors: Float[Tensor, "n D"]
+    fit_s: float
+    sample_s: float
+    peak_memory_bytes: int
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """One population on both splits.
+
+    Attributes:
+        val, train: scores on the two splits.
+        train_loss: what breaks ties of ``train``.
+        wrong: which validation units each model gets wrong.
+        select_s, score_s: seconds that scoring it on train and on validation took.
+    """
+
+    val: Float[Tensor, " N"]
+    train: Float[Tensor, " N"]
+    train_loss: Float[Tensor, " N"]
+    wrong: Bool[Tensor, "N M"]
+    select_s: float
+    score_s: float
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a stage's file."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BenchError(f"the cached stage {path} is damaged ({error})") from error
+
+
+def _write(tensors: dict[str, Tensor], facts: dict[str, Any], path: Path) -> None:
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {"facts": json.dumps(facts)})
+
+
+def load_sampled(path: Path) -> Sampled:
+    """Read what ``save_sampled`` wrote."""
+    tensors, facts = _read(path)
+    return Sampled(tensors["vectors"], **facts, path=path)
+
+
+def save_sampled(sampled: Sampled, path: Path) -> None:
+    """Vectors and times to one safetensors file."""
+    facts = {name: getattr(sampled, name) for name in ("fit_s", "sample_s", "peak_memory_bytes")}
+    _write({"vectors": sampled.vectors.contiguous()}, facts, path)
+
+
+def load_evaluated(path: Path) -> Evaluated:
+    """Read what ``save_evaluated`` wrote."""
+    tensors, facts = _read(path)
+    fields: dict[str, Any] = {**tensors, **facts}
+    return Evaluated(**fields)
+
+
+def save_evaluated(evaluated: Evaluated, path: Path) -> None:
+    """Scores, wrong units and times to one safetensors file."""
+    fields = dataclasses.asdict(evaluated)
+    tensors = {n: v.contiguous() for n, v in fields.items() if isinstance(v, Tensor)}
+    _write(tensors, {n: v for n, v in fields.items() if n not in tensors}, path)

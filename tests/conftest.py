@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from bench.zoo import Layout, Zoo
+
+
+@pytest.fixture(autouse=True)
+def _bench_home(tmp_path, monkeypatch):
+    """Every test has a cache folder of its own."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def zoo() -> Zoo:
+    """12 checkpoints of 41 values: a matrix, a vector and a scalar."""
+    layout = Layout(("weight", "bias", "scale"), ((5, 7), (5,), ()))
+    rng = torch.Generator().manual_seed(0)
+    spread = torch.linspace(0.5, 2.0, layout.dim)
+    vectors = torch.randn(12, layout.dim, generator=rng) * spread + 0.3
+    return Zoo(vectors, layout, scores=tuple(i / 12 for i in range(12)))

@@ -1,0 +1,260 @@
+import collections
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.errors import BadRequest
+from bench.importing import import_zoo, read_weights
+
+
+def state(seed):
+    """Two tensors that vary with the seed, and three that do not."""
+    rng = torch.Generator().manual_seed(seed)
+    return {
+        "stem.weight": torch.ones(3, 2),
+        "norm.weight": torch.randn(4, generator=rng),
+        "norm.running_mean": torch.zeros(4),
+        "norm.num_batches_tracked": torch.tensor(10 * 0 + 5),
+        "head.scale": torch.randn((), generator=rng),
+    }
+
+
+def save(tensors, path):
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+    return path
+
+
+@pytest.fixture(params=[".pth", ".pt", ".safetensors"])
+def files(request, tmp_path):
+    """Three checkpoints in a folder, written in another order than that of their names."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    paths = [folder / f"{name}{request.param}" for name in ("a", "b", "c")]
+    for seed in (2, 0, 1):
+        save(state(seed), paths[seed])
+    return paths
+
+
+def one_line(caught):
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def refused(paths, *expected, base=None):
+    with pytest.raises(BadRequest) as caught:
+        import_zoo(paths, base)
+    message = one_line(caught)
+    for text in expected:
+        assert text in message
+
+
+# What becomes what ---------------------------------------------------------------------------------------------------
+
+
+def test_state_dicts_become_a_zoo(files):
+    zoo = import_zoo(files)
+    assert zoo.vectors.shape == (3, 5)
+    assert set(zoo.layout.names) == {"norm.weight", "head.scale"}
+    for seed in range(3):
+        row = {name: tensor[seed] for name, tensor in zoo.layout.unflatten(zoo.vectors).items()}
+        assert torch.equal(row["norm.weight"], state(seed)["norm.weight"])
+        assert torch.equal(row["head.scale"], state(seed)["head.scale"])
+
+
+def test_what_is_equal_in_all_is_the_base(files):
+    zoo = import_zoo(files)
+    assert set(zoo.base) == {"stem.weight", "norm.running_mean", "norm.num_batches_tracked"}
+    assert all(torch.equal(tensor, state(0)[name]) for name, tensor in zoo.base.items())
+
+
+def test_a_folder_is_read_in_the_order_of_the_names(files):
+    (files[0].parent / "notes.txt").write_text("not a checkpoint")
+    from_folder, from_files = import_zoo([files[0].parent]), import_zoo(files)
+    assert from_folder.hash == from_files.hash
+    assert from_folder.settings == {"imported": [path.name for path in files]}
+
+
+def test_files_are_read_in_the_order_of_their_names(files):
+    assert import_zoo(files[::-1]).hash == import_zoo(files).hash
+
+
+def test_counters_that_differ_are_no_parameters(tmp_path):
+    paths = []
+    for seed in range(2):
+        tensors = state(seed) | {"norm.num_batches_tracked": torch.tensor(seed)}
+        paths.append(save(tensors, tmp_path / f"{seed}.pth"))
+    zoo = import_zoo(paths)
+    assert "norm.num_batches_tracked" not in zoo.layout.names
+    assert "norm.num_batches_tracked" in zoo.base
+
+
+def test_a_single_file_gives_one_checkpoint_of_everything(files):
+    zoo = import_zoo(files[:1])
+    assert len(zoo) == 1
+    assert set(zoo.layout.names) == set(state(0)) - {"norm.num_batches_tracked"}
+
+
+def test_equal_files_are_checkpoints_of_everything(files):
+    zoo = import_zoo([files[0], files[0]])
+    assert len(zoo) == 2
+    assert set(zoo.layout.names) == set(state(0)) - {"norm.num_batches_tracked"}
+
+
+def test_base_adds_what_the_checkpoints_do_not_have(files, tmp_path):
+    base = {"body.weight": torch.full((2, 2), 3.0), "norm.weight": torch.zeros(4)}
+    zoo = import_zoo(files, save(base, tmp_path / "base.pth"))
+    assert torch.equal(zoo.base["body.weight"], base["body.weight"])
+    assert "norm.weight" not in zoo.base
+    assert "stem.weight" in zoo.base
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_floating_point_type_becomes_float32(tmp_path, dtype):
+    paths = [
+        save({"w": torch.arange(3).to(dtype) + seed}, tmp_path / f"{seed}.safetensors")
+        for seed in range(2)
+    ]
+    zoo = import_zoo(paths)
+    assert zoo.vectors.dtype == torch.float32
+    assert zoo.vectors.tolist() == [[0, 1, 2], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_state_dict_inside_a_training_checkpoint(tmp_path, key):
+    torch.save({key: state(0), "epoch": 3}, tmp_path / "checkpoint.pth")
+    assert set(read_weights(tmp_path / "checkpoint.pth")) == set(state(0))
+
+
+def test_parameters_and_ordered_dicts_are_plain_weights(tmp_path):
+    module = torch.nn.Linear(2, 3)
+    torch.save(module.state_dict(), tmp_path / "module.pth")
+    torch.save(collections.OrderedDict(w=torch.nn.Parameter(torch.ones(2))), tmp_path / "p.pth")
+    assert set(read_weights(tmp_path / "module.pth")) == {"weight", "bias"}
+    assert import_zoo([tmp_path / "p.pth"]).vectors.tolist() == [[1, 1]]
+
+
+# What cannot be used -------------------------------------------------------------------------------------------------
+
+
+def test_no_files(tmp_path):
+    refused([], "checkpoints")
+    refused([tmp_path], "checkpoints")
+
+
+@pytest.mark.parametrize("name", ["none.pth", "none.safetensors", "none"])
+def test_missing_file(tmp_path, name):
+    refused([tmp_path / name], str(tmp_path / name))
+
+
+def test_missing_base(files, tmp_path):
+    refused(files, "base.pth", base=tmp_path / "base.pth")
+
+
+def test_different_tensors(files):
+    other = state(5)
+    del other["head.scale"]
+    save(other, files[2])
+    refused(files, files[2].name, "'head.scale'")
+    save(state(5) | {"extra": torch.zeros(1)}, files[2])
+    refused(files, files[2].name, "'extra'")
+
+
+def test_different_shapes(files):
+    save(state(5) | {"norm.weight": torch.zeros(5)}, files[1])
+    refused(files, files[1].name, "'norm.weight'", "(5,)", "(4,)")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite(files, bad):
+    save(state(5) | {"head.scale": torch.tensor(bad)}, files[1])
+    refused(files, "checkpoint 1")
+
+
+@pytest.mark.parametrize("tensors", [{}, {"steps": torch.tensor(3)}])
+def test_no_floating_point_tensors(tmp_path, tensors):
+    for suffix in (".pth", ".safetensors"):
+        refused([save(tensors, tmp_path / f"weights{suffix}")], "weights")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"a": 1.0}, {3: torch.zeros(2)}, 7, "text"])
+def test_not_names_and_tensors(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    refused([tmp_path / "weights.pth"], "weights.pth", "state dict")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 20, 100, -1])
+def test_truncated(files, keep):
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[:keep])
+    refused(files, str(files[1]))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}", bytes(range(256)), b"PK\x03\x04"])
+def test_something_else(tmp_path, suffix, content):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    refused([path], str(path))
+
+
+def test_pickled_arrays_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"weight": [1.0, 2.0], "thing": collections.Counter("ab")}))
+    refused([path], str(path))
+
+
+# A pickle is a program -----------------------------------------------------------------------------------------------
+
+
+class Attack:
+    """Unpickling this would make a folder."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def _plain_pickle(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+def _old_format(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def _replaced_in_zip(content, path):
+    """An honest checkpoint whose pickle was replaced."""
+    honest = path.with_suffix(".honest")
+    torch.save({"weight": torch.zeros(2)}, honest)
+    with zipfile.ZipFile(honest) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            own = name.endswith("data.pkl")
+            target.writestr(name, pickle.dumps(content) if own else source.read(name))
+
+
+@pytest.mark.parametrize("write", [torch.save, _plain_pickle, _old_format, _replaced_in_zip])
+@pytest.mark.parametrize("wrap", [lambda a: a, lambda a: {"weight": torch.zeros(2), "x": a}])
+def test_code_in_a_checkpoint_does_not_run(tmp_path, write, wrap):
+    marker, path = tmp_path / "marker", tmp_path / "weights.pth"
+    write(wrap(Attack(marker)), path)
+    refused([path], str(path))
+    assert not marker.exists()
+
+
+def test_the_attack_would_work(tmp_path):
+    """Otherwise the test above could not fail."""
+    write_to, marker = tmp_path / "weights.pth", tmp_path / "marker"
+    torch.save(Attack(marker), write_to)
+    torch.load(write_to, weights_only=False)
+    assert marker.exists()
