@@ -1,5 +1,6 @@
 """State dicts made elsewhere become a zoo."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def import_zoo(files: Sequence[Path], base: Path | None = None) -> Zoo:
     Raises:
         BadRequest: no file, an unreadable one, or files that do not hold the same tensors.
     """
-    paths = [path for file in files for path in _inside(file)]
+    paths = sorted((path for file in files for path in _inside(file)), key=_number_order)
     if not paths:
         raise BadRequest("no checkpoints to import: expected .pth or .safetensors state dicts")
     states = [read_weights(path) for path in paths]
@@ -33,6 +34,8 @@ def import_zoo(files: Sequence[Path], base: Path | None = None) -> Zoo:
     varying = [name for name in first if first[name].is_floating_point() and _differs(name, states)]
     if len(states) == 1 or not varying:
         varying = [name for name, tensor in first.items() if tensor.is_floating_point()]
+    if not varying:
+        raise BadRequest(f"{paths[0]} holds no floating-point tensors")
     layout = Layout.of({name: first[name] for name in varying})
     rows = torch.stack([layout.flatten({n: s[n].float() for n in varying}) for s in states])
     rest = read_weights(base) if base else {}
@@ -74,6 +77,12 @@ def _unreadable(path: Path, error: Exception) -> BadRequest:
     return BadRequest(
         f"{path} cannot be read as plain weights ({reason}): expected a state dict of tensors"
     )
+
+
+def _number_order(path: Path) -> list[tuple[bool, str | int]]:
+    """A sort key that puts 2.pth before 10.pth."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
 
 
 def _inside(path: Path) -> list[Path]:

@@ -63,7 +63,10 @@ def load_generator(name: str) -> type[Any]:
         BadRequest: no such generator, or something that is none.
     """
     if ":" in name:
-        return _load(name)
+        cls = _load(name)
+        if not callable(getattr(cls, "fit", None)) or not callable(getattr(cls, "sample", None)):
+            raise BadRequest(f"{name} is no generator: it has no fit and sample")
+        return cls
     known = generators()
     if name not in known:
         raise unknown("generator", name, known)
@@ -130,7 +133,7 @@ def _load(target: str) -> type[Any]:
     module, _, name = target.partition(":")
     try:
         loaded = importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise BadRequest(f"cannot import '{module}' of {target}: {error}") from error
     cls = getattr(loaded, name, None)
     if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
@@ -144,11 +147,31 @@ def _read(path: Path) -> list[Plugin]:
     """The generators of one file, from its syntax tree."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [
-        Plugin(path.stem, f"generators.{path.stem}:{node.name}", _first_line(node), _fields(node))
+        Plugin(
+            path.stem,
+            f"generators.{path.stem}:{node.name}",
+            _first_line(node),
+            _inherited(tree, node) | _fields(node),
+        )
         for node in tree.body
         if isinstance(node, ast.ClassDef)
         and any(isinstance(base, ast.Name) and base.id == "Generator" for base in node.bases)
     ]
+
+
+def _inherited(tree: ast.Module, node: ast.ClassDef) -> dict[str, str]:
+    """Fields of the base classes that are imported from other files of ``generators/``."""
+    bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    fields: dict[str, str] = {}
+    for item in tree.body:
+        if isinstance(item, ast.ImportFrom) and (item.module or "").startswith("generators."):
+            names = bases & {alias.name for alias in item.names}
+            path = _package_folder("generators") / f"{str(item.module).partition('.')[2]}.py"
+            other = ast.parse(path.read_text(encoding="utf-8"))
+            classes = [part for part in other.body if isinstance(part, ast.ClassDef)]
+            for cls in (part for part in classes if part.name in names):
+                fields |= _fields(cls)
+    return fields
 
 
 def _first_line(node: ast.ClassDef) -> str:

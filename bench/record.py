@@ -5,7 +5,15 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bench.errors import BadRequest
 from bench.store import write_text
@@ -18,7 +26,22 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+
+
 Name = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+def _finite(value: Any) -> Any:
+    """Refuse NaN and inf anywhere in plain data."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _finite(part)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    return value
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 class _Model(BaseModel):
@@ -39,7 +62,7 @@ class Task(_Model):
     metric: Name
     higher_is_better: bool
     units: Name
-    settings: dict[str, Any]
+    settings: Settings
 
 
 class Zoo(_Model):
@@ -58,7 +81,7 @@ class Generator(_Model):
 
     name: Name
     source: Hash
-    hyperparameters: dict[str, Any]
+    hyperparameters: Settings
     uses_scores: bool
     uses: list[str]
 
@@ -73,6 +96,24 @@ class Protocol(_Model):
     selection: Name
     train_size: Positive
     val_size: Positive
+
+
+def _moments(values: list[float]) -> dict[str, float | None]:
+    """Mean, median and std (of n - 1; None for one value)."""
+    n, ordered = len(values), sorted(values)
+    mean = math.fsum(values) / n
+    square = math.fsum((value - mean) ** 2 for value in values)
+    return {
+        "mean": mean,
+        "median": (ordered[(n - 1) // 2] + ordered[n // 2]) / 2,
+        "std": math.sqrt(square / (n - 1)) if n > 1 else None,
+    }
+
+
+def _close(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
 
 
 class Population(_Model):
@@ -104,10 +145,9 @@ class Population(_Model):
                 raise ValueError(f"{name} is not between worst and best")
         if not math.isclose(max(self.values), high) or not math.isclose(min(self.values), low):
             raise ValueError("best and worst are not those of values")
-        if not math.isclose(
-            sum(self.values) / len(self.values), self.mean, rel_tol=1e-9, abs_tol=1e-12
-        ):
-            raise ValueError("mean is not the mean of values")
+        for name, value in _moments(self.values).items():
+            if not _close(getattr(self, name), value):
+                raise ValueError(f"{name} is not that of values")
         if not any(math.isclose(value, self.selected) for value in self.values):
             raise ValueError("selected is not among values")
         return self
@@ -161,8 +201,8 @@ class Interval(_Model):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError("low is above high")
+        if not self.low <= self.value <= self.high:
+            raise ValueError("value is not between low and high")
         return self
 
 
@@ -182,6 +222,15 @@ class Similarity(_Model):
     original_generated: Interval
     original_generated_max: Interval
     controls: dict[str, ControlSimilarity]
+
+    @field_validator(
+        "original_original", "generated_generated", "original_generated", "original_generated_max"
+    )
+    @classmethod
+    def _shares(cls, interval: Interval | None) -> Interval | None:
+        if interval and not -1e-9 <= interval.low <= interval.high <= 1 + 1e-9:
+            raise ValueError("not between 0 and 1")
+        return interval
 
 
 class Novelty(_Model):

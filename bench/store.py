@@ -16,6 +16,7 @@ import platformdirs
 from bench.errors import BadRequest, BenchError
 
 T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def home() -> Path:
@@ -56,16 +57,22 @@ def atomic(path: Path) -> Iterator[Path]:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         # safetensors reports a failed write as an exception of its own, with the system's text in it.
-        if "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+        if "No space left" in str(error) or getattr(error, "errno", None) in FULL:
             raise BenchError(
                 f"the disk is full: cannot write {path}; free some space and run the command again, "
                 "finished stages are kept"
             ) from error
-        if isinstance(error, OSError) and (temporary is None or isinstance(error, PermissionError)):
-            raise BadRequest(
-                f"cannot write to {path.parent} ({error.strerror}): choose a folder that can be written"
-            ) from error
+        if isinstance(error, OSError) and (
+            temporary is None or isinstance(error, PermissionError | IsADirectoryError)
+        ):
+            raise _unwritable(path, error) from error
         raise
+
+
+def _unwritable(path: Path, error: OSError) -> BadRequest:
+    return BadRequest(
+        f"cannot write to {path.parent} ({error.strerror}): choose a folder that can be written"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -86,11 +93,18 @@ def stage(
 
     A lock beside the file makes concurrent processes that need the same stage wait for the first one's result.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
         if path.exists() and not force:
             with contextlib.suppress(BenchError):
                 return load(path)
         result = make()
         save(result, path)
         return result
+    finally:
+        lock.release()

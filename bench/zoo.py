@@ -71,7 +71,7 @@ class Layout:
                 raise BadRequest(
                     f"tensor '{name}' has shape {tuple(tensor.shape)}, expected {shape}"
                 )
-            parts.append(tensor.reshape(*batch, -1))
+            parts.append(tensor.reshape((*batch, math.prod(shape))))
         return torch.cat(parts, dim=-1)
 
     def unflatten(self, vectors: Float[Tensor, "*batch D"]) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class Layout:
             )
         pieces = vectors.split(self.sizes, dim=-1)
         return {
-            name: piece.reshape(*vectors.shape[:-1], *shape)
+            name: piece.reshape((*vectors.shape[:-1], *shape))
             for name, shape, piece in zip(self.names, self.shapes, pieces, strict=True)
         }
 
@@ -151,6 +151,8 @@ class Zoo:
         Raises:
             BadRequest: there are fewer.
         """
+        if k < 1:
+            raise BadRequest(f"k is {k}, expected at least 1")
         if k > len(self):
             raise BadRequest(f"the zoo has {len(self)} checkpoints, {k} were asked for: lower --k")
         if k == len(self):
@@ -175,7 +177,10 @@ class Zoo:
             "base_score": self.base_score,
             "settings": self.settings,
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
         with atomic(path) as temporary:
             save_file(tensors, temporary, {"zoo": json.dumps(facts)})
 
@@ -202,7 +207,7 @@ class Zoo:
             )
         except FileNotFoundError:
             raise BadRequest(f"no zoo at {path}: make one with 'python -m bench collect'") from None
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise BadRequest(
                 f"{path} is not a readable zoo ({type(error).__name__}: {error}): collect or import it again"
             ) from error

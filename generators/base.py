@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from bench.errors import BadRequest
 from bench.zoo import Zoo
 
 
+@runtime_checkable
 class Score(Protocol):
     """Scores on the *training* split, higher is better: all that a generator may learn about the data."""
 
@@ -20,6 +21,7 @@ class Score(Protocol):
         ...
 
 
+@runtime_checkable
 class Train(Protocol):
     """A few more optimizer steps on the training split, from each of the given vectors."""
 

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +71,7 @@ class _BatchNorm(nn.BatchNorm2d):
 
 def _residual(y: Tensor, normalize: nn.Module) -> Tensor:
     """``y + act(norm(y))``: the identity keeps the scale that instance normalization takes away."""
-    return y + F.leaky_relu(normalize(y), 0.1)
+    return F.leaky_relu(normalize(y), 0.1).add_(y)  # in place: allocating is slow
 
 
 class Down(nn.Module):
@@ -85,6 +85,7 @@ class Down(nn.Module):
         self.norm = norm(kind, outputs, outputs)
 
     def forward(self, x: Float[Tensor, "n C 1 L"]) -> Float[Tensor, "n C2 1 L2"]:
+        """Shorter feature map."""
         return _residual(self.conv(x), self.norm)
 
 
@@ -97,6 +98,7 @@ class Expand(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs * stride, (1, kernel), padding=(0, kernel // 2))
 
     def forward(self, x: Float[Tensor, "n C 1 L"]) -> Float[Tensor, "n C2 1 L2"]:
+        """Longer feature map."""
         rows: Tensor = self.conv(x).permute(0, 2, 3, 1)
         return rows.reshape(len(x), 1, -1, self.outputs).permute(0, 3, 1, 2)
 
@@ -110,6 +112,7 @@ class Up(nn.Module):
         self.norm = norm(kind, outputs, outputs)
 
     def forward(self, x: Float[Tensor, "n C 1 L"]) -> Float[Tensor, "n C2 1 L2"]:
+        """Longer feature map."""
         return _residual(self.expand(x), self.norm)
 
 
@@ -122,6 +125,7 @@ class Dense(nn.Module):
         self.norm = norm(kind, outputs, 1)
 
     def forward(self, x: Float[Tensor, "n I"]) -> Float[Tensor, "n O"]:
+        """New features."""
         return _residual(self.linear(x), self.norm)
 
 
@@ -142,6 +146,7 @@ class ConvEncoder(nn.Module):
         self.project = nn.Linear(backbone.channels[-1] * length, outputs)
 
     def forward(self, v: Float[Tensor, "n D"]) -> Float[Tensor, "n outputs"]:
+        """Features of the vectors."""
         h = self.layers(F.pad(v, (0, self.pad))[:, None, None])
         z: Tensor = self.project(h.permute(0, 2, 3, 1).flatten(1))
         return z
@@ -165,6 +170,7 @@ class ConvDecoder(nn.Module):
         )
 
     def forward(self, z: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
+        """Vectors of the latents."""
         h = self.project(z).view(len(z), 1, self.length, self.width).permute(0, 3, 1, 2)
         v: Tensor = self.layers(h)
         return v.flatten(1)[:, : self.dim]
@@ -211,6 +217,7 @@ class ConvDenoiser(nn.Module):
         self.time = _time_layers(self.widths)
 
     def forward(self, z: Float[Tensor, "n l"], t: Int[Tensor, " n"]) -> Float[Tensor, "n l"]:
+        """What the noise (or velocity) in ``z`` is, at timesteps ``t``."""
         shifts = self.time(time_embedding(t, _TIME))[..., None, None].split(self.widths, dim=1)
         h, inputs = self._enter(z), []
         for layer, shift in zip(self.down, shifts, strict=False):
@@ -239,6 +246,7 @@ class DenseDenoiser(nn.Module):
         self.time = _time_layers(self.widths)
 
     def forward(self, z: Float[Tensor, "n l"], t: Int[Tensor, " n"]) -> Float[Tensor, "n l"]:
+        """What the noise (or velocity) in ``z`` is, at timesteps ``t``."""
         shifts = self.time(time_embedding(t, _TIME)).split(self.widths, dim=1)
         h = self.enter(z)
         for layer, shift in zip(self.layers, shifts, strict=True):
@@ -267,12 +275,12 @@ class Standardizer:
     std: Float[Tensor, " D"]
 
     @classmethod
-    def fit(cls, vectors: Float[Tensor, "K D"], layout: Layout | None) -> Self:
+    def fit(cls, vectors: Float[Tensor, "K D"], layout: Layout | None) -> "Standardizer":
         """Of each named tensor over all checkpoints, or without a layout of each parameter."""
         if layout is None:
             std, mean = torch.std_mean(vectors, dim=0, correction=0)
         else:
-            pieces = torch.split(vectors, layout.sizes, dim=1)
+            pieces = torch.split(vectors, list(layout.sizes), dim=1)
             pairs = [torch.std_mean(piece, correction=0) for piece in pieces]
             sizes = torch.tensor(layout.sizes, device=vectors.device)
             std, mean = (torch.stack(p).repeat_interleave(sizes) for p in zip(*pairs, strict=True))
@@ -346,7 +354,9 @@ class Backbone:
         stride: a convolution shortens by at most this much.
         width: features of a fully connected layer.
         latent_dim: length of a latent.
-        standardize: mean 0 and std 1 for each named "tensor" or for each single "parameter".
+        standardize: mean 0 and std 1 for each named "tensor" (as in p-diff's official code) or for each
+            single "parameter": what checkpoints have in common is then exact, and all capacity is left
+            for how they differ. Where they differ little, "tensor" learns the common part alone.
         batch_size: checkpoints an iteration.
         weight_decay: of AdamW.
         schedule: of the learning rate, "constant" or "cosine" (with a short warm-up).
@@ -354,7 +364,7 @@ class Backbone:
 
     blocks: str = "conv"
     normalization: str = "instance"
-    channels: tuple[int, ...] = (16, 16, 32, 32)
+    channels: tuple[int, ...] = (16, 16, 16, 16)
     kernel: int = 7
     stride: int = 16
     width: int = 256
@@ -445,7 +455,7 @@ def one_of(name: str, value: str, valid: Sequence[str]) -> None:
     check(value in valid, f"{name} is '{value}', expected one of {', '.join(valid)}")
 
 
-def at_least(name: str, value: float, least: float) -> None:
+def at_least(name: str, value: float | int, least: int) -> None:
     """Check a hyperparameter's lower bound, and that it is finite."""
     check(least <= value < math.inf, f"{name} is {value}, expected at least {least}")
 
@@ -457,6 +467,6 @@ def widths(name: str, value: Sequence[int]) -> tuple[int, ...]:
     return tuple(value)
 
 
-def positive(name: str, value: float) -> None:
+def positive(name: str, value: float | int) -> None:
     """Check that a hyperparameter is above 0 and finite."""
     check(0 < value < math.inf, f"{name} is {value}, expected a positive number")

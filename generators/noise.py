@@ -19,7 +19,10 @@ class Noise(Generator):
     relative: bool = True
 
     def __post_init__(self) -> None:
-        check(self.amplitude > 0, f"amplitude is {self.amplitude}, expected a number above 0")
+        check(
+            0 < self.amplitude < float("inf"),
+            f"amplitude is {self.amplitude}, expected a number above 0",
+        )
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
         """Keep the checkpoints."""

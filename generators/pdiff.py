@@ -46,7 +46,7 @@ class LatentScaler:
     std: Float[Tensor, " l"]
 
     @classmethod
-    def fit(cls, latents: Float[Tensor, "K l"], scaling: str) -> Self:
+    def fit(cls, latents: Float[Tensor, "K l"], scaling: str) -> "LatentScaler":
         """Std 1 along principal axes ("whiten"), along each "dimension", or over all ("global")."""
         z = latents.double().cpu()
         centred = z - z.mean(dim=0)
@@ -102,6 +102,7 @@ class PDiff(Backbone, Generator):
             "channels": (64, 128, 256, 256, 32),
             "stride": 2,
             "width": 1024,
+            "standardize": "tensor",
             "batch_size": 200,
             "schedule": "constant",
             "ema_decay": 0.9999,
@@ -111,6 +112,7 @@ class PDiff(Backbone, Generator):
             "latent_scaling": "global",
             "denoiser_channels": (64, 128, 256, 512),
             "autoencoder_iterations": 30_000,
+            "autoencoder_learning_rate": 1e-3,
             "denoiser_iterations": 30_000,
         }
     }
@@ -126,9 +128,9 @@ class PDiff(Backbone, Generator):
     prediction: str = "velocity"
     latent_scaling: str = "whiten"
     denoiser_channels: tuple[int, ...] = (16, 32, 64)
-    autoencoder_iterations: int = 500
-    autoencoder_learning_rate: float = 1e-3
-    denoiser_iterations: int = 1000
+    autoencoder_iterations: int = 400
+    autoencoder_learning_rate: float = 3e-3
+    denoiser_iterations: int = 800
     denoiser_learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -246,6 +248,7 @@ class PDiff(Backbone, Generator):
             "beta_start": self.beta_start,
             "beta_end": self.beta_end,
             "beta_schedule": "linear",
+            "timestep_spacing": "trailing",  # from T itself, and no step twice
         }
         if sampler != "dpm-solver++":
             options["clip_sample"] = False  # latents are not pictures: they exceed 1

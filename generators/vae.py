@@ -32,15 +32,17 @@ class VAE(Backbone, Generator):
             "channels": (64, 128, 256, 256, 32),
             "stride": 2,
             "width": 1024,
+            "standardize": "tensor",
             "batch_size": 200,
             "schedule": "constant",
             "iterations": 30_000,
+            "learning_rate": 1e-3,
         }
     }
 
     kl_weight: float = 1.0
-    iterations: int = 500
-    learning_rate: float = 1e-3
+    iterations: int = 400
+    learning_rate: float = 3e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -64,8 +64,8 @@ def fits(board: Board, name: str, values: list[str]) -> bool:
 
 def show_board(board: Board, records: list[Record]) -> None:
     """One table with its heading and its commands."""
-    st.subheader(markdown_escape(f"{board.task}: {board.arch}, {board.layers}"), anchor=board.key)
-    st.caption(markdown_escape(description(board)))
+    st.subheader(" ".join(map(verbatim, (board.task, board.arch, board.layers))), anchor=board.key)
+    st.caption(description(board))
     frame = table.rows(records)
     percent = board.metric == "accuracy"
     if percent:
@@ -87,14 +87,14 @@ def show_board(board: Board, records: list[Record]) -> None:
 
 
 def description(board: Board) -> str:
-    """What all rows of a table share."""
+    """What all rows of a table share, as Markdown."""
     better = "higher" if board.higher_is_better else "lower"
     return (
-        f"{board.k:,} checkpoints (track: {board.track}), "
+        f"{board.k:,} checkpoints (track {verbatim(board.track)}), "
         f"{board.parameters:,} parameters generated, "
-        f"{board.samples:,} samples. {board.metric.capitalize()} ({better} is better) on "
+        f"{board.samples:,} samples. Scores are {verbatim(board.metric)} ({better} is better) on "
         f"{board.val_size:,} validation examples; selected on {board.train_size:,} training "
-        f"examples. Key: {board.key}"
+        f"examples. Key {verbatim(board.key)}"
     )
 
 
@@ -120,8 +120,8 @@ def show_broken(broken: list[Broken]) -> None:
 
 def highlight(row: "pd.Series[Any]") -> list[str]:
     """Sets generators off from the controls between them."""
-    style = "background-color: rgba(46, 160, 67, 0.18)" if row["kind"] == "generator" else ""
-    return [style] * len(row)
+    shade = "background-color: rgba(46, 160, 67, 0.18)" if row["kind"] == "generator" else ""
+    return [shade] * len(row)
 
 
 def columns(score: str) -> dict[str, Any]:
@@ -133,18 +133,18 @@ def columns(score: str) -> dict[str, Any]:
     text, number = st.column_config.TextColumn, st.column_config.NumberColumn
     interval = "95 % interval of the mean: over models, or over seeds where there are several."
     return {
-        "generator": text("Generator", width=130, pinned=True),
-        "kind": text("Kind", width=80, help="A control is what any generator must beat."),
+        "generator": text("Generator", width=118, pinned=True),
+        "kind": text("Kind", width=78, help="A control is what any generator must beat."),
         "seeds": number("Seeds", width=58, help="Fits pooled in this row: means over seeds."),
-        "best": number("Best", width=68, format=score, help="Best on validation."),
+        "best": number("Best", width=64, format=score, help="Best on validation."),
         "selected": number(
-            "Selected", width=76, format=score, help="Chosen on training data; ranks the table."
+            "Selected", width=74, format=score, help="Chosen on training data; ranks the table."
         ),
-        "mean": number("Mean", width=68, format=score, help="Over all samples."),
-        "low": number("Low", width=68, format=score, help=interval),
-        "high": number("High", width=68, format=score, help=interval),
-        "median": number("Median", width=70, format=score),
-        "worst": number("Worst", width=68, format=score),
+        "mean": number("Mean", width=64, format=score, help="Over all samples."),
+        "low": number("Low", width=64, format=score, help=interval),
+        "high": number("High", width=64, format=score, help=interval),
+        "median": number("Median", width=68, format=score),
+        "worst": number("Worst", width=64, format=score),
         "nearest_iou": number(
             "Nearest IoU",
             width=95,
@@ -153,16 +153,18 @@ def columns(score: str) -> dict[str, Any]:
         ),
         "collapsed": text(
             "Collapsed",
-            width=84,
+            width=82,
             help="Generated models are more alike than the originals; with several seeds, in how many.",
         ),
-        "seconds_per_model": number("Seconds a model", width=120, format="%.3g"),
+        "seconds_per_model": number(
+            "s a model", width=82, format="%.3g", help="Seconds to sample one model."
+        ),
         "speedup": number(
             "Speedup", width=80, format="%.3gx", help="SGD's time over sampling one model."
         ),
         "speedup_amortised": number(
             "Amortised",
-            width=88,
+            width=86,
             format="%.3gx",
             help="Speedup when collecting, fitting and selecting count too.",
         ),
@@ -171,13 +173,16 @@ def columns(score: str) -> dict[str, Any]:
     }
 
 
-def markdown_escape(text: str) -> str:
-    r"""Text that Markdown shows as it is.
+def verbatim(text: str) -> str:
+    r"""Text as a Markdown code span, the one place where no markup, link or symbol is recognised.
 
-    >>> markdown_escape("last-norms:2 $x$")
-    'last\\-norms\\:2 \\$x\\$'
+    Backslashes are not enough: an escaped address still becomes a link, and ``--`` a dash.
+
+    >>> verbatim("last-norms:2"), verbatim("a`b")
+    ('` last-norms:2 `', '`` a`b ``')
     """
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}"
 
 
 if __name__ == "__main__":

@@ -162,9 +162,9 @@ class Classification(Task):
 
     def collect(self, k: int, *, rng: torch.Generator) -> Zoo:
         """K checkpoints: consecutive steps of one run, or independent runs; see ``tasks.collecting``."""
+        names = select(build(self.arch, self.shape), self.layers)  # a bad pattern costs no training
         whole = self.track == "seeds" and self.layers == "all"
         model, curve = (self._fresh(rng), []) if whole else self._base(rng)
-        names = select(model, self.layers)
         layout = Layout.of({name: model.get_parameter(name) for name in names})
         identity = {**self.identity(), "k": k, "seed": rng.initial_seed(), "device": self.device}
         rows = Rows(home() / "zoos" / f"{digest(identity)}.partial", k, layout.dim)

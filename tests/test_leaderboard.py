@@ -295,7 +295,7 @@ def page(tmp_path, monkeypatch):
 
 
 def headings(test):
-    return [heading.value.replace("\\", "") for heading in test.subheader]
+    return [heading.value.replace("` ", "").replace(" `", "") for heading in test.subheader]
 
 
 TWO = [
@@ -312,7 +312,7 @@ def test_an_empty_folder_says_how_to_make_a_record(page):
 
 def test_one_record_is_one_table_with_its_command(page):
     test = page(json.dumps(content()))
-    assert headings(test) == ["digits: convnet3, last-norms:2"]
+    assert headings(test) == ["digits convnet3 last-norms:2"]
     assert "797 validation examples" in test.caption[0].value
     shown = test.dataframe[0].value
     assert shown.loc[0, "generator"] == "pdiff"
@@ -335,11 +335,11 @@ def test_a_filter_leaves_what_it_names(page, name, value):
     test.multiselect(key=name).set_value([value]).run()
     assert not test.exception
     assert len(test.dataframe) == (2 if name == "layers" else 1)
-    assert headings(test)[-1] == "mnist: mlp3, last-norms:2"
+    assert headings(test)[-1] == "mnist mlp3 last-norms:2"
 
 
 def test_the_address_sets_filters_and_an_unknown_value_is_dropped(page):
-    assert headings(page(*TWO, query={"task": "mnist"})) == ["mnist: mlp3, last-norms:2"]
+    assert headings(page(*TWO, query={"task": "mnist"})) == ["mnist mlp3 last-norms:2"]
     assert len(page(*TWO, query={"task": "nothing"}).dataframe) == 2
 
 
@@ -379,15 +379,15 @@ def test_markup_in_any_text_of_a_record_stays_text(page):
     assert not any(getattr(item, "allow_html", False) for item in [*test.markdown, *test.caption])
     assert test.dataframe[0].value["generator"][0].startswith("<script>")
     for item in [*test.subheader, *test.caption]:
-        assert app.markdown_escape(table.plain(MARKUP)) in item.value
+        assert app.verbatim(table.plain(MARKUP)) in item.value
     assert "\u202e" not in str(test.main) + str(test.sidebar)
 
 
-def test_markdown_escape_leaves_no_punctuation_bare():
-    escaped = app.markdown_escape(MARKUP)
-    assert escaped.replace("\\", "") == MARKUP
-    assert "\\<script\\>" in escaped
-    assert "\\`c\\`" in escaped
+@pytest.mark.parametrize("text", ["a", "`", "a``b`", "`` a", MARKUP])
+def test_verbatim_has_a_fence_that_the_text_lacks(text):
+    fence, inner, end = re.fullmatch("(`+) (.*) (`+)", app.verbatim(text), re.DOTALL).groups()
+    assert (inner, end) == (text, fence)
+    assert fence not in re.findall("`+", text)
 
 
 def test_neither_the_table_nor_the_page_loads_torch():

@@ -62,14 +62,16 @@ def test_readable_by_others(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(1)])
-def test_removed_on_failure(tmp_path, failure):
-    with (
-        pytest.raises(type(failure)) as caught,
-        store.atomic(tmp_path / "file") as temporary,
-    ):
+def fail_halfway(path, failure):
+    with store.atomic(path) as temporary:
         temporary.write_text("half")
         raise failure
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(1)])
+def test_removed_on_failure(tmp_path, failure):
+    with pytest.raises(type(failure)) as caught:
+        fail_halfway(tmp_path / "file", failure)
     assert caught.value is failure
     assert names(tmp_path) == []
 
@@ -77,9 +79,8 @@ def test_removed_on_failure(tmp_path, failure):
 def test_old_content_is_kept_when_the_writer_fails(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError), store.atomic(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_halfway(path, RuntimeError("no"))
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
 

@@ -1,0 +1,223 @@
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench import cli
+from bench.record import Record
+from tasks import datasets
+from tests.standins import image_data
+
+SMALL = ["--task", "digits", "--k", "4", "--samples", "3", "--set", "task.epochs=1"]
+RUN = ["run", *SMALL, "--generator", "gaussian"]
+
+
+@pytest.fixture(autouse=True)
+def _standins(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+    monkeypatch.chdir(tmp_path)
+
+
+def call(*arguments: str) -> int:
+    """Run the command line in this process; the exit code."""
+    arguments = tuple(str(argument) for argument in arguments)
+    old, sys.argv = sys.argv, ["bench", *arguments]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+def error_of(capsys, *arguments: str) -> tuple[int, str]:
+    """Exit code and standard error, which is one line of error and no traceback."""
+    capsys.readouterr()
+    code = call(*arguments)
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert out == ""
+    assert "Traceback" not in err
+    assert len(lines) == 1, err
+    return code, lines[0]
+
+
+def test_run_ends_with_a_table_that_has_everything(capsys, tmp_path):
+    assert call(*RUN) == 0
+    out, err = capsys.readouterr()
+    for word in ("original", "average", "greedy_soup", "copy", "interpolation", "finetune", "noise 0.1",
+                 "gaussian", "best", "selected", "mean", "median", "worst", "generated - generated",
+                 "collapsed", "fit", "sample", "SGD", "record", "python -m bench leaderboard"):  # fmt: skip
+        assert word in out, word
+    path = Path(re.search(r"record\s+(\S+)", out)[1])
+    assert Record.read(path).generator.name == "gaussian"
+    assert "collect 4 checkpoints" in err
+
+
+def test_json_is_the_record_and_alone_on_standard_output(capsys):
+    assert call(*RUN, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["schema"] == 1
+    assert Record.model_validate_json(json.dumps(record)).task.name == "digits"
+
+
+def test_show_prints_the_same_table_and_a_picture(capsys, tmp_path):
+    call(*RUN)
+    printed = capsys.readouterr().out
+    path = next(Path("results").rglob("*.json"))
+    assert call("show", path) == 0
+    assert capsys.readouterr().out == printed
+    assert call("show", path, "--svg", "report.svg") == 0
+    assert Path("report.svg").read_text().startswith("<svg")
+
+
+def test_collect_writes_a_zoo_that_run_takes(capsys):
+    assert (
+        call("collect", "--task", "digits", "--k", "4", "--set", "task.epochs=1", "--output", "z")
+        == 0
+    )
+    assert "4 checkpoints of 128 parameters" in capsys.readouterr().out
+    assert call(*RUN, "--zoo", "z") == 0
+
+
+def test_import_makes_a_zoo(capsys):
+    for index in range(3):
+        save_file({"w": torch.randn(4), "fixed": torch.ones(2)}, f"{index}.safetensors")
+    files = [f"{index}.safetensors" for index in range(3)]
+    assert call("zoo", "import", *files, "--output", "mine.zoo") == 0
+    assert (
+        "3 checkpoints of 4 parameters in 1 tensors, 1 tensors of the base"
+        in capsys.readouterr().out
+    )
+
+
+def test_list_names_everything(capsys):
+    assert call("list") == 0
+    out = capsys.readouterr().out
+    for word in ("cifar100", "imagenet", "convnext_base", "mlp3", "pdiff", "vae", "amplitude=0.1"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--task", "digit"], 2, "unknown task 'digit': did you mean 'digits'?"),
+        (["--generator", "pdif"], 2, "unknown generator 'pdif': did you mean 'pdiff'?"),
+        (["--generator", "no_such_module:X"], 2, "cannot import 'no_such_module'"),
+        (["--layers", "last-norm:2"], 2, "layers 'last-norm:2' match no parameter: expected last-norms:N"),
+        (["--arch", "resnet81"], 2, "unknown architecture 'resnet81': did you mean 'resnet18'?"),
+        (["--track", "seed"], 2, "unknown track 'seed': did you mean 'seeds'?"),
+        (["--preset", "fast"], 2, "unknown preset 'fast': expected quick or paper"),
+        (["--set", "sigma=1"], 2, "unknown hyperparameter of gaussian 'sigma'"),
+        (["--generator", "noise", "--set", "amplitud=1"], 2, "did you mean 'amplitude'?"),
+        (["--generator", "noise", "--set", "amplitude=much"], 2, "hyperparameter of noise amplitude=much"),
+        (["--generator", "noise", "--set", "amplitude=-1"], 2, "amplitude is -1"),
+        (["--set", "amplitude"], 2, "--set amplitude: expected name=value"),
+        (["--set", "task.epoch=1"], 2, "unknown task setting 'epoch': did you mean 'epochs'?"),
+        (["--set", "task.epochs=0"], 2, "epochs is 0, expected a number above 0"),
+        (["--set", "task.epochs=[1]"], 2, "task setting epochs=[1]"),
+        (["--k", "0"], 2, "k is 0, expected at least 1"),
+        (["--k", "-3"], 2, "k is -3, expected at least 1"),
+        (["--samples", "0"], 2, "samples is 0, expected at least 1"),
+        (["--samples", "-1"], 2, "samples is -1, expected at least 1"),
+        (["--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["--device", "meta"], 2, "device 'meta' is not supported"),
+        (["--zoo", "none.zoo"], 2, "no zoo at none.zoo: make one with"),
+        (["--results", "/dev/null/results"], 2, "cannot write to /dev/null/results"),
+    ],
+)  # fmt: skip
+def test_a_bad_request_is_one_line_and_exit_code_2(capsys, arguments, code, message):
+    got, line = error_of(capsys, *RUN, *arguments)
+    assert got == code
+    assert message in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_where_there_is_none(capsys):
+    code, line = error_of(capsys, *RUN, "--device", "cuda")
+    assert code == 2
+    assert "device 'cuda' is not there (0 CUDA devices seen): choose --device cpu" in line
+
+
+@pytest.mark.parametrize("damage", ["nan", "truncated", "shapes"])
+def test_a_bad_zoo_is_refused_before_work_is_done(capsys, damage):
+    path = Path("bad.zoo")
+    call("collect", "--task", "digits", "--k", "2", "--set", "task.epochs=1", "--output", str(path))
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors, facts = {n: file.get_tensor(n) for n in file.keys()}, file.metadata()  # noqa: SIM118
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        vectors = tensors["vectors"].clone()
+        tensors["vectors"] = (
+            vectors[:, :-1].contiguous() if damage == "shapes" else vectors * torch.nan
+        )
+        save_file(tensors, path, facts)
+    code, line = error_of(capsys, *RUN, "--zoo", str(path))
+    assert code == 2
+    assert "bad.zoo" in line
+
+
+def test_a_pickle_that_runs_code_does_not_run(capsys):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (Path("ran"),))
+
+    Path("evil.pth").write_bytes(pickle.dumps({"w": Evil()}))
+    code, line = error_of(capsys, "zoo", "import", "evil.pth", "--output", "out.zoo")
+    assert code == 2
+    assert "evil.pth cannot be read as plain weights" in line
+    assert not Path("ran").exists()
+    assert not Path("out.zoo").exists()
+
+
+def test_a_corrupt_record(capsys):
+    call(*RUN)
+    path = next(Path("results").rglob("*.json"))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    code, line = error_of(capsys, "show", str(path))
+    assert code == 2
+    assert "schema" in line
+    path.write_text("{")
+    assert error_of(capsys, "show", str(path))[0] == 2
+
+
+def test_a_full_disk_costs_no_finished_stage(capsys, monkeypatch):
+    import errno
+
+    from bench import pipeline
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.stages.save_file", full)
+        code, line = error_of(capsys, *RUN)
+    assert code == 1
+    assert "the disk is full" in line
+    monkeypatch.setattr(pipeline, "say", print)
+    assert call(*RUN) == 0
+    assert "collect" not in capsys.readouterr().out  # the zoo was kept
+
+
+def test_debug_shows_the_traceback(capsys):
+    with pytest.raises(Exception, match="unknown task"):
+        call(*RUN, "--task", "digit", "--debug")
+
+
+def test_progress_is_silent_where_standard_error_is_no_terminal():
+    code = "from bench.progress import track; import time; [time.sleep(0.6) for _ in track(range(3), 'x')]"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0
+    assert done.stdout == done.stderr == ""

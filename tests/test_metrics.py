@@ -1,0 +1,440 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from sklearn.metrics import jaccard_score
+
+from bench.compare import compare, population, select, timing
+from bench.metrics.novelty import advantage, novelty
+from bench.metrics.similarity import iou, mean_off_diagonal, nearest_l2_ratio
+from bench.metrics.statistics import (
+    cross_interval,
+    mean_interval,
+    pair_interval,
+    percentiles,
+    resamples,
+)
+from bench.randomness import generator
+from bench.record import Scores
+
+quick = settings(derandomize=True, deadline=None, max_examples=60)
+seeds = st.integers(0, 10_000)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def masks(n, m, share=0.3, seed=0):
+    return torch.rand(n, m, generator=rng(seed)) < share
+
+
+# Similarity ----------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 30), st.floats(0, 1), seeds)
+def test_iou_is_scikit_learns_jaccard_score(n, p, m, share, seed):
+    a, b = masks(n, m, share, seed), masks(p, m, share, seed + 1)
+    expected = [[jaccard_score(x, y, zero_division=1.0) for y in b.numpy()] for x in a.numpy()]
+    np.testing.assert_allclose(iou(a, b).numpy(), expected, rtol=1e-6)
+
+
+def test_iou_is_exact_for_many_units():
+    a = masks(2, 200_000)
+    expected = jaccard_score(a[0].numpy(), a[1].numpy())
+    assert float(iou(a[:1], a[1:])) == pytest.approx(expected, abs=1e-7)
+
+
+def test_iou_of_two_empty_sets_is_one():
+    empty, some = torch.zeros(1, 4, dtype=torch.bool), torch.tensor([[True, False, False, True]])
+    assert iou(empty, empty).item() == 1.0
+    assert iou(empty, some).item() == 0.0
+    assert iou(some, empty).item() == 0.0
+    assert iou(some, ~some).item() == 0.0
+
+
+@quick
+@given(st.integers(1, 6), st.integers(1, 30), st.floats(0, 1), seeds)
+def test_iou_is_symmetric_with_ones_on_the_diagonal(n, m, share, seed):
+    a = masks(n, m, share, seed)
+    matrix = iou(a, a)
+    assert torch.equal(matrix, matrix.T)
+    assert (matrix.diagonal() == 1).all()
+    assert ((matrix >= 0) & (matrix <= 1)).all()
+
+
+@quick
+@given(st.integers(2, 8), seeds)
+def test_mean_off_diagonal_is_numpys(n, seed):
+    matrix = torch.rand(n, n, generator=rng(seed))
+    expected = matrix.double().numpy()[~np.eye(n, dtype=bool)].mean()
+    assert mean_off_diagonal(matrix) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mean_off_diagonal_of_a_single_model():
+    assert mean_off_diagonal(torch.ones(1, 1)) is None
+
+
+@quick
+@given(st.integers(1, 9), st.integers(2, 9), st.integers(1, 6), seeds)
+def test_nearest_l2_ratio_is_scipys(n, k, d, seed):
+    generated = torch.randn(n, d, generator=rng(seed))
+    originals = torch.randn(k, d, generator=rng(seed + 1))
+    among = cdist(originals, originals)
+    np.fill_diagonal(among, np.inf)
+    nearest = cdist(generated, originals).min(axis=1)
+    expected = np.median(nearest) / np.median(among.min(axis=1))
+    assert nearest_l2_ratio(generated, originals) == pytest.approx(expected, rel=1e-4)
+
+
+def test_nearest_l2_ratio_of_copies_is_zero(zoo):
+    assert nearest_l2_ratio(zoo.vectors[:3], zoo.vectors) == 0
+
+
+def test_nearest_l2_ratio_far_from_the_origin():
+    """Differences of nearly equal vectors must not be lost."""
+    originals = torch.tensor([[1000.0, 0.0], [1000.0, 0.01], [1000.0, 0.02]])
+    generated = originals + torch.tensor([0.0, 0.005])
+    assert nearest_l2_ratio(generated, originals) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_nearest_l2_ratio_where_it_is_undefined():
+    same = torch.ones(3, 2)
+    assert nearest_l2_ratio(torch.zeros(2, 2), same[:1]) is None
+    assert nearest_l2_ratio(torch.zeros(2, 2), same) is None
+
+
+# Intervals -----------------------------------------------------------------------------------------------------------
+
+
+def test_resamples_draw_n_of_n():
+    counts = resamples(7, rng(), 500)
+    assert counts.shape == (500, 7)
+    assert (counts.sum(dim=1) == 7).all()
+    assert counts.mean().item() == pytest.approx(1)
+    assert counts.var().item() == pytest.approx(6 / 7, abs=0.05)  # of a binomial (7, 1/7)
+
+
+def test_percentiles_are_numpys():
+    values = torch.randn(999, generator=rng(), dtype=torch.float64)
+    assert percentiles(values) == pytest.approx(np.percentile(values.numpy(), [2.5, 97.5]))
+
+
+@pytest.mark.parametrize(("n", "seed"), [(5, 0), (30, 1), (200, 2)])
+def test_mean_interval_is_scipys(n, seed):
+    values = torch.randn(n, generator=rng(seed), dtype=torch.float64).exp()
+    own = mean_interval(values, rng(seed))
+    other = scipy.stats.bootstrap(
+        (values.numpy(),), np.mean, n_resamples=20_000, method="percentile", rng=seed
+    ).confidence_interval
+    width = other.high - other.low
+    assert own == pytest.approx(tuple(other), abs=0.07 * width)
+
+
+def test_mean_interval_covers_as_often_as_it_says():
+    covered, trials = 0, 400
+    draws = torch.randn(trials, 100, generator=rng(3), dtype=torch.float64)
+    for trial, values in enumerate(draws):
+        low, high = mean_interval(values, rng(trial))
+        covered += low <= 0 <= high
+    assert 0.91 <= covered / trials <= 0.98
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7])
+def test_mean_interval_of_equal_values_is_that_value(value):
+    assert mean_interval(torch.full((11,), value, dtype=torch.float64), rng()) == (value, value)
+
+
+def test_mean_interval_of_a_single_value():
+    assert mean_interval(torch.tensor([0.25]), rng()) == (0.25, 0.25)
+
+
+def by_hand(n, seed, statistic):
+    """The percentile bootstrap, one resample after the other."""
+    values = []
+    for drawn in torch.randint(n, (2000, n), generator=rng(seed)).tolist():
+        value = statistic(drawn)
+        if value is not None:
+            values.append(value)
+    return np.percentile(values, [2.5, 97.5])
+
+
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_pair_interval_is_the_bootstrap_by_hand(n):
+    matrix = iou(masks(n, 40), masks(n, 40)).double()
+
+    def mean_of_pairs(drawn):
+        pairs = [matrix[i, j].item() for i in drawn for j in drawn if i != j]
+        return np.mean(pairs) if pairs else None
+
+    expected = by_hand(n, 5, mean_of_pairs)
+    assert pair_interval(matrix, rng(5)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_pair_interval_does_not_see_the_diagonal():
+    matrix = iou(masks(6, 40), masks(6, 40))
+    assert pair_interval(matrix, rng()) == pair_interval(matrix.clone().fill_diagonal_(9), rng())
+
+
+def test_pair_interval_of_too_few_models():
+    assert pair_interval(torch.ones(1, 1), rng()) is None
+    assert pair_interval(torch.ones(2, 2), rng()) is None
+
+
+def test_pair_interval_holds_the_mean():
+    matrix = iou(masks(20, 200), masks(20, 200))
+    low, high = pair_interval(matrix, rng())
+    assert low < mean_off_diagonal(matrix) < high
+
+
+def test_cross_interval_is_the_bootstrap_by_hand():
+    matrix = torch.rand(3, 5, generator=rng(), dtype=torch.float64)
+    source = rng(7)
+    rows = torch.randint(3, (2000, 3), generator=source)
+    columns = torch.randint(5, (2000, 5), generator=source)
+    means = [matrix[r][:, c].mean().item() for r, c in zip(rows, columns, strict=True)]
+    expected = np.percentile(means, [2.5, 97.5])
+    assert cross_interval(matrix, rng(7)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_intervals_are_repeatable():
+    matrix, values = torch.rand(5, 5, generator=rng()), torch.rand(9, generator=rng())
+    assert mean_interval(values, rng(1)) == mean_interval(values, rng(1))
+    assert mean_interval(values, rng(1)) != mean_interval(values, rng(2))
+    assert pair_interval(matrix, rng(1)) == pair_interval(matrix, rng(1))
+    assert cross_interval(matrix, rng(1)) == cross_interval(matrix, rng(1))
+
+
+# Novelty -------------------------------------------------------------------------------------------------------------
+
+
+def test_novelty_is_the_distance_to_the_nearest_original():
+    matrix = torch.tensor([[0.25, 1.0], [0.5, 0.125]])
+    assert novelty(matrix).tolist() == [0.0, 0.5]
+
+
+def noise_curve(higher=True):
+    """Novelties and scores of a control that loses 1 of score for 1 of novelty."""
+    novelties = torch.linspace(0, 1, 101, dtype=torch.float64)
+    scores = 0.9 - novelties
+    return (scores if higher else 1 - scores), novelties
+
+
+PLACES = torch.tensor([0.105, 0.3, 0.5, 0.777], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("better", [0.0, 0.05, -0.05])
+@pytest.mark.parametrize("higher", [True, False])
+def test_advantage_is_what_was_planted(better, higher):
+    control_scores, control_novelties = noise_curve(higher)
+    scores = 0.9 - PLACES if higher else 0.1 + PLACES
+    scores = scores + better if higher else scores - better
+    found = advantage(scores, PLACES, control_scores, control_novelties, higher_is_better=higher)
+    assert found.tolist() == pytest.approx([better] * 4, abs=1e-9)
+
+
+def test_advantage_over_a_control_with_chance_in_it():
+    control_scores, control_novelties = noise_curve()
+    control_scores = control_scores + 0.02 * torch.randn(101, generator=rng(), dtype=torch.float64)
+    found = advantage(0.95 - PLACES, PLACES, control_scores, control_novelties)
+    assert found.mean().item() == pytest.approx(0.05, abs=0.02)
+
+
+def test_models_outside_the_controls_range_are_left_out():
+    control_novelties = torch.tensor([0.2, 0.4, 0.6])
+    control_scores = torch.tensor([0.8, 0.7, 0.6])
+    novelties = torch.tensor([0.19, 0.2, 0.5, 0.6, 0.61])
+    scores = torch.tensor([0.0, 0.9, 0.75, 0.7, 1.0])
+    found = advantage(scores, novelties, control_scores, control_novelties)
+    assert found.tolist() == pytest.approx([0.1, 0.1, 0.1], abs=1e-6)
+    none = advantage(scores[:1], novelties[:1], control_scores, control_novelties)
+    assert none.shape == (0,)
+
+
+def test_a_control_of_one_novelty_is_its_mean():
+    """The average of the checkpoints, for one, has a single novelty."""
+    found = advantage(
+        torch.tensor([0.9]), torch.tensor([0.5]), torch.tensor([0.6, 0.8]), torch.tensor([0.5, 0.5])
+    )
+    assert found.tolist() == pytest.approx([0.2])
+
+
+# Populations ---------------------------------------------------------------------------------------------------------
+
+
+def test_select_takes_the_best_on_train():
+    assert select(torch.tensor([0.1, 0.9, 0.5]), torch.tensor([0.0, 9.0, 0.0])) == 1
+
+
+def test_select_breaks_ties_by_loss_then_takes_the_first():
+    train = torch.tensor([0.5, 0.9, 0.9, 0.9])
+    assert select(train, torch.tensor([0.0, 0.3, 0.1, 0.2])) == 2
+    assert select(train, torch.tensor([0.0, 0.3, 0.2, 0.2])) == 2
+    assert select(train, torch.zeros(4)) == 1
+
+
+def test_population_of_known_values():
+    val = torch.tensor([0.5, 0.9, 0.7, 0.6])
+    train = torch.tensor([0.8, 0.1, 0.8, 0.2])
+    loss = torch.tensor([0.4, 0.0, 0.3, 0.0])
+    found = population(val, train, loss, higher_is_better=True, rng=rng())
+    assert (found.best, found.worst) == (val[1].item(), val[0].item())
+    assert found.selected == val[2].item()
+    assert found.mean == pytest.approx(0.675)
+    assert found.median == pytest.approx(0.65)
+    assert found.std == pytest.approx(np.std(val.numpy(), ddof=1), rel=1e-6)
+    assert found.low < found.mean < found.high
+    assert found.values == val.tolist()
+
+
+def test_population_where_lower_is_better():
+    val, train = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 3.0, 2.0])
+    found = population(val, train, torch.zeros(3), higher_is_better=False, rng=rng())
+    assert (found.best, found.worst, found.selected) == (1.0, 3.0, 3.0)
+
+
+def test_population_of_a_single_model():
+    one = torch.tensor([0.3])
+    found = population(one, one, one, higher_is_better=True, rng=rng())
+    assert found.std is None
+    assert found.best == found.worst == found.mean == found.low == found.high == one.item()
+
+
+@quick
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.booleans(), seeds)
+def test_population_agrees_with_numpy(values, higher, seed):
+    val = torch.tensor(values)
+    train = torch.rand(len(values), generator=rng(seed))
+    found = population(val, train, train, higher_is_better=higher, rng=rng(seed))
+    ends = (max(values), min(values))
+    assert (found.best, found.worst) == (ends if higher else ends[::-1])
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.median == pytest.approx(np.median(values))
+    assert found.selected == values[int(train.argmax() if higher else train.argmin())]
+
+
+def scored(val, wrong):
+    return val, val, 1 - val, wrong
+
+
+def test_compare_puts_every_population_where_it_belongs():
+    """A generator whose models are copies is found out by every number."""
+    wrong = masks(6, 200, 0.2)
+    val = 1 - wrong.double().mean(dim=1)
+    vectors = torch.randn(6, 5, generator=rng())
+    names = ["original", "generated", "average", "copy", "interpolation", "gaussian"]
+    names += ["finetune", "greedy_soup", "noise 0.1"]
+    populations = {name: scored(val, wrong) for name in names}
+    worse = masks(6, 200, 0.6, seed=9)
+    populations["noise 1"] = scored(1 - worse.double().mean(dim=1), worse)
+    scores, similarity, novel = compare(
+        populations, vectors, vectors, higher_is_better=True, rng=generator(0, "test")
+    )
+    assert scores.generated.values == val.tolist()
+    assert [level.amplitude for level in scores.noise] == [0.1, 1.0]
+    assert similarity.original_generated_max.value == 1
+    assert similarity.generated_generated.value == similarity.original_original.value
+    assert similarity.controls["noise 1"].original_max < 0.5
+    assert (novel.nearest_l2_ratio, novel.beyond_noise, novel.collapsed) == (0, 0, False)
+    assert novel.advantage_over_noise.value == pytest.approx(0, abs=1e-9)
+
+
+# Timing --------------------------------------------------------------------------------------------------------------
+
+
+def some_scores(generated, original, higher=True):
+    def of(values):
+        train = torch.tensor(values)
+        return population(torch.tensor(values), train, train, higher_is_better=higher, rng=rng())
+
+    other = of([original[0]])
+    return Scores(
+        original=of(original), generated=of(generated), average=other, noise=[], copy=other,
+        interpolation=other, gaussian=other, finetune=other, greedy_soup=other,
+    )  # fmt: skip
+
+
+CURVE = [(1.0, 0.25), (2.0, 0.5), (4.0, 0.75), (8.0, 0.875)]
+
+
+def measured(**changes):
+    """5 models sampled in 10 s (2 s a model); fixed cost 100 + 20 + 5 s; SGD needs 4 s to 0.75."""
+    facts = {
+        "device": "cpu",
+        "curve": CURVE,
+        "collect_s": 100.0,
+        "fit_s": 20.0,
+        "sample_s": 10.0,
+        "samples": 5,
+        "select_s": 5.0,
+        "score_s": 3.0,
+        "scores": some_scores([0.75, 0.5], [0.5, 0.875]),
+        "higher_is_better": True,
+        "peak_memory_bytes": 1,
+    }
+    return timing(**(facts | changes))
+
+
+def test_timing_by_hand():
+    found = measured()
+    assert found.target_score == 0.75
+    assert found.sgd_s == 4
+    assert found.sample_per_model_s == 2
+    assert found.speedup == 2  # 4 / 2
+    assert found.speedup_amortised == pytest.approx(4 / 27)  # 135 s for 5 models
+    assert found.break_even_models == 63  # 125 / (4 - 2) = 62.5
+    assert (found.collect_s, found.fit_s, found.select_s, found.score_s) == (100, 20, 5, 3)
+
+
+def test_target_is_never_better_than_the_best_original():
+    found = measured(scores=some_scores([0.9], [0.5, 0.25]))
+    assert (found.target_score, found.sgd_s) == (0.5, 2)
+
+
+def test_break_even_is_after_at_least_one_model():
+    found = measured(collect_s=0.0, fit_s=0.0, select_s=0.0)
+    assert found.break_even_models == 1
+
+
+def test_timing_of_a_zoo_without_a_curve():
+    found = measured(curve=[])
+    assert (found.sgd_s, found.speedup, found.speedup_amortised) == (None, None, None)
+    assert found.break_even_models is None
+
+
+def test_timing_where_sgd_never_reached_the_target():
+    assert measured(curve=CURVE[:2]).sgd_s is None
+
+
+def test_timing_of_an_imported_zoo_has_no_amortised_number():
+    found = measured(collect_s=None)
+    assert found.speedup == 2
+    assert (found.collect_s, found.speedup_amortised, found.break_even_models) == (None, None, None)
+
+
+def test_no_break_even_where_sgd_is_as_fast():
+    found = measured(sample_s=20.0)  # 4 s a model, as SGD
+    assert found.speedup == 1
+    assert found.break_even_models is None
+
+
+def test_no_speedup_over_no_time():
+    assert measured(sample_s=0.0).speedup is None
+
+
+def test_timing_where_lower_is_better():
+    curve = [(seconds, 1 - score) for seconds, score in CURVE]
+    scores = some_scores([0.25, 0.5], [0.5, 0.125], higher=False)
+    found = measured(curve=curve, scores=scores, higher_is_better=False)
+    assert (found.target_score, found.sgd_s, found.speedup) == (0.25, 4, 2)
+
+
+def test_scoring_on_validation_is_no_cost_of_the_generator():
+    """It is the benchmark's."""
+    assert measured(score_s=math.pi).speedup_amortised == measured().speedup_amortised

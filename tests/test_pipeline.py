@@ -1,0 +1,185 @@
+import json
+
+import pytest
+import torch
+
+from bench import pipeline
+from bench.errors import BadRequest, BenchError
+from bench.record import Record
+from bench.request import Request, command
+from bench.zoo import Zoo
+from tasks import classification, datasets
+from tests.standins import image_data
+
+SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
+
+
+@pytest.fixture(autouse=True)
+def _standins(monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+
+
+def request(tmp_path, generator="gaussian", **values) -> Request:
+    settings = {**SETTINGS, **values.pop("settings", {})}
+    defaults = {"k": 5, "samples": 4, "results": tmp_path / "results"}
+    return Request(task="digits", generator=generator, settings=settings, **{**defaults, **values})
+
+
+def without_time(record: Record) -> dict:
+    data = json.loads(record.to_json())
+    for part in ("timing", "created", "artifacts", "environment"):
+        data.pop(part)
+    return data
+
+
+def test_a_run_writes_a_record_that_reads_back(tmp_path):
+    record, path = pipeline.run(request(tmp_path))
+    assert path == tmp_path / "results" / record.key / f"{record.id}.json"
+    assert Record.read(path) == record
+    assert record.zoo.k == 5
+    assert len(record.scores.generated.values) == 4
+    assert len(record.scores.finetune.values) == 1
+    assert [level.amplitude for level in record.scores.noise] == list(pipeline.NOISE)
+    assert set(record.similarity.controls) == set(record.scores.controls())
+    assert record.timing.collect_s > 0
+    assert record.scores.copy_.best <= record.scores.original.best
+
+
+def test_the_same_command_gives_the_same_record(tmp_path, monkeypatch):
+    first, _ = pipeline.run(request(tmp_path))
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "another home"))
+    second, _ = pipeline.run(request(tmp_path))
+    assert without_time(first) == without_time(second)
+
+
+def test_another_seed_changes_the_generated_models_and_nothing_else(tmp_path):
+    first, _ = pipeline.run(request(tmp_path))
+    second, _ = pipeline.run(request(tmp_path, seed=1))
+    assert first.key == second.key
+    assert first.id != second.id
+    assert first.artifacts.generated != second.artifacts.generated
+    assert first.artifacts.zoo == second.artifacts.zoo
+    assert first.scores.controls() == second.scores.controls()
+    assert first.scores.original == second.scores.original
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"k": 4}, {"samples": 3}, {"zoo_seed": 1}, {"settings": {"task.layers": "linear"}},
+     {"settings": {"task.val_size": 10}}],
+)  # fmt: skip
+def test_what_must_be_equal_to_be_compared_changes_the_key(tmp_path, change):
+    base, _ = pipeline.run(request(tmp_path))
+    other, _ = pipeline.run(request(tmp_path, **change))
+    assert base.key != other.key
+
+
+def test_a_second_run_uses_every_stage_of_the_first(tmp_path, monkeypatch):
+    first, _ = pipeline.run(request(tmp_path))
+    for name in ("collect", "evaluate", "finetune"):
+        monkeypatch.setattr(classification.Classification, name, None)  # calling it would fail
+    second, _ = pipeline.run(request(tmp_path))
+    assert without_time(first) == without_time(second)
+    assert first.timing == second.timing
+    with pytest.raises(TypeError):
+        pipeline.run(request(tmp_path, force=True))
+
+
+def test_a_damaged_stage_is_made_again(tmp_path):
+    first, _ = pipeline.run(request(tmp_path))
+    home = tmp_path / "home"
+    for path in home.rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:50])
+    second, _ = pipeline.run(request(tmp_path))
+    assert without_time(first) == without_time(second)
+
+
+def test_selection_looks_at_train_and_reports_validation(tmp_path, monkeypatch):
+    """The model with the best training score is selected, however it does on validation."""
+    run = pipeline.Run(request(tmp_path, "copy", samples=30))
+    zoo, _ = run.zoo()
+    wrong = torch.zeros(30, 40, dtype=torch.bool)
+    val = torch.linspace(0, 1, 30).double()
+    from bench.compare import population
+
+    made = population(
+        val, val.flip(0), wrong.sum(1).double(), higher_is_better=True,
+        rng=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert made.selected == 0.0
+    assert made.best == 1.0
+    assert len(zoo) == 5
+
+
+def test_originals_evaluated_once_give_copies_the_same_scores(tmp_path):
+    run = pipeline.Run(request(tmp_path))
+    zoo, _ = run.zoo()
+    originals = run.evaluate(zoo, zoo.vectors)
+    again = run.evaluate(zoo, zoo.vectors[[3, 1]])
+    assert torch.equal(again.wrong, originals.wrong[[3, 1]])
+    assert torch.equal(again.val, originals.val[[3, 1]])
+
+
+def test_a_zoo_from_a_file(tmp_path):
+    collected, _ = pipeline.Run(request(tmp_path, k=6)).zoo()
+    collected.save(tmp_path / "mine.zoo")
+    record, _ = pipeline.run(request(tmp_path, zoo=tmp_path / "mine.zoo", k=3))
+    assert record.zoo.k == 3
+    assert record.zoo.hash == collected.head(3).hash
+    assert "--zoo mine.zoo" in record.command
+    with pytest.raises(BadRequest, match="the zoo has 6 checkpoints, 7 were asked for"):
+        pipeline.run(request(tmp_path, zoo=tmp_path / "mine.zoo", k=7))
+
+
+def test_a_zoo_without_its_base_is_refused_with_a_hint(tmp_path):
+    collected, _ = pipeline.Run(request(tmp_path)).zoo()
+    Zoo(collected.vectors, collected.layout).save(tmp_path / "half.zoo")
+    with pytest.raises(BadRequest, match="does not fit convnet3"):
+        pipeline.run(request(tmp_path, zoo=tmp_path / "half.zoo"))
+
+
+class Broken:
+    """A generator that breaks its contract."""
+
+    needs, deterministic, presets = (), False, {}
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def hyperparameters(self):
+        return {}
+
+    def fit(self, zoo, *, rng):
+        return self
+
+    def sample(self, n, *, rng):
+        return self.vectors
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (
+            torch.zeros(4, 3),
+            r"returned \(4, 3\) torch.float32, expected float32 of shape \(4, 128\)",
+        ),
+        (torch.zeros(4, 128).double(), "torch.float64"),
+        (torch.full((4, 128), torch.nan), "4 of 4 vectors with NaN or inf"),
+        (None, "NoneType"),
+    ],
+)
+def test_samples_that_break_the_contract(tmp_path, vectors, message):
+    run = pipeline.Run(request(tmp_path))
+    zoo, _ = run.zoo()
+    with pytest.raises(BenchError, match=message):
+        run.sample(Broken(vectors), "broken", zoo, 4)
+
+
+def test_the_recorded_command_repeats_the_run(tmp_path):
+    asked = request(
+        tmp_path, "noise", seed=3, zoo_seed=2, settings={"amplitude": 0.5, "task.layers": "a b*"}
+    )
+    assert command(asked) == (
+        "python -m bench run --task digits --generator noise --layers 'a b*' --k 5 --samples 4 "
+        "--seed 3 --zoo-seed 2 --set amplitude=0.5 --set task.epochs=1 --set task.batch_size=20"
+    )

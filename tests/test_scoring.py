@@ -1,0 +1,117 @@
+import pytest
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from bench.zoo import Layout
+from tasks import scoring
+from tasks.dependence import split
+from tasks.layers import select
+from tasks.models import Shape, build
+from tests.standins import images
+
+CASES = [
+    ("mlp3", "all"),
+    ("convnet3", "all"),
+    ("convnet3", "last-norms:2"),
+    ("resnet18", "last-norms:2"),
+    ("resnet18", "shortcut"),
+    ("resnet18", "conv:first"),
+    ("resnet18", "linear"),
+    ("resnet50", "norms:10-14"),
+    ("vit_tiny", "last-norms:2"),
+    ("vit_tiny", "pos_embed"),
+    ("convnext_tiny", "last-norms:2"),
+]
+
+
+def candidates(arch: str, layers: str, count: int = 3):
+    """A model whose norms do something, its layout, and vectors around its own weights."""
+    torch.manual_seed(0)
+    model = build(arch, Shape(3, 32, 4))
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+        elif name.endswith("running_mean"):
+            buffer.normal_(std=0.2)
+    layout = Layout.of({name: model.get_parameter(name) for name in select(model, layers)})
+    vector = layout.flatten({name: model.get_parameter(name) for name in layout.names}).detach()
+    noise = torch.randn(count, layout.dim, generator=torch.Generator().manual_seed(1))
+    return model, layout, vector + 0.1 * noise
+
+
+def one_at_a_time(model, layout, vectors, data):
+    """The plain loop: load a candidate, run the whole network."""
+    inputs = data.inputs(data.pixels)
+    with torch.inference_mode():
+        return torch.stack(
+            [functional_call(model, layout.unflatten(vector), (inputs,)) for vector in vectors]
+        )
+
+
+@pytest.mark.parametrize(("arch", "layers"), CASES)
+def test_candidates_scored_together_equal_the_plain_loop(arch, layers, monkeypatch):
+    monkeypatch.setattr(scoring, "BATCH", 20)  # several batches, the last one smaller
+    model, layout, vectors = candidates(arch, layers)
+    data = images(count=48)
+    logits = one_at_a_time(model, layout, vectors, data)
+    top = logits.topk(2, dim=-1).values
+    clear = top[..., 0] - top[..., 1] > 1e-4
+    scored = scoring.Scorer(model, layout, data)(vectors)
+    wrong = logits.argmax(-1) != data.labels
+    assert torch.equal(scored.wrong[clear], wrong[clear])
+    assert clear.float().mean() > 0.9
+    loss = torch.stack([F.cross_entropy(row, data.labels) for row in logits])
+    assert torch.allclose(scored.loss, loss.double(), rtol=1e-4)
+
+
+def test_what_is_shared_does_not_depend_on_the_candidates():
+    model, layout, _ = candidates("resnet18", "last-norms:2")
+    inputs = torch.randn(4, 3, 32, 32)
+    parts = split(model, layout.names, inputs)
+    used = {str(node.target) for node in parts.own.graph.nodes if node.op == "call_module"}
+    assert (
+        used
+        == {
+            *(
+                f"layer4.1.{name}"
+                for name in ("bn1", "drop_block", "act1", "aa", "conv2", "bn2", "act2")
+            ),
+            *("global_pool.pool", "global_pool.flatten", "fc"),
+        }
+        & used
+    )
+    assert "layer4.1.conv1" not in used
+    assert "layer4.1.bn1" in used
+
+
+def test_overwriting_operations_do_not_spoil_shared_tensors():
+    """A candidate's in-place sum onto a shared tensor would change the next candidate's result."""
+    model, layout, vectors = candidates("resnet18", "shortcut", count=2)
+    parts = split(model, layout.names, torch.randn(2, 3, 32, 32))
+    shared = parts.shared(torch.randn(2, 3, 32, 32))
+    before = [tensor.clone() for tensor in shared]
+    with torch.inference_mode():
+        functional_call(parts.own, layout.unflatten(vectors[0]), shared)
+    assert all(torch.equal(a, b) for a, b in zip(before, shared, strict=True))
+
+
+def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_result(monkeypatch):
+    model, layout, vectors = candidates("convnet3", "last-norms:2")
+    data = images(count=48)
+    kept = scoring.Scorer(model, layout, data)
+    monkeypatch.setattr(scoring, "BATCH", 16)
+    monkeypatch.setattr(scoring, "KEEP_BYTES", 1)
+    monkeypatch.setattr(scoring, "WORK_BYTES", 1)
+    again = scoring.Scorer(model, layout, data)
+    first, second = kept(vectors), again(vectors)
+    assert again._kept == []
+    assert torch.equal(first.wrong, second.wrong)
+    assert torch.allclose(first.loss, second.loss)
+
+
+def test_a_candidate_that_overflows_is_wrong_with_infinite_loss_and_alone():
+    model, layout, vectors = candidates("mlp3", "all")
+    vectors[1] = torch.inf
+    scored = scoring.Scorer(model, layout, images())(vectors)
+    assert scored.loss.isfinite().tolist() == [True, False, True]

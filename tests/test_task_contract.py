@@ -1,0 +1,212 @@
+"""One suite for every named task, on stand-in data of the same shape."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from bench import plugins
+from bench.errors import BadRequest
+from bench.randomness import generator
+from bench.zoo import Zoo
+from tasks import classification, collecting, datasets
+from tests.standins import image_data
+
+QUICK = {"epochs": 1, "batch_size": 20, "train_size": 30, "precision": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def _standins(monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+
+
+def make(name="digits", **settings):
+    return plugins.load_task(name, "quick", {**QUICK, **settings})
+
+
+@pytest.mark.parametrize("name", plugins.tasks())
+def test_every_named_task(name):
+    task = make(name, arch="convnet3")
+    zoo = task.collect(3, rng=generator(0))
+    assert zoo.vectors.shape == (3, 128)
+    assert len(zoo.scores) == 3
+    assert zoo.collect_s > 0
+    for split in ("train", "val"):
+        result = task.evaluate(zoo, zoo.vectors, split)
+        assert result.scores.shape == (3,)
+        assert result.wrong.shape == (3, task.size(split))
+        assert torch.allclose(result.scores, 1 - result.wrong.double().mean(1))
+        assert result.extra["loss"].shape == (3,)
+    identity = task.identity()
+    assert {"dataset", "dataset_hash", "arch", "layers"} <= set(identity)
+    assert identity == make(name, arch="convnet3").identity()
+    assert plugins.tasks()[name][2]
+    assert all(getattr(type(task), field) for field in ("kind", "metric", "units"))
+
+
+ZOOS = [
+    ("mlp3", "all", "seeds"),
+    ("mlp3", "all", "trajectory"),
+    ("convnet3", "all", "seeds"),
+    ("convnet3", "last-norms:2", "seeds"),
+    ("convnet3", "all", "trajectory"),
+    ("resnet18", "last-norms:2", "trajectory"),
+    ("resnet50", "last-norms:2", "trajectory"),
+    ("vit_tiny", "last-norms:2", "trajectory"),
+    ("convnext_tiny", "last-norms:2", "trajectory"),
+]
+
+
+@pytest.mark.parametrize(("arch", "layers", "track"), ZOOS)
+def test_reloading_a_row_gives_back_its_recorded_score(arch, layers, track, tmp_path):
+    settings = {"arch": arch, "layers": layers, "track": track}
+    zoo = make(**settings).collect(2, rng=generator(0))
+    zoo.save(tmp_path / "zoo")
+    loaded = Zoo.load(tmp_path / "zoo")
+    assert loaded.hash == zoo.hash
+    task = make(**settings)
+    for row in range(2):
+        scores = task.evaluate(loaded, loaded.vectors[row : row + 1], "val").scores
+        assert scores.item() == zoo.scores[row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["vit_base", "convnext_base"])
+def test_reloading_a_row_of_the_large_architectures(arch, tmp_path):
+    settings = {"arch": arch, "batch_size": 4, "val_size": 8, "train_size": 8}
+    test_data = image_data("digits", train=8, val=8)
+    task = make(**settings)
+    task.data = test_data
+    zoo = task.collect(1, rng=generator(0))
+    zoo.save(tmp_path / "zoo")
+    again = make(**settings)
+    again.data = test_data
+    loaded = Zoo.load(tmp_path / "zoo")
+    assert again.evaluate(loaded, loaded.vectors, "val").scores.tolist() == list(zoo.scores)
+
+
+@pytest.mark.parametrize(
+    ("layers", "track"),
+    [("all", "seeds"), ("last-norms:2", "seeds"), ("last-norms:2", "trajectory")],
+)
+def test_a_killed_collection_goes_on_without_repeating_checkpoints(layers, track, monkeypatch):
+    settings = {"arch": "convnet3", "layers": layers, "track": track, "epochs": 2}
+    monkeypatch.setenv("BENCH_HOME", str(collecting_home(monkeypatch, "whole")))
+    whole = make(**settings).collect(6, rng=generator(0))
+    monkeypatch.setenv("BENCH_HOME", str(collecting_home(monkeypatch, "killed")))
+    kept, keep = [], collecting.Rows.keep
+
+    def keep_then_die(self, vectors, seconds, state):
+        keep(self, vectors, seconds, state)
+        kept.append(self.done)
+        if self.done == 4 and kept.count(4) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(collecting.Rows, "keep", keep_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        make(**settings).collect(6, rng=generator(0))
+    resumed = make(**settings).collect(6, rng=generator(0))
+    assert kept == [1, 2, 3, 4, 5, 6]
+    assert torch.equal(resumed.vectors, whole.vectors)
+    assert resumed.hash == whole.hash
+
+
+def collecting_home(monkeypatch, name):
+    import os
+    from pathlib import Path
+
+    return Path(os.environ["BENCH_HOME"]).parent / name
+
+
+def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch):
+    settings = {"arch": "convnet3", "epochs": 4, "augment": "crop-flip"}
+    whole = make(**settings).collect(2, rng=generator(0))
+    monkeypatch.setenv("BENCH_HOME", str(collecting_home(monkeypatch, "killed")))
+    task, scored = make(**settings), []
+
+    def die_in_the_third_epoch(model):
+        scored.append(1)
+        if len(scored) == 6:
+            raise KeyboardInterrupt
+        return 0.5
+
+    monkeypatch.setattr(task, "_accuracy", die_in_the_third_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        task.collect(2, rng=generator(0))
+    epochs = []
+    run = classification.train_base.__globals__["Training"].run
+
+    def counted(self, start, end):
+        epochs.append(start // self.data.per_epoch)
+        run(self, start, end)
+
+    monkeypatch.setattr(classification.train_base.__globals__["Training"], "run", counted)
+    resumed = make(**settings).collect(2, rng=generator(0))
+    assert 0 not in epochs[:-2]
+    assert torch.equal(resumed.vectors, whole.vectors)
+
+
+def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
+    make(arch="convnet3").collect(2, rng=generator(0))
+    monkeypatch.setattr(classification, "train_base", None)  # calling it would fail
+    make(arch="convnet3", layers="linear", track="seeds").collect(2, rng=generator(0))
+
+
+def test_in_a_trajectory_only_the_chosen_layers_move():
+    task = make(arch="convnet3")
+    zoo = task.collect(5, rng=generator(0))
+    base, _ = task._base(generator(0))
+    state = base.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in zoo.base.items())
+    assert set(zoo.base) | set(zoo.layout.names) == set(state)
+    assert (zoo.vectors.diff(dim=0).abs().sum(1) > 0).all()
+
+
+def test_seeds_are_independent_of_each_other_and_of_how_many_there_are():
+    settings = {"arch": "convnet3", "layers": "all", "track": "seeds"}
+    three = make(**settings).collect(3, rng=generator(0))
+    two = make(**settings).collect(2, rng=generator(0))
+    assert torch.equal(three.vectors[:2], two.vectors)
+    assert torch.cdist(three.vectors, three.vectors).fill_diagonal_(9).min() > 0.1
+
+
+def test_finetune_moves_every_vector_a_little_and_differently():
+    task = make(arch="convnet3")
+    zoo = task.collect(2, rng=generator(0))
+    start = zoo.vectors[:1].expand(3, -1)
+    moved = task.finetune(zoo, start, steps=2, rng=generator(1))
+    assert moved.shape == start.shape
+    distance = (moved - start).norm(dim=1)
+    assert (distance > 0).all()
+    assert (distance < start[0].norm()).all()
+    assert not torch.equal(moved[0], moved[1])
+
+
+def test_the_seed_decides_the_zoo():
+    settings = {"arch": "convnet3"}
+    first = make(**settings).collect(2, rng=generator(0))
+    assert make(**settings).collect(2, rng=generator(1)).hash != first.hash
+
+
+def test_a_zoo_of_another_architecture_is_refused():
+    zoo = make(arch="mlp3", layers="all").collect(1, rng=generator(0))
+    with pytest.raises(BadRequest, match="the zoo does not fit convnet3"):
+        make(arch="convnet3").evaluate(zoo, zoo.vectors, "val")
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "lr", "every", "val_size", "subset_lr"])
+def test_numbers_must_be_positive(field):
+    with pytest.raises(BadRequest, match=f"{field} is -1"):
+        make(**{field: -1})
+
+
+@pytest.mark.parametrize("field", ["dataset", "arch", "track", "augment", "optimizer", "precision"])
+def test_names_must_be_known(field):
+    with pytest.raises(BadRequest, match="unknown"):
+        make(**{field: "nonsense"})
+
+
+def test_settings_are_fields_with_documentation():
+    text = classification.Classification.__doc__
+    for field in dataclasses.fields(classification.Classification):
+        assert field.name in text
