@@ -4,7 +4,7 @@ import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -19,6 +19,7 @@ VERSION = 1  # of the protocol: records of different versions are never ranked t
 SELECTION = "highest train score, ties by lowest train loss, then the first"
 
 
+@runtime_checkable
 class Finished(Protocol):
     """What is needed of a run whose stages are done."""
 

@@ -558,7 +558,7 @@ def test_no_data_and_no_network(tmp_path, offline, capfd, name):
     with pytest.raises(BenchError) as caught:
         datasets.load(name, tmp_path / "data")
     message = str(caught.value)
-    title = datasets._SPECS[name].title
+    title = sources.SPECS[name].title
     reason = "it needs an account" if name == "imagenet" else "the network is unreachable"
     assert f"no complete {title} in {tmp_path / 'data' / name}" in message
     assert f"the download of {title} failed: {reason}" in message
