@@ -100,7 +100,8 @@ class Zoo:
         layout: which slice of a row is which tensor.
         base: the frozen rest of the model, parameters and buffers by name.
         scores: the validation score of each checkpoint when it was collected (empty if imported).
-        curve: (seconds of training, validation score) along the way; evaluation pauses are not counted.
+        curve: (seconds of training, validation score) along the way, evaluation pauses not counted; its last K points
+            are the checkpoints, one run after the other where they are of several.
         collect_s: seconds that collecting all K took, evaluation pauses excluded.
         base_score: validation score of the trained network that the checkpoints were collected from, if there is one.
         settings: how it was collected: task, architecture, layers, track, seed and the task's own fields.
@@ -157,12 +158,13 @@ class Zoo:
             raise BadRequest(f"the zoo has {len(self)} checkpoints, {k} were asked for: lower --k")
         if k == len(self):
             return self
-        cut = len(self) - k
-        own = len(self.curve) > len(self)  # a trajectory: its last K points are the checkpoints
-        curve = self.curve[:-cut] if own else self.curve
-        seconds = curve[-1][0] if own else self.collect_s * k / len(self)
+        curve = self.curve[: k - len(self)]
         return dataclasses.replace(
-            self, vectors=self.vectors[:k], scores=self.scores[:k], curve=curve, collect_s=seconds
+            self,
+            vectors=self.vectors[:k],
+            scores=self.scores[:k],
+            curve=curve,
+            collect_s=curve[-1][0] if curve else self.collect_s,
         )
 
     def save(self, path: Path) -> None:

@@ -111,7 +111,7 @@ class Classification(Task):
         """Channels, input side and classes of the model."""
         channels, side = self.data.train.images.shape[1], self.data.train.images.shape[3]
         size = self.image_size or (224 if self.pretrained else side)
-        return Shape(channels, size, len(self.data.classes))
+        return Shape(channels, size, len(self.data.classes), released=bool(self.pretrained))
 
     def identity(self) -> dict[str, Any]:
         """Settings, and hashes of the data and of a weights file."""
@@ -190,17 +190,13 @@ class Classification(Task):
         """The zoo with its checkpoints' scores, SGD's curve, and how long it all took."""
         scores = self.evaluate(zoo, zoo.vectors, "val").scores.tolist()
         before = curve[-1][0] if curve else 0.0
-        if self.track == "trajectory":
-            own = list(zip((before + seconds).tolist(), scores, strict=True))
-            total = before + float(seconds[-1])
-        else:
-            own = [(before + float(seconds.mean()), sum(scores) / len(scores))]
-            total = before + float(seconds.sum())
+        elapsed = before + (seconds if self.track == "trajectory" else seconds.cumsum(0))
+        own = list(zip(elapsed.tolist(), scores, strict=True))
         return dataclasses.replace(
             zoo,
             scores=tuple(scores),
             curve=(*curve, *own),
-            collect_s=total,
+            collect_s=float(elapsed[-1]),
             base_score=curve[-1][1] if curve else None,
         )
 

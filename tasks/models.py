@@ -23,11 +23,18 @@ SMALL = 64  # images up to this many pixels a side get a stem that does not shri
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a model takes and gives: channels x size x size pixels to a number of classes."""
+    """What a model takes and gives: channels x size x size pixels to a number of classes.
+
+    Attributes:
+        channels, size, classes: as said.
+        released: whether the architecture is as released, whatever the size, so that released weights fit; otherwise
+            small images get a stem that does not shrink them.
+    """
 
     channels: int
     size: int
     classes: int
+    released: bool = False
 
 
 def mlp3(shape: Shape) -> nn.Module:
@@ -88,21 +95,23 @@ def build(arch: str, shape: Shape, *, pretrained: str | None = None) -> nn.Modul
     if pretrained:
         model = _pretrained(arch, shape, pretrained)
     else:
-        model = timm.create_model(TIMM[arch], num_classes=shape.classes, **_small_stem(arch, shape))
-    if arch.startswith("resnet") and not pretrained and shape.size <= SMALL:
+        model = timm.create_model(TIMM[arch], num_classes=shape.classes, **_stem(arch, shape))
+    if arch.startswith("resnet") and not shape.released and shape.size <= SMALL:
         model.conv1 = nn.Conv2d(shape.channels, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
     return model.eval()
 
 
-def _small_stem(arch: str, shape: Shape) -> dict[str, Any]:
-    """Constructor arguments that keep enough resolution for small images."""
+def _stem(arch: str, shape: Shape) -> dict[str, Any]:
+    """Constructor arguments for the images; they keep enough resolution of small ones."""
+    if arch.startswith("vit") and shape.released:
+        return {"in_chans": shape.channels, "img_size": shape.size}
     if arch.startswith("vit"):
         divisors = [p for p in range(1, 17) if shape.size % p == 0 and shape.size // p >= 7]
         patch = 16 if shape.size >= 128 else max(divisors, default=1)
         return {"in_chans": shape.channels, "img_size": shape.size, "patch_size": patch}
-    if arch.startswith("convnext"):
+    if arch.startswith("convnext") and not shape.released:
         patch = 4 if shape.size > SMALL else 2 if shape.size > 16 else 1
         return {"in_chans": shape.channels, "patch_size": patch}
     return {"in_chans": shape.channels}
@@ -110,9 +119,7 @@ def _small_stem(arch: str, shape: Shape) -> dict[str, Any]:
 
 def _pretrained(arch: str, shape: Shape, source: str) -> nn.Module:
     """timm's own loading, which adapts channels and the classifier, from a release or a local file."""
-    settings: dict[str, Any] = {"num_classes": shape.classes, "in_chans": shape.channels}
-    if arch.startswith("vit"):
-        settings["img_size"] = shape.size
+    settings: dict[str, Any] = {"num_classes": shape.classes, **_stem(arch, shape)}
     if source != "released":
         settings["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(source))}
     try:

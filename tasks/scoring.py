@@ -17,7 +17,8 @@ from tasks.images import Images
 KEEP_BYTES = (
     2 * 1024**3
 )  # shared tensors are kept between calls up to this size, and computed again beyond it
-WORK_BYTES = 256 * 1024**2  # the widest tensor of one chunk of candidates may take this much
+# The widest tensor of one chunk of candidates may take this much: on a CPU, fresh large blocks cost page faults.
+WORK_BYTES = {"cpu": 32 * 1024**2, "cuda": 1024**3}
 BATCH = 250
 
 
@@ -67,7 +68,8 @@ class Scorer:
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> Scored:
         """Score N candidates; in float32, without tensor-core rounding."""
-        chunk = max(1, WORK_BYTES // (4 * BATCH * self.parts.widest))
+        budget = WORK_BYTES[torch.device(self.images.device).type]
+        chunk = max(1, budget // (4 * BATCH * self.parts.widest))
         wrong = torch.empty(len(vectors), len(self.images), dtype=torch.bool)
         loss = torch.zeros(len(vectors), dtype=torch.float64)
         kept = self._kept

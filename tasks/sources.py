@@ -64,6 +64,7 @@ class Spec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
         return {"L": 1, "RGB": 3}[self.mode], self.size, self.size
 
 

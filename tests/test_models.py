@@ -52,7 +52,7 @@ def test_pretrained_weights_from_a_local_file_with_another_number_of_classes(tmp
     source = build("resnet18", Shape(3, 224, 1000)).state_dict()
     path = tmp_path / f"weights{suffix}"
     torch.save(source, path) if suffix == ".pth" else save_file(source, path)
-    model = build("resnet18", Shape(3, 224, 5), pretrained=str(path))
+    model = build("resnet18", Shape(3, 64, 5, released=True), pretrained=str(path))
     assert torch.equal(model.layer4[1].conv2.weight, source["layer4.1.conv2.weight"])
     assert torch.equal(model.conv1.weight, source["conv1.weight"])
     assert model.fc.weight.shape == (5, 512)
@@ -62,7 +62,7 @@ def test_weights_of_another_architecture_are_one_clear_line(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"something": torch.zeros(3)}, path)
     with pytest.raises(BadRequest, match="does not hold weights of 'resnet18'"):
-        build("resnet18", Shape(3, 224, 5), pretrained=str(path))
+        build("resnet18", Shape(3, 224, 5, released=True), pretrained=str(path))
     with pytest.raises(BadRequest, match="has no pretrained weights"):
         build("mlp3", Shape(3, 32, 5), pretrained=str(path))
 

@@ -102,7 +102,7 @@ def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_resu
     kept = scoring.Scorer(model, layout, data)
     monkeypatch.setattr(scoring, "BATCH", 16)
     monkeypatch.setattr(scoring, "KEEP_BYTES", 1)
-    monkeypatch.setattr(scoring, "WORK_BYTES", 1)
+    monkeypatch.setitem(scoring.WORK_BYTES, "cpu", 1)
     again = scoring.Scorer(model, layout, data)
     first, second = kept(vectors), again(vectors)
     assert again._kept == []

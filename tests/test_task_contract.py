@@ -210,3 +210,19 @@ def test_settings_are_fields_with_documentation():
     text = classification.Classification.__doc__
     for field in dataclasses.fields(classification.Classification):
         assert field.name in text
+
+
+def test_pretrained_weights_start_the_base_and_keep_the_released_architecture(tmp_path):
+    from safetensors.torch import save_file
+
+    from tasks.models import Shape, build
+
+    path = tmp_path / "weights.safetensors"
+    source = build("resnet18", Shape(1, 32, 4, released=True))
+    save_file(source.state_dict(), path)
+    task = make(arch="resnet18", pretrained=str(path), image_size=32, lr=1e-9, layers="linear")
+    assert task.shape.size == 32
+    zoo = task.collect(1, rng=generator(0))
+    assert torch.allclose(zoo.base["conv1.weight"], source.conv1.weight, atol=1e-5)
+    assert task.identity()["pretrained"] != str(path)  # the file's content, not where it lies
+    assert make(arch="resnet18", pretrained=str(path)).shape.size == 224
