@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,16 +76,17 @@ class Run:
             return zoo.head(self.request.k), self.request.zoo
         k, seed = self.request.k, self.request.zoo_seed
         identity = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
-        for scoring_only in ("train_size",):
-            identity.pop(scoring_only, None)
+        identity.pop("train_size", None)  # it decides how models are scored, not the checkpoints
         path = store.home() / "zoos" / f"{store.digest([VERSION, identity])}.safetensors"
+        work = path.with_suffix(".partial")
 
         def make() -> Zoo:
             say(f"collect {k} checkpoints")
-            collected: Zoo = self.task.collect(k, rng=generator(seed, "zoo"))
+            collected: Zoo = self.task.collect(k, rng=generator(seed, "zoo"), work=work)
             return collected
 
         zoo = store.stage(path, Zoo.load, make, Zoo.save, force=self.request.force)
+        shutil.rmtree(work, ignore_errors=True)
         return zoo, path
 
     def sample(
@@ -184,7 +186,7 @@ def run(request: Request) -> tuple[Record, Path]:
 def load_task(request: Request, device: str) -> Any:
     """The task with its preset and settings, ready for a device."""
     task = plugins.load_task(request.task, request.preset, request.of_task())
-    task.device, task.data_dir = device, request.data_dir
+    task.device, task.data_dir, task.force = device, request.data_dir, request.force
     return task
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +38,7 @@ class Task(ABC):
         units: what one column of ``Evaluation.wrong`` is.
         presets: settings that differ from the defaults (the quick preset), by preset name.
         device: where the work is done; it is no setting.
+        force: whether to make again what is in the store; it is no setting.
         data_dir: the folder that real data is looked for in; it is no setting (the data's hash is).
     """
 
@@ -46,11 +48,19 @@ class Task(ABC):
     units: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     device: ClassVar[str] = "cpu"
+    force: ClassVar[bool] = False
     data_dir: ClassVar[str | None] = None
 
     @abstractmethod
-    def collect(self, k: int, *, rng: torch.Generator) -> Zoo:
-        """Train k checkpoints. Interrupted, it goes on where it stopped when it is called again."""
+    def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
+        """Train k checkpoints.
+
+        Args:
+            k: how many.
+            rng: the source of every random draw.
+            work: a folder for unfinished work. Interrupted, a second call goes on from what lies there; the harness
+                removes it once the zoo is saved.
+        """
 
     @abstractmethod
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:

@@ -160,14 +160,13 @@ class Classification(Task):
             pieces.append(train(part, keys=keys))
         return torch.cat(pieces)
 
-    def collect(self, k: int, *, rng: torch.Generator) -> Zoo:
+    def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
         """K checkpoints: consecutive steps of one run, or independent runs; see ``tasks.collecting``."""
         names = select(build(self.arch, self.shape), self.layers)  # a bad pattern costs no training
         whole = self.track == "seeds" and self.layers == "all"
         model, curve = (self._fresh(rng), []) if whole else self._base(rng)
         layout = Layout.of({name: model.get_parameter(name) for name in names})
-        identity = {**self.identity(), "k": k, "seed": rng.initial_seed(), "device": self.device}
-        rows = Rows(home() / "zoos" / f"{digest(identity)}.partial", k, layout.dim)
+        rows = Rows(work, k, layout.dim)
         key = derive(rng, self.track)
         if self.track == "trajectory":
             data = Batches(self._train, self.recipe, key)
@@ -225,7 +224,7 @@ class Classification(Task):
             curve = train_base(model, data, lambda: self._accuracy(model), state)
             return {"curve": torch.tensor(curve, dtype=torch.float64), **model.state_dict()}
 
-        tensors = stage(path, load_file, make, save_tensors)
+        tensors = stage(path, load_file, make, save_tensors, force=self.force)
         state.unlink(missing_ok=True)
         curve = [(seconds, score) for seconds, score in tensors.pop("curve").tolist()]
         model = build(self.arch, self.shape)

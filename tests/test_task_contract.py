@@ -1,6 +1,9 @@
 """One suite for every named task, on stand-in data of the same shape."""
 
 import dataclasses
+import itertools
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +15,17 @@ from bench.zoo import Zoo
 from tasks import classification, collecting, datasets
 from tests.standins import image_data
 
+counter = itertools.count()
 QUICK = {"epochs": 1, "batch_size": 20, "train_size": 30, "precision": "float32"}
 
 
 @pytest.fixture(autouse=True)
 def _standins(monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+
+
+def work_folder() -> Path:
+    return Path(os.environ["BENCH_HOME"]) / "work" / str(next(counter))
 
 
 def make(name="digits", **settings):
@@ -27,7 +35,7 @@ def make(name="digits", **settings):
 @pytest.mark.parametrize("name", plugins.tasks())
 def test_every_named_task(name):
     task = make(name, arch="convnet3")
-    zoo = task.collect(3, rng=generator(0))
+    zoo = task.collect(3, rng=generator(0), work=work_folder())
     assert zoo.vectors.shape == (3, 128)
     assert len(zoo.scores) == 3
     assert zoo.collect_s > 0
@@ -60,7 +68,7 @@ ZOOS = [
 @pytest.mark.parametrize(("arch", "layers", "track"), ZOOS)
 def test_reloading_a_row_gives_back_its_recorded_score(arch, layers, track, tmp_path):
     settings = {"arch": arch, "layers": layers, "track": track}
-    zoo = make(**settings).collect(2, rng=generator(0))
+    zoo = make(**settings).collect(2, rng=generator(0), work=work_folder())
     zoo.save(tmp_path / "zoo")
     loaded = Zoo.load(tmp_path / "zoo")
     assert loaded.hash == zoo.hash
@@ -77,7 +85,7 @@ def test_reloading_a_row_of_the_large_architectures(arch, tmp_path):
     test_data = image_data("digits", train=8, val=8)
     task = make(**settings)
     task.data = test_data
-    zoo = task.collect(1, rng=generator(0))
+    zoo = task.collect(1, rng=generator(0), work=work_folder())
     zoo.save(tmp_path / "zoo")
     again = make(**settings)
     again.data = test_data
@@ -89,11 +97,11 @@ def test_reloading_a_row_of_the_large_architectures(arch, tmp_path):
     ("layers", "track"),
     [("all", "seeds"), ("last-norms:2", "seeds"), ("last-norms:2", "trajectory")],
 )
-def test_a_killed_collection_goes_on_without_repeating_checkpoints(layers, track, monkeypatch):
+def test_a_killed_collection_goes_on_without_repeating_checkpoints(
+    layers, track, monkeypatch, tmp_path
+):
     settings = {"arch": "convnet3", "layers": layers, "track": track, "epochs": 2}
-    monkeypatch.setenv("BENCH_HOME", str(collecting_home(monkeypatch, "whole")))
-    whole = make(**settings).collect(6, rng=generator(0))
-    monkeypatch.setenv("BENCH_HOME", str(collecting_home(monkeypatch, "killed")))
+    whole = make(**settings).collect(6, rng=generator(0), work=tmp_path / "whole")
     kept, keep = [], collecting.Rows.keep
 
     def keep_then_die(self, vectors, seconds, state):
@@ -104,24 +112,17 @@ def test_a_killed_collection_goes_on_without_repeating_checkpoints(layers, track
 
     monkeypatch.setattr(collecting.Rows, "keep", keep_then_die)
     with pytest.raises(KeyboardInterrupt):
-        make(**settings).collect(6, rng=generator(0))
-    resumed = make(**settings).collect(6, rng=generator(0))
+        make(**settings).collect(6, rng=generator(0), work=tmp_path / "killed")
+    resumed = make(**settings).collect(6, rng=generator(0), work=tmp_path / "killed")
     assert kept == [1, 2, 3, 4, 5, 6]
     assert torch.equal(resumed.vectors, whole.vectors)
     assert resumed.hash == whole.hash
 
 
-def collecting_home(monkeypatch, name):
-    import os
-    from pathlib import Path
-
-    return Path(os.environ["BENCH_HOME"]).parent / name
-
-
-def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch):
+def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch, tmp_path):
     settings = {"arch": "convnet3", "epochs": 4, "augment": "crop-flip"}
-    whole = make(**settings).collect(2, rng=generator(0))
-    monkeypatch.setenv("BENCH_HOME", str(collecting_home(monkeypatch, "killed")))
+    whole = make(**settings).collect(2, rng=generator(0), work=work_folder())
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "killed"))
     task, scored = make(**settings), []
 
     def die_in_the_third_epoch(model):
@@ -132,7 +133,7 @@ def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch):
 
     monkeypatch.setattr(task, "_accuracy", die_in_the_third_epoch)
     with pytest.raises(KeyboardInterrupt):
-        task.collect(2, rng=generator(0))
+        task.collect(2, rng=generator(0), work=work_folder())
     epochs = []
     run = classification.train_base.__globals__["Training"].run
 
@@ -141,20 +142,22 @@ def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch):
         run(self, start, end)
 
     monkeypatch.setattr(classification.train_base.__globals__["Training"], "run", counted)
-    resumed = make(**settings).collect(2, rng=generator(0))
+    resumed = make(**settings).collect(2, rng=generator(0), work=work_folder())
     assert 0 not in epochs[:-2]
     assert torch.equal(resumed.vectors, whole.vectors)
 
 
 def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
-    make(arch="convnet3").collect(2, rng=generator(0))
+    make(arch="convnet3").collect(2, rng=generator(0), work=work_folder())
     monkeypatch.setattr(classification, "train_base", None)  # calling it would fail
-    make(arch="convnet3", layers="linear", track="seeds").collect(2, rng=generator(0))
+    make(arch="convnet3", layers="linear", track="seeds").collect(
+        2, rng=generator(0), work=work_folder()
+    )
 
 
 def test_in_a_trajectory_only_the_chosen_layers_move():
     task = make(arch="convnet3")
-    zoo = task.collect(5, rng=generator(0))
+    zoo = task.collect(5, rng=generator(0), work=work_folder())
     base, _ = task._base(generator(0))
     state = base.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in zoo.base.items())
@@ -164,15 +167,15 @@ def test_in_a_trajectory_only_the_chosen_layers_move():
 
 def test_seeds_are_independent_of_each_other_and_of_how_many_there_are():
     settings = {"arch": "convnet3", "layers": "all", "track": "seeds"}
-    three = make(**settings).collect(3, rng=generator(0))
-    two = make(**settings).collect(2, rng=generator(0))
+    three = make(**settings).collect(3, rng=generator(0), work=work_folder())
+    two = make(**settings).collect(2, rng=generator(0), work=work_folder())
     assert torch.equal(three.vectors[:2], two.vectors)
     assert torch.cdist(three.vectors, three.vectors).fill_diagonal_(9).min() > 0.1
 
 
 def test_finetune_moves_every_vector_a_little_and_differently():
     task = make(arch="convnet3")
-    zoo = task.collect(2, rng=generator(0))
+    zoo = task.collect(2, rng=generator(0), work=work_folder())
     start = zoo.vectors[:1].expand(3, -1)
     moved = task.finetune(zoo, start, steps=2, rng=generator(1))
     assert moved.shape == start.shape
@@ -184,12 +187,12 @@ def test_finetune_moves_every_vector_a_little_and_differently():
 
 def test_the_seed_decides_the_zoo():
     settings = {"arch": "convnet3"}
-    first = make(**settings).collect(2, rng=generator(0))
-    assert make(**settings).collect(2, rng=generator(1)).hash != first.hash
+    first = make(**settings).collect(2, rng=generator(0), work=work_folder())
+    assert make(**settings).collect(2, rng=generator(1), work=work_folder()).hash != first.hash
 
 
 def test_a_zoo_of_another_architecture_is_refused():
-    zoo = make(arch="mlp3", layers="all").collect(1, rng=generator(0))
+    zoo = make(arch="mlp3", layers="all").collect(1, rng=generator(0), work=work_folder())
     with pytest.raises(BadRequest, match="the zoo does not fit convnet3"):
         make(arch="convnet3").evaluate(zoo, zoo.vectors, "val")
 
@@ -222,7 +225,7 @@ def test_pretrained_weights_start_the_base_and_keep_the_released_architecture(tm
     save_file(source.state_dict(), path)
     task = make(arch="resnet18", pretrained=str(path), image_size=32, lr=1e-9, layers="linear")
     assert task.shape.size == 32
-    zoo = task.collect(1, rng=generator(0))
+    zoo = task.collect(1, rng=generator(0), work=work_folder())
     assert torch.allclose(zoo.base["conv1.weight"], source.conv1.weight, atol=1e-5)
     assert task.identity()["pretrained"] != str(path)  # the file's content, not where it lies
     assert make(arch="resnet18", pretrained=str(path)).shape.size == 224
