@@ -232,7 +232,8 @@ def leaderboard(
 
     app_file = Path(__file__).resolve().parents[1] / "leaderboard" / "app.py"
     folders = [str(folder.resolve()) for folder in results or []]
-    arguments = [str(app_file), "--server.port", str(port), "--browser.gatherUsageStats", "false"]
+    arguments = [str(app_file), "--server.port", str(port), "--client.toolbarMode", "viewer"]
+    arguments += ["--browser.gatherUsageStats", "false"]
     done = subprocess.run([sys.executable, "-m", "streamlit", "run", *arguments, "--", *folders])
     raise typer.Exit(done.returncode)
 

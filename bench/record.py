@@ -1,12 +1,12 @@
 """The record: one run's result, typed, validated on write and on load. Imports neither torch nor the harness."""
 
-import datetime
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -316,7 +316,7 @@ class Record(_Model):
 
     schema_: Literal[1] = Field(alias="schema")
     id: Short
-    created: datetime.datetime
+    created: AwareDatetime
     command: Annotated[str, Field(min_length=1, max_length=4000)]
     key: Short
     task: Task
@@ -341,7 +341,7 @@ class Record(_Model):
         return self
 
     def to_json(self) -> str:
-        """Indented JSON, a list of numbers on one line each field."""
+        """Indented JSON, ending in a line break."""
         return self.model_dump_json(indent=1) + "\n"
 
     def write(self, results: Path) -> Path:

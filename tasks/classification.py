@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import BadRequest, unknown
@@ -19,6 +18,7 @@ from tasks.base import Evaluation, Task
 from tasks.catalog import RECIPES
 from tasks.collecting import (
     Rows,
+    load_tensors,
     neutral_statistics,
     save_tensors,
     seeds,
@@ -224,7 +224,7 @@ class Classification(Task):
             curve = train_base(model, data, lambda: self._accuracy(model), state)
             return {"curve": torch.tensor(curve, dtype=torch.float64), **model.state_dict()}
 
-        tensors = stage(path, load_file, make, save_tensors, force=self.force)
+        tensors = stage(path, load_tensors, make, save_tensors, force=self.force)
         state.unlink(missing_ok=True)
         curve = [(seconds, score) for seconds, score in tensors.pop("curve").tolist()]
         model = build(self.arch, self.shape)

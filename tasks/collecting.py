@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bench.errors import BenchError
 from bench.progress import track
 from bench.randomness import derive
 from bench.store import atomic
@@ -49,7 +51,7 @@ def train_base(model: nn.Module, data: Batches, score: Callable[[], float], stat
     training = Training(model, list(model.parameters()), data)
     watch, curve, first = Stopwatch(data.images.device), [], 0
     if state.exists():
-        tensors = load_file(state)
+        tensors = load_tensors(state)
         named = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         model.load_state_dict(named)
         restore_optimizer(training.optimizer, tensors)
@@ -74,6 +76,18 @@ def train_base(model: nn.Module, data: Batches, score: Callable[[], float], stat
     return curve
 
 
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read what ``save_tensors`` wrote.
+
+    Raises:
+        BenchError: the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BenchError(f"the cached file {path} is damaged ({error}): delete it") from error
+
+
 class Rows:
     """The K x D matrix while it is being collected: on disk, row by row, so that a killed run goes on.
 
@@ -91,7 +105,7 @@ class Rows:
     def __init__(self, folder: Path, k: int, dim: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._state_path = folder / "state.safetensors"
-        self.state = load_file(self._state_path) if self._state_path.exists() else {}
+        self.state = load_tensors(self._state_path) if self._state_path.exists() else {}
         self.seconds = self.state.pop("seconds", torch.zeros(k, dtype=torch.float64))
         self.done = int(self.state.pop("done", torch.zeros(1)))
         self.k = k

@@ -39,7 +39,16 @@ from torch import Tensor
 from bench import store
 from bench.errors import BadRequest, BenchError, unknown
 from bench.progress import track
-from tasks.sources import SPECS, UNREADABLE, Opened, Spec, Undecoded, download, find
+from tasks.sources import (
+    SPECS,
+    UNREADABLE,
+    Opened,
+    Spec,
+    Undecoded,
+    download,
+    find,
+    last_line,
+)
 
 BLOCK = 256  # images decoded, hashed and counted at a time
 IN_MEMORY = 2 << 30  # arrays of at least this many bytes are memory-mapped instead
@@ -207,7 +216,7 @@ def _decode_image(
         return _pixels(image, spec), label
     except UNREADABLE as error:
         unidentified = isinstance(error, UnidentifiedImageError)
-        reason = "no image format that Pillow knows" if unidentified else _last_line(error)
+        reason = "no image format that Pillow knows" if unidentified else last_line(error)
         raise BadRequest(f"{images.name(index)} is not a readable image: {reason}") from error
 
 
@@ -243,7 +252,7 @@ def _read_cache(name: str, path: Path) -> ImageData:
         lists = {key: tuple(meta[key]) for key in ("classes", "mean", "std")}
         return ImageData(name=name, train=train, val=val, hash=meta["hash"], **lists)
     except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
-        raise BenchError(f"{path.parent} is damaged: {_last_line(error)}") from error
+        raise BenchError(f"{path.parent} is damaged: {last_line(error)}") from error
 
 
 def _save_meta(data: ImageData, path: Path) -> None:

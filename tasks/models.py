@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bench.errors import BadRequest, BenchError, unknown
 from bench.importing import read_weights
@@ -121,7 +122,9 @@ def _pretrained(arch: str, shape: Shape, source: str) -> nn.Module:
     """timm's own loading, which adapts channels and the classifier, from a release or a local file."""
     settings: dict[str, Any] = {"num_classes": shape.classes, **_stem(arch, shape)}
     if source != "released":
-        settings["pretrained_cfg_overlay"] = {"state_dict": read_weights(Path(source))}
+        weights = read_weights(Path(source))
+        _check_names(arch, settings, weights, source)
+        settings["pretrained_cfg_overlay"] = {"state_dict": weights}
     try:
         model: nn.Module = timm.create_model(TIMM[arch], pretrained=True, **settings)
         return model
@@ -133,3 +136,22 @@ def _pretrained(arch: str, shape: Shape, source: str) -> nn.Module:
                 "--pretrained FILE"
             ) from error
         raise BadRequest(f"{source} does not hold weights of '{arch}' ({first})") from error
+
+
+def _check_names(
+    arch: str, settings: dict[str, Any], weights: dict[str, Tensor], source: str
+) -> None:
+    """Refuse weights that lack any tensor but the classifier's: timm would leave those random without a word."""
+    with torch.device("meta"):
+        model = timm.create_model(TIMM[arch], **settings)
+    classifier = model.get_classifier()
+    replaced = {
+        f"{n}.{p}" for n, m in model.named_modules() if m is classifier for p in m.state_dict()
+    }
+    missing = [
+        name
+        for name in model.state_dict()
+        if name not in weights and name not in replaced and not name.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise BadRequest(f"{source} does not hold weights of '{arch}': '{missing[0]}' is missing")

@@ -116,7 +116,7 @@ SPECS = {
 }
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """The last line of an error's text: the cause, where torchvision lists what it tried."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].removeprefix("<urlopen error ").removesuffix(">")
@@ -191,7 +191,7 @@ def _zip_names(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise BadRequest(f"{path} is not a readable zip file: {_last_line(error)}") from error
+        raise BadRequest(f"{path} is not a readable zip file: {last_line(error)}") from error
 
 
 def _open_zips(zips: list[Path]) -> Opened:
@@ -307,7 +307,7 @@ def _open_torchvision(spec: Spec, root: Path) -> Opened:
         train, val = _build(spec, root, download=False)
     except UNREADABLE as error:
         if "download=True" not in str(error):  # torchvision's words for "missing or incomplete"
-            raise BadRequest(f"{root / spec.folder} is damaged: {_last_line(error)}") from error
+            raise BadRequest(f"{root / spec.folder} is damaged: {last_line(error)}") from error
         train, val = _build_downloading(spec, root)
     classes, others = (
         tuple(getattr(parts[0], "classes", map(str, range(spec.classes)))) for parts in (train, val)
@@ -363,7 +363,7 @@ def _gunzip(path: Path, target: Path) -> None:
         with gzip.open(path) as source, target.open("wb") as file:
             shutil.copyfileobj(source, file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BadRequest(f"{path} is not a readable gzip file: {_last_line(error)}") from error
+        raise BadRequest(f"{path} is not a readable gzip file: {last_line(error)}") from error
 
 
 def _torchvision_images(parts: list[Any]) -> Undecoded:
@@ -401,7 +401,7 @@ def _unpack_imagenet(roots: Iterable[Path]) -> None:
                     torchvision.datasets.ImageNet(root, split=split)
         except (*UNREADABLE, tarfile.TarError) as error:
             raise BenchError(
-                f"ImageNet's archives in {root} cannot be unpacked: {_last_line(error)}"
+                f"ImageNet's archives in {root} cannot be unpacked: {last_line(error)}"
             ) from error
 
 
@@ -435,7 +435,7 @@ def _build_downloading(spec: Spec, root: Path) -> tuple[list[Any], list[Any]]:
     except _NOT_DOWNLOADED as error:
         raise BenchError(
             f"no complete {spec.title} in {root}, and the download of {spec.title} failed: "
-            f"{_last_line(error)}; without a network, put {_LAYOUT}, into that folder or name "
+            f"{last_line(error)}; without a network, put {_LAYOUT}, into that folder or name "
             "another with --data-dir"
         ) from error
 

@@ -206,7 +206,7 @@ def test_a_full_disk_costs_no_finished_stage(capsys, monkeypatch):
     assert "the disk is full" in line
     monkeypatch.setattr(pipeline, "say", print)
     assert call(*RUN) == 0
-    assert "collect" not in capsys.readouterr().out  # the zoo was kept
+    assert "collect 4 checkpoints" not in capsys.readouterr().out  # the zoo was kept
 
 
 def test_debug_shows_the_traceback(capsys):

@@ -41,9 +41,7 @@ def test_every_command_is_described_and_has_an_example(words):
     example = command.epilog.partition("Example: ")[2]
     assert example.startswith(f"python -m bench {' '.join(words)}")
     for parameter in command.params:
-        name = next(
-            (o for o in parameter.opts if o.startswith("--")), parameter.human_readable_name
-        )
+        name = next((o for o in parameter.opts if o.startswith("--")), parameter.name)
         assert name.upper() in section.upper(), f"{name} is not described"
         assert parameter.help, f"{name} has no help"
     given = [word for word in shlex.split(example) if word.startswith("--")]

@@ -2,6 +2,7 @@ import copy
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,8 @@ def population(*values, **fields):
     ordered = sorted(values)
     mean = sum(values) / len(values)
     return {
-        "best": ordered[-1], "selected": ordered[-1], "mean": mean, "median": ordered[len(values) // 2],
-        "worst": ordered[0], "std": None if len(values) == 1 else 0.01, "low": mean, "high": mean,
+        "best": ordered[-1], "selected": ordered[-1], "mean": mean, "median": statistics.median(values),
+        "worst": ordered[0], "std": None if len(values) == 1 else statistics.stdev(values), "low": mean, "high": mean,
         "values": list(values),
     } | fields  # fmt: skip
 
@@ -149,7 +150,7 @@ def test_a_missing_folder_and_what_is_no_file_are_listed(tmp_path):
 
 
 def test_a_run_made_again_stands_with_its_newest_record(tmp_path):
-    old = record(created="2026-01-01T00:00:00")
+    old = record(created="2026-01-01T00:00:00Z")
     new = record(created="2026-01-01T00:00:00+00:00", timing__fit_s=3.0)
     newest = record(created="2026-01-01T00:00:00-01:00", timing__fit_s=4.0)
     for folder, one in (("a", newest), ("b", old), ("c", new)):

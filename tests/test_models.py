@@ -16,7 +16,7 @@ def parameters(model: torch.nn.Module) -> int:
     ("arch", "shape", "count"),
     [
         ("convnet3", Shape(3, 32, 10), 24_714),
-        ("convnet3", Shape(3, 32, 100), 27_684),
+        ("convnet3", Shape(3, 32, 100), 70_884),
         ("mlp3", Shape(3, 32, 10), 155_135),
         ("mlp3", Shape(1, 28, 10), 39_760),
     ],
