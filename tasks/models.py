@@ -143,7 +143,7 @@ def _check_names(
 ) -> None:
     """Refuse weights that lack any tensor but the classifier's: timm would leave those random without a word."""
     with torch.device("meta"):
-        model = timm.create_model(TIMM[arch], **settings)
+        model: Any = timm.create_model(TIMM[arch], **settings)
     classifier = model.get_classifier()
     replaced = {
         f"{n}.{p}" for n, m in model.named_modules() if m is classifier for p in m.state_dict()
