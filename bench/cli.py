@@ -182,17 +182,14 @@ def show(
     debug: Debug = False,
 ) -> None:
     """Show a record as a table."""
-    from rich.console import Console
-
     from bench import report
     from bench.record import Record
+    from bench.store import write_text
 
-    console = Console(record=svg is not None, width=132 if svg else None)
-    report.show(Record.read(record), str(record), console)
+    read = Record.read(record)
+    report.show(read, str(record))
     if svg:
-        from bench.store import write_text
-
-        write_text(svg, console.export_svg(title="python -m bench show"))
+        write_text(svg, report.picture(read, str(record)))
 
 
 @zoo_app.command(

@@ -1,5 +1,8 @@
 """A record as a person reads it: tables and sentences that follow from its numbers."""
 
+import io
+import re
+
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -26,9 +29,17 @@ def render(record: Record, path: str) -> RenderableType:
     )
 
 
-def show(record: Record, path: str, console: Console | None = None) -> None:
-    """Print the report."""
-    (console or Console(soft_wrap=False)).print(render(record, path))
+def show(record: Record, path: str) -> None:
+    """Print the report on standard output."""
+    Console().print(render(record, path))
+
+
+def picture(record: Record, path: str) -> str:
+    """The report as an SVG picture that needs nothing from the network."""
+    console = Console(record=True, width=96, file=io.StringIO())
+    console.print(render(record, path))
+    svg = console.export_svg(title=f"python -m bench show {path}")
+    return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
 
 def _title(record: Record) -> Text:
