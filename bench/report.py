@@ -138,6 +138,7 @@ def _timing(record: Record) -> Table:
 def sentences(record: Record) -> list[str]:
     """What the numbers say, in words; every sentence follows from the record."""
     lines = [""]
+    points = 100 if record.task.metric == "accuracy" else 1
     similarity, novelty, timing = record.similarity, record.novelty, record.timing
     alike, usual = similarity.generated_generated, similarity.original_original
     if novelty.collapsed is not None and alike and usual:
@@ -148,14 +149,14 @@ def sentences(record: Record) -> list[str]:
         )
     if novelty.advantage_over_noise is not None:
         value = novelty.advantage_over_noise
-        points = 100 if record.task.metric == "accuracy" else 1
         unit = "points" if points == 100 else record.task.metric
         lines.append(
             f"against noise-added originals that are as novel: {points * value.value:+.2f} {unit} "
             f"(95 %: {points * value.low:+.2f} to {points * value.high:+.2f})"
         )
     if timing.speedup is not None:
-        line = f"speedup over SGD to the same score: {timing.speedup:,.3g}x for sampling alone"
+        score = f"{points * timing.target_score:.4g}"
+        line = f"speedup over SGD to a score of {score}: {timing.speedup:,.3g}x for sampling alone"
         if timing.speedup_amortised is not None:
             line += (
                 f", {timing.speedup_amortised:,.3g}x when collecting, fitting and selecting count "

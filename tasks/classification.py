@@ -164,7 +164,9 @@ class Classification(Task):
         """K checkpoints: consecutive steps of one run, or independent runs; see ``tasks.collecting``."""
         names = select(build(self.arch, self.shape), self.layers)  # a bad pattern costs no training
         whole = self.track == "seeds" and self.layers == "all"
-        model, curve = (self._fresh(rng), []) if whole else self._base(rng)
+        model, curve = self._base(
+            rng
+        )  # of whole networks only its curve is used: SGD's, in one run
         layout = Layout.of({name: model.get_parameter(name) for name in names})
         rows = Rows(work, k, layout.dim)
         key = derive(rng, self.track)
@@ -188,15 +190,14 @@ class Classification(Task):
     ) -> Zoo:
         """The zoo with its checkpoints' scores, SGD's curve, and how long it all took."""
         scores = self.evaluate(zoo, zoo.vectors, "val").scores.tolist()
-        before = curve[-1][0] if curve else 0.0
-        elapsed = before + (seconds if self.track == "trajectory" else seconds.cumsum(0))
+        elapsed = curve[-1][0] + (seconds if self.track == "trajectory" else seconds.cumsum(0))
         own = list(zip(elapsed.tolist(), scores, strict=True))
         return dataclasses.replace(
             zoo,
             scores=tuple(scores),
             curve=(*curve, *own),
             collect_s=float(elapsed[-1]),
-            base_score=curve[-1][1] if curve else None,
+            base_score=curve[-1][1],
         )
 
     def _subset_lr(self, layout: Layout) -> float:

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from bench import store
 from bench.errors import BadRequest, BenchError, unknown
-from bench.progress import track
+from bench.progress import say, track
 from tasks.sources import (
     SPECS,
     UNREADABLE,
@@ -104,12 +104,15 @@ def load(name: str, data_dir: Path | None = None) -> ImageData:
     source = find(name, data_dir) or download(name, data_dir)
     spec = SPECS[name]
     address = store.digest([FORMAT, spec.size, spec.mode, *source.files])
-    return store.stage(
+    data = store.stage(
         store.home() / "decoded" / f"{name}-{address}" / "meta.json",
         load=functools.partial(_read_cache, name),
         make=lambda: _decode(name, source.open(), address),
         save=_save_meta,
     )
+    if len(data.classes) != spec.classes:
+        say(f"note: {len(data.classes)} classes in these files, {spec.title} has {spec.classes}")
+    return data
 
 
 def _digits() -> ImageData:
