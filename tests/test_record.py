@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -465,3 +466,14 @@ def test_valid_is_not_shared():
     before = copy.deepcopy(valid())
     changed("scores.noise.0.amplitude", 9)
     assert valid() == before
+
+
+SHIPPED = sorted((Path(__file__).parents[1] / "leaderboard" / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_records_are_valid_and_lie_where_their_key_says(path):
+    record = Record.read(path)
+    assert path.parts[-2:] == (record.key, f"{record.id}.json")
+    assert record.environment.git_dirty is False
+    assert record.command.startswith("python -m bench run --task ")
