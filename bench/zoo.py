@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -224,8 +224,3 @@ def per_tensor_std(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tenso
         for piece in vectors.split(layout.sizes, dim=1)
     ]
     return torch.cat(spread, dim=1)
-
-
-def stack(rows: Sequence[Tensor]) -> Float[Tensor, "K D"]:
-    """Rows to a float32 matrix on the CPU."""
-    return torch.stack([row.detach().float().cpu() for row in rows])

@@ -44,14 +44,6 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> "Images":
-        """The first ``count`` examples."""
-        return dataclasses.replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
-
-    def at(self, rows: Int64[Tensor, "*B"]) -> Float[Tensor, "*B C S S"]:
-        """The images at these indices, as model inputs."""
-        return self.inputs(self.pixels[rows.to(self.pixels.device)])
-
     def inputs(self, pixels: UInt8[Tensor, "*B C H W"]) -> Float[Tensor, "*B C S S"]:
         """Normalise, and resize where the model wants another size."""
         batch = (pixels.to(self.device, non_blocking=True).float() / 255 - self.mean) / self.std
