@@ -230,7 +230,7 @@ def leaderboard(
     app_file = Path(__file__).resolve().parents[1] / "leaderboard" / "app.py"
     folders = [str(folder.resolve()) for folder in results or []]
     arguments = [str(app_file), "--server.port", str(port), "--client.toolbarMode", "viewer"]
-    arguments += ["--browser.gatherUsageStats", "false"]
+    arguments += ["--server.address", "localhost", "--browser.gatherUsageStats", "false"]
     done = subprocess.run([sys.executable, "-m", "streamlit", "run", *arguments, "--", *folders])
     raise typer.Exit(done.returncode)
 
