@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.metrics import novelty as novel
 from bench.metrics import similarity as similar
 from bench.metrics import statistics
+from bench.randomness import derive
 from bench.record import (
     ControlSimilarity,
     Interval,
@@ -38,17 +39,20 @@ def compare(
         populations: "original", "generated" and every control; noise levels are named "noise <amplitude>".
         generated, originals: the vectors, for distances in weight space.
         higher_is_better: of the score.
-        rng: of the bootstrap.
+        rng: of the bootstrap. Every interval draws from a source of its own, so that a control's is the same in every
+            record, whatever was generated.
     """
     wrong = {name: population[3] for name, population in populations.items()}
     with_originals = {name: similar.iou(rows, wrong["original"]) for name, rows in wrong.items()}
     within = {name: similar.iou(rows, rows) for name, rows in wrong.items()}
     scores = {
-        name: population(*scored[:3], higher_is_better=higher_is_better, rng=rng)
+        name: population(*scored[:3], higher_is_better=higher_is_better, rng=derive(rng, name))
         for name, scored in populations.items()
     }
-    similarity = _similarity(with_originals, within, rng)
-    novelty = _novelty(populations, with_originals, similarity, higher_is_better, rng)
+    similarity = _similarity(with_originals, within, derive(rng, "similarity"))
+    novelty = _novelty(
+        populations, with_originals, similarity, higher_is_better, derive(rng, "novelty")
+    )
     ratio = similar.nearest_l2_ratio(generated, originals)
     return _scores(scores), similarity, novelty.model_copy(update={"nearest_l2_ratio": ratio})
 
@@ -110,7 +114,7 @@ def _similarity(
     rng: torch.Generator,
 ) -> Similarity:
     """The paper's four comparisons (section 4), and three of them for every control."""
-    pairs = {name: _pairs(within[name], rng) for name in ("original", "generated")}
+    pairs = {name: _pairs(within[name], derive(rng, name)) for name in ("original", "generated")}
     cross = with_originals["generated"]
     nearest = cross.max(dim=1).values
     mean, nearest_mean = float(cross.double().mean()), float(nearest.double().mean())

@@ -63,6 +63,18 @@ def test_another_seed_changes_the_generated_models_and_nothing_else(tmp_path):
     assert first.scores.original == second.scores.original
 
 
+def test_controls_are_the_same_whatever_was_generated(tmp_path):
+    """Not only their scores: their intervals too, beside one generated model or four."""
+    many, _ = pipeline.run(request(tmp_path, "gaussian"))
+    one, _ = pipeline.run(request(tmp_path, "average"))
+    assert len(one.scores.generated.values) == 1
+    assert many.key == one.key
+    assert many.scores.controls() == one.scores.controls()
+    assert many.scores.original == one.scores.original
+    assert many.similarity.controls == one.similarity.controls
+    assert many.similarity.original_original == one.similarity.original_original
+
+
 @pytest.mark.parametrize(
     "change",
     [{"k": 4}, {"samples": 3}, {"zoo_seed": 1}, {"settings": {"task.layers": "linear"}},
