@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from bench.errors import BadRequest
-from bench.zoo import Layout, Zoo, per_tensor_std, stack
+from bench.zoo import Layout, Zoo, per_tensor_std
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)
 
@@ -355,13 +355,3 @@ def test_per_tensor_std_is_numpys(shapes, n, seed):
 
 def test_per_tensor_std_of_a_scalar_is_zero(zoo):
     assert (per_tensor_std(zoo.vectors, zoo.layout)[:, -1] == 0).all()
-
-
-def test_stack_gives_a_float32_matrix():
-    rows = [torch.ones(3, dtype=torch.float64, requires_grad=True), torch.zeros(3)]
-    matrix = stack(rows)
-    assert (matrix.dtype, matrix.requires_grad, matrix.tolist()) == (
-        torch.float32,
-        False,
-        [[1, 1, 1], [0, 0, 0]],
-    )
