@@ -79,6 +79,12 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record as JSON on standard output.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile", help="Print where the time went and keep traces in <results>/profile."
+        ),
+    ] = False,
     force: Force = False,
     debug: Debug = False,
 ) -> None:
@@ -101,7 +107,8 @@ def run(
             zoo=zoo,
             results=results,
             force=force,
-        )
+        ),
+        profiled=profile,
     )
     if as_json:
         typer.echo(record.to_json(), nl=False)

@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import plugins, store
+from bench import memory, plugins, store
 from bench.assemble import VERSION, assemble
 from bench.errors import BadRequest, BenchError
 from bench.progress import say, track
@@ -38,10 +39,14 @@ class Run:
     Attributes:
         task, generator: the plugins, with their settings.
         device: where tensors live.
+        stage: what every stage runs inside, by its name; a profiler, or nothing.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(
+        self, request: Request, stage: Callable[[str], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self.request, self.stage = request, stage
+        memory.keep_freed()
         self.device = choose_device(request.device)
         self.task = load_task(request, self.device)
         self.generator = make_generator(
@@ -54,17 +59,22 @@ class Run:
         with store.atomic(results / ".writable") as probe:  # fail before the work, not after it
             probe.touch()
         (results / ".writable").unlink(missing_ok=True)
-        zoo, zoo_path = self.zoo()
+        with self.stage("collect"):
+            zoo, zoo_path = self.zoo()
         say(f"fit {self.request.generator} and sample {self.request.samples} models")
-        sampled = self.sample(self.generator, self.request.generator, zoo, self.request.samples)
+        with self.stage("fit and sample"):
+            sampled = self.sample(self.generator, self.request.generator, zoo, self.request.samples)
         say("score originals and generated models")
-        evaluated = {"original": self.evaluate(zoo, zoo.vectors)}
-        evaluated["generated"] = self.evaluate(zoo, sampled.vectors)
+        with self.stage("score"):
+            evaluated = {"original": self.evaluate(zoo, zoo.vectors)}
+            evaluated["generated"] = self.evaluate(zoo, sampled.vectors)
         say("score the controls")
-        for name, control, count in track(self._controls(), "controls"):
-            made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
-            evaluated[name] = self.evaluate(zoo, made.vectors)
-        record = assemble(self, zoo, zoo_path, sampled, evaluated)
+        with self.stage("controls"):
+            for name, control, count in track(self._controls(), "controls"):
+                made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
+                evaluated[name] = self.evaluate(zoo, made.vectors)
+        with self.stage("compare"):
+            record = assemble(self, zoo, zoo_path, sampled, evaluated)
         return record, record.write(results)
 
     # Stages --------------------------------------------------------------------------------------------------------
@@ -178,9 +188,21 @@ class Run:
         return controls
 
 
-def run(request: Request) -> tuple[Record, Path]:
-    """Carry out a request; returns the record and its file."""
-    return Run(request).execute()
+def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
+    """Carry out a request; returns the record and its file.
+
+    Args:
+        request: what to do.
+        profiled: also print where the time went, and keep traces in ``<results>/profile``.
+    """
+    if not profiled:
+        return Run(request).execute()
+    from bench.profile import Profile  # here, because few runs need it
+
+    profile = Profile(request.results / "profile", choose_device(request.device))
+    finished = Run(request, profile.stage).execute()
+    profile.show()
+    return finished
 
 
 def load_task(request: Request, device: str) -> Any:

@@ -16,7 +16,7 @@ from bench.randomness import derive
 from bench.store import atomic
 from bench.timing import Stopwatch
 from bench.zoo import Layout
-from tasks.dependence import split
+from tasks.dependence import Parts, split
 from tasks.images import Images
 from tasks.training import (
     Batches,
@@ -28,7 +28,9 @@ from tasks.training import (
     restore_optimizer,
 )
 
-STACK_BYTES = 2 * 1024**3  # activations of one step of stacked training may take about this much
+# Runs train together as far as this much memory goes: on a GPU for activations, on a CPU for values, gradients and
+# momenta, which have to stay in its cache.
+STACK_BYTES = {"cuda": 2 * 1024**3, "cpu": 32 * 1024**2}
 Curve = list[tuple[float, float]]
 
 
@@ -139,7 +141,7 @@ def part_training(
 
     def forward(inputs: Tensor) -> Tensor:
         with torch.no_grad():
-            shared = parts.shared(inputs)
+            shared = parts.features(inputs)
         logits: Tensor = parts.own(*shared)
         return logits
 
@@ -193,7 +195,7 @@ def seeds(
         rows: gets one row a run.
         rng: the source of the runs' seeds.
     """
-    together = stack_size(images, recipe)
+    together = stack_size(layout, images, recipe)
     for low in track(range(rows.done, rows.k, together), "train seeds"):
         keys = [derive(rng, seed) for seed in range(low, min(low + together, rows.k))]
         starts = [fresh(derive(key, "start")) for key in keys]
@@ -208,12 +210,13 @@ def seeds(
         rows.keep(vectors, [watch.seconds / len(keys)] * len(keys), {})
 
 
-def stack_size(images: Images, recipe: Recipe) -> int:
-    """How many runs to train at once: as many as memory allows on a GPU; on a CPU one after another is faster."""
-    if images.device == "cpu":
-        return 1
-    values = 4 * 40 * recipe.batch_size * images.mean.numel() * images.size**2
-    return max(1, min(200, STACK_BYTES // values))
+def stack_size(layout: Layout, images: Images, recipe: Recipe) -> int:
+    """How many runs to train at once; on a CPU, networks with kernels train faster one after another."""
+    kind = torch.device(images.device).type
+    activations = 4 * 40 * recipe.batch_size * images.mean.numel() * images.size**2
+    each = activations if kind == "cuda" else 3 * 4 * layout.dim
+    kernels = any(len(shape) == 4 for shape in layout.shapes)
+    return 1 if kind == "cpu" and kernels else max(1, min(200, STACK_BYTES[kind] // each))
 
 
 def train_whole(
@@ -270,7 +273,7 @@ def train_part(
         parts = split(base, layout.names, images.inputs(images.pixels[:2]))
         start = layout.unflatten(vectors.to(images.device))
         stacked = StackedTraining(parts.own, start, {}, recipe)
-        run_stack(stacked, images, recipe, keys, parts.shared, steps, lr)
+        run_stack(stacked, images, recipe, keys, parts, steps, lr)
         return layout.flatten(stacked.parameters).detach().cpu()
     trained = []
     for vector, key in zip(vectors, keys, strict=True):
@@ -286,20 +289,21 @@ def run_stack(
     images: Images,
     recipe: Recipe,
     keys: Sequence[torch.Generator],
-    shared: nn.Module | None = None,
+    parts: Parts | None = None,
     steps: int | None = None,
     lr: float | None = None,
 ) -> None:
-    """The steps of all runs of a stack, each on its own batches; ``shared`` is computed without gradients first."""
+    """The steps of all runs of a stack, each on its own batches; what ``parts`` share needs no gradients."""
     sources = [Batches(images, recipe, key) for key in keys]
     total = recipe.epochs * sources[0].per_epoch
     for step in track(range(total if steps is None else steps), "steps"):
-        drawn = [source(step) for source in sources]
-        labels = torch.stack([labels for _, labels in drawn])
-        inputs: tuple[Tensor, ...] = (torch.stack([inputs for inputs, _ in drawn]),)
-        if shared is not None:
+        pixels, labels = map(
+            torch.stack, zip(*(source.drawn(step) for source in sources), strict=True)
+        )
+        inputs: tuple[Tensor, ...] = (images.inputs(pixels),)
+        if parts is not None:
             with torch.no_grad():
-                outputs = shared(inputs[0].flatten(0, 1))
+                outputs = parts.features(inputs[0].flatten(0, 1))
             inputs = tuple(tensor.unflatten(0, labels.shape) for tensor in outputs)
         losses = training.step(inputs, labels, recipe.rate(step, total) if lr is None else lr)
     check_finite(losses)

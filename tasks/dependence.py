@@ -8,20 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+# Of a CPU core: tensors of this size are still there when the next operation reads them.
+CACHE_BYTES = 2 * 1024**2
+LEAST, MOST = 4, 250  # images at once
+
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
     """A model as two graphs that share its modules.
 
     Attributes:
-        shared: images to the tuple of tensors that the generated part starts from.
+        shared: images to the tuple of tensors that the generated part starts from, each with rows for every image.
         own: those tensors to logits; the only part that uses generated tensors.
-        widest: values an image of the largest tensor in ``own``, for choosing chunk sizes.
+        widest_shared, widest: values an image of the largest tensor in ``shared`` and in ``own``.
     """
 
     shared: fx.GraphModule
     own: fx.GraphModule
+    widest_shared: int
     widest: int
+
+    def rows(self, device: str) -> int:
+        """How many images to run at once without gradients: on a CPU, so many that they stay in its cache."""
+        if torch.device(device).type != "cpu":
+            return MOST
+        budget = CACHE_BYTES * torch.get_num_threads()
+        return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The shared tensors of a batch, computed a few images at a time on a CPU."""
+        if images.device.type != "cpu":
+            return tuple(self.shared(images))
+        pieces = [self.shared(piece) for piece in images.split(self.rows("cpu"))]
+        return tuple(torch.cat(tensors) for tensors in zip(*pieces, strict=True))
 
 
 class _Values(fx.Interpreter):
@@ -53,12 +72,14 @@ def split(model: nn.Module, names: Iterable[str], images: Tensor) -> Parts:
     nodes = list(traced.graph.nodes)
     dependent = _dependent(nodes, set(names))
     copied, frontier = _needed(dependent, nodes, values.sizes)
+    rest = [values.sizes.get(node, 0) for node in nodes if node not in dependent]
     own = _own_graph(nodes, copied | dependent, frontier)
     shared = fx.GraphModule(traced, _shared_graph(traced.graph, frontier))
     shared.graph.eliminate_dead_code()
     shared.recompile()
     widest = max(values.sizes.get(node, 0) for node in [*dependent, *frontier])
-    return Parts(shared, fx.GraphModule(traced, own), -(-widest // len(images)))
+    per_image = (-(-size // len(images)) for size in (max(rest), widest))
+    return Parts(shared, fx.GraphModule(traced, own), *per_image)
 
 
 def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:
@@ -101,19 +122,27 @@ def _needed(
     """What the dependent nodes need from the rest: nodes to repeat (sizes, constants), and tensors to hand over."""
     copied: set[fx.Node] = set()
     frontier: set[fx.Node] = set()
+    varying = _reached(nodes)
     waiting = [source for node in dependent for source in node.all_input_nodes]
     while waiting:
         node = waiting.pop()
         if node in dependent or node in copied or node in frontier:
             continue
-        if node.op == "get_attr":
-            copied.add(node)
-        elif node in sizes:
+        if node in sizes and node in varying:
             frontier.add(node)
-        else:  # a shape or another plain number: cheap, and right for any batch size only if computed there
+        else:  # a constant, a shape or another plain number: cheap, and right for any batch size only if computed there
             copied.add(node)
             waiting += node.all_input_nodes
     return copied, [node for node in nodes if node in frontier]
+
+
+def _reached(nodes: list[fx.Node]) -> set[fx.Node]:
+    """Nodes that depend on the images."""
+    found: set[fx.Node] = set()
+    for node in nodes:
+        if node.op == "placeholder" or found.intersection(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _own_graph(nodes: list[fx.Node], kept: set[fx.Node], frontier: list[fx.Node]) -> fx.Graph:

@@ -46,7 +46,10 @@ class Images:
 
     def inputs(self, pixels: UInt8[Tensor, "*B C H W"]) -> Float[Tensor, "*B C S S"]:
         """Normalise, and resize where the model wants another size."""
-        batch = (pixels.to(self.device, non_blocking=True).float() / 255 - self.mean) / self.std
+        batch = pixels.to(
+            self.device, non_blocking=True
+        ).float()  # a new tensor: pixels are integers
+        batch.sub_(255 * self.mean).div_(255 * self.std)
         if batch.shape[-1] == self.size and batch.shape[-2] == self.size:
             return batch
         flat = batch.reshape(-1, *batch.shape[-3:])

@@ -2,24 +2,26 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.progress import track
 from bench.zoo import Layout
 from tasks.dependence import split
 from tasks.images import Images
 
-KEEP_BYTES = (
-    2 * 1024**3
-)  # shared tensors are kept between calls up to this size, and computed again beyond it
+# Shared tensors are kept between calls up to this size, and computed again beyond it.
+KEEP_BYTES = 2 * 1024**3
 # The widest tensor of one chunk of candidates may take this much: on a CPU, fresh large blocks cost page faults.
-WORK_BYTES = {"cpu": 32 * 1024**2, "cuda": 1024**3}
-BATCH = 250
+WORK_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3}
+Batch = tuple[slice, tuple[Tensor, ...]]  # which images, and their shared tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,63 +44,82 @@ class Scorer:
     def __init__(self, model: nn.Module, layout: Layout, images: Images) -> None:
         self.images = images
         self.layout = layout
+        self.kind = torch.device(images.device).type
         first = images.inputs(images.pixels[: min(2, len(images))])
+        if self.kind == "cpu":
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parts = split(model, layout.names, first)
-        # With kernels of their own, candidates together are a grouped convolution. On a CPU that takes three times as
+        # With kernels of their own, candidates together are a grouped convolution. On a CPU that takes several times as
         # long as one candidate after another with channels last.
-        kernels = any(len(shape) == 4 for shape in layout.shapes)
-        self.alone = images.device == "cpu" and kernels
+        self.alone = self.kind == "cpu" and any(len(shape) == 4 for shape in layout.shapes)
+        rows = self.parts.rows(images.device)
+        self.starts = [slice(low, low + rows) for low in range(0, len(images), rows)]
 
-    @property
-    def _starts(self) -> range:
-        return range(0, len(self.images), BATCH)
-
-    def _shared(self, start: int) -> tuple[Tensor, ...]:
-        inputs = self.images.inputs(self.images.pixels[start : start + BATCH])
+    def _shared(self, rows: slice) -> tuple[Tensor, ...]:
+        inputs = self.images.inputs(self.images.pixels[rows])
+        if self.kind == "cpu":
+            inputs = _channels_last(inputs)
         shared: tuple[Tensor, ...] = self.parts.shared(inputs)
         return tuple(map(_channels_last, shared)) if self.alone else shared
 
     @functools.cached_property
-    def _kept(self) -> list[tuple[Tensor, ...]]:
+    def _kept(self) -> list[Batch]:
         """Shared tensors of every batch, or nothing where they would not fit in the budget."""
-        kept: list[tuple[Tensor, ...]] = []
-        for start in track(self._starts, "shared features"):
-            kept.append(self._shared(start))
-            size = sum(tensor.numel() * tensor.element_size() for tensor in kept[0])
-            if size * len(self._starts) > KEEP_BYTES:
+        kept: list[Batch] = []
+        for rows in track(self.starts, "shared features"):
+            kept.append((rows, self._shared(rows)))
+            size = sum(tensor.numel() * tensor.element_size() for tensor in kept[0][1])
+            if size * len(self.starts) > KEEP_BYTES:
                 return []
         return kept
+
+    def _blocks(self) -> Iterator[list[Batch]]:
+        """Everything at once where it is kept, else batch by batch."""
+        if self._kept:
+            yield self._kept
+        else:
+            yield from ([(rows, self._shared(rows))] for rows in self.starts)
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> Scored:
         """Score N candidates; in float32, without tensor-core rounding."""
-        budget = WORK_BYTES[torch.device(self.images.device).type]
-        chunk = 1 if self.alone else max(1, budget // (4 * BATCH * self.parts.widest))
-        wrong = torch.empty(len(vectors), len(self.images), dtype=torch.bool)
-        loss = torch.zeros(len(vectors), dtype=torch.float64)
-        kept = self._kept
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for index, start in enumerate(track(self._starts, f"score {len(vectors)} models")):
-                shared = kept[index] if kept else self._shared(start)
-                labels = self.images.labels[start : start + BATCH]
-                for low in range(0, len(vectors), chunk):
-                    rows = slice(low, low + chunk)
-                    logits = self._logits(vectors[rows].to(self.images.device), shared)
-                    wrong[rows, start : start + BATCH] = (logits.argmax(-1) != labels).cpu()
-                    loss[rows] += _cross_entropy(logits, labels).cpu()
-        return Scored(wrong, loss / len(self.images))
+        device, count = self.images.device, len(vectors)
+        widest = 4 * self.parts.rows(device) * self.parts.widest
+        chunk = 1 if self.alone else max(1, WORK_BYTES[self.kind] // widest)
+        wrong = torch.empty(count, len(self.images), dtype=torch.bool, device=device)
+        loss = torch.zeros(count, dtype=torch.float64, device=device)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), _attention(self.kind):
+            for block in self._blocks():
+                for low in track(range(0, count, chunk), f"score {count} models"):
+                    some = slice(low, low + chunk)
+                    run = self._candidates(vectors[some].to(device))
+                    for rows, shared in block:
+                        logits, labels = run(shared), self.images.labels[rows]
+                        wrong[some, rows] = logits.argmax(-1) != labels
+                        loss[some] += _cross_entropy(logits, labels)
+        return Scored(wrong.cpu(), loss.cpu() / len(self.images))
 
-    def _logits(
-        self, vectors: Float[Tensor, "n D"], shared: tuple[Tensor, ...]
-    ) -> Float[Tensor, "n B classes"]:
-        def one(tensors: dict[str, Tensor]) -> Tensor:
-            logits: Tensor = functional_call(self.parts.own, tensors, shared)
+    def _candidates(
+        self, vectors: Float[Tensor, "n D"]
+    ) -> Callable[[tuple[Tensor, ...]], Float[Tensor, "n B classes"]]:
+        """The generated part with these candidates in place: shared tensors to logits."""
+        own = self.parts.own
+        if self.alone:
+            for name, tensor in self.layout.unflatten(vectors[0]).items():
+                own.get_parameter(name).copy_(tensor)
+            return lambda shared: own(*shared)[None]
+
+        def one(tensors: dict[str, Tensor], shared: tuple[Tensor, ...]) -> Tensor:
+            logits: Tensor = functional_call(own, tensors, shared)
             return logits
 
-        if self.alone:
-            own = self.layout.unflatten(vectors[0])
-            return one({name: _channels_last(tensor) for name, tensor in own.items()})[None]
-        return vmap(one)(self.layout.unflatten(vectors))
+        tensors = self.layout.unflatten(vectors)
+        return functools.partial(vmap(one, in_dims=(0, None)), tensors)
+
+
+def _attention(kind: str) -> AbstractContextManager[None]:
+    """On a CPU, attention as plain products: its fused kernel has no rule for many candidates at once."""
+    return sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
@@ -42,9 +42,9 @@ class Recipe:
     def make_optimizer(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
         """The optimizer over these tensors; ``rate`` gives its learning rate step by step."""
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(parameters, weight_decay=self.weight_decay, fused=True)
         return torch.optim.SGD(
-            parameters, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
+            parameters, momentum=0.9, nesterov=True, weight_decay=self.weight_decay, fused=True
         )
 
     def rate(self, step: int, steps: int) -> float:
@@ -69,12 +69,17 @@ class Batches:
 
     def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], Int64[Tensor, " B"]]:
         """Augmented inputs and labels of one step."""
+        pixels, labels = self.drawn(step)
+        return self.images.inputs(pixels), labels
+
+    def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"]]:
+        """The same before normalization: augmented pixels, and labels."""
         epoch, position = divmod(step, self.per_epoch)
         rows = self._order(epoch)[position * self.size : (position + 1) * self.size]
-        pixels = self.images.pixels[rows.to(self.images.pixels.device)]
+        pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
         if self.recipe.augment == "crop-flip":
             pixels = crop_flip(pixels, derive(self.rng, "augment", step))
-        return self.images.inputs(pixels), self.images.labels[rows.to(self.images.device)]
+        return pixels, self.images.labels[rows.to(self.images.device)]
 
 
 class Training:

@@ -1,7 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from bench.zoo import Layout, Zoo
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Benchmarks run only when their folder is named: they take minutes and want the machine to themselves."""
+    asked = any(BENCHMARKS.name in argument for argument in config.args)
+    return True if collection_path == BENCHMARKS and not asked else None
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,17 @@ def test_run_ends_with_a_table_that_has_everything(capsys, tmp_path):
     assert "collect 4 checkpoints" in err
 
 
+def test_profile_shows_where_the_time_went_and_leaves_the_record_alone(capsys):
+    assert call(*RUN, "--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert call(*RUN, "--json", "--profile", "--force") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["scores"] == plain["scores"]
+    for stage in ("collect", "fit and sample", "score", "controls", "compare"):
+        assert stage in err
+        assert Path("results", "profile", f"{stage.replace(' ', '-')}.json.gz").exists()
+
+
 def test_json_is_the_record_and_alone_on_standard_output(capsys):
     assert call(*RUN, "--json") == 0
     record = json.loads(capsys.readouterr().out)

@@ -4,7 +4,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from bench.zoo import Layout
-from tasks import scoring
+from tasks import dependence, scoring
 from tasks.dependence import split
 from tasks.layers import select
 from tasks.models import Shape, build
@@ -51,7 +51,7 @@ def one_at_a_time(model, layout, vectors, data):
 
 @pytest.mark.parametrize(("arch", "layers"), CASES)
 def test_candidates_scored_together_equal_the_plain_loop(arch, layers, monkeypatch):
-    monkeypatch.setattr(scoring, "BATCH", 20)  # several batches, the last one smaller
+    monkeypatch.setattr(dependence, "MOST", 20)  # several batches, the last one smaller
     model, layout, vectors = candidates(arch, layers)
     data = images(count=48)
     logits = one_at_a_time(model, layout, vectors, data)
@@ -100,7 +100,7 @@ def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_resu
     model, layout, vectors = candidates("convnet3", "last-norms:2")
     data = images(count=48)
     kept = scoring.Scorer(model, layout, data)
-    monkeypatch.setattr(scoring, "BATCH", 16)
+    monkeypatch.setattr(dependence, "MOST", 16)
     monkeypatch.setattr(scoring, "KEEP_BYTES", 1)
     monkeypatch.setitem(scoring.WORK_BYTES, "cpu", 1)
     again = scoring.Scorer(model, layout, data)

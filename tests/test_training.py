@@ -56,7 +56,7 @@ def test_parts_trained_together_equal_those_trained_alone(arch, pattern):
 
     parts = split(base, layout.names, data.inputs(data.pixels[:2]))
     stacked = StackedTraining(parts.own, layout.unflatten(start), {}, RECIPE)
-    run_stack(stacked, data, RECIPE, keys, parts.shared, 4, 0.01)
+    run_stack(stacked, data, RECIPE, keys, parts, 4, 0.01)
     assert torch.allclose(alone, layout.flatten(stacked.parameters), atol=1e-4)
     assert not torch.allclose(alone, start, atol=1e-5)
 

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+BLOCK = 10_000  # units at a time, as numbers: the whole matrix of them would be four times the sets
+
 
 def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
     """Intersection over union of wrong sets for every pair of rows; 1.0 where both are empty.
@@ -11,9 +13,24 @@ def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
     >>> iou(torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]]))
     tensor([[0.5000]])
     """
-    both = a.float() @ b.float().T  # counts below 2^24 are exact in float32
-    either = a.sum(1, dtype=torch.float32)[:, None] + b.sum(1, dtype=torch.float32) - both
-    return torch.where(either == 0, 1.0, both / either.clamp(min=1))
+    both = torch.zeros(len(a), len(b), device=a.device)  # counts below 2^24 are exact in float32
+    size_a = torch.zeros(len(a), 1, device=a.device)
+    size_b = torch.zeros(len(b), device=a.device)
+    for low in range(0, a.shape[1], BLOCK):
+        x = a[:, low : low + BLOCK].float()
+        y = x if b is a else b[:, low : low + BLOCK].float()
+        both += _products(x, y)
+        size_a += x.sum(1, keepdim=True)
+        size_b += y.sum(1)
+    either = (size_a + size_b).sub_(both)
+    return both.div_(either.clamp(min=1)).masked_fill_(either == 0, 1.0)
+
+
+def _products(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
+    """Inner products of all pairs of rows; numpy does half of the work where both are the same."""
+    if x.device.type != "cpu":
+        return x @ y.T
+    return torch.from_numpy(x.numpy() @ y.numpy().T)
 
 
 def mean_off_diagonal(matrix: Float[Tensor, "N N"]) -> float | None:

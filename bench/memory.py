@@ -1,0 +1,19 @@
+"""Memory that is freed stays with the process: on a CPU, fresh memory costs more than what is computed in it."""
+
+import ctypes
+import sys
+
+# From glibc's malloc.h. Larger blocks than this are mapped anew each time; more free memory than this is given back.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+
+
+def keep_freed() -> None:
+    """Let glibc keep freed memory for the next tensor; elsewhere nothing is done.
+
+    By default a large block goes back to the system as soon as it is free, and the next tensor pays a page fault for every
+    4 kB: half of the time of a convolutional network on two cores.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**30)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,1 @@
+"""What our paths gain over plain ones, as ratios: ``python -m tests.benchmarks``."""

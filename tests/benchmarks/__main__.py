@@ -1,0 +1,57 @@
+"""``python -m tests.benchmarks check`` compares with the baseline, ``update`` rewrites it; ``--short`` for CI."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.benchmarks import gate
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+Short = Annotated[
+    bool, typer.Option("--short", help="Smaller sizes, with a baseline of their own.")
+]
+Report = Annotated[Path | None, typer.Option("--json", help="Keep pytest-benchmark's report here.")]
+
+
+@app.command()
+def check(short: Short = False, report: Report = None) -> None:
+    """Measure, and fail where a ratio is below 80 % of the baseline's, or a benchmark is missing from either."""
+    found = gate.complaints(_measure(short, report), gate.baseline(_form(short)))
+    for line in found:
+        typer.echo(line, err=True)
+    raise typer.Exit(1 if found else 0)
+
+
+@app.command()
+def update(short: Short = False, report: Report = None) -> None:
+    """Measure, and make what was measured the baseline."""
+    gate.write_baseline(_form(short), _measure(short, report))
+
+
+def _form(short: bool) -> str:
+    return "short" if short else "full"
+
+
+def _measure(short: bool, report: Path | None) -> dict[str, float]:
+    """Run all benchmarks; returns their ratios, and prints them beside the baseline's."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = report or Path(folder) / "report.json"
+        # Without the project's own options: checking array shapes at every call would be measured too.
+        arguments = [str(Path(__file__).parent), "-o", "addopts=", "--quiet"]
+        arguments += ["--benchmark-json", str(file), *(["--short"] if short else [])]
+        done = subprocess.run([sys.executable, "-m", "pytest", *arguments])
+        if done.returncode:
+            raise typer.Exit(done.returncode)
+        measured = gate.ratios(file)
+    expected = gate.baseline(_form(short))
+    for name, ratio in sorted(measured.items()):
+        typer.echo(f"{name:<32}{ratio:10.1f}   baseline {expected.get(name, float('nan')):10.1f}")
+    return measured
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,100 @@
+"""Collecting checkpoints against the scripts that people write."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from bench.randomness import derive, generator
+from tasks.collecting import Rows, seeds, trajectory
+from tasks.scoring import Scorer
+from tasks.training import Batches, Recipe
+from tests.benchmarks.networks import check_wrong, images, network
+
+LR = 0.01
+
+
+def test_collect_trajectory_resnet18(versus, short, tmp_path):
+    """Checkpoints with their scores, against stepping and validating the whole network for each of them."""
+    count, size, sample = (8, 250, 1) if short else (20, 1000, 1)
+    recipe = Recipe(augment="crop-flip", batch_size=128)
+    train, val = images(2560, classes=100), images(size, classes=100)
+    inputs = val.inputs(val.pixels)
+
+    def ours():
+        model, layout = network("resnet18", "last-norms:2", classes=100)
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            rows = Rows(Path(folder), count, layout.dim)
+            data = Batches(train, recipe, generator(0, "data"))
+            trajectory(model, layout, data, rows, lr=LR, every=1)
+            return rows.vectors.clone(), Scorer(model, layout, val)(rows.vectors).wrong
+
+    def plain():
+        model, layout = network("resnet18", "last-norms:2", classes=100)
+        own = [model.get_parameter(name) for name in layout.names]
+        optimizer = recipe.make_optimizer(own)
+        optimizer.param_groups[0]["lr"] = LR
+        data = Batches(train, recipe, generator(0, "data"))
+        for step in range(sample):
+            batch, labels = data(step)
+            model.zero_grad()
+            F.cross_entropy(model(batch), labels).backward()
+            optimizer.step()
+            torch.save(model.state_dict(), tmp_path / "checkpoint.pth")
+            with torch.inference_mode():
+                logits = torch.cat([model(part) for part in inputs.split(250)])
+        return torch.cat([tensor.detach().flatten() for tensor in own]), logits
+
+    def agree(collected, last):
+        (vectors, wrong), (vector, logits) = collected, last
+        assert torch.allclose(vectors[sample - 1], vector, atol=1e-4)
+        check_wrong(wrong[sample - 1], logits, val.labels)
+
+    versus(ours, plain, agree, scale=count / sample)
+
+
+def test_collect_mlp3_seeds(versus, short, tmp_path):
+    """Independent runs together against one after another: the same steps on the same batches."""
+    count, sample, steps = (70, 10, 40) if short else (200, 20, 80)
+    recipe = Recipe(epochs=1, batch_size=128)
+    train = images(128 * steps, channels=1, side=28)
+    _, layout = network("mlp3", "all", channels=1, side=28)
+    key = generator(0, "seeds")
+
+    def fresh(rng):
+        model, _ = network("mlp3", "all", channels=1, side=28)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.01 * torch.randn(parameter.shape, generator=rng)
+        return model
+
+    def ours():
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            rows = Rows(Path(folder), count, layout.dim)
+            seeds(fresh, None, layout, train, recipe, rows, key)
+            return rows.vectors.clone()
+
+    def plain():
+        rows = []
+        for seed in range(sample):
+            own = derive(key, seed)
+            model = fresh(derive(own, "start")).train()
+            data, optimizer = (
+                Batches(train, recipe, own),
+                recipe.make_optimizer([*model.parameters()]),
+            )
+            for step in range(steps):
+                inputs, labels = data(step)
+                optimizer.param_groups[0]["lr"] = recipe.rate(step, steps)
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs), labels).backward()
+                optimizer.step()
+            tensors = dict(model.named_parameters())
+            rows.append(layout.flatten({name: tensors[name].detach() for name in layout.names}))
+        return torch.stack(rows)
+
+    def agree(together, alone):
+        assert torch.allclose(together[:sample], alone, atol=1e-3)
+
+    versus(ours, plain, agree, scale=count / sample)

@@ -1,0 +1,66 @@
+"""Scoring many candidates at once against one after another."""
+
+import torch
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from tasks.scoring import Scorer
+from tests.benchmarks.networks import around, check_wrong, images, network
+
+BATCH = 250  # of the plain loops
+
+
+def test_evaluate_resnet18_last_norms(versus, short):
+    """Against loading each candidate and running the whole network, on the same tensors."""
+    count, size, sample = (20, 250, 2) if short else (100, 2000, 2)
+    model, layout = network("resnet18", "last-norms:2", classes=100)
+    vectors, data = around(model, layout, count), images(size, classes=100)
+    inputs = data.inputs(data.pixels)
+    alone, _ = network("resnet18", "last-norms:2", classes=100)
+
+    @torch.inference_mode()
+    def plain():
+        rows = []
+        for vector in vectors[:sample]:
+            alone.load_state_dict(layout.unflatten(vector), strict=False)
+            rows.append(torch.cat([alone(part) for part in inputs.split(BATCH)]))
+        return torch.stack(rows)
+
+    def agree(scored, logits):
+        check_wrong(scored.wrong[:sample], logits, data.labels)
+
+    versus(lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample)
+
+
+def test_evaluate_against_dataloader(versus, short):
+    """Against a torchvision data set with transforms behind a DataLoader for each whole network."""
+    count, size, sample = (10, 2000, 1) if short else (50, 10_000, 1)
+    model, layout = network("convnet3", "all")
+    vectors, data = around(model, layout, count), images(size)
+    alone, _ = network("convnet3", "all")
+    files = _cifar10(data)
+
+    @torch.inference_mode()
+    def plain():
+        rows = []
+        for vector in vectors[:sample]:
+            alone.load_state_dict(layout.unflatten(vector), strict=False)
+            loader = DataLoader(files, batch_size=BATCH)
+            rows.append(torch.cat([alone(inputs) for inputs, _ in loader]))
+        return torch.stack(rows)
+
+    def agree(scored, logits):
+        check_wrong(scored.wrong[:sample], logits, data.labels)
+
+    versus(lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample)
+
+
+def _cifar10(data):
+    """torchvision's CIFAR-10 with these images instead of a download."""
+    files = datasets.CIFAR10.__new__(datasets.CIFAR10)
+    files.data = data.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    files.targets = data.labels.tolist()
+    mean, std = data.mean.flatten().tolist(), data.std.flatten().tolist()
+    files.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    files.target_transform = None
+    return files

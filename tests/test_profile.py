@@ -1,0 +1,32 @@
+import gzip
+import json
+
+import torch
+
+from bench.profile import TOP, Profile
+
+
+def test_a_stage_knows_its_time_its_costliest_operations_and_its_trace(tmp_path, capsys):
+    profile = Profile(tmp_path / "traces", "cpu")
+    matrix = torch.randn(600, 600)
+    with profile.stage("multiply much"):
+        for _ in range(5):
+            matrix @ matrix
+        matrix.sum()
+    with profile.stage("nothing"):
+        pass
+    stage, empty = profile.stages
+    assert stage.operations[0].name == "aten::mm"
+    assert stage.operations[0].calls == 5
+    assert 0 < stage.operations[0].seconds <= stage.seconds
+    assert len(stage.operations) <= TOP
+    assert empty.operations == []
+    with gzip.open(stage.trace, "rt") as file:
+        names = {event.get("name") for event in json.load(file)["traceEvents"]}
+    assert "aten::mm" in names
+    profile.show()
+    shown = capsys.readouterr().err
+    assert "multiply much" in shown
+    assert "aten::mm" in shown
+    assert "nothing" in shown
+    assert str(tmp_path / "traces") in shown
