@@ -10,8 +10,8 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 def keep_freed() -> None:
     """Let glibc keep freed memory for the next tensor; elsewhere nothing is done.
 
-    By default a large block goes back to the system as soon as it is free, and the next tensor pays a page fault for every
-    4 kB: half of the time of a convolutional network on two cores.
+    By default a large block goes back to the system as soon as it is free, and the next tensor pays a page fault for
+    every 4 kB: half of the time of a convolutional network on two cores.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -195,7 +195,7 @@ def seeds(
         rows: gets one row a run.
         rng: the source of the runs' seeds.
     """
-    together = stack_size(layout, images, recipe)
+    together = stack_size(layout, images, recipe) if base is None or images.device != "cpu" else 1
     for low in track(range(rows.done, rows.k, together), "train seeds"):
         keys = [derive(rng, seed) for seed in range(low, min(low + together, rows.k))]
         starts = [fresh(derive(key, "start")) for key in keys]

@@ -142,7 +142,7 @@ class StackedTraining:
         buffers: dict[str, Tensor],
         recipe: Recipe,
     ) -> None:
-        self.parameters = {n: t.detach().clone() for n, t in parameters.items()}
+        self.parameters = {n: t.detach().contiguous().clone() for n, t in parameters.items()}
         self.buffers = buffers
         self.optimizer = recipe.make_optimizer(list(self.parameters.values()))
 
@@ -161,7 +161,7 @@ class StackedTraining:
         set_rate(self.optimizer, rate)
         gradients, losses = self._gradients(self.parameters, self.buffers, inputs, labels)
         for name, parameter in self.parameters.items():
-            parameter.grad = gradients[name]
+            parameter.grad = gradients[name].contiguous()  # as the parameters are: fused steps want it
         self.optimizer.step()
         return losses  # type: ignore[no-any-return]
 
@@ -197,8 +197,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer back the state that ``optimizer_tensors`` took from it."""
     content = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, slot = name.split(".", 2)
+            like = parameters[int(index)]
+            if tensor.shape == like.shape:  # fused steps want both in the same memory format
+                tensor = torch.empty_like(like).copy_(tensor)
             content["state"].setdefault(int(index), {})[slot] = tensor
     optimizer.load_state_dict(content)
