@@ -43,7 +43,7 @@ class Run:
     """
 
     def __init__(
-        self, request: Request, stage: Callable[[str], AbstractContextManager[None]] = nullcontext
+        self, request: Request, stage: Callable[[str], AbstractContextManager[object]] = nullcontext
     ) -> None:
         self.request, self.stage = request, stage
         memory.keep_freed()

@@ -65,7 +65,7 @@ class Profile:
     def _operation(self, event: FunctionEventAvg) -> Operation:
         cuda = self.device.startswith("cuda")
         microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
-        return Operation(event.key, event.count, microseconds / 1e6)
+        return Operation(str(event.key), event.count, microseconds / 1e6)
 
     def show(self) -> None:
         """Print every stage with its costliest operations, on standard error."""

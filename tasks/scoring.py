@@ -46,12 +46,14 @@ class Scorer:
         self.layout = layout
         self.kind = torch.device(images.device).type
         first = images.inputs(images.pixels[: min(2, len(images))])
-        if self.kind == "cpu":
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parts = split(model, layout.names, first)
         # With kernels of their own, candidates together are a grouped convolution. On a CPU that takes several times as
         # long as one candidate after another with channels last.
         self.alone = self.kind == "cpu" and any(len(shape) == 4 for shape in layout.shapes)
+        if self.kind == "cpu":
+            self.parts.shared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.alone:
+            self.parts.own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rows = self.parts.rows(images.device)
         self.starts = [slice(low, low + rows) for low in range(0, len(images), rows)]
 
@@ -59,8 +61,8 @@ class Scorer:
         inputs = self.images.inputs(self.images.pixels[rows])
         if self.kind == "cpu":
             inputs = _channels_last(inputs)
-        shared: tuple[Tensor, ...] = self.parts.shared(inputs)
-        return tuple(map(_channels_last, shared)) if self.alone else shared
+        arrange = _channels_last if self.alone else torch.Tensor.contiguous
+        return tuple(map(arrange, self.parts.shared(inputs)))
 
     @functools.cached_property
     def _kept(self) -> list[Batch]:

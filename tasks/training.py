@@ -161,7 +161,9 @@ class StackedTraining:
         set_rate(self.optimizer, rate)
         gradients, losses = self._gradients(self.parameters, self.buffers, inputs, labels)
         for name, parameter in self.parameters.items():
-            parameter.grad = gradients[name].contiguous()  # as the parameters are: fused steps want it
+            parameter.grad = gradients[
+                name
+            ].contiguous()  # as the parameters are: fused steps want it
         self.optimizer.step()
         return losses  # type: ignore[no-any-return]
 

@@ -12,7 +12,7 @@ BATCH = 250  # of the plain loops
 
 def test_evaluate_resnet18_last_norms(versus, short):
     """Against loading each candidate and running the whole network, on the same tensors."""
-    count, size, sample = (20, 250, 2) if short else (100, 2000, 2)
+    count, size, sample = (10, 250, 1) if short else (100, 2000, 2)
     model, layout = network("resnet18", "last-norms:2", classes=100)
     vectors, data = around(model, layout, count), images(size, classes=100)
     inputs = data.inputs(data.pixels)
@@ -34,7 +34,7 @@ def test_evaluate_resnet18_last_norms(versus, short):
 
 def test_evaluate_against_dataloader(versus, short):
     """Against a torchvision data set with transforms behind a DataLoader for each whole network."""
-    count, size, sample = (10, 2000, 1) if short else (50, 10_000, 1)
+    count, size, sample = (5, 1000, 1) if short else (50, 10_000, 1)
     model, layout = network("convnet3", "all")
     vectors, data = around(model, layout, count), images(size)
     alone, _ = network("convnet3", "all")
