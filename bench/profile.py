@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.timing import Stopwatch
 
 TOP = 5  # operations shown of each stage
+WINDOW = 2.0  # seconds of each stage that are traced: reading a trace takes many times as long as making it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One profiled stage: wall seconds, its costliest operations, and the file of its trace."""
+    """One profiled stage: wall seconds, the costliest operations of its first seconds, and the file of their trace."""
 
     name: str
     seconds: float
@@ -48,13 +52,20 @@ class Profile:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Profile what happens inside the block."""
+        """Time what happens inside the block, and profile the start of it."""
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the library's own messages help nobody
         activities = [ProfilerActivity.CPU]
         if self.device.startswith("cuda"):
             activities.append(ProfilerActivity.CUDA)
         watch = Stopwatch(self.device)
-        with profile(activities=activities) as profiler, watch:
-            yield
+        profiler = profile(activities=activities)
+        stop = functools.cache(profiler.stop)  # a second call would crash
+        profiler.start()
+        try:
+            with after(WINDOW, stop), watch:
+                yield
+        finally:
+            stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         trace = self.folder / f"{name.replace(' ', '-')}.json.gz"
         profiler.export_chrome_trace(str(trace))
@@ -83,4 +94,20 @@ class Profile:
                 table.add_row("", "", "", *own)
             table.add_section()
         console.print(table)
+        console.print(f"operations: of the first {WINDOW:g} s of each stage", soft_wrap=True)
         console.print(f"traces: {self.folder} (open them at ui.perfetto.dev)", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` once, in the main thread, if the block takes longer than this; where there are no alarms, never."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: act())
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -46,23 +47,20 @@ class Scorer:
         self.layout = layout
         self.kind = torch.device(images.device).type
         first = images.inputs(images.pixels[: min(2, len(images))])
+        if self.kind == "cpu":
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parts = split(model, layout.names, first)
         # With kernels of their own, candidates together are a grouped convolution. On a CPU that takes several times as
         # long as one candidate after another with channels last.
         self.alone = self.kind == "cpu" and any(len(shape) == 4 for shape in layout.shapes)
-        if self.kind == "cpu":
-            self.parts.shared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.alone:
-            self.parts.own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rows = self.parts.rows(images.device)
         self.starts = [slice(low, low + rows) for low in range(0, len(images), rows)]
 
     def _shared(self, rows: slice) -> tuple[Tensor, ...]:
         inputs = self.images.inputs(self.images.pixels[rows])
-        if self.kind == "cpu":
-            inputs = _channels_last(inputs)
-        arrange = _channels_last if self.alone else torch.Tensor.contiguous
-        return tuple(map(arrange, self.parts.shared(inputs)))
+        if self.kind != "cpu":
+            return tuple(self.parts.shared(inputs))
+        return tuple(map(_channels_last, self.parts.shared(_channels_last(inputs))))
 
     @functools.cached_property
     def _kept(self) -> list[Batch]:
@@ -90,7 +88,7 @@ class Scorer:
         chunk = 1 if self.alone else max(1, WORK_BYTES[self.kind] // widest)
         wrong = torch.empty(count, len(self.images), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), _attention(self.kind):
+        with _as_reference(self.kind):
             for block in self._blocks():
                 for low in track(range(0, count, chunk), f"score {count} models"):
                     some = slice(low, low + chunk)
@@ -119,9 +117,15 @@ class Scorer:
         return functools.partial(vmap(one, in_dims=(0, None)), tensors)
 
 
-def _attention(kind: str) -> AbstractContextManager[None]:
-    """On a CPU, attention as plain products: its fused kernel has no rule for many candidates at once."""
-    return sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
+@contextmanager
+def _as_reference(kind: str) -> Iterator[None]:
+    """Convolutions in full float32, and on a CPU attention whose kernel has a rule for many candidates at once."""
+    attention = sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
+    convolution = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with convolution, attention, warnings.catch_warnings():
+        # Pooling to one pixel has no such rule with channels last, but costs nothing either.
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 import gzip
 import json
+import time
 
 import torch
 
+from bench import profile as profiling
 from bench.profile import TOP, Profile
 
 
@@ -30,3 +32,20 @@ def test_a_stage_knows_its_time_its_costliest_operations_and_its_trace(tmp_path,
     assert "aten::mm" in shown
     assert "nothing" in shown
     assert str(tmp_path / "traces") in shown
+
+
+def test_only_the_start_of_a_long_stage_is_traced(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "WINDOW", 0.3)
+    profile = Profile(tmp_path, "cpu")
+    start, late = torch.randn(40, 40), torch.randn(3, 3)
+    with profile.stage("long"):
+        end = time.monotonic() + 0.8
+        while time.monotonic() < end:
+            start @ start
+        torch.linalg.det(late)
+    (stage,) = profile.stages
+    assert stage.seconds >= 0.8
+    with gzip.open(stage.trace, "rt") as file:
+        names = {event.get("name") for event in json.load(file)["traceEvents"]}
+    assert "aten::mm" in names
+    assert "aten::_linalg_det" not in names
