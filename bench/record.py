@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
-
+Verdict = Literal["broken", "copies", "averages", "novel"]
 
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 
@@ -234,24 +234,39 @@ class Similarity(_Model):
 
 
 class Novelty(_Model):
-    """How new the generated models are; see design section 5.
+    """How new the generated models are; see design section 5. Fields with a default are missing in older records.
 
     Attributes:
         advantage_over_noise, advantage_over_interpolation, advantage_over_gaussian: mean score above the control's at
             the same novelty; null where no generated model lies within the control's range.
-        beyond_noise: share of generated models that are more novel than any noise-added model, and so not compared.
+        typical_advantage_over_noise: the 40th percentile instead of the mean.
+        median_novelty: of 1 - IoU with the nearest original.
+        beyond_noise, beyond_interpolation, beyond_gaussian: share of generated models that are more novel than any of
+            the control's, and so not compared.
         nearest_l2_ratio: median distance to the nearest original over the originals' own median nearest distance.
+        toward_mean: median of a / (a + b) for the distances a to the nearest original and b to the originals' mean: 0
+            at an original, 1 at the mean.
         collapsed: whether generated models are more alike than the originals are.
-        verdict: broken, copies, averages or novel; null until the rule's error rates are known.
+        rule: version of the rule, and of the intervals it reads; null in records from before there was one.
+        verdict: broken, copies, averages or novel, by ``bench.verdict``.
+        sees_training: whether the rule calls the fine-tuned originals novel. Where it does not, it cannot tell really
+            trained models from controls here, and "copies" or "averages" means no more than that.
     """
 
     advantage_over_noise: Interval | None
     advantage_over_interpolation: Interval | None
     advantage_over_gaussian: Interval | None
+    typical_advantage_over_noise: Interval | None = None
+    median_novelty: Unit | None = None
     beyond_noise: Unit
+    beyond_interpolation: Unit | None = None
+    beyond_gaussian: Unit | None = None
     nearest_l2_ratio: Annotated[float, Field(ge=0)] | None
+    toward_mean: Unit | None = None
     collapsed: bool | None
-    verdict: Literal["broken", "copies", "averages", "novel"] | None
+    rule: Positive | None = None
+    verdict: Verdict | None
+    sees_training: bool | None = None
 
 
 class Timing(_Model):
