@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from bench import compare
+from bench.errors import BadRequest
 from bench.pipeline import NOISE, Run, check_vectors, make_generator
 from bench.progress import say, track
 from bench.randomness import derive, generator
@@ -203,7 +204,10 @@ def pools(run: Run, trials: int, size: int) -> Iterator[tuple[Pool, range]]:
         return
     for number, first in enumerate(range(0, trials, ZOO_TRIALS)):
         request = dataclasses.replace(run.request, zoo_seed=run.request.zoo_seed + 1000 * number)
-        yield scored_pool(run, request, size), range(first, min(first + ZOO_TRIALS, trials))
+        yield (
+            scored_pool(run, request, size - request.k),
+            range(first, min(first + ZOO_TRIALS, trials)),
+        )
 
 
 def scored_pool(run: Run, request: Request, held: int) -> Pool:
@@ -237,7 +241,16 @@ def calibrate(request: Request, trials: int, size: int) -> dict[str, Counter[str
         request: the task, k, samples and seeds; its generator is not used.
         trials: how many zoos are drawn.
         size: checkpoints in the pool; see ``pools``.
+
+    Raises:
+        BadRequest: no trial, or a pool with too few checkpoints for a zoo and an oracle.
     """
+    if trials < 1:
+        raise BadRequest(f"trials is {trials}, expected at least 1")
+    if size < request.k + request.samples:
+        raise BadRequest(
+            f"the pool has {size} checkpoints, expected k + samples = {request.k + request.samples} or more"
+        )
     run = Run(request)
     table: dict[str, Counter[str]] = {}
     for pool, numbers in pools(run, trials, size):

@@ -15,6 +15,7 @@ from bench.metrics import statistics
 from bench.randomness import derive
 from bench.record import (
     ControlSimilarity,
+    GoodModels,
     Interval,
     NoisePopulation,
     Novelty,
@@ -23,6 +24,7 @@ from bench.record import (
     Similarity,
     Timing,
 )
+from bench.stages import Evaluated
 
 Scored = tuple[Tensor, Tensor, Tensor, Tensor]  # val scores, train scores, train losses, wrong
 
@@ -139,6 +141,26 @@ def _sees_training(beside: Beside, rng: torch.Generator) -> bool | None:
     scores, _ = beside.scored["finetune"]
     found = _novelty(scores, beside.with_originals["finetune"], beside, rng)
     return verdict.is_novel(len(scores), found)
+
+
+def good_models(
+    original: Evaluated, generated: Evaluated, min_score: float, higher_is_better: bool
+) -> GoodModels:
+    """The paper's comparisons among models that score ``min_score`` or better on validation."""
+    sign = 1.0 if higher_is_better else -1.0
+    ours, theirs = (
+        found.wrong[sign * found.val >= sign * min_score] for found in (generated, original)
+    )
+    cross = similar.iou(ours, theirs).double()
+    return GoodModels(
+        min_score=min_score,
+        originals=len(theirs),
+        generated=len(ours),
+        original_original=similar.mean_off_diagonal(similar.iou(theirs, theirs)),
+        generated_generated=similar.mean_off_diagonal(similar.iou(ours, ours)),
+        original_generated=float(cross.mean()) if cross.numel() else None,
+        original_generated_max=float(cross.max(dim=1).values.mean()) if cross.numel() else None,
+    )
 
 
 def _means(scored: Mapping[str, tuple[Tensor, Tensor]]) -> verdict.Means:

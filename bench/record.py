@@ -26,6 +26,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
+Tier = Literal["claimed", "rescored", "regenerated"]
 Verdict = Literal["broken", "copies", "averages", "novel"]
 
 Name = Annotated[str, Field(min_length=1, max_length=300)]
@@ -77,13 +78,20 @@ class Zoo(_Model):
 
 
 class Generator(_Model):
-    """The generator. ``source`` is the SHA-256 of its code; ``uses`` names what it got beyond the zoo."""
+    """The generator.
+
+    Attributes:
+        source: SHA-256 of its code.
+        uses: what it got beyond the zoo.
+        aligned: whether it was fitted on checkpoints with their hidden units aligned.
+    """
 
     name: Name
     source: Hash
     hyperparameters: Settings
     uses_scores: bool
     uses: list[str]
+    aligned: bool = False
 
 
 class Protocol(_Model):
@@ -214,6 +222,25 @@ class ControlSimilarity(_Model):
     within: Unit | None
 
 
+class GoodModels(_Model):
+    """The paper's four comparisons among good models only (section 4): those that score ``min_score`` or better.
+
+    Attributes:
+        min_score: on validation.
+        originals, generated: how many there are.
+        original_original, generated_generated, original_generated, original_generated_max: mean IoU; null where there
+            are too few models.
+    """
+
+    min_score: float
+    originals: Count
+    generated: Count
+    original_original: Unit | None
+    generated_generated: Unit | None
+    original_generated: Unit | None
+    original_generated_max: Unit | None
+
+
 class Similarity(_Model):
     """IoU of wrong sets (paper, equation 7); pairs of a model with itself are left out."""
 
@@ -222,6 +249,7 @@ class Similarity(_Model):
     original_generated: Interval
     original_generated_max: Interval
     controls: dict[str, ControlSimilarity]
+    good: GoodModels | None = None
 
     @field_validator(
         "original_original", "generated_generated", "original_generated", "original_generated_max"
@@ -244,6 +272,8 @@ class Novelty(_Model):
         beyond_noise, beyond_interpolation, beyond_gaussian: share of generated models that are more novel than any of
             the control's, and so not compared.
         nearest_l2_ratio: median distance to the nearest original over the originals' own median nearest distance.
+        nearest_l2_ratio_aligned: the same after all hidden units were aligned to the first original's; null where they
+            cannot be.
         toward_mean: median of a / (a + b) for the distances a to the nearest original and b to the originals' mean: 0
             at an original, 1 at the mean.
         collapsed: whether generated models are more alike than the originals are.
@@ -262,11 +292,32 @@ class Novelty(_Model):
     beyond_interpolation: Unit | None = None
     beyond_gaussian: Unit | None = None
     nearest_l2_ratio: Annotated[float, Field(ge=0)] | None
+    nearest_l2_ratio_aligned: Annotated[float, Field(ge=0)] | None = None
     toward_mean: Unit | None = None
     collapsed: bool | None
     rule: Positive | None = None
     verdict: Verdict | None
     sees_training: bool | None = None
+
+
+class Paired(_Model):
+    """Two models on the same validation units.
+
+    Attributes:
+        wins, losses: units that only the first, or only the second, gets right.
+        p: of the exact McNemar test, two-sided.
+    """
+
+    wins: Count
+    losses: Count
+    p: Unit
+
+
+class Tests(_Model):
+    """The selected generated model against the best original (on validation), and against their uniform average."""
+
+    best_original: Paired
+    average: Paired
 
 
 class Timing(_Model):
@@ -327,7 +378,11 @@ class Artifacts(_Model):
 
 
 class Record(_Model):
-    """One run's result."""
+    """One run's result.
+
+    ``tier`` says how far it was verified: not at all, its numbers computed again from the stored weights, or the
+    weights themselves made again from their seed as well.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     id: Short
@@ -341,9 +396,11 @@ class Record(_Model):
     scores: Scores
     similarity: Similarity
     novelty: Novelty
+    tests: Tests | None = None
     timing: Timing
     environment: Environment
     artifacts: Artifacts
+    tier: Tier = "claimed"
 
     @model_validator(mode="after")
     def _counts(self) -> Self:
