@@ -16,6 +16,7 @@ from bench.errors import BadRequest
 from bench.zoo import Layout, Zoo
 
 Places = list[tuple[str, int]]  # tensors and the axis that one group of hidden units runs along
+CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
 
 
@@ -157,16 +158,55 @@ def align_zoo(zoo: Zoo) -> Zoo:
     return dataclasses.replace(zoo, vectors=vectors)
 
 
-def together(
-    zoo: Zoo, generated: Float[Tensor, "n D"]
-) -> tuple[Float[Tensor, "n D"], Float[Tensor, "K D"]] | None:
-    """Generated vectors and originals, all aligned to the first original; None where nothing can be permuted."""
+def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
+    """Median distance to the nearest original over that among originals, each pair aligned to each other.
+
+    None where nothing can be permuted, or for a single original.
+    """
     try:
         found = groups(zoo)
     except BadRequest:
         return None
-    first = zoo.vectors[0]
-    return (
-        align(generated, first, zoo.layout, found),
-        align(zoo.vectors, first, zoo.layout, found),
+    if len(zoo) < 2:
+        return None
+    among = nearest(zoo.vectors, zoo, found, others=True).quantile(0.5)
+    ours = nearest(generated, zoo, found).quantile(0.5)
+    return float(ours / among) if among > 0 else None
+
+
+def nearest(
+    vectors: Float[Tensor, "n D"], zoo: Zoo, found: Mapping[str, Places], *, others: bool = False
+) -> Float[Tensor, " n"]:
+    """Distance to the nearest original after alignment to it.
+
+    Sorting every tensor's values gives a distance that no permutation can fall below (rearrangement inequality); only
+    the ``CANDIDATES`` originals for which it is smallest are aligned to.
+
+    Args:
+        vectors: the models; the zoo's own rows with ``others``, which leaves out the pair of a row with itself.
+        zoo, found: the originals, and their groups.
+    """
+    bound = torch.cdist(_sorted(vectors, zoo.layout), _sorted(zoo.vectors, zoo.layout))
+    if others:
+        bound.fill_diagonal_(torch.inf)
+    count = min(CANDIDATES, len(zoo) - others)
+    candidates = bound.topk(count, largest=False).indices
+    return torch.stack(
+        [
+            min(_distance(vector, zoo.vectors[row], zoo.layout, found) for row in own)
+            for vector, own in zip(vectors, candidates, strict=True)
+        ]
     )
+
+
+def _distance(
+    vector: Float[Tensor, " D"],
+    original: Float[Tensor, " D"],
+    layout: Layout,
+    found: Mapping[str, Places],
+) -> Float[Tensor, ""]:
+    return (align(vector[None], original, layout, found)[0] - original).norm()
+
+
+def _sorted(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:
+    return torch.cat([piece.sort(dim=1).values for piece in vectors.split(layout.sizes, 1)], dim=1)

@@ -9,9 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from bench import compare, plugins, record, store
-from bench.align import together
+from bench.align import aligned_l2_ratio
 from bench.environment import describe
-from bench.metrics.similarity import nearest_l2_ratio
 from bench.metrics.statistics import mcnemar
 from bench.randomness import generator
 from bench.request import Request, command
@@ -63,7 +62,8 @@ def assemble(
         higher_is_better=higher,
         rng=generator(0, key, "bootstrap"),
     )
-    novelty = novelty.model_copy(update={"nearest_l2_ratio_aligned": _aligned(zoo, sampled)})
+    ratio = aligned_l2_ratio(sampled.vectors, zoo)
+    novelty = novelty.model_copy(update={"nearest_l2_ratio_aligned": ratio})
     if request.min_score is not None:
         good = compare.good_models(
             evaluated["original"], evaluated["generated"], request.min_score, higher
@@ -121,11 +121,6 @@ def _generator(run: Finished) -> record.Generator:
         uses=list(made.needs),
         aligned=run.request.align,
     )
-
-
-def _aligned(zoo: Zoo, sampled: Sampled) -> float | None:
-    found = together(zoo, sampled.vectors)
-    return None if found is None else nearest_l2_ratio(*found)
 
 
 def _tests(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> record.Tests:

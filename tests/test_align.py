@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from bench.align import align, align_zoo, groups, match, permute, rows, together
+from bench.align import align, align_zoo, aligned_l2_ratio, groups, match, nearest, permute, rows
 from bench.errors import BadRequest
 from bench.metrics.similarity import nearest_l2_ratio
 from bench.zoo import Layout, Zoo
@@ -93,7 +93,14 @@ def test_a_copy_in_disguise_is_found_by_the_aligned_distance():
     zoo = zoo_of(network("mlp3", 0), network("mlp3", 1), network("mlp3", 2))
     disguised = shuffled(zoo, row=1)[None]
     assert nearest_l2_ratio(disguised, zoo.vectors) > 0.5
-    assert nearest_l2_ratio(*together(zoo, disguised)) == pytest.approx(0, abs=1e-6)
+    assert aligned_l2_ratio(disguised, zoo) == pytest.approx(0, abs=1e-6)
+    assert aligned_l2_ratio(disguised, zoo.head(1)) is None
+
+
+def test_the_nearest_after_alignment_is_never_farther_than_before():
+    zoo = zoo_of(*(network("mlp3", seed) for seed in range(4)))
+    raw = torch.cdist(zoo.vectors, zoo.vectors).fill_diagonal_(torch.inf).min(1).values
+    assert (nearest(zoo.vectors, zoo, groups(zoo), others=True) < raw).all()
 
 
 def test_a_part_of_a_network_is_not_permuted():
@@ -101,7 +108,7 @@ def test_a_part_of_a_network_is_not_permuted():
     frozen = dataclasses.replace(zoo, base={**zoo.base, "8.weight": torch.ones(1)})
     with pytest.raises(BadRequest, match=r"whole networks only, and '8\.weight' is frozen"):
         align_zoo(frozen)
-    assert together(frozen, zoo.vectors) is None
+    assert aligned_l2_ratio(zoo.vectors, frozen) is None
 
 
 def test_statistics_of_their_own_are_refused():
