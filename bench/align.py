@@ -205,7 +205,9 @@ def _distance(
     layout: Layout,
     found: Mapping[str, Places],
 ) -> Float[Tensor, ""]:
-    return (align(vector[None], original, layout, found)[0] - original).norm()
+    difference = align(vector[None], original, layout, found)[0] - original
+    length: Tensor = torch.linalg.vector_norm(difference)
+    return length
 
 
 def _sorted(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:

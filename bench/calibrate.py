@@ -86,7 +86,7 @@ class Pool:
     """
 
     zoo: Zoo
-    held: Float[Tensor, "M D"]
+    held: Float[Tensor, "H D"]
     val: Float[Tensor, " P"]
     wrong: Bool[Tensor, "P M"]
 

@@ -334,6 +334,7 @@ def test_coverage_of_the_mean_over_pairs(monkeypatch):
     assert 0.93 <= coverage(interval, 0) <= 0.97
 
 
+@pytest.mark.slow
 def test_coverage_of_the_advantage():
     """Both populations are drawn anew in every trial, and the control's amplitudes share their checkpoints."""
     places = torch.linspace(0.1, 0.8, 8, dtype=torch.float64)
@@ -343,7 +344,7 @@ def test_coverage_of_the_advantage():
     def interval(trial):
         parents = 0.02 * torch.randn(25, generator=source, dtype=torch.float64)
         noise = 0.02 * torch.randn(8, 25, generator=source, dtype=torch.float64)
-        control = Curve(1 - level + parents + noise, level, rng=rng(trial), count=120)
+        control = Curve(1 - level + parents + noise, level, rng=rng(trial), count=100)
         novelties = places[torch.randint(8, (100,), generator=source)]
         own = 1.1 - novelties + 0.03 * torch.randn(100, generator=source, dtype=torch.float64)
         return advantage(own, novelties, control, rng=rng(trial)).mean[1:]
