@@ -237,23 +237,23 @@ def test_holm_of_nothing_and_never_above_one():
     assert table.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def tested(number, wins, losses, p, **fields):
+def paired(number, wins, losses, p, **fields):
     pair = {"wins": wins, "losses": losses, "p": p}
     return record(id=f"{number:016x}", tests={"best_original": pair, "average": pair}, **fields)
 
 
 def test_p_values_are_corrected_over_the_generators_of_a_board():
     other = {"generator__name": "vae"}
-    frame = cells(table.rows([tested(1, 9, 1, 0.02), tested(2, 12, 1, 0.004, **other)]))
+    frame = cells(table.rows([paired(1, 9, 1, 0.02), paired(2, 12, 1, 0.004, **other)]))
     assert dict(zip(frame["generator"], frame["p_best"], strict=True)) == pytest.approx(
         {"pdiff": 0.02, "vae": 0.008}
     )
 
 
 def test_a_p_value_holds_for_every_seed_and_for_better_alone():
-    seeds = [tested(1, 9, 1, 0.02), tested(2, 8, 2, 0.11, protocol__seed=1)]
+    seeds = [paired(1, 9, 1, 0.02), paired(2, 8, 2, 0.11, protocol__seed=1)]
     assert cells(table.rows(seeds)).loc[0, "p_best"] == pytest.approx(0.11)
-    assert cells(table.rows([tested(1, 1, 9, 0.02)])).loc[0, "p_best"] == 1.0
+    assert cells(table.rows([paired(1, 1, 9, 0.02)])).loc[0, "p_best"] == 1.0
     assert cells(table.rows([record()]))["p_best"].isna().all()
 
 
