@@ -137,9 +137,11 @@ def _timing(record: Record) -> Table:
 
 VERDICTS = {
     "broken": "most of what the originals can do is lost, or every control is better at equal novelty",
-    "copies": "not better than originals with noise, and as near to single originals as those are",
-    "averages": "new at most as averages of originals or draws around them are",
-    "novel": "at the same novelty better than noise-added originals, interpolations and gaussian draws",
+    "copies": "not shown to be better than every control at equal novelty; nearer to single originals than to their "
+    "mean, and wrong like copies with or without noise",
+    "averages": "not shown to be better than every control at equal novelty, and not like copies",
+    "novel": "at equal novelty better than noise-added originals, interpolations and gaussian draws, or out of their "
+    "reach",
 }
 
 
