@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from bench import compare, plugins, record, store
+from bench.align import aligned_l2_ratio
 from bench.environment import describe
+from bench.metrics.statistics import mcnemar
 from bench.randomness import generator
 from bench.request import Request, command
 from bench.stages import Evaluated, Sampled
@@ -60,7 +62,15 @@ def assemble(
         higher_is_better=higher,
         rng=generator(0, key, "bootstrap"),
     )
+    ratio = aligned_l2_ratio(sampled.vectors, zoo)
+    novelty = novelty.model_copy(update={"nearest_l2_ratio_aligned": ratio})
+    if request.min_score is not None:
+        good = compare.good_models(
+            evaluated["original"], evaluated["generated"], request.min_score, higher
+        )
+        similarity = similarity.model_copy(update={"good": good})
     identity = [key, made.name, made.source, made.hyperparameters, request.seed, run.device]
+    identity += ["align"] if request.align else []
     return record.Record(
         schema=1,
         id=store.digest(identity),
@@ -74,6 +84,7 @@ def assemble(
         scores=scores,
         similarity=similarity,
         novelty=novelty,
+        tests=_tests(evaluated, higher),
         timing=_timing(run, zoo, sampled, evaluated["generated"], scores),
         environment=describe(run.device),
         artifacts=record.Artifacts(zoo=_artifact(zoo_path), generated=_artifact(sampled.path)),
@@ -108,6 +119,20 @@ def _generator(run: Finished) -> record.Generator:
         hyperparameters=json.loads(json.dumps(made.hyperparameters())),
         uses_scores="score" in made.needs,
         uses=list(made.needs),
+        aligned=run.request.align,
+    )
+
+
+def _tests(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> record.Tests:
+    """The selected generated model against the best original, and against the average."""
+    sign = 1.0 if higher_is_better else -1.0
+    generated, original = evaluated["generated"], evaluated["original"]
+    chosen = generated.wrong[compare.select(sign * generated.train, generated.train_loss)]
+    best = original.wrong[int((sign * original.val).argmax())]
+    against = {"best_original": best, "average": evaluated["average"].wrong[0]}
+    results = {name: mcnemar(chosen, other) for name, other in against.items()}
+    return record.Tests(
+        **{name: record.Paired(wins=w, losses=x, p=p) for name, (w, x, p) in results.items()}
     )
 
 

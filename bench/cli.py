@@ -61,7 +61,9 @@ def run(
     arch: Arch = None,
     layers: Layers = None,
     track: Track = None,
-    k: K = 200,
+    k: Annotated[
+        str, typer.Option("--k", help="Checkpoints in the zoo; 1,10,50 makes a record for each.")
+    ] = "200",
     samples: Annotated[int, typer.Option(help="Models to generate.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the generator's fit and samples.")] = 0,
     zoo_seed: ZooSeed = 0,
@@ -71,6 +73,12 @@ def run(
     preset: Preset = "quick",
     device: Device = "auto",
     data_dir: DataDir = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Align hidden units before the generator is fitted.")
+    ] = False,
+    min_score: Annotated[
+        float | None, typer.Option(help="Also compare models of this score or better alone.")
+    ] = None,
     pretrained: Pretrained = None,
     settings: Set = None,
     results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
@@ -92,12 +100,13 @@ def run(
     from bench import pipeline, report
     from bench.request import Request
 
-    record, path = pipeline.run(
+    sizes = _numbers("--k", k)
+    runs = pipeline.nested(
         Request(
             task=task,
             generator=generator,
             settings=_settings(settings, arch, layers, track, pretrained),
-            k=k,
+            k=sizes[0],
             samples=samples,
             seed=seed,
             zoo_seed=zoo_seed,
@@ -107,13 +116,17 @@ def run(
             zoo=zoo,
             results=results,
             force=force,
+            align=align,
+            min_score=min_score,
         ),
+        sizes,
         profiled=profile,
     )
-    if as_json:
-        typer.echo(record.to_json(), nl=False)
-    else:
-        report.show(record, str(path))
+    for record, path in runs:
+        if as_json:
+            typer.echo(record.to_json(), nl=False)
+        else:
+            report.show(record, str(path))
 
 
 @app.command(epilog="Example: python -m bench collect --task digits --k 50 --output digits.zoo")
@@ -199,6 +212,94 @@ def show(
         write_text(svg, report.picture(read, str(record)))
 
 
+@app.command(
+    epilog="Example: python -m bench verify results/0123456789abcdef/fedcba9876543210.json --from-seed"
+)
+def verify(
+    record: Annotated[Path, typer.Argument(help="File of a record.")],
+    from_seed: Annotated[
+        bool,
+        typer.Option("--from-seed", help="Also fit and sample again, and compare the weights."),
+    ] = False,
+    mark: Annotated[
+        bool, typer.Option("--mark", help="Where all agrees, write the tier into the record.")
+    ] = False,
+    zoo: Annotated[
+        Path | None, typer.Option(help="File of the zoo, where it is not in the store.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Compute a record's numbers again from the stored weights, and say field by field what agrees."""
+    from bench import pipeline
+    from bench import verify as again
+    from bench.record import Record
+    from bench.store import write_text
+
+    read = Record.read(record)
+    checks = again.verify(
+        read,
+        zoo=zoo,
+        device=pipeline.choose_device(device),
+        data_dir=data_dir,
+        from_seed=from_seed,
+    )
+    for name, group in again.grouped(checks).items():
+        wrong = [check for check in group if check.problem]
+        typer.echo(f"{name}: {f'{len(wrong)} of {len(group)} differ' if wrong else 'agrees'}")
+        for check in wrong:
+            typer.echo(f"  {check.field}: {check.problem}")
+    tier = again.tier(checks, from_seed=from_seed)
+    if tier == "claimed":
+        typer.echo("not verified: the record does not agree with its weights")
+        raise typer.Exit(1)
+    typer.echo(f"verified: {tier}")
+    if mark:
+        write_text(record, read.model_copy(update={"tier": tier}).to_json())
+
+
+@app.command(epilog="Example: python -m bench calibrate --task digits --trials 20")
+def calibrate(
+    task: Task,
+    trials: Annotated[int, typer.Option(help="Zoos to draw.")] = 50,
+    pool: Annotated[
+        int, typer.Option(help="Checkpoints that zoos and oracles are drawn from.")
+    ] = 400,
+    k: K = 100,
+    samples: Annotated[int, typer.Option(help="Models of each planted generator.")] = 100,
+    arch: Arch = "mlp3",
+    layers: Layers = "all",
+    track: Track = "seeds",
+    seed: Annotated[int, typer.Option(help="Seed of the trials.")] = 0,
+    zoo_seed: ZooSeed = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    settings: Set = None,
+    debug: Debug = False,
+) -> None:
+    """How often the verdict is right: generators whose answer is known, through the pipeline many times."""
+    from rich.console import Console
+
+    from bench import calibrate as known
+    from bench.request import Request
+
+    request = Request(
+        task=task,
+        generator="copy",
+        settings=_settings(settings, arch, layers, track, None),
+        k=k,
+        samples=samples,
+        seed=seed,
+        zoo_seed=zoo_seed,
+        device=device,
+        data_dir=data_dir,
+    )
+    table = known.calibrate(request, trials, pool)
+    Console().print(known.render(table))
+    typer.echo(known.conclusion(table))
+
+
 @zoo_app.command(
     "import", epilog="Example: python -m bench zoo import checkpoints/*.pth --output mine.zoo"
 )
@@ -240,6 +341,14 @@ def leaderboard(
     arguments += ["--server.address", "localhost", "--browser.gatherUsageStats", "false"]
     done = subprocess.run([sys.executable, "-m", "streamlit", "run", *arguments, "--", *folders])
     raise typer.Exit(done.returncode)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadRequest(f"{option} {text}: expected a number, or several with commas") from None
 
 
 def _settings(

@@ -1,5 +1,6 @@
 """From scored populations to the record's numbers: statistics, similarity, novelty, timing."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -7,12 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bench import verdict
 from bench.metrics import novelty as novel
 from bench.metrics import similarity as similar
 from bench.metrics import statistics
 from bench.randomness import derive
 from bench.record import (
     ControlSimilarity,
+    GoodModels,
     Interval,
     NoisePopulation,
     Novelty,
@@ -21,6 +24,7 @@ from bench.record import (
     Similarity,
     Timing,
 )
+from bench.stages import Evaluated
 
 Scored = tuple[Tensor, Tensor, Tensor, Tensor]  # val scores, train scores, train losses, wrong
 
@@ -42,19 +46,131 @@ def compare(
         rng: of the bootstrap. Every interval draws from a source of its own, so that a control's is the same in every
             record, whatever was generated.
     """
-    wrong = {name: population[3] for name, population in populations.items()}
-    with_originals = {name: similar.iou(rows, wrong["original"]) for name, rows in wrong.items()}
-    within = {name: similar.iou(rows, rows) for name, rows in wrong.items()}
     scores = {
         name: population(*scored[:3], higher_is_better=higher_is_better, rng=derive(rng, name))
         for name, scored in populations.items()
     }
-    similarity = _similarity(with_originals, within, derive(rng, "similarity"))
-    novelty = _novelty(
-        populations, with_originals, similarity, higher_is_better, derive(rng, "novelty")
+    scored = {name: (val, wrong) for name, (val, _, _, wrong) in populations.items()}
+    beside = Beside.of(scored, higher_is_better=higher_is_better, rng=rng)
+    similarity, novelty = assess(beside, scored["generated"], generated, originals, rng=rng)
+    return _scores(scores), similarity, novelty
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """What generated models are compared with; it does not depend on them.
+
+    Attributes:
+        scored: validation scores and wrong units of "original" and the controls.
+        with_originals, within: IoU of every population with the originals, and within it.
+        curves: score at novelty, of the controls that have one.
+    """
+
+    scored: Mapping[str, tuple[Tensor, Tensor]]
+    with_originals: Mapping[str, Tensor]
+    within: Mapping[str, Tensor]
+    curves: Mapping[str, novel.Curve]
+
+    @classmethod
+    def of(
+        cls,
+        scored: Mapping[str, tuple[Tensor, Tensor]],
+        *,
+        higher_is_better: bool,
+        rng: torch.Generator,
+    ) -> "Beside":
+        """From scores and wrong units; noise, copy, average, interpolation and gaussian must be among the controls."""
+        scored = {name: found for name, found in scored.items() if name != "generated"}
+        original = scored["original"][1]
+        alike = {name: similar.iou(wrong, original) for name, (_, wrong) in scored.items()}
+        within = {name: similar.iou(wrong, wrong) for name, (_, wrong) in scored.items()}
+        levels = [name for name in scored if name.startswith("noise ")]
+        groups = {"noise": levels, "interpolation": ["interpolation"], "gaussian": ["gaussian"]}
+        curves = {
+            group: novel.Curve(
+                torch.stack([scored[name][0] for name in members]),
+                torch.stack([novel.novelty(alike[name]) for name in members]),
+                higher_is_better=higher_is_better,
+                rng=derive(rng, "curve", group),
+            )
+            for group, members in groups.items()
+        }
+        return cls(scored, alike, within, curves)
+
+
+def assess(
+    beside: Beside,
+    scored: tuple[Tensor, Tensor],
+    generated: Float[Tensor, "n D"],
+    originals: Float[Tensor, "K D"],
+    *,
+    rng: torch.Generator,
+) -> tuple[Similarity, Novelty]:
+    """Similarity, novelty and the verdict of generated models.
+
+    Args:
+        beside: originals and controls.
+        scored: validation scores and wrong units of the generated models.
+        generated, originals: the vectors.
+        rng: of the bootstrap.
+    """
+    cross = similar.iou(scored[1], beside.scored["original"][1])
+    similarity = _similarity(
+        {**beside.with_originals, "generated": cross},
+        {**beside.within, "generated": similar.iou(scored[1], scored[1])},
+        derive(rng, "similarity"),
     )
-    ratio = similar.nearest_l2_ratio(generated, originals)
-    return _scores(scores), similarity, novelty.model_copy(update={"nearest_l2_ratio": ratio})
+    alike, usual = similarity.generated_generated, similarity.original_original
+    novelty = _novelty(scored[0], cross, beside, derive(rng, "novelty")).model_copy(
+        update={
+            "nearest_l2_ratio": similar.nearest_l2_ratio(generated, originals),
+            "toward_mean": similar.toward_mean(generated, originals),
+            "collapsed": None if alike is None or usual is None else alike.value > usual.value,
+            "sees_training": _sees_training(beside, derive(rng, "finetune")),
+        }
+    )
+    means = _means({**beside.scored, "generated": scored})
+    word = verdict.verdict(means, len(generated), similarity, novelty)
+    return similarity, novelty.model_copy(update={"verdict": word})
+
+
+def _sees_training(beside: Beside, rng: torch.Generator) -> bool | None:
+    """Whether fine-tuned originals are called novel; None where there are none."""
+    if "finetune" not in beside.scored:
+        return None
+    scores, _ = beside.scored["finetune"]
+    found = _novelty(scores, beside.with_originals["finetune"], beside, rng)
+    return verdict.is_novel(len(scores), found)
+
+
+def good_models(
+    original: Evaluated, generated: Evaluated, min_score: float, higher_is_better: bool
+) -> GoodModels:
+    """The paper's comparisons among models that score ``min_score`` or better on validation."""
+    sign = 1.0 if higher_is_better else -1.0
+    ours, theirs = (
+        found.wrong[sign * found.val >= sign * min_score] for found in (generated, original)
+    )
+    cross = similar.iou(ours, theirs).double()
+    return GoodModels(
+        min_score=min_score,
+        originals=len(theirs),
+        generated=len(ours),
+        original_original=similar.mean_off_diagonal(similar.iou(theirs, theirs)),
+        generated_generated=similar.mean_off_diagonal(similar.iou(ours, ours)),
+        original_generated=float(cross.mean()) if cross.numel() else None,
+        original_generated_max=float(cross.max(dim=1).values.mean()) if cross.numel() else None,
+    )
+
+
+def _means(scored: Mapping[str, tuple[Tensor, Tensor]]) -> verdict.Means:
+    noisiest = [name for name in scored if name.startswith("noise ")][-1]
+    means = (_mean(scored[name][0]) for name in ("generated", "original", noisiest))
+    return verdict.Means(*means)
+
+
+def _mean(values: Float[Tensor, " N"]) -> float:
+    return math.fsum(values.tolist()) / len(values)
 
 
 def population(
@@ -72,7 +188,7 @@ def population(
     return Population(
         best=float(ordered[-1]),
         selected=float(val[select(sign * train, train_loss)]),
-        mean=math.fsum(val.tolist()) / len(val),
+        mean=_mean(val),
         median=float(val.double().quantile(0.5)),
         worst=float(ordered[0]),
         std=float(val.double().std()) if len(val) > 1 else None,
@@ -136,40 +252,35 @@ def _similarity(
 
 
 def _novelty(
-    populations: Mapping[str, Scored],
-    with_originals: Mapping[str, Float[Tensor, "N K"]],
-    similarity: Similarity,
-    higher_is_better: bool,
+    scores: Float[Tensor, " N"],
+    with_originals: Float[Tensor, "N K"],
+    beside: Beside,
     rng: torch.Generator,
 ) -> Novelty:
-    novelties = {name: novel.novelty(matrix) for name, matrix in with_originals.items()}
-    noise = [name for name in populations if name.startswith("noise ")]
-    groups = {"noise": noise, "interpolation": ["interpolation"], "gaussian": ["gaussian"]}
-    advantages = {}
-    for group, members in groups.items():
-        values = novel.advantage(
-            populations["generated"][0],
-            novelties["generated"],
-            torch.cat([populations[name][0] for name in members]),
-            torch.cat([novelties[name] for name in members]),
-            higher_is_better=higher_is_better,
-        )
-        advantages[group] = (
-            _interval(float(values.mean()), statistics.mean_interval(values, rng))
-            if len(values)
-            else None
-        )
-    farthest = torch.cat([novelties[name] for name in noise]).max()
-    alike, usual = similarity.generated_generated, similarity.original_original
+    """One population's advantages over the controls."""
+    novelties = novel.novelty(with_originals)
+    over = {
+        name: novel.advantage(scores, novelties, curve, rng=derive(rng, name))
+        for name, curve in beside.curves.items()
+    }
     return Novelty(
-        advantage_over_noise=advantages["noise"],
-        advantage_over_interpolation=advantages["interpolation"],
-        advantage_over_gaussian=advantages["gaussian"],
-        beyond_noise=float((novelties["generated"] > farthest).double().mean()),
+        advantage_over_noise=_bounds(over["noise"].mean),
+        advantage_over_interpolation=_bounds(over["interpolation"].mean),
+        advantage_over_gaussian=_bounds(over["gaussian"].mean),
+        typical_advantage_over_noise=_bounds(over["noise"].typical),
+        median_novelty=float(novelties.double().quantile(0.5)),
+        beyond_noise=over["noise"].beyond,
+        beyond_interpolation=over["interpolation"].beyond,
+        beyond_gaussian=over["gaussian"].beyond,
         nearest_l2_ratio=None,
-        collapsed=None if alike is None or usual is None else alike.value > usual.value,
+        collapsed=None,
+        rule=verdict.RULE,
         verdict=None,
     )
+
+
+def _bounds(bounds: novel.Bounds | None) -> Interval | None:
+    return None if bounds is None else _interval(bounds[0], bounds[1:])
 
 
 def timing(

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench import memory, plugins, store
+from bench.align import align_zoo
 from bench.assemble import VERSION, assemble
 from bench.errors import BadRequest, BenchError
 from bench.progress import say, track
@@ -63,19 +64,29 @@ class Run:
             zoo, zoo_path = self.zoo()
         say(f"fit {self.request.generator} and sample {self.request.samples} models")
         with self.stage("fit and sample"):
-            sampled = self.sample(self.generator, self.request.generator, zoo, self.request.samples)
+            sampled = self.generate(zoo)
+        evaluated = self.score(zoo, sampled.vectors)
+        with self.stage("compare"):
+            record = assemble(self, zoo, zoo_path, sampled, evaluated)
+        return record, record.write(results)
+
+    def generate(self, zoo: Zoo) -> Sampled:
+        """What the generator makes of the zoo, its hidden units aligned first where that was asked for."""
+        seen = align_zoo(zoo) if self.request.align else zoo
+        return self.sample(self.generator, self.request.generator, seen, self.request.samples)
+
+    def score(self, zoo: Zoo, generated: Float[Tensor, "n D"]) -> dict[str, Evaluated]:
+        """Originals, generated models and every control on both splits."""
         say("score originals and generated models")
         with self.stage("score"):
             evaluated = {"original": self.evaluate(zoo, zoo.vectors)}
-            evaluated["generated"] = self.evaluate(zoo, sampled.vectors)
+            evaluated["generated"] = self.evaluate(zoo, generated)
         say("score the controls")
         with self.stage("controls"):
             for name, control, count in track(self._controls(), "controls"):
                 made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
                 evaluated[name] = self.evaluate(zoo, made.vectors)
-        with self.stage("compare"):
-            record = assemble(self, zoo, zoo_path, sampled, evaluated)
-        return record, record.write(results)
+        return evaluated
 
     # Stages --------------------------------------------------------------------------------------------------------
 
@@ -84,7 +95,7 @@ class Run:
         if self.request.zoo:
             zoo = Zoo.load(self.request.zoo)
             return zoo.head(self.request.k), self.request.zoo
-        k, seed = self.request.k, self.request.zoo_seed
+        k, seed = self.request.collected or self.request.k, self.request.zoo_seed
         identity = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
         identity.pop("train_size", None)  # it decides how models are scored, not the checkpoints
         path = store.home() / "zoos" / f"{store.digest([VERSION, identity])}.safetensors"
@@ -97,7 +108,7 @@ class Run:
 
         zoo = store.stage(path, Zoo.load, make, Zoo.save, force=self.request.force)
         shutil.rmtree(work, ignore_errors=True)
-        return zoo, path
+        return zoo.head(self.request.k), path
 
     def sample(
         self, maker: Any, name: str, zoo: Zoo, count: int, *, control: bool = False
@@ -203,6 +214,14 @@ def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
     finished = Run(request, profile.stage).execute()
     profile.show()
     return finished
+
+
+def nested(
+    request: Request, sizes: Sequence[int], *, profiled: bool = False
+) -> Iterator[tuple[Record, Path]]:
+    """One run for every zoo size: the largest zoo is collected once, the others are its first checkpoints."""
+    for k in sizes:
+        yield run(dataclasses.replace(request, k=k, collected=max(sizes)), profiled=profiled)
 
 
 def load_task(request: Request, device: str) -> Any:

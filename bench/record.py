@@ -26,7 +26,8 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
-
+Tier = Literal["claimed", "rescored", "regenerated"]
+Verdict = Literal["broken", "copies", "averages", "novel"]
 
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 
@@ -77,13 +78,20 @@ class Zoo(_Model):
 
 
 class Generator(_Model):
-    """The generator. ``source`` is the SHA-256 of its code; ``uses`` names what it got beyond the zoo."""
+    """The generator.
+
+    Attributes:
+        source: SHA-256 of its code.
+        uses: what it got beyond the zoo.
+        aligned: whether it was fitted on checkpoints with their hidden units aligned.
+    """
 
     name: Name
     source: Hash
     hyperparameters: Settings
     uses_scores: bool
     uses: list[str]
+    aligned: bool = False
 
 
 class Protocol(_Model):
@@ -214,6 +222,25 @@ class ControlSimilarity(_Model):
     within: Unit | None
 
 
+class GoodModels(_Model):
+    """The paper's four comparisons among good models only (section 4): those that score ``min_score`` or better.
+
+    Attributes:
+        min_score: on validation.
+        originals, generated: how many there are.
+        original_original, generated_generated, original_generated, original_generated_max: mean IoU; null where there
+            are too few models.
+    """
+
+    min_score: float
+    originals: Count
+    generated: Count
+    original_original: Unit | None
+    generated_generated: Unit | None
+    original_generated: Unit | None
+    original_generated_max: Unit | None
+
+
 class Similarity(_Model):
     """IoU of wrong sets (paper, equation 7); pairs of a model with itself are left out."""
 
@@ -222,6 +249,7 @@ class Similarity(_Model):
     original_generated: Interval
     original_generated_max: Interval
     controls: dict[str, ControlSimilarity]
+    good: GoodModels | None = None
 
     @field_validator(
         "original_original", "generated_generated", "original_generated", "original_generated_max"
@@ -234,24 +262,61 @@ class Similarity(_Model):
 
 
 class Novelty(_Model):
-    """How new the generated models are; see design section 5.
+    """How new the generated models are; see design section 5. Fields with a default are missing in older records.
 
     Attributes:
         advantage_over_noise, advantage_over_interpolation, advantage_over_gaussian: mean score above the control's at
             the same novelty; null where no generated model lies within the control's range.
-        beyond_noise: share of generated models that are more novel than any noise-added model, and so not compared.
+        typical_advantage_over_noise: the 40th percentile instead of the mean.
+        median_novelty: of 1 - IoU with the nearest original.
+        beyond_noise, beyond_interpolation, beyond_gaussian: share of generated models that are more novel than any of
+            the control's, and so not compared.
         nearest_l2_ratio: median distance to the nearest original over the originals' own median nearest distance.
+        nearest_l2_ratio_aligned: the same after hidden units were aligned to the original's; null where they cannot be.
+        toward_mean: median of a / (a + b) for the distances a to the nearest original and b to the originals' mean: 0
+            at an original, 1 at the mean.
         collapsed: whether generated models are more alike than the originals are.
-        verdict: broken, copies, averages or novel; null until the rule's error rates are known.
+        rule: version of the rule, and of the intervals it reads; null in records from before there was one.
+        verdict: broken, copies, averages or novel, by ``bench.verdict``.
+        sees_training: whether the rule calls the fine-tuned originals novel. Where it does not, it cannot tell really
+            trained models from controls here, and "copies" or "averages" means no more than that.
     """
 
     advantage_over_noise: Interval | None
     advantage_over_interpolation: Interval | None
     advantage_over_gaussian: Interval | None
+    typical_advantage_over_noise: Interval | None = None
+    median_novelty: Unit | None = None
     beyond_noise: Unit
+    beyond_interpolation: Unit | None = None
+    beyond_gaussian: Unit | None = None
     nearest_l2_ratio: Annotated[float, Field(ge=0)] | None
+    nearest_l2_ratio_aligned: Annotated[float, Field(ge=0)] | None = None
+    toward_mean: Unit | None = None
     collapsed: bool | None
-    verdict: Literal["broken", "copies", "averages", "novel"] | None
+    rule: Positive | None = None
+    verdict: Verdict | None
+    sees_training: bool | None = None
+
+
+class Paired(_Model):
+    """Two models on the same validation units.
+
+    Attributes:
+        wins, losses: units that only the first, or only the second, gets right.
+        p: of the exact McNemar test, two-sided.
+    """
+
+    wins: Count
+    losses: Count
+    p: Unit
+
+
+class Tests(_Model):
+    """The selected generated model against the best original (on validation), and against their uniform average."""
+
+    best_original: Paired
+    average: Paired
 
 
 class Timing(_Model):
@@ -312,7 +377,11 @@ class Artifacts(_Model):
 
 
 class Record(_Model):
-    """One run's result."""
+    """One run's result.
+
+    ``tier`` says how far it was verified: not at all, its numbers computed again from the stored weights, or the
+    weights themselves made again from their seed as well.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     id: Short
@@ -326,9 +395,11 @@ class Record(_Model):
     scores: Scores
     similarity: Similarity
     novelty: Novelty
+    tests: Tests | None = None
     timing: Timing
     environment: Environment
     artifacts: Artifacts
+    tier: Tier = "claimed"
 
     @model_validator(mode="after")
     def _counts(self) -> Self:

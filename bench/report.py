@@ -135,9 +135,33 @@ def _timing(record: Record) -> Table:
     return table
 
 
+VERDICTS = {
+    "broken": "most of what the originals can do is lost, or every control is better at equal novelty",
+    "copies": "not shown to be better than every control at equal novelty; nearer to single originals than to their "
+    "mean, and wrong like copies with or without noise",
+    "averages": "not shown to be better than every control at equal novelty, and not like copies",
+    "novel": "at equal novelty better than noise-added originals, interpolations and gaussian draws, or out of their "
+    "reach",
+}
+
+
+def _verdict(record: Record) -> list[str]:
+    """The verdict and, where the rule could not have seen better, that it could not."""
+    novelty = record.novelty
+    if novelty.verdict is None:
+        return []
+    lines = [f"verdict: {novelty.verdict}, {VERDICTS[novelty.verdict]}"]
+    if novelty.sees_training is False and novelty.verdict in ("copies", "averages"):
+        lines.append(
+            "the rule does not call fine-tuned originals novel either: on this zoo it cannot tell trained models "
+            "from the controls"
+        )
+    return lines
+
+
 def sentences(record: Record) -> list[str]:
     """What the numbers say, in words; every sentence follows from the record."""
-    lines = [""]
+    lines = ["", *_verdict(record)]
     points = 100 if record.task.metric == "accuracy" else 1
     similarity, novelty, timing = record.similarity, record.novelty, record.timing
     alike, usual = similarity.generated_generated, similarity.original_original
@@ -153,6 +177,11 @@ def sentences(record: Record) -> list[str]:
         lines.append(
             f"against noise-added originals that are as novel: {points * value.value:+.2f} {unit} "
             f"(95 %: {points * value.low:+.2f} to {points * value.high:+.2f})"
+        )
+    if novelty.beyond_noise > 0:
+        lines.append(
+            f"more novel than any noise-added original, and not compared with them: "
+            f"{100 * novelty.beyond_noise:.0f} % of the models"
         )
     if timing.speedup is not None:
         score = f"{points * timing.target_score:.4g}"

@@ -21,6 +21,9 @@ class Request:
         k, samples: checkpoints in the zoo, models to generate.
         seed: of the generator's fit and samples; ``zoo_seed`` of the checkpoints.
         zoo: file of a zoo to use instead of collecting one.
+        collected: checkpoints that are collected, of which the first k are the zoo; None collects k.
+        align: permute the checkpoints' hidden units alike before the generator is fitted.
+        min_score: also compare models of this score or better alone.
         results: folder that the record is written to.
         force: make every stage again.
     """
@@ -36,6 +39,9 @@ class Request:
     device: str = "auto"
     data_dir: str | None = None
     zoo: Path | None = None
+    collected: int | None = None
+    align: bool = False
+    min_score: float | None = None
     results: Path = Path("results")
     force: bool = False
 
@@ -72,9 +78,12 @@ def command(request: Request) -> str:
         value = getattr(request, field.name)
         if field.name in ("k", "samples", "seed", "zoo_seed", "preset") and value != field.default:
             options[field.name.replace("_", "-")] = value
+    if request.min_score is not None:
+        options["min-score"] = str(request.min_score)
     pairs = [f"{n}={v}" for n, v in request.of_generator().items()]
     pairs += [f"task.{n}={v}" for n, v in own.items()]
     words = ["python", "-m", "bench", "run"]
     words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += ["--align"] if request.align else []
     words += [word for pair in pairs for word in ("--set", pair)]
     return shlex.join(words)

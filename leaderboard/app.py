@@ -145,11 +145,21 @@ def columns(score: str) -> dict[str, Any]:
         "high": number("High", width=64, format=score, help=interval),
         "median": number("Median", width=68, format=score),
         "worst": number("Worst", width=64, format=score),
+        "p_best": number(
+            "p",
+            width=64,
+            format="%.2g",
+            help="Selected model better than the best original: exact McNemar test, Holm's correction over "
+            "the generators of this table; 1 where it is not better, the largest of several seeds.",
+        ),
         "nearest_iou": number(
             "Nearest IoU",
             width=95,
             format="%.3f",
             help="Overlap of wrong predictions with the nearest original; 1 is a copy.",
+        ),
+        "verdict": text(
+            "Verdict", width=82, help="By rule, docs/verdict.md: broken, copies, averages or novel."
         ),
         "collapsed": text(
             "Collapsed",

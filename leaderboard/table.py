@@ -7,6 +7,7 @@ reaches a page.
 import datetime
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,13 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from bench.errors import BadRequest
-from bench.record import Population, Record
+from bench.record import Population, Record, Verdict
 
 SCORES = ("best", "selected", "mean", "low", "high", "median", "worst")
-NUMBERS = (*SCORES, "nearest_iou", "seconds_per_model", "speedup", "speedup_amortised")
+NUMBERS = (*SCORES, "nearest_iou", "p_best", "seconds_per_model", "speedup", "speedup_amortised")
 COLUMNS = (
-    "key", "generator", "kind", "seeds", *SCORES, "nearest_iou", "collapsed", "seconds_per_model",
-    "speedup", "speedup_amortised", "device", "command",
+    "key", "generator", "kind", "seeds", *SCORES, "p_best", "nearest_iou", "verdict", "collapsed",
+    "seconds_per_model", "speedup", "speedup_amortised", "device", "command",
 )  # fmt: skip
 
 
@@ -186,17 +187,42 @@ def _board_rows(board: Board, records: list[Record]) -> list[dict[str, Any]]:
     for record in records:
         variants.setdefault(_variant(record), []).append(record)
     found = [_generator_row(own, _label(own[0], records)) for own in variants.values()]
+    tested = [row for row in found if row["p_best"] is not None]
+    for row, p in zip(tested, holm([row["p_best"] for row in tested]), strict=True):
+        row["p_best"] = p
     found += _control_rows(max(records, key=lambda record: _age((Path(), record))))
     sign = -1 if board.higher_is_better else 1
     found.sort(key=lambda row: (sign * row["selected"], sign * row["mean"]))
     return [{"key": board.key} | row for row in found]
 
 
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values of several tests, corrected by Holm's step-down method: any below 0.05 holds beside all others.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    ascending = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    steps = np.maximum.accumulate(np.asarray(values)[ascending] * factors)
+    adjusted = np.empty(len(values))
+    adjusted[ascending] = np.minimum(steps, 1.0)
+    return [float(value) for value in adjusted]
+
+
+def _p_best(records: list[Record]) -> float | None:
+    """The p-value of "better than the best original" in every seed: the largest; 1.0 where one is not better."""
+    tests = [record.tests.best_original for record in records if record.tests]
+    if len(tests) < len(records):
+        return None
+    return max(test.p if test.wins > test.losses else 1.0 for test in tests)
+
+
 def _variant(record: Record) -> tuple[str, ...]:
-    """What the seeds of one row share: name, code, settings and device."""
+    """What the seeds of one row share: name, code, settings, aligned checkpoints or not, and device."""
     made = record.generator
     settings = json.dumps(made.hyperparameters, sort_keys=True)
-    return made.name, made.source, settings, record.timing.device
+    return made.name, made.source, settings, str(made.aligned), record.timing.device
 
 
 def _label(record: Record, records: list[Record]) -> str:
@@ -210,6 +236,8 @@ def _label(record: Record, records: list[Record]) -> str:
     ]
     if any(other.source != made.source for other in others):
         parts.append(f"code {made.source[:8]}")
+    if any(other.aligned != made.aligned for other in others):
+        parts.append("aligned" if made.aligned else "not aligned")
     return plain(", ".join([made.name, *parts]))
 
 
@@ -222,7 +250,9 @@ def _generator_row(records: list[Record], label: str) -> dict[str, Any]:
         "kind": "generator",
         "seeds": len(records),
         **_pooled([record.scores.generated for record in records]),
+        "p_best": _p_best(records),
         "nearest_iou": _mean([r.similarity.original_generated_max.value for r in records]),
+        "verdict": _verdicts([record.novelty.verdict for record in records]),
         "collapsed": _collapsed([record.novelty.collapsed for record in records]),
         "seconds_per_model": _mean([timing.sample_per_model_s for timing in timings]),
         "speedup": _mean([timing.speedup for timing in timings]),
@@ -272,6 +302,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """The mean, or nothing where one of the values is unknown: a mean of the rest would flatter."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _verdicts(words: list[Verdict | None]) -> str | None:
+    """The verdict; how many of the seeds got which where they differ."""
+    known = Counter(word for word in words if word is not None)
+    if known.total() < len(words):
+        return None
+    if len(known) == 1:
+        return next(iter(known))
+    return ", ".join(f"{word} {count} of {len(words)}" for word, count in known.most_common())
 
 
 def _collapsed(flags: list[bool | None]) -> str | None:

@@ -79,6 +79,47 @@ def test_json_is_the_record_and_alone_on_standard_output(capsys):
     assert Record.model_validate_json(json.dumps(record)).task.name == "digits"
 
 
+def test_several_k_make_records_of_nested_zoos(capsys):
+    assert call(*RUN, "--k", "2,4", "--json") == 0
+    found = sorted(
+        (Record.read(path) for path in Path("results").rglob("*.json")), key=lambda r: r.zoo.k
+    )
+    assert [record.zoo.k for record in found] == [2, 4]
+    assert found[0].artifacts.zoo == found[1].artifacts.zoo
+    assert found[0].key != found[1].key
+    assert capsys.readouterr().out.count('"schema": 1') == 2
+    assert "--k 2 " in found[0].command
+    assert (
+        call(*RUN, "--k", "2", "--results", "alone") == 0
+    )  # the recorded command gives the same record
+    alone = Record.read(next(Path("alone").rglob("*.json")))
+    assert (alone.id, alone.scores) == (found[0].id, found[0].scores)
+
+
+def test_good_models_are_compared_beside_all(capsys):
+    assert call(*RUN, "--min-score", "0") == 0
+    record = Record.read(next(Path("results").rglob("*.json")))
+    good, all_ = record.similarity.good, record.similarity
+    assert (good.originals, good.generated) == (4, 3)
+    assert good.original_generated == pytest.approx(all_.original_generated.value)
+    assert good.original_generated_max == pytest.approx(all_.original_generated_max.value)
+    assert "--min-score 0.0" in record.command
+    assert call(*RUN, "--min-score", "1.5") == 0
+    good = Record.read(next(Path("results").rglob("*.json"))).similarity.good
+    assert (good.originals, good.generated, good.original_generated) == (0, 0, None)
+
+
+def test_align_is_recorded_and_another_run(capsys):
+    whole = ["--track", "seeds", "--layers", "all"]
+    assert call(*RUN, *whole) == call(*RUN, *whole, "--align") == 0
+    found = {r.generator.aligned: r for r in map(Record.read, Path("results").rglob("*.json"))}
+    assert set(found) == {False, True}
+    assert found[True].key == found[False].key
+    assert found[True].scores.controls() == found[False].scores.controls()
+    assert found[True].scores.generated != found[False].scores.generated
+    assert "--align" in found[True].command
+
+
 def test_show_prints_the_same_table_and_a_picture(capsys, tmp_path):
     call(*RUN)
     printed = capsys.readouterr().out
@@ -134,6 +175,8 @@ def test_list_names_everything(capsys):
         (["--set", "task.epoch=1"], 2, "unknown task setting 'epoch': did you mean 'epochs'?"),
         (["--set", "task.epochs=0"], 2, "epochs is 0, expected a number above 0"),
         (["--set", "task.epochs=[1]"], 2, "task setting epochs=[1]"),
+        (["--k", "4,x"], 2, "--k 4,x: expected a number, or several with commas"),
+        (["--align"], 2, "aligned in whole networks only"),
         (["--k", "0"], 2, "k is 0, expected at least 1"),
         (["--k", "-3"], 2, "k is -3, expected at least 1"),
         (["--samples", "0"], 2, "samples is 0, expected at least 1"),

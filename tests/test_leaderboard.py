@@ -51,7 +51,7 @@ BASE = {
     "zoo": {"hash": "2" * 64, "track": "trajectory", "k": 3, "d": 128, "seed": 0, "base_score": 0.9},
     "generator": {
         "name": "pdiff", "source": "3" * 64, "hyperparameters": {"steps": 10, "lr": 0.1},
-        "uses_scores": False, "uses": [],
+        "uses_scores": False, "uses": [], "aligned": False,
     },
     "protocol": {
         "version": 1, "preset": "quick", "samples": 2, "seed": 0, "selection": "train",
@@ -81,6 +81,7 @@ BASE = {
         "gpu": None, "threads": 1,
     },
     "artifacts": {name: {"file": "f", "sha256": "4" * 64} for name in ("zoo", "generated")},
+    "tests": None,
 }  # fmt: skip
 
 
@@ -217,11 +218,59 @@ def test_a_number_that_one_seed_lacks_is_missing():
     assert row["speedup_amortised"] == 0.5
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_holm_rejects_what_the_step_down_method_rejects(count):
+    """By its definition: in ascending order, compare with alpha over the number of tests left, until one fails."""
+    values = [((7 * i + 3) % 11 + 1) / 200 for i in range(count)]
+    for alpha in (0.01, 0.05, 0.1, 0.2):
+        rejected = []
+        for left, value in zip(range(count, 0, -1), sorted(values), strict=True):
+            if value > alpha / left:
+                break
+            rejected.append(value)
+        adjusted = zip(values, table.holm(values), strict=True)
+        assert sorted(v for v, p in adjusted if p <= alpha) == rejected
+
+
+def test_holm_of_nothing_and_never_above_one():
+    assert table.holm([]) == []
+    assert table.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def paired(number, wins, losses, p, **fields):
+    pair = {"wins": wins, "losses": losses, "p": p}
+    return record(id=f"{number:016x}", tests={"best_original": pair, "average": pair}, **fields)
+
+
+def test_p_values_are_corrected_over_the_generators_of_a_board():
+    other = {"generator__name": "vae"}
+    frame = cells(table.rows([paired(1, 9, 1, 0.02), paired(2, 12, 1, 0.004, **other)]))
+    assert dict(zip(frame["generator"], frame["p_best"], strict=True)) == pytest.approx(
+        {"pdiff": 0.02, "vae": 0.008}
+    )
+
+
+def test_a_p_value_holds_for_every_seed_and_for_better_alone():
+    seeds = [paired(1, 9, 1, 0.02), paired(2, 8, 2, 0.11, protocol__seed=1)]
+    assert cells(table.rows(seeds)).loc[0, "p_best"] == pytest.approx(0.11)
+    assert cells(table.rows([paired(1, 1, 9, 0.02)])).loc[0, "p_best"] == 1.0
+    assert cells(table.rows([record()]))["p_best"].isna().all()
+
+
+def test_verdicts_of_seeds():
+    words = ["copies", "copies", "averages"]
+    runs = [seed(i, 0.8, 0.9, novelty__verdict=word) for i, word in enumerate(words)]
+    assert cells(table.rows(runs)).loc[0, "verdict"] == "copies 2 of 3, averages 1 of 3"
+    assert cells(table.rows(runs[:2])).loc[0, "verdict"] == "copies"
+    assert cells(table.rows([*runs, seed(3, 0.8, 0.9)]))["verdict"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("fields", "labels"),
     [
         ({"generator__hyperparameters": {"steps": 20, "lr": 0.1}}, ["steps=10", "steps=20"]),
         ({"generator__source": "5" * 64}, ["code 33333333", "code 55555555"]),
+        ({"generator__aligned": True}, ["aligned", "not aligned"]),
         ({"timing__device": "cuda"}, [None, None]),
     ],
 )

@@ -71,6 +71,7 @@ def valid():
             "hyperparameters": {"sampler": "ddpm", "channels": [16, 32], "ema_decay": 0.995},
             "uses_scores": False,
             "uses": [],
+            "aligned": False,
         },
         "protocol": {
             "version": 1,
@@ -101,15 +102,36 @@ def valid():
             "original_generated": interval(0.55),
             "original_generated_max": interval(0.7),
             "controls": {"copy": similar, "average": similar | {"within": None}},
+            "good": {
+                "min_score": 0.71,
+                "originals": 2,
+                "generated": 1,
+                "original_original": 0.6,
+                "generated_generated": None,
+                "original_generated": 0.5,
+                "original_generated_max": 0.7,
+            },
         },
         "novelty": {
             "advantage_over_noise": interval(0.01),
             "advantage_over_interpolation": None,
             "advantage_over_gaussian": interval(-0.01),
+            "typical_advantage_over_noise": interval(0.02),
+            "median_novelty": 0.3,
             "beyond_noise": 0.25,
+            "beyond_interpolation": 1.0,
+            "beyond_gaussian": 0.5,
             "nearest_l2_ratio": 1.2,
+            "nearest_l2_ratio_aligned": 1.1,
+            "toward_mean": 0.5,
             "collapsed": True,
-            "verdict": None,
+            "rule": 1,
+            "verdict": "averages",
+            "sees_training": True,
+        },
+        "tests": {
+            "best_original": {"wins": 4, "losses": 1, "p": 0.375},
+            "average": {"wins": 0, "losses": 0, "p": 1.0},
         },
         "timing": {
             "device": "cpu",
@@ -139,6 +161,7 @@ def valid():
             "zoo": {"file": "zoo.safetensors", "sha256": "d" * 64},
             "generated": {"file": "generated.safetensors", "sha256": "e" * 64},
         },
+        "tier": "claimed",
     }
 
 
@@ -254,11 +277,19 @@ def test_unknown_field(tmp_path, where):
     refused(changed(path, 1), tmp_path, path)
 
 
-@pytest.mark.parametrize("section", [*SECTIONS, "id", "schema"])
+@pytest.mark.parametrize("section", [*sorted({*SECTIONS} - {"tests"}), "id", "schema"])
 def test_missing_field(tmp_path, section):
     data = valid()
     del data[section]
     assert "required" in refused(data, tmp_path, section)
+
+
+LATER = {  # fields that records of the first release lack
+    "novelty": ["typical_advantage_over_noise", "median_novelty", "beyond_interpolation", "beyond_gaussian",
+                "nearest_l2_ratio_aligned", "toward_mean", "rule", "sees_training"],
+    "generator": ["aligned"],
+    "similarity": ["good"],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -266,7 +297,11 @@ def test_missing_inner_field(tmp_path, section):
     for name in valid()[section]:
         data = valid()
         del data[section][name]
-        refused(data, tmp_path, f"{section}.{name}")
+        if name in LATER.get(section, []):
+            read = Record.model_validate_json(json.dumps(data))
+            assert not getattr(getattr(read, section), name)
+        else:
+            refused(data, tmp_path, f"{section}.{name}")
 
 
 @pytest.mark.parametrize(
@@ -296,6 +331,7 @@ def test_missing_inner_field(tmp_path, section):
         ("environment.packages", {"torch": 2}),
         ("artifacts.zoo.sha256", "d"),
         ("novelty.verdict", "excellent"),
+        ("tier", "certain"),
         ("novelty.collapsed", "no"),
         ("scores.generated.values", []),
         ("scores.generated.values.1", "0.7"),

@@ -50,8 +50,22 @@ def nearest_l2_ratio(
     """
     if len(originals) < 2:
         return None
-    exact = "donot_use_mm_for_euclid_dist"
-    among = torch.cdist(originals, originals, compute_mode=exact).fill_diagonal_(torch.inf)
+    among = _distances(originals, originals).fill_diagonal_(torch.inf)
     usual = float(among.min(1).values.quantile(0.5))
-    nearest = torch.cdist(generated, originals, compute_mode=exact).min(1).values
+    nearest = _distances(generated, originals).min(1).values
     return float(nearest.quantile(0.5)) / usual if usual > 0 else None
+
+
+def toward_mean(generated: Float[Tensor, "n D"], originals: Float[Tensor, "K D"]) -> float:
+    """Median of a / (a + b) for the distances a to the nearest original and b to the originals' mean.
+
+    0 at an original, 1 at the mean; 0 where they are the same point.
+    """
+    nearest = _distances(generated, originals).min(1).values
+    mean = _distances(generated, originals.double().mean(0, keepdim=True).float())[:, 0]
+    return float((nearest / (nearest + mean).clamp(min=torch.finfo().tiny)).quantile(0.5))
+
+
+def _distances(a: Float[Tensor, "N D"], b: Float[Tensor, "P D"]) -> Float[Tensor, "N P"]:
+    """L2 distances, computed from differences: products would lose those of nearly equal vectors."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,7 +1,8 @@
-"""Intervals: bootstrap over models, vectorised as products with resampling counts."""
+"""Intervals, by bootstrap over models, vectorised as products with resampling counts; and a paired test."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.stats import binomtest
 from torch import Tensor
 
 RESAMPLES = 2000
@@ -49,3 +50,16 @@ def cross_interval(matrix: Float[Tensor, "N P"], rng: torch.Generator) -> tuple[
     """95 % bootstrap interval of the mean over all pairs of two populations, both resampled."""
     rows, columns = (resamples(size, rng) for size in matrix.shape)
     return percentiles(((rows @ matrix.double()) * columns).sum(1) / matrix.numel())
+
+
+def mcnemar(a: Bool[Tensor, " M"], b: Bool[Tensor, " M"]) -> tuple[int, int, float]:
+    """Two models' wrong units: how many only a gets right, how many only b, and the exact two-sided McNemar p-value.
+
+    Under the null hypothesis a unit that the models differ on is as likely to favour either; 1.0 where none is.
+
+    >>> mcnemar(torch.tensor([False] * 5), torch.tensor([True] * 5))
+    (5, 0, 0.0625)
+    """
+    wins, losses = int((b & ~a).sum()), int((a & ~b).sum())
+    p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return wins, losses, p

@@ -1,0 +1,205 @@
+"""A record checked against the weights it names: every score and similarity is computed again."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import plugins, store
+from bench.assemble import assemble
+from bench.errors import BadRequest
+from bench.pipeline import Run
+from bench.record import Artifact, Record, Tier
+from bench.request import Request
+from bench.stages import Sampled, load_sampled
+from bench.verdict import RULE
+from bench.zoo import Zoo
+
+TOLERANCE = 1e-9  # relative; one unit that is predicted otherwise changes a score by far more
+# What another machine, time or folder changes, and what only says how the record came about.
+NOT_COMPARED = (
+    "schema",
+    "id",
+    "created",
+    "command",
+    "environment",
+    "tier",
+    "generator",
+    "timing.device",
+)
+EARLIER = (
+    "novelty.nearest_l2_ratio",
+    "novelty.beyond_noise",
+    "novelty.collapsed",
+)  # these had no rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One field of the record.
+
+    Attributes:
+        field: its dotted name.
+        problem: what does not agree; empty where it does.
+    """
+
+    field: str
+    problem: str = ""
+
+
+def verify(
+    record: Record,
+    *,
+    zoo: Path | None = None,
+    device: str = "cpu",
+    data_dir: str | None = None,
+    from_seed: bool = False,
+) -> list[Check]:
+    """Every field that can be computed again, and whether it agrees.
+
+    Args:
+        record: what is checked.
+        zoo: the zoo's file, where it is not in the store.
+        device: where to compute; other devices than the record's may predict a few units otherwise.
+        data_dir: the folder of the task's data.
+        from_seed: also fit and sample again, and compare the weights.
+
+    Raises:
+        BadRequest: the weights are not there, or the record's task or generator cannot be made.
+    """
+    zoo_path = zoo or store.home() / "zoos" / record.artifacts.zoo.file
+    path = store.home() / "generated" / record.artifacts.generated.file
+    checks = [
+        _artifact("artifacts.zoo", zoo_path, record.artifacts.zoo),
+        _artifact("artifacts.generated", path, record.artifacts.generated),
+    ]
+    checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
+    run = Run(request(record, zoo_path, device, data_dir))
+    with _empty_store():
+        if from_seed:
+            checks.append(_regenerated(run, checkpoints, sampled))
+        evaluated = run.score(checkpoints, sampled.vectors)
+    # How long scoring took cannot be measured again: the record's own times stand in.
+    evaluated["generated"] = dataclasses.replace(
+        evaluated["generated"], select_s=record.timing.select_s, score_s=record.timing.score_s
+    )
+    again = assemble(run, checkpoints, zoo_path, sampled, evaluated)
+    return checks + differences(record, again)
+
+
+def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Request:
+    """The request whose run a record claims to be, on a zoo's file."""
+    task = plugins.load_task(record.task.name, record.protocol.preset, {})
+    fields = {field.name for field in dataclasses.fields(task)}
+    good = record.similarity.good
+    own = {f"task.{n}": value for n, value in record.task.settings.items() if n in fields}
+    return Request(
+        task=record.task.name,
+        generator=record.generator.name,
+        settings={**record.generator.hyperparameters, **own},
+        k=record.zoo.k,
+        samples=record.protocol.samples,
+        seed=record.protocol.seed,
+        zoo_seed=record.zoo.seed or 0,
+        preset=record.protocol.preset,
+        device=device,
+        data_dir=data_dir,
+        zoo=zoo,
+        align=record.generator.aligned,
+        min_score=None if good is None else good.min_score,
+    )
+
+
+def differences(record: Record, again: Record) -> list[Check]:
+    """Field by field, whether two records of one run agree."""
+    claimed, computed = (flatten(one.model_dump(by_alias=True)) for one in (record, again))
+    if record.zoo.seed is not None:
+        computed["zoo.seed"] = (
+            record.zoo.seed
+        )  # the run was given the zoo's file, which has no seed
+    names = [name for name in {**claimed, **computed} if _compared(name, record)]
+    return [Check(name, _problem(claimed.get(name), computed.get(name))) for name in names]
+
+
+def _compared(name: str, record: Record) -> bool:
+    if name.startswith("artifacts") or any(
+        name == skipped or name.startswith(f"{skipped}.") for skipped in NOT_COMPARED
+    ):
+        return False
+    return not name.startswith("novelty.") or record.novelty.rule == RULE or name in EARLIER
+
+
+def _problem(claimed: Any, computed: Any) -> str:
+    numbers = all(isinstance(value, int | float) for value in (claimed, computed))
+    if claimed == computed or (numbers and math.isclose(claimed, computed, rel_tol=TOLERANCE)):
+        return ""
+    return f"the record says {claimed}, computed again it is {computed}"
+
+
+def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as one mapping of dotted names; empty containers are values of their own."""
+    if not data or not isinstance(data, Mapping | list):
+        return {prefix: data}
+    items = data.items() if isinstance(data, Mapping) else enumerate(data)
+    found: dict[str, Any] = {}
+    for name, value in items:
+        found |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def tier(checks: list[Check], *, from_seed: bool) -> Tier:
+    """What a record has shown: nothing if anything disagrees."""
+    if any(check.problem for check in checks):
+        return "claimed"
+    return "regenerated" if from_seed else "rescored"
+
+
+def grouped(checks: list[Check]) -> dict[str, list[Check]]:
+    """Checks by the first two parts of their names, so that lists of values take one line."""
+    groups: dict[str, list[Check]] = {}
+    for check in checks:
+        groups.setdefault(".".join(check.field.split(".")[:2]), []).append(check)
+    return groups
+
+
+def _artifact(field: str, path: Path, claimed: Artifact) -> Check:
+    if not path.is_file():
+        raise BadRequest(
+            f"{path} is not there: run the record's command again, or set BENCH_HOME to where it was run"
+        )
+    found = store.file_hash(path)
+    same = found == claimed.sha256
+    return Check(
+        field, "" if same else f"the record says SHA-256 {claimed.sha256}, the file has {found}"
+    )
+
+
+def _regenerated(run: Run, zoo: Zoo, stored: Sampled) -> Check:
+    """Fit and sample once more; the same code on the same device gives the same weights, bit for bit."""
+    made = run.generate(zoo)
+    if torch.equal(made.vectors, stored.vectors):
+        return Check("generated weights")
+    return Check(
+        "generated weights", "fitted and sampled again, they are others than the stored ones"
+    )
+
+
+@contextlib.contextmanager
+def _empty_store() -> Iterator[None]:
+    """Within it nothing is found in the store, so that everything is computed; what is written is thrown away."""
+    before = os.environ.get("BENCH_HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BENCH_HOME"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["BENCH_HOME"]
+            else:
+                os.environ["BENCH_HOME"] = before

@@ -1,0 +1,136 @@
+import dataclasses
+
+import pytest
+import torch
+
+from bench.align import align, align_zoo, aligned_l2_ratio, groups, match, nearest, permute, rows
+from bench.errors import BadRequest
+from bench.metrics.similarity import nearest_l2_ratio
+from bench.zoo import Layout, Zoo
+from tasks.models import Shape, build
+
+ARCHITECTURES = {
+    "mlp3": Shape(3, 8, 4),
+    "mlp3 on grey": Shape(1, 8, 4),
+    "convnet3": Shape(3, 16, 4),
+    "resnet18": Shape(3, 16, 4),
+    "resnet50": Shape(3, 16, 4),
+}
+
+
+def network(name, seed=0):
+    """A network whose normalization layers do something, with neutral statistics as in a zoo of whole networks."""
+    torch.manual_seed(seed)
+    model = build(name.partition(" ")[0], ARCHITECTURES[name])
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    return model
+
+
+def zoo_of(*models):
+    layout = Layout.of(dict(models[0].named_parameters()))
+    vectors = [layout.flatten(dict(model.named_parameters())).detach() for model in models]
+    return Zoo(torch.stack(vectors), layout, dict(models[0].named_buffers()))
+
+
+def shuffled(zoo, row=0, seed=1):
+    """A checkpoint with the units of every group in another order."""
+    tensors = zoo.layout.unflatten(zoo.vectors[row])
+    rng = torch.Generator().manual_seed(seed)
+    for places in groups(zoo).values():
+        name, axis = places[0]
+        order = torch.randperm(tensors[name].shape[axis], generator=rng)
+        tensors = permute(tensors, places, order)
+    return zoo.layout.flatten(tensors)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_permuted_network_is_the_same_function(name):
+    model = network(name)
+    zoo = zoo_of(model)
+    inputs = torch.randn(3, 3 if "grey" not in name else 1, *(2 * [ARCHITECTURES[name].size]))
+    before = model(inputs)
+    other = shuffled(zoo)
+    assert not torch.equal(other, zoo.vectors[0])
+    model.load_state_dict({**zoo.base, **zoo.layout.unflatten(other)})
+    torch.testing.assert_close(model(inputs), before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "resnet50"])
+def test_alignment_undoes_a_random_permutation(name):
+    zoo = zoo_of(network(name))
+    aligned = align(shuffled(zoo)[None], zoo.vectors[0], zoo.layout, groups(zoo))
+    assert torch.equal(aligned[0], zoo.vectors[0])
+
+
+def test_every_axis_of_a_resnet_but_input_and_classes_belongs_to_one_group():
+    zoo = zoo_of(network("resnet50"))
+    shapes = dict(zip(zoo.layout.names, zoo.layout.shapes, strict=True))
+    axes = {(name, axis) for name, shape in shapes.items() for axis in range(min(2, len(shape)))}
+    found = [place for places in groups(zoo).values() for place in places]
+    assert len(found) == len(set(found))
+    assert axes - set(found) == {("conv1.weight", 1), ("fc.weight", 0), ("fc.bias", 0)}
+
+
+def test_matching_never_moves_a_network_away():
+    zoo = zoo_of(network("mlp3", 0), network("mlp3", 1))
+    found = groups(zoo)
+    other = zoo.layout.unflatten(zoo.vectors[1].double())
+    reference = zoo.layout.unflatten(zoo.vectors[0].double())
+    matched = zoo.layout.flatten(match(other, reference, found))
+    before = (zoo.vectors[0] - zoo.vectors[1]).norm()
+    assert (zoo.vectors[0] - matched).norm() < before
+    assert torch.equal(matched.sort().values, zoo.layout.flatten(other).sort().values)
+
+
+def test_rows_of_a_flattened_feature_map_are_its_channels():
+    tensor = torch.arange(12.0).reshape(1, 12)  # 3 channels of 4 values
+    assert rows(tensor, 1, 3).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_a_copy_in_disguise_is_found_by_the_aligned_distance():
+    zoo = zoo_of(network("mlp3", 0), network("mlp3", 1), network("mlp3", 2))
+    disguised = shuffled(zoo, row=1)[None]
+    assert nearest_l2_ratio(disguised, zoo.vectors) > 0.5
+    assert aligned_l2_ratio(disguised, zoo) == pytest.approx(0, abs=1e-6)
+    assert aligned_l2_ratio(disguised, zoo.head(1)) is None
+
+
+def test_the_nearest_after_alignment_is_never_farther_than_before():
+    zoo = zoo_of(*(network("mlp3", seed) for seed in range(4)))
+    raw = torch.cdist(zoo.vectors, zoo.vectors).fill_diagonal_(torch.inf).min(1).values
+    assert (nearest(zoo.vectors, zoo, groups(zoo), others=True) < raw).all()
+
+
+def test_a_part_of_a_network_is_not_permuted():
+    zoo = zoo_of(network("convnet3"))
+    frozen = dataclasses.replace(zoo, base={**zoo.base, "8.weight": torch.ones(1)})
+    with pytest.raises(BadRequest, match=r"whole networks only, and '8\.weight' is frozen"):
+        align_zoo(frozen)
+    assert aligned_l2_ratio(zoo.vectors, frozen) is None
+
+
+def test_statistics_of_their_own_are_refused():
+    zoo = zoo_of(network("convnet3"))
+    base = {**zoo.base, "1.running_mean": torch.arange(32.0)}
+    with pytest.raises(BadRequest, match=r"'1\.running_mean' of the base differs between units"):
+        groups(dataclasses.replace(zoo, base=base))
+
+
+def test_other_architectures_are_refused():
+    zoo = Zoo(torch.zeros(1, 4), Layout(("blocks.0.attn.qkv.weight",), ((2, 2),)))
+    with pytest.raises(BadRequest, match="MLP-3, ConvNet-3 and ResNets only"):
+        groups(zoo)
+
+
+def test_an_aligned_zoo_has_the_same_functions():
+    zoo = zoo_of(network("mlp3", 0), network("mlp3", 1))
+    aligned = align_zoo(zoo)
+    assert torch.equal(aligned.vectors[0], zoo.vectors[0])
+    model, inputs = network("mlp3", 0), torch.randn(2, 3, 8, 8)
+    outputs = []
+    for vector in (zoo.vectors[1], aligned.vectors[1]):
+        model.load_state_dict({**zoo.base, **zoo.layout.unflatten(vector)})
+        outputs.append(model(inputs))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)

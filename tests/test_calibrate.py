@@ -1,0 +1,138 @@
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from scipy.stats import beta
+
+from bench import cli
+from bench.calibrate import (
+    Mixture,
+    Pool,
+    Shuffled,
+    calibrate,
+    conclusion,
+    controls,
+    planted,
+    share,
+)
+from bench.errors import BadRequest
+from bench.pipeline import NOISE, make_generator
+from bench.request import Request
+from bench.verdict import AVERAGES
+from tasks import datasets
+from tests.standins import image_data
+
+
+@pytest.fixture(autouse=True)
+def _standins(monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def request(**settings):
+    own = {"task.epochs": 1, "task.batch_size": 20, "task.arch": "mlp3", **settings}
+    return Request(task="digits", generator="copy", settings=own, k=6, samples=4, device="cpu")
+
+
+@pytest.mark.parametrize(("track", "layers"), [("seeds", "all"), ("trajectory", "linear")])
+def test_every_planted_generator_gets_a_verdict_in_every_trial(track, layers):
+    table = calibrate(request(**{"task.track": track, "task.layers": layers}), 2, 12)
+    assert set(table) == set(planted(torch.zeros(1, 1), "quick", "cpu"))
+    assert all(counts.total() == 2 for counts in table.values())
+    again = calibrate(request(**{"task.track": track, "task.layers": layers}), 2, 12)
+    assert table == again
+
+
+def test_trials_draw_zoos_that_the_oracle_has_not_seen(zoo):
+    pool = Pool(zoo, zoo.vectors[:0], torch.zeros(12), torch.zeros(12, 3, dtype=torch.bool))
+    drawn, new = pool.draw(5, rng())
+    rows = torch.cat([drawn.vectors, new])
+    assert (len(drawn), len(new)) == (5, 7)
+    assert torch.equal(rows.sort(dim=0).values, zoo.vectors.sort(dim=0).values)
+    assert not torch.equal(drawn.vectors, pool.draw(5, rng(1))[0].vectors)
+
+
+def test_models_of_the_pool_are_not_scored_again(zoo):
+    class Task:
+        def evaluate(self, zoo, vectors, split):
+            assert len(vectors) == 1  # the only one that is not in the pool
+            return type("", (), {"scores": torch.tensor([0.5]), "wrong": torch.ones(1, 3) > 0})
+
+    val = torch.arange(12).double()
+    pool = Pool(zoo, zoo.vectors[:0], val, torch.zeros(12, 3, dtype=torch.bool))
+    found, wrong = pool.scores(Task(), torch.cat([zoo.vectors[[7, 2]], torch.zeros(1, 41)]))
+    assert found.tolist() == [7, 2, 0.5]
+    assert wrong.sum(dim=1).tolist() == [0, 0, 3]
+
+
+def test_random_weights_keep_every_tensors_values(zoo):
+    made = Shuffled().fit(zoo, rng=rng()).sample(3, rng=rng())
+    for row in made:
+        source = (zoo.vectors[:, -1] == row[-1]).nonzero().item()
+        for own, piece in zip(
+            zoo.vectors[source].split(zoo.layout.sizes), row.split(zoo.layout.sizes), strict=True
+        ):
+            assert torch.equal(own.sort().values, piece.sort().values)
+    assert not torch.equal(made[0], made[1])
+
+
+def test_a_mixture_has_its_share_of_new_models(zoo):
+    new = torch.full((5, 41), 7.0)
+    copies = make_generator("copy", {}, "quick", "cpu")
+    made = Mixture(new, copies, 0.1).fit(zoo, rng=rng()).sample(20, rng=rng())
+    assert (made == 7).all(dim=1).sum() == 2
+    assert len(Mixture(new).fit(zoo, rng=rng()).sample(5, rng=rng())) == 5
+
+
+def test_controls_are_the_pipelines():
+    names = controls(8, "quick", "cpu")
+    assert {*AVERAGES, "copy", *(f"noise {a:g}" for a in NOISE)} == set(names)
+    assert names["noise 0.1"][1] == 2
+    assert names["gaussian"][1] == 8
+
+
+def table(oracle, copies):
+    return {
+        "copies": Counter(copies=100 - copies, novel=copies),
+        "oracle": Counter(novel=oracle, averages=100 - oracle),
+    }
+
+
+def test_intervals_are_clopper_pearsons():
+    value, low, high = share(table(93, 0), "oracle")
+    expected = beta.ppf([0.025, 0.975], [93, 94], [8, 7])
+    assert (value, low, high) == pytest.approx((0.93, *expected))
+
+
+@pytest.mark.parametrize(
+    ("oracle", "copies", "word"),
+    [(90, 5, "reached"), (89, 0, "not reached"), (100, 6, "not reached")],
+)
+def test_the_conclusion_is_that_of_the_table(oracle, copies, word):
+    assert conclusion(table(oracle, copies)).startswith(
+        f"{word}: the oracle is called novel in {oracle}"
+    )
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(BadRequest, match="trials is 0"):
+        calibrate(request(), 0, 12)
+    with pytest.raises(BadRequest, match="the pool has 9 checkpoints"):
+        calibrate(request(), 1, 9)
+
+
+def test_the_command_prints_the_confusion_table(monkeypatch, capsys):
+    words = ["bench", "calibrate", "--task", "digits", "--trials", "1", "--pool", "10", "--k", "6", "--samples", "4",
+             "--set", "task.epochs=1", "--device", "cpu"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    out = capsys.readouterr().out
+    assert "called novel" in out
+    assert "90 % copies, 10 % new" in out
+    assert "reached: the oracle is called novel in" in out

@@ -1,0 +1,192 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import cli, pipeline
+from bench.record import Record
+from bench.request import Request
+from bench.stages import load_sampled, save_sampled
+from bench.verify import flatten, tier, verify
+from tasks import datasets
+from tests.standins import image_data
+
+SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
+
+
+@pytest.fixture(autouse=True)
+def _standins(monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished run: its store and its record."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+        patch.setenv("BENCH_HOME", str(folder / "home"))
+        made(folder)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of that run; the record and its file."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = next((tmp_path / "results").rglob("*.json"))
+    return Record.read(path), path
+
+
+def made(tmp_path, generator="gaussian", **values):
+    request = Request(
+        task="digits", generator=generator, settings={**SETTINGS, **values.pop("settings", {})}, k=5, samples=4,
+        results=tmp_path / "results", device="cpu", **values,
+    )  # fmt: skip
+    return pipeline.run(request)
+
+
+def changed(path, field, value):
+    """The record with another value at the dotted name, written where it was."""
+    data = json.loads(path.read_text())
+    *folders, last = field.split(".")
+    inner = data
+    for name in folders:
+        inner = inner[int(name)] if isinstance(inner, list) else inner[name]
+    inner[last] = value
+    path.write_text(json.dumps(data))
+    return Record.read(path)
+
+
+def wrong(checks):
+    return [check.field for check in checks if check.problem]
+
+
+def call(*words):
+    old, sys.argv = sys.argv, ["bench", *map(str, words)]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("generator", "values"),
+    [
+        ("gaussian", {}),
+        ("average", {"seed": 3, "zoo_seed": 2}),
+        ("noise", {"settings": {"amplitude": 0.5, "task.layers": "linear"}}),
+        ("copy", {"settings": {"task.track": "seeds", "task.layers": "all"}, "align": True}),
+        ("greedy_soup", {"min_score": 0.1, "collected": 7}),
+    ],
+)
+def test_an_honest_record_agrees_in_every_field(tmp_path, generator, values):
+    record, _ = made(tmp_path, generator, **values)
+    checks = verify(record, from_seed=True)
+    assert wrong(checks) == []
+    assert tier(checks, from_seed=True) == "regenerated"
+    names = {check.field for check in checks}
+    assert {"scores.generated.mean", "similarity.controls.copy.original", "novelty.verdict", "key",
+            "timing.speedup", "artifacts.zoo", "tests.average.p", "generated weights"} <= names  # fmt: skip
+
+
+def test_verifying_leaves_the_store_as_it_is(tmp_path, run):
+    record, _ = run
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*.safetensors")}
+    verify(record, from_seed=True)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "home").rglob("*.safetensors")}
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["similarity.original_generated_max.low", "similarity.controls.copy.original", "novelty.toward_mean",
+     "timing.fit_s", "tests.average.p"],
+)  # fmt: skip
+def test_one_changed_digit_is_caught(tmp_path, run, field):
+    record, path = run
+    value = dict(flatten(record.model_dump(by_alias=True)))[field]
+    other = changed(path, field, value - 1e-6 if value > 1e-5 else value + 1e-6)
+    assert field in wrong(verify(other))
+
+
+def test_scores_that_were_made_up_consistently_are_caught(tmp_path, run):
+    """Not only one number: a whole population that is in itself what a record may hold."""
+    record, path = run
+    better = record.scores.greedy_soup.model_copy(update={"values": [1.0]}).model_dump()
+    better |= dict.fromkeys(("best", "selected", "mean", "median", "worst", "low", "high"), 1.0)
+    found = wrong(verify(changed(path, "scores.greedy_soup", better)))
+    assert {"scores.greedy_soup.mean", "scores.greedy_soup.values.0"} <= set(found)
+
+
+def test_swapped_weights_are_caught(tmp_path, run):
+    record, _ = run
+    file = tmp_path / "home" / "generated" / record.artifacts.generated.file
+    sampled = load_sampled(file)
+    rng = torch.Generator().manual_seed(0)
+    noisy = sampled.vectors + torch.randn(sampled.vectors.shape, generator=rng)
+    save_sampled(type(sampled)(noisy, sampled.fit_s, sampled.sample_s, 1, file), file)
+    found = wrong(verify(record, from_seed=True))
+    assert {"artifacts.generated", "generated weights", "novelty.nearest_l2_ratio"} <= set(found)
+
+
+@pytest.mark.parametrize("name", ["zoo", "generated"])
+def test_a_wrong_hash_is_caught(tmp_path, run, name):
+    _, path = run
+    record = changed(path, f"artifacts.{name}.sha256", "0" * 64)
+    assert wrong(verify(record)) == [f"artifacts.{name}"]
+
+
+def test_weights_of_another_seed_are_caught_from_the_seed_alone(tmp_path, run):
+    _, path = run
+    record = changed(path, "protocol.seed", 1)
+    assert "generated weights" in wrong(verify(record, from_seed=True))
+
+
+def test_a_record_of_an_earlier_rule_is_verified_but_for_its_novelty(tmp_path, run):
+    _, path = run
+    changed(path, "novelty.rule", None)
+    record = changed(path, "novelty.advantage_over_noise", None)
+    checks = verify(record)
+    assert wrong(checks) == []
+    assert "novelty.collapsed" in {check.field for check in checks}
+    assert tier(checks, from_seed=False) == "rescored"
+
+
+def test_the_command_says_field_by_field_what_agrees(tmp_path, run, capsys):
+    _, path = run
+    capsys.readouterr()
+    assert call("verify", path, "--device", "cpu") == 0
+    out = capsys.readouterr().out
+    assert "scores.generated: agrees" in out
+    assert out.endswith("verified: rescored\n")
+    assert Record.read(path).tier == "claimed"
+    assert call("verify", path, "--device", "cpu", "--from-seed", "--mark") == 0
+    assert Record.read(path).tier == "regenerated"
+
+
+def test_the_command_names_what_differs_and_exits_with_1(tmp_path, run, capsys):
+    _, path = run
+    changed(path, "novelty.toward_mean", 0.125)
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert call("verify", path, "--device", "cpu", "--mark") == 1
+    out = capsys.readouterr().out
+    assert "novelty.toward_mean: the record says 0.125, computed again it is " in out
+    assert out.endswith("not verified: the record does not agree with its weights\n")
+    assert path.read_bytes() == before
+
+
+def test_weights_that_are_not_there(tmp_path, run, capsys):
+    record, path = run
+    Path(tmp_path / "home" / "generated" / record.artifacts.generated.file).unlink()
+    capsys.readouterr()
+    assert call("verify", path) == 2
+    err = capsys.readouterr().err
+    assert "is not there: run the record's command again" in err
