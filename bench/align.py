@@ -17,6 +17,7 @@ from bench.zoo import Layout, Zoo
 
 Places = list[tuple[str, int]]  # tensors and the axis that one group of hidden units runs along
 CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
+LARGEST = 2**28  # values of a zoo whose tensors are sorted to look for nearest originals: 1 GiB
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
 
 
@@ -161,8 +162,10 @@ def align_zoo(zoo: Zoo) -> Zoo:
 def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
     """Median distance to the nearest original over that among originals, each pair aligned to each other.
 
-    None where nothing can be permuted, or for a single original.
+    None where nothing can be permuted, for a single original, and for zoos too large to sort.
     """
+    if zoo.vectors.numel() > LARGEST:
+        return None
     try:
         found = groups(zoo)
     except BadRequest:

@@ -272,7 +272,8 @@ class Novelty(_Model):
         beyond_noise, beyond_interpolation, beyond_gaussian: share of generated models that are more novel than any of
             the control's, and so not compared.
         nearest_l2_ratio: median distance to the nearest original over the originals' own median nearest distance.
-        nearest_l2_ratio_aligned: the same after hidden units were aligned to the original's; null where they cannot be.
+        nearest_l2_ratio_aligned: the same after hidden units were aligned to the original's; null where they cannot be,
+            and in zoos of more than 2^28 values.
         toward_mean: median of a / (a + b) for the distances a to the nearest original and b to the originals' mean: 0
             at an original, 1 at the mean.
         collapsed: whether generated models are more alike than the originals are.
