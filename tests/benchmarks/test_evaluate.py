@@ -29,7 +29,9 @@ def test_evaluate_resnet18_last_norms(versus, short):
     def agree(scored, logits):
         check_wrong(scored.wrong[:sample], logits, data.labels)
 
-    versus(lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample)
+    versus(
+        lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample, rounds=2
+    )
 
 
 def test_evaluate_against_dataloader(versus, short):
@@ -52,7 +54,9 @@ def test_evaluate_against_dataloader(versus, short):
     def agree(scored, logits):
         check_wrong(scored.wrong[:sample], logits, data.labels)
 
-    versus(lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample)
+    versus(
+        lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample, rounds=2
+    )
 
 
 def _cifar10(data):
