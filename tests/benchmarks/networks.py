@@ -9,7 +9,7 @@ from tasks.images import Images
 from tasks.layers import select
 from tasks.models import Shape, build
 
-CLEAR = 1e-3  # top two logits this far apart: rounding cannot exchange them
+CLEAR = 1e-4  # top two logits this far apart: rounding cannot exchange them
 
 
 def network(arch: str, layers: str, classes: int = 10, channels: int = 3, side: int = 32):
