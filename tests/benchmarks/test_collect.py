@@ -55,7 +55,7 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
         agreement = (wrong[sample - 1] == (logits.argmax(-1) != val.labels)).float().mean()
         assert agreement > 0.97
 
-    versus(ours, plain, agree, scale=count / sample, rounds=2)
+    versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 2)
 
 
 def test_collect_mlp3_seeds(versus, short, tmp_path):
@@ -101,4 +101,4 @@ def test_collect_mlp3_seeds(versus, short, tmp_path):
     def agree(together, alone):
         assert torch.allclose(together[:sample], alone, atol=1e-3)
 
-    versus(ours, plain, agree, scale=count / sample)
+    versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 3)

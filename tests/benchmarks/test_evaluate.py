@@ -30,7 +30,11 @@ def test_evaluate_resnet18_last_norms(versus, short):
         check_wrong(scored.wrong[:sample], logits, data.labels)
 
     versus(
-        lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample, rounds=2
+        lambda: Scorer(model, layout, data)(vectors),
+        plain,
+        agree,
+        scale=count / sample,
+        rounds=5 if short else 2,
     )
 
 
@@ -55,7 +59,11 @@ def test_evaluate_against_dataloader(versus, short):
         check_wrong(scored.wrong[:sample], logits, data.labels)
 
     versus(
-        lambda: Scorer(model, layout, data)(vectors), plain, agree, scale=count / sample, rounds=2
+        lambda: Scorer(model, layout, data)(vectors),
+        plain,
+        agree,
+        scale=count / sample,
+        rounds=5 if short else 2,
     )
 
 
