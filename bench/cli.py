@@ -296,7 +296,9 @@ def calibrate(
         data_dir=data_dir,
     )
     table = known.calibrate(request, trials, pool)
-    Console().print(known.render(table))
+    console = Console()
+    console.width = max(console.width, 100)  # a row broken by the terminal beats figures cut short
+    console.print(known.render(table))
     typer.echo(known.conclusion(table))
 
 
