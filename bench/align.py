@@ -136,17 +136,9 @@ def align(
     found: Mapping[str, Places],
 ) -> Float[Tensor, "n D"]:
     """Every vector with its hidden units in the reference's order."""
-    target = {name: tensor.double() for name, tensor in layout.unflatten(reference).items()}
-    return torch.stack(
-        [
-            layout.flatten(match(_double(layout.unflatten(vector)), target, found)).float()
-            for vector in vectors
-        ]
-    )
-
-
-def _double(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.double() for name, tensor in tensors.items()}
+    target = layout.unflatten(reference.double())
+    matched = (match(layout.unflatten(vector.double()), target, found) for vector in vectors)
+    return torch.stack([layout.flatten(tensors).float() for tensors in matched])
 
 
 def align_zoo(zoo: Zoo) -> Zoo:

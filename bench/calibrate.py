@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import compare
 from bench.errors import BadRequest
-from bench.pipeline import NOISE, Run, check_vectors, make_generator
+from bench.pipeline import Run, check_vectors, make_generator
 from bench.progress import say, track
 from bench.randomness import derive, generator
 from bench.request import Request
@@ -143,18 +143,13 @@ def planted(new: Float[Tensor, "M D"], preset: str, device: str) -> dict[str, An
     }
 
 
-def controls(samples: int, preset: str, device: str) -> dict[str, tuple[Any, int]]:
-    """The controls that the verdict reads, with the pipeline's numbers of models."""
-    few = max(1, samples // 4)
-    named = {
-        name: (_make(name, preset, device), samples)
-        for name in ("copy", "interpolation", "gaussian")
+def controls(run: Run) -> dict[str, tuple[Any, int]]:
+    """The pipeline's controls that need no training data, with its numbers of models: those the verdict reads."""
+    return {
+        name: (maker, 1 if maker.deterministic else count)
+        for name, maker, count in run.controls
+        if not maker.needs
     }
-    named["average"] = (_make("average", preset, device), 1)
-    for amplitude in NOISE:
-        noise = _make("noise", preset, device, amplitude=amplitude)
-        named[f"noise {amplitude:g}"] = (noise, few)
-    return named
 
 
 def trial(run: Run, pool: Pool, rng: torch.Generator) -> dict[str, str]:
@@ -166,7 +161,7 @@ def trial(run: Run, pool: Pool, rng: torch.Generator) -> dict[str, str]:
         for name, maker in planted(new, request.preset, run.device).items()
     }
     makers["average of all"] = (makers["average of all"][0], 1)
-    beside = controls(request.samples, request.preset, run.device)
+    beside = controls(run)
     vectors = {"original": zoo.vectors}
     for kind, group in (("planted", makers), ("control", beside)):
         for name, (maker, count) in group.items():

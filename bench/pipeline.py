@@ -1,6 +1,7 @@
 """The main job: collect -> fit -> sample -> score -> compare -> record. Every stage is cached by its content."""
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ class Run:
             evaluated["generated"] = self.evaluate(zoo, generated)
         say("score the controls")
         with self.stage("controls"):
-            for name, control, count in track(self._controls(), "controls"):
+            for name, control, count in track(self.controls, "controls"):
                 made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
                 evaluated[name] = self.evaluate(zoo, made.vectors)
         return evaluated
@@ -178,7 +179,8 @@ class Run:
             scoring.seconds,
         )  # fmt: skip
 
-    def _controls(self) -> list[tuple[str, Any, int]]:
+    @functools.cached_property
+    def controls(self) -> list[tuple[str, Any, int]]:
         """Name, generator and number of models of every control; the costly ones have a quarter of the models."""
         samples = self.request.samples
         few = max(1, samples // 4)

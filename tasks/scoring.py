@@ -54,7 +54,7 @@ class Scorer:
         # long as one candidate after another with channels last.
         self.alone = self.kind == "cpu" and any(len(shape) == 4 for shape in layout.shapes)
         rows = self.parts.rows(images.device)
-        self.starts = [slice(low, low + rows) for low in range(0, len(images), rows)]
+        self.batches = [slice(low, low + rows) for low in range(0, len(images), rows)]
 
     def _shared(self, rows: slice) -> tuple[Tensor, ...]:
         inputs = self.images.inputs(self.images.pixels[rows])
@@ -66,10 +66,10 @@ class Scorer:
     def _kept(self) -> list[Batch]:
         """Shared tensors of every batch, or nothing where they would not fit in the budget."""
         kept: list[Batch] = []
-        for rows in track(self.starts, "shared features"):
+        for rows in track(self.batches, "shared features"):
             kept.append((rows, self._shared(rows)))
             size = sum(tensor.numel() * tensor.element_size() for tensor in kept[0][1])
-            if size * len(self.starts) > KEEP_BYTES:
+            if size * len(self.batches) > KEEP_BYTES:
                 return []
         return kept
 
@@ -78,7 +78,7 @@ class Scorer:
         if self._kept:
             yield self._kept
         else:
-            yield from ([(rows, self._shared(rows))] for rows in self.starts)
+            yield from ([(rows, self._shared(rows))] for rows in self.batches)
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> Scored:

@@ -1,7 +1,11 @@
 """Small stand-ins that tests share."""
 
-import torch
+import sys
 
+import torch
+from torch import nn
+
+from bench import cli
 from tasks import datasets
 from tasks.images import Images
 
@@ -35,3 +39,24 @@ def images(name: str = "cifar10", count: int = 48) -> Images:
     """The stand-in's training split on the CPU."""
     data = image_data(name, train=count)
     return Images.of(data, data.train, data.train.images.shape[-1], "cpu")
+
+
+def stir_statistics(model: nn.Module) -> None:
+    """Give normalizations running statistics that do something."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+        elif name.endswith("running_mean"):
+            buffer.normal_(std=0.2)
+
+
+def call(*arguments: object) -> int:
+    """Run the command line in this process; the exit code."""
+    old, sys.argv = sys.argv, ["bench", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = old
+    return 0

@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 from collections import Counter
 
@@ -17,7 +18,7 @@ from bench.calibrate import (
     share,
 )
 from bench.errors import BadRequest
-from bench.pipeline import NOISE, make_generator
+from bench.pipeline import NOISE, Run, make_generator
 from bench.request import Request
 from bench.verdict import AVERAGES
 from tasks import datasets
@@ -89,7 +90,7 @@ def test_a_mixture_has_its_share_of_new_models(zoo):
 
 
 def test_controls_are_the_pipelines():
-    names = controls(8, "quick", "cpu")
+    names = controls(Run(dataclasses.replace(request(), samples=8)))
     assert {*AVERAGES, "copy", *(f"noise {a:g}" for a in NOISE)} == set(names)
     assert names["noise 0.1"][1] == 2
     assert names["gaussian"][1] == 8

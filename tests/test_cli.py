@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench import cli
 from bench.record import Record
 from tasks import datasets
-from tests.standins import image_data
+from tests.standins import call, image_data
 
 SMALL = ["--task", "digits", "--k", "4", "--samples", "3", "--set", "task.epochs=1"]
 RUN = ["run", *SMALL, "--generator", "gaussian"]
@@ -22,19 +21,6 @@ RUN = ["run", *SMALL, "--generator", "gaussian"]
 def _standins(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
     monkeypatch.chdir(tmp_path)
-
-
-def call(*arguments: str) -> int:
-    """Run the command line in this process; the exit code."""
-    arguments = tuple(str(argument) for argument in arguments)
-    old, sys.argv = sys.argv, ["bench", *arguments]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = old
-    return 0
 
 
 def error_of(capsys, *arguments: str) -> tuple[int, str]:

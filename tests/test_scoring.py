@@ -8,7 +8,7 @@ from tasks import dependence, scoring
 from tasks.dependence import split
 from tasks.layers import select
 from tasks.models import Shape, build
-from tests.standins import images
+from tests.standins import images, stir_statistics
 
 CASES = [
     ("mlp3", "all"),
@@ -29,11 +29,7 @@ def candidates(arch: str, layers: str, count: int = 3):
     """A model whose norms do something, its layout, and vectors around its own weights."""
     torch.manual_seed(0)
     model = build(arch, Shape(3, 32, 4))
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_var"):
-            buffer.uniform_(0.5, 2.0)
-        elif name.endswith("running_mean"):
-            buffer.normal_(std=0.2)
+    stir_statistics(model)
     layout = Layout.of({name: model.get_parameter(name) for name in select(model, layers)})
     vector = layout.flatten({name: model.get_parameter(name) for name in layout.names}).detach()
     noise = torch.randn(count, layout.dim, generator=torch.Generator().manual_seed(1))

@@ -1,18 +1,17 @@
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import cli, pipeline
+from bench import pipeline
 from bench.record import Record
 from bench.request import Request
 from bench.stages import load_sampled, save_sampled
 from bench.verify import flatten, tier, verify
 from tasks import datasets
-from tests.standins import image_data
+from tests.standins import call, image_data
 
 SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
 
@@ -63,17 +62,6 @@ def changed(path, field, value):
 
 def wrong(checks):
     return [check.field for check in checks if check.problem]
-
-
-def call(*words):
-    old, sys.argv = sys.argv, ["bench", *map(str, words)]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = old
-    return 0
 
 
 @pytest.mark.parametrize(

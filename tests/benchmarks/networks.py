@@ -8,6 +8,7 @@ from bench.zoo import Layout
 from tasks.images import Images
 from tasks.layers import select
 from tasks.models import Shape, build
+from tests.standins import stir_statistics
 
 CLEAR = 1e-4  # top two logits this far apart: rounding cannot exchange them
 
@@ -16,11 +17,7 @@ def network(arch: str, layers: str, classes: int = 10, channels: int = 3, side: 
     """A network in eval mode whose normalizations do something, and the layout of its generated part."""
     with scoped(generator(0, "network")):
         model = build(arch, Shape(channels, side, classes)).eval()
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_var"):
-                buffer.uniform_(0.5, 2.0)
-            elif name.endswith("running_mean"):
-                buffer.normal_(std=0.2)
+        stir_statistics(model)
     layout = Layout.of({name: model.get_parameter(name) for name in select(model, layers)})
     return model, layout
 

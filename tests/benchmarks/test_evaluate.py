@@ -13,46 +13,35 @@ BATCH = 250  # of the plain loops
 def test_evaluate_resnet18_last_norms(versus, short):
     """Against loading each candidate and running the whole network, on the same tensors."""
     count, size, sample = (10, 250, 1) if short else (100, 2000, 2)
-    model, layout = network("resnet18", "last-norms:2", classes=100)
-    vectors, data = around(model, layout, count), images(size, classes=100)
-    inputs = data.inputs(data.pixels)
-    alone, _ = network("resnet18", "last-norms:2", classes=100)
-
-    @torch.inference_mode()
-    def plain():
-        rows = []
-        for vector in vectors[:sample]:
-            alone.load_state_dict(layout.unflatten(vector), strict=False)
-            rows.append(torch.cat([alone(part) for part in inputs.split(BATCH)]))
-        return torch.stack(rows)
-
-    def agree(scored, logits):
-        check_wrong(scored.wrong[:sample], logits, data.labels)
-
-    versus(
-        lambda: Scorer(model, layout, data)(vectors),
-        plain,
-        agree,
-        scale=count / sample,
-        rounds=5 if short else 2,
-    )
+    data = images(size, classes=100)
+    parts = data.inputs(data.pixels).split(BATCH)
+    _compare(versus, short, "resnet18", "last-norms:2", 100, data, lambda: parts, count, sample)
 
 
 def test_evaluate_against_dataloader(versus, short):
     """Against a torchvision data set with transforms behind a DataLoader for each whole network."""
     count, size, sample = (5, 1000, 1) if short else (50, 10_000, 1)
-    model, layout = network("convnet3", "all")
-    vectors, data = around(model, layout, count), images(size)
-    alone, _ = network("convnet3", "all")
+    data = images(size)
     files = _cifar10(data)
+
+    def batches():
+        return (inputs for inputs, _ in DataLoader(files, batch_size=BATCH))
+
+    _compare(versus, short, "convnet3", "all", 10, data, batches, count, sample)
+
+
+def _compare(versus, short, arch, layers, classes, data, batches, count, sample):
+    """All candidates at once against the first few, each loaded and run on batches that are made anew for it."""
+    model, layout = network(arch, layers, classes)
+    alone, _ = network(arch, layers, classes)
+    vectors = around(model, layout, count)
 
     @torch.inference_mode()
     def plain():
         rows = []
         for vector in vectors[:sample]:
             alone.load_state_dict(layout.unflatten(vector), strict=False)
-            loader = DataLoader(files, batch_size=BATCH)
-            rows.append(torch.cat([alone(inputs) for inputs, _ in loader]))
+            rows.append(torch.cat([alone(inputs) for inputs in batches()]))
         return torch.stack(rows)
 
     def agree(scored, logits):
