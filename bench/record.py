@@ -371,10 +371,11 @@ class Artifact(_Model):
 
 
 class Artifacts(_Model):
-    """The checkpoints and the generated weights."""
+    """The checkpoints, the generated weights, and the side file (``bench.side``) that lies beside the record."""
 
     zoo: Artifact
     generated: Artifact
+    side: Artifact | None = None
 
 
 class Record(_Model):
