@@ -120,7 +120,7 @@ def _check(arrays: Arrays) -> None:
     for name, array in arrays.items():
         found = next((kind for known, kind in KNOWN.items() if re.fullmatch(known, name)), None)
         if found is None:
-            raise BenchError(f"unknown array {ascii(name[:80])}")
+            raise BenchError(f"unknown array {name[:80]!a}")
         if (array.ndim, str(array.dtype)) != found:
             raise BenchError(
                 f"array '{name}' has {array.ndim} dimensions of {array.dtype}, "
