@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import memory, plugins, store
+from bench import figures, memory, plugins, side, store
 from bench.align import align_zoo
 from bench.assemble import VERSION, assemble
 from bench.errors import BadRequest, BenchError
 from bench.progress import say, track
 from bench.randomness import derive, generator
-from bench.record import Record
+from bench.record import Artifact, Record
 from bench.request import Request
 from bench.stages import (
     Evaluated,
@@ -33,6 +33,8 @@ from bench.timing import Stopwatch, peak_memory
 from bench.zoo import Zoo
 
 NOISE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # amplitudes of the noise control
+NOISY = "noise 0.1"  # the amplitude that maps of parameters and latents show
+PATHS, STEPS = 5, 11  # samples whose way from noise is kept, and vectors along each
 
 
 class Run:
@@ -69,6 +71,8 @@ class Run:
         evaluated = self.score(zoo, sampled.vectors)
         with self.stage("compare"):
             record = assemble(self, zoo, zoo_path, sampled, evaluated)
+        with self.stage("figures"):
+            record = self.write_side(record, zoo, sampled, evaluated)
         return record, record.write(results)
 
     def generate(self, zoo: Zoo) -> Sampled:
@@ -88,6 +92,25 @@ class Run:
                 made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
                 evaluated[name] = self.evaluate(zoo, made.vectors)
         return evaluated
+
+    def write_side(
+        self, record: Record, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
+    ) -> Record:
+        """Write the record's side file; returns the record with its name and hash."""
+        say("prepare the figures")
+        arrays = figures.arrays(
+            zoo,
+            {"original": zoo.vectors, "generated": sampled.vectors, NOISY: self.noisy(zoo)},
+            sampled.views,
+            evaluated,
+            self.task.initial(zoo, figures.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
+            higher_is_better=self.task.higher_is_better,
+        )
+        path = self.request.results / record.key / f"{record.id}.npz"
+        side.write(path, arrays)
+        named = Artifact(file=path.name, sha256=store.file_hash(path))
+        artifacts = record.artifacts.model_copy(update={"side": named})
+        return record.model_copy(update={"artifacts": artifacts})
 
     # Stages --------------------------------------------------------------------------------------------------------
 
@@ -137,7 +160,28 @@ class Run:
         with Stopwatch(self.device) as sampling:
             vectors = maker.sample(count, rng=derive(rng, "sample"))
         check_vectors(vectors, count, zoo, type(maker).__name__)
-        return Sampled(vectors, fitting.seconds, sampling.seconds, peak_memory(self.device), path)
+        peak = peak_memory(self.device)
+        views = self._views(maker, zoo, vectors, rng)
+        return Sampled(vectors, fitting.seconds, sampling.seconds, peak, path, views)
+
+    def _views(
+        self, maker: Any, zoo: Zoo, vectors: Float[Tensor, "n D"], rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What figures show of a fitted generator, outside of its times."""
+        views = {}
+        if maker.has_latents:
+            shown = {"original": zoo.vectors, "generated": vectors, NOISY: self.noisy(zoo)}
+            for name, group in shown.items():
+                few = group[torch.from_numpy(side.evenly(len(group), side.MODELS))]
+                views[f"latent.{name}"] = maker.latents(few)
+        if maker.has_path:
+            views["path"] = maker.sampling_path(PATHS, STEPS, rng=derive(rng, "path"))
+        return views
+
+    def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
+        """The noise-added originals that figures show."""
+        _, control, count = next(found for found in self.controls if found[0] == NOISY)
+        return self.sample(control, "noise", zoo, count, control=True).vectors
 
     def _score(self, zoo: Zoo) -> Any:
         sign = 1.0 if self.task.higher_is_better else -1.0

@@ -79,7 +79,7 @@ def write(path: Path, arrays: Arrays) -> None:
     _check(arrays)
     with atomic(path) as temporary:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **{name: arrays[name] for name in sorted(arrays)})
+            np.savez_compressed(file, allow_pickle=False, **{n: arrays[n] for n in sorted(arrays)})
         size = temporary.stat().st_size
         if size > LIMIT:
             raise BenchError(f"the side file {path} has {size:,} bytes, expected at most {LIMIT:,}")

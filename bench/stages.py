@@ -16,13 +16,22 @@ from bench.store import atomic
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """Vectors that a generator made, and what that took."""
+    """Vectors that a generator made, and what that took.
+
+    Attributes:
+        vectors: the samples.
+        fit_s, sample_s, peak_memory_bytes: what making them took.
+        path: the file they lie in.
+        views: what figures show of the fitted generator: latents of populations ("latent.<population>") and vectors
+            along the sampling ("path", m x s x D); empty where it has none.
+    """
 
     vectors: Float[Tensor, "n D"]
     fit_s: float
     sample_s: float
     peak_memory_bytes: int
     path: Path
+    views: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +71,14 @@ def _write(tensors: dict[str, Tensor], facts: dict[str, Any], path: Path) -> Non
 def load_sampled(path: Path) -> Sampled:
     """Read what ``save_sampled`` wrote."""
     tensors, facts = _read(path)
-    return Sampled(tensors["vectors"], **facts, path=path)
+    return Sampled(tensors.pop("vectors"), **facts, path=path, views=tensors)
 
 
 def save_sampled(sampled: Sampled, path: Path) -> None:
-    """Vectors and times to one safetensors file."""
+    """Vectors, views and times to one safetensors file."""
     facts = {name: getattr(sampled, name) for name in ("fit_s", "sample_s", "peak_memory_bytes")}
-    _write({"vectors": sampled.vectors.contiguous()}, facts, path)
+    tensors = {"vectors": sampled.vectors, **sampled.views}
+    _write({name: tensor.contiguous() for name, tensor in tensors.items()}, facts, path)
 
 
 def load_evaluated(path: Path) -> Evaluated:

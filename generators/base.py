@@ -44,12 +44,15 @@ class Generator(ABC):
         needs: of "score" (train-split scores) and "train" (a few more optimizer steps), what ``fit`` is given.
         deterministic: whether every sample is the same, so that one is enough.
         presets: hyperparameters that differ from the defaults (the quick preset), by preset name.
+        has_latents, has_path: whether ``latents`` and ``sampling_path`` can be asked for, after ``fit``.
         device: where tensors live while fitting and sampling; set by the harness, no hyperparameter.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     deterministic: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    has_latents: ClassVar[bool] = False
+    has_path: ClassVar[bool] = False
     device: ClassVar[str] = "cpu"
 
     @abstractmethod
@@ -64,6 +67,14 @@ class Generator(ABC):
     @abstractmethod
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
         """Synthesise n vectors, float32, on the CPU."""
+
+    def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
+        """The latent representation of vectors, on the CPU; for figures."""
+        raise NotImplementedError
+
+    def sampling_path(self, n: int, steps: int, *, rng: torch.Generator) -> Float[Tensor, "n s D"]:
+        """Vectors along the way from noise to n samples, at most ``steps`` of them evenly spaced, on the CPU."""
+        raise NotImplementedError
 
     def hyperparameters(self) -> dict[str, Any]:
         """Field names and values."""

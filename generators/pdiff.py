@@ -1,6 +1,8 @@
 """p-diff: diffusion over the latents of an autoencoder of parameters (arXiv 2402.13144)."""
 
 import dataclasses
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import torch
@@ -97,6 +99,8 @@ class PDiff(Backbone, Generator):
         denoiser_learning_rate: at its highest.
     """
 
+    has_latents: ClassVar[bool] = True
+    has_path: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "channels": (64, 128, 256, 256, 32),
@@ -263,14 +267,32 @@ class PDiff(Backbone, Generator):
     def _decode(self, latents: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
         return self.standardizer_.undo(self.decoder_(latents)).cpu()
 
-    @torch.no_grad()
+    def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
+        """Scaled latents: what the denoiser models."""
+        values = self.standardizer_.apply(vectors.to(self.device))
+        return self.scaler_.apply(in_chunks(self.encoder_, values, self.batch_size)).cpu()
+
+    def sampling_path(self, n: int, steps: int, *, rng: torch.Generator) -> Float[Tensor, "n s D"]:
+        """What decodes from the latents along the reverse process (the paper's Fig. 5a)."""
+        z = torch.stack(list(self._reverse(n, rng)))
+        chosen = z[torch.linspace(0, len(z) - 1, min(steps, len(z))).round().long()]
+        latents = self.scaler_.undo(chosen.transpose(0, 1).flatten(0, 1))
+        vectors: Tensor = in_chunks(self._decode, latents, self.batch_size)
+        return vectors.reshape(n, len(chosen), -1)
+
     def sample_latents(self, n: int, rng: torch.Generator) -> Float[Tensor, "n l"]:
         """Eq. 2 from standard normal noise: n scaled latents."""
+        return deque(self._reverse(n, rng), maxlen=1)[0]
+
+    @torch.no_grad()
+    def _reverse(self, n: int, rng: torch.Generator) -> Iterator[Float[Tensor, "n l"]]:
+        """The noise, and the latents after every step of the reverse process."""
         draws = derive(rng, "reverse process", device=self.device)
         z = torch.randn((n, self.latent_dim), generator=draws, device=self.device)
+        yield z
         scheduler = self.scheduler(self.sampler)
         scheduler.set_timesteps(self.sampler_steps, device=self.device)
         for t in scheduler.timesteps:
             epsilon = self.epsilon(self.denoiser_, z, t.expand(n))
             z = scheduler.step(epsilon, t, z, generator=draws).prev_sample
-        return z
+            yield z

@@ -27,6 +27,7 @@ class VAE(Backbone, Generator):
         learning_rate: at its highest.
     """
 
+    has_latents: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "channels": (64, 128, 256, 256, 32),
@@ -83,6 +84,11 @@ class VAE(Backbone, Generator):
         draws = derive(rng, "prior", device=self.device)
         latents = torch.randn((n, self.latent_dim), generator=draws, device=self.device)
         return in_chunks(self._decode, latents, self.batch_size)
+
+    def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
+        """The means that the encoder gives."""
+        values = self.standardizer_.apply(vectors.to(self.device))
+        return in_chunks(self.encoder_, values, self.batch_size)[:, : self.latent_dim].cpu()
 
     def _decode(self, latents: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
         return self.standardizer_.undo(self.decoder_(latents)).cpu()

@@ -66,8 +66,7 @@ def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
             except BadRequest as error:
                 broken.append(_broken(path, str(error).removeprefix(f"{path} ")))
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    for name, kind in TYPES.items():
-        frame[name] = frame[name].astype(kind)
+    frame = frame.astype(TYPES)
     frame = frame.sort_values(["key", "id", "created", "path"], kind="stable")
     frame = _newest(frame, broken).reset_index(drop=True)
     frame["board"] = _board_names(frame)

@@ -112,17 +112,16 @@ def _open(path: str, modified: float) -> tuple[Record, dict[str, Any], str]:
     return record, arrays, ""
 
 
-def open_run(row: "pd.Series[Any]", label: str) -> Shown:
+def open_run(path: str, label: str) -> Shown:
     """A record with its side file.
 
     Args:
-        row: of ``runs``.
+        path: of the record, from ``runs``.
         label: what legends call it.
 
     Raises:
         BadRequest: the record is no longer there, or no longer valid.
     """
-    path = str(row["path"])
     modified = Path(path).stat().st_mtime if Path(path).is_file() else 0.0
     return Shown(label, *_open(path, modified))
 
@@ -155,11 +154,11 @@ def pick(frame: pd.DataFrame, key: str, most: int, help_: str) -> list[Shown]:
         "Runs", list(names), key=key, format_func=lambda i: names.get(i, i), bind="query-params",
         max_selections=most, placeholder="The first one", help=help_,
     )  # fmt: skip
-    rows = offered.set_index("id", drop=False)
+    paths = dict(zip(offered["id"], offered["path"], strict=True))
     opened = []
     for i in picked or list(names)[:1]:
         try:
-            opened.append(open_run(rows.loc[i], names[i]))
+            opened.append(open_run(paths[i], names[i]))
         except BadRequest as error:
             st.warning(verbatim(str(error)))
     return opened

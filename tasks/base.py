@@ -72,6 +72,10 @@ class Task(ABC):
     ) -> Float[Tensor, "N D"]:
         """A few more optimizer steps on the training split from each vector."""
 
+    def initial(self, zoo: Zoo, count: int, *, rng: torch.Generator) -> Float[Tensor, "r D"] | None:
+        """The generated part of untrained networks, to look at beside trained ones; None where there is none."""
+        return None
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Everything that decides what ``collect`` and ``evaluate`` compute, as plain JSON data.

@@ -160,6 +160,16 @@ class Classification(Task):
             pieces.append(train(part, keys=keys))
         return torch.cat(pieces)
 
+    def initial(self, zoo: Zoo, count: int, *, rng: torch.Generator) -> Float[Tensor, "r D"]:
+        """The generated part of networks at random initialisation."""
+        vectors = []
+        for index in range(count):
+            with scoped(derive(rng, index)):
+                model = build(self.arch, self.shape)
+            parameters = {name: model.get_parameter(name).detach() for name in zoo.layout.names}
+            vectors.append(zoo.layout.flatten(parameters))
+        return torch.stack(vectors)
+
     def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
         """K checkpoints: consecutive steps of one run, or independent runs; see ``tasks.collecting``."""
         names = select(build(self.arch, self.shape), self.layers)  # a bad pattern costs no training
