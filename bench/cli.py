@@ -21,6 +21,19 @@ app = typer.Typer(
 zoo_app = typer.Typer(help="Zoos made elsewhere.", no_args_is_help=True)
 app.add_typer(zoo_app, name="zoo")
 
+THEME = {  # of the leaderboard: quiet, one accent; light and dark follow the reader's system
+    "light.primaryColor": "#2563eb",
+    "light.backgroundColor": "#ffffff",
+    "light.secondaryBackgroundColor": "#f5f6f8",
+    "light.textColor": "#1f2430",
+    "dark.primaryColor": "#6ea8fe",
+    "dark.backgroundColor": "#14171c",
+    "dark.secondaryBackgroundColor": "#1d2128",
+    "dark.textColor": "#e4e7ec",
+    "baseRadius": "6px",
+    "baseFontSize": "15",
+}
+
 Task = Annotated[str, typer.Option(help="What to solve; see 'bench list'.")]
 Arch = Annotated[str | None, typer.Option(help="Architecture; default: the task's own.")]
 Layers = Annotated[
@@ -341,6 +354,7 @@ def leaderboard(
     folders = [str(folder.resolve()) for folder in results or []]
     arguments = [str(app_file), "--server.port", str(port), "--client.toolbarMode", "viewer"]
     arguments += ["--server.address", "localhost", "--browser.gatherUsageStats", "false"]
+    arguments += [f"--theme.{name}={value}" for name, value in THEME.items()]
     done = subprocess.run([sys.executable, "-m", "streamlit", "run", *arguments, "--", *folders])
     raise typer.Exit(done.returncode)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import compare
@@ -21,7 +22,7 @@ CURVE_POINTS = 500
 COMPONENTS = 50  # of the PCA before t-SNE
 EMBEDDED = ("original", "generated", "noise 0.1")
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 def arrays(

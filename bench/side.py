@@ -31,11 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.errors import BadRequest, BenchError
 from bench.store import atomic
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
+Arrays = Mapping[str, NDArray[Any]]
 
 LIMIT = 300_000  # bytes of a file
 UNPACKED = 8_000_000  # bytes that a file of this size may unpack to
@@ -59,7 +60,7 @@ KNOWN: dict[str, tuple[int, str]] = {
 }
 
 
-def evenly(count: int, most: int) -> np.ndarray[Any, Any]:
+def evenly(count: int, most: int) -> NDArray[Any]:
     """Indices of at most ``most`` of ``count`` things, evenly spaced, first and last among them.
 
     >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
@@ -85,7 +86,7 @@ def write(path: Path, arrays: Arrays) -> None:
             raise BenchError(f"the side file {path} has {size:,} bytes, expected at most {LIMIT:,}")
 
 
-def read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def read(path: Path) -> dict[str, NDArray[Any]]:
     """Read and validate a side file.
 
     Raises:
@@ -100,7 +101,7 @@ def read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         if unpacked > UNPACKED:
             raise BadRequest(f"{path} unpacks to {unpacked:,} bytes, expected {UNPACKED:,}")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: np.asarray(file[name]) for name in file.files}
         _check(arrays)
     except FileNotFoundError:
         raise BadRequest(f"no side file at {path}") from None

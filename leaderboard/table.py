@@ -1,199 +1,119 @@
-"""Records in, tables out: pure functions, no widgets, no torch.
+"""Runs in, ranked tables out: pure functions, no widgets, no torch."""
 
-Every text that comes from a record leaves this module through ``plain``, so nothing invisible
-reaches a page.
-"""
-
-import datetime
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from bench.errors import BadRequest
-from bench.record import Population, Record, Verdict
+from bench.record import Population, Record
+from leaderboard import ties
+from leaderboard.load import BOARD, VARIANT, plain
+from leaderboard.ties import Outcome
 
-SCORES = ("best", "selected", "mean", "low", "high", "median", "worst")
-NUMBERS = (*SCORES, "nearest_iou", "p_best", "seconds_per_model", "speedup", "speedup_amortised")
-COLUMNS = (
-    "key", "generator", "kind", "seeds", *SCORES, "p_best", "nearest_iou", "verdict", "collapsed",
-    "seconds_per_model", "speedup", "speedup_amortised", "device", "command",
+STATISTICS = ("best", "selected", "mean", "median", "worst")
+# Columns that a table can be ranked by, and whether a higher number is better; None: as the score.
+RANKED: dict[str, bool | None] = {
+    **dict.fromkeys(("selected", "mean", "best", "median", "worst"), None),
+    "advantage": True,
+    "novelty": True,
+    "seconds_per_model": False,
+    "speedup": True,
+    "speedup_amortised": True,
+}
+NUMBERS = (
+    *STATISTICS, "low", "high", "p_best", "nearest_iou", "novelty", "advantage", "advantage_low", "advantage_high",
+    "seconds_per_model", "speedup", "speedup_amortised", "break_even",
 )  # fmt: skip
+COLUMNS = (
+    "row", "name", "generator", "kind", "seeds", *NUMBERS, "verdict", "collapsed", "tier", "device", "command", "runs",
+)  # fmt: skip
+WORDS = {
+    "task": "task", "dataset": "data set", "dataset_hash": "data", "arch": "architecture", "layers": "layers",
+    "track": "track", "k": "K", "d": "parameters", "zoo_hash": "checkpoints", "samples": "samples",
+    "train_size": "training examples", "val_size": "validation examples", "metric": "metric",
+    "higher_is_better": "direction", "version": "version of the protocol",
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A file or folder that is left out of every table, and why."""
-
-    path: str
-    reason: str
+# Boards --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, order=True)
-class Board:
-    """What records share to be ranked together: the key, and the facts that the key stands for.
-
-    The facts are compared as well: a key is only a field of a file, and files are edited.
+def boards(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a board: what its records share, how many there are and of how many generators; by task, most records
+    first.
     """
-
-    task: str
-    arch: str
-    layers: str
-    track: str
-    k: int
-    samples: int
-    train_size: int
-    val_size: int
-    metric: str
-    higher_is_better: bool
-    parameters: int
-    dataset_hash: str
-    zoo_hash: str
-    key: str
-
-    @classmethod
-    def of(cls, record: Record) -> "Board":
-        """The board that a record belongs to."""
-        task, zoo, protocol = record.task, record.zoo, record.protocol
-        return cls(
-            task=plain(task.name),
-            arch=plain(task.arch),
-            layers=plain(task.layers),
-            track=plain(zoo.track),
-            k=zoo.k,
-            samples=protocol.samples,
-            train_size=protocol.train_size,
-            val_size=protocol.val_size,
-            metric=plain(task.metric),
-            higher_is_better=task.higher_is_better,
-            parameters=zoo.d,
-            dataset_hash=task.dataset_hash,
-            zoo_hash=zoo.hash,
-            key=record.key,
-        )
+    grouped = runs.groupby("board", sort=False)
+    found = grouped[BOARD].first()
+    found["records"] = grouped.size()
+    found["generators"] = grouped["generator"].nunique()
+    found = found.assign(fewest=-found["records"])
+    order = ["task", "arch", "layers", "track", "fewest", "k", "key"]
+    found = found.reset_index().sort_values(order, kind="stable", ignore_index=True)
+    return found.drop(columns="fewest")
 
 
-def plain(text: str) -> str:
-    r"""Text with what cannot be seen (control, direction, lone surrogate) spelled out.
-
-    >>> plain("a\nb")
-    'a\\nb'
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain mappings."""
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
-# Reading ----------------------------------------------------------------------------------------
-
-
-def load(folders: Iterable[Path]) -> tuple[list[Record], list[Broken]]:
-    """Every record below some folders.
-
-    The same content found twice counts once. A run that was made again (same key, generator, code,
-    settings, seed and device) stands with its newest record; the older one is listed as left out.
-
-    Returns:
-        The valid records, and what is left out with the reason. Both are in a fixed order.
-    """
-    newest: dict[tuple[object, ...], tuple[Path, Record]] = {}
-    broken: list[Broken] = []
-    for path in _files(folders, broken):
-        try:
-            record = Record.read(path)
-        except BadRequest as error:
-            broken.append(_broken(path, str(error).removeprefix(f"{path} ")))
+def why_elsewhere(board: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Why two boards are not ranked together, in words."""
+    parts = []
+    for name, word in WORDS.items():
+        mine, theirs = board[name], other[name]
+        if mine == theirs:
             continue
-        run = (Board.of(record), *_variant(record), record.protocol.seed)
-        if run not in newest:
-            newest[run] = path, record
-        elif newest[run][1] != record:
-            older, newest[run] = sorted((newest[run], (path, record)), key=_age)
-            broken.append(_broken(older[0], f"the same run was made again: {newest[run][0]}"))
-    records = sorted((record for _, record in newest.values()), key=lambda r: (r.key, r.id))
-    return records, broken
+        if name in ("dataset_hash", "zoo_hash"):
+            parts.append(f"other {word}")
+        elif isinstance(theirs, int | np.integer) and not isinstance(theirs, bool):
+            parts.append(f"{word} {theirs:,}, not {mine:,}")
+        else:
+            parts.append(f"{word} {theirs}, not {mine}")
+    return "; ".join(parts) or "another key"
 
 
-def _files(folders: Iterable[Path], broken: list[Broken]) -> list[Path]:
-    """The JSON files below the folders, each once."""
-    found: dict[Path, None] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            broken.append(_broken(folder, "no such folder"))
-        for path in sorted(folder.rglob("*.json")):
-            if path.is_file():
-                found.setdefault(path.resolve())
-            else:
-                broken.append(_broken(path, "not a file"))
-    return list(found)
+# Rows ----------------------------------------------------------------------------------------------------------------
 
 
-def _broken(path: Path, reason: str) -> Broken:
-    return Broken(plain(str(path)), plain(reason))
-
-
-def _age(found: tuple[Path, Record]) -> tuple[datetime.datetime, str]:
-    """Sorts records by their time, a time without a zone taken as UTC; then by content."""
-    created = found[1].created
-    aware = created if created.tzinfo else created.replace(tzinfo=datetime.UTC)
-    return aware, hashlib.sha256(found[1].to_json().encode()).hexdigest()
-
-
-# Rows -------------------------------------------------------------------------------------------
-
-
-def boards(records: Iterable[Record]) -> dict[Board, list[Record]]:
-    """The records by what may be ranked together, in alphabetical order."""
-    found: dict[Board, list[Record]] = {}
-    for record in records:
-        found.setdefault(Board.of(record), []).append(record)
-    return dict(sorted(found.items()))
-
-
-def rows(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a generator (seeds pooled), one for the originals and one a control, best first.
-
-    Records of different keys are never pooled or ranked together: their rows follow each other,
-    board by board.
+def rows(runs: pd.DataFrame, record: Record) -> pd.DataFrame:
+    """One row a generator (seeds pooled), one for the originals and one a control, in no order.
 
     Args:
-        records: as ``load`` gives them.
+        runs: the runs of one board.
+        record: one of its records, for the originals and controls that all of them share.
 
     Returns:
-        Columns ``COLUMNS``. Scores are in the metric's own unit, times in seconds. What a record
-        does not know, and the interval of a single model, is missing.
+        Columns ``COLUMNS``; ``row`` names the row in an address, ``runs`` has the ids of its records. Scores are in
+        the metric's own unit, times in seconds. What is not known, and a single model's interval, is missing.
     """
-    found = [row for board, own in boards(records).items() for row in _board_rows(board, own)]
-    frame = pd.DataFrame(found, columns=list(COLUMNS))
-    types = dict.fromkeys(NUMBERS, "float64") | {"seeds": "Int64"}
-    return frame.astype(types)
-
-
-def controls_agree(records: Sequence[Record]) -> bool:
-    """Whether the records of one board hold the same scores of originals and controls."""
-    exclude = {"generated"}
-    first = records[0].scores.model_dump(exclude=exclude)
-    return all(record.scores.model_dump(exclude=exclude) == first for record in records)
-
-
-def _board_rows(board: Board, records: list[Record]) -> list[dict[str, Any]]:
-    """The rows of one board, ranked by the selected model's score, then by the mean."""
-    variants: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        variants.setdefault(_variant(record), []).append(record)
-    found = [_generator_row(own, _label(own[0], records)) for own in variants.values()]
-    tested = [row for row in found if row["p_best"] is not None]
+    found = [
+        _generator_row(own.sort_values("seed", kind="stable"), runs)
+        for _, own in runs.groupby(VARIANT, sort=False)
+    ]
+    tested = [row for row in found if not np.isnan(row["p_best"])]
     for row, p in zip(tested, holm([row["p_best"] for row in tested]), strict=True):
         row["p_best"] = p
-    found += _control_rows(max(records, key=lambda record: _age((Path(), record))))
-    sign = -1 if board.higher_is_better else 1
-    found.sort(key=lambda row: (sign * row["selected"], sign * row["mean"]))
-    return [{"key": board.key} | row for row in found]
+    found += _control_rows(record)
+    types = dict.fromkeys(NUMBERS, "float64") | {"seeds": "Int64"}
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype(types)
+
+
+def row_names(runs: pd.DataFrame) -> list[str]:
+    """For every run the name of its row in an address: a hash of what its seeds share."""
+    variants = runs[VARIANT].astype(str).agg("\n".join, axis=1)
+    return [hashlib.sha256(variant.encode()).hexdigest()[:10] for variant in variants]
+
+
+def controls_agree(runs: pd.DataFrame) -> bool:
+    """Whether the runs of one board hold the same scores of originals and controls."""
+    return bool(runs["controls"].nunique() <= 1)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -210,115 +130,172 @@ def holm(values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _p_best(records: list[Record]) -> float | None:
-    """The p-value of "better than the best original" in every seed: the largest; 1.0 where one is not better."""
-    tests = [record.tests.best_original for record in records if record.tests]
-    if len(tests) < len(records):
-        return None
-    return max(test.p if test.wins > test.losses else 1.0 for test in tests)
-
-
-def _variant(record: Record) -> tuple[str, ...]:
-    """What the seeds of one row share: name, code, settings, aligned checkpoints or not, and device."""
-    made = record.generator
-    settings = json.dumps(made.hyperparameters, sort_keys=True)
-    return made.name, made.source, settings, str(made.aligned), record.timing.device
-
-
-def _label(record: Record, records: list[Record]) -> str:
+def _label(first: "pd.Series[Any]", runs: pd.DataFrame) -> str:
     """The generator's name, with the settings and code that tell it from others of that name."""
-    made = record.generator
-    others = [r.generator for r in records if r.generator.name == made.name]
-    parts = [
-        f"{name}={value}"
-        for name, value in made.hyperparameters.items()
-        if any(other.hyperparameters.get(name) != value for other in others)
-    ]
-    if any(other.source != made.source for other in others):
-        parts.append(f"code {made.source[:8]}")
-    if any(other.aligned != made.aligned for other in others):
-        parts.append("aligned" if made.aligned else "not aligned")
-    return plain(", ".join([made.name, *parts]))
+    others = runs[runs["generator"] == first["generator"]]
+    parts = []
+    if others["hyperparameters"].nunique() > 1:
+        own = json.loads(first["hyperparameters"])
+        all_ = [json.loads(text) for text in others["hyperparameters"].unique()]
+        differing = [n for n, value in own.items() if any(o.get(n) != value for o in all_)]
+        parts += [f"{name}={own[name]}" for name in differing]
+    if others["source"].nunique() > 1:
+        parts.append(f"code {first['source'][:8]}")
+    if others["aligned"].nunique() > 1:
+        parts.append("aligned" if first["aligned"] else "not aligned")
+    if others["device"].nunique() > 1:
+        parts.append(f"on {first['device']}")
+    return plain(", ".join([first["generator"], *parts]))
 
 
-def _generator_row(records: list[Record], label: str) -> dict[str, Any]:
+def _generator_row(own: pd.DataFrame, runs: pd.DataFrame) -> dict[str, Any]:
     """One generator's seeds as one row: means over seeds."""
-    records = sorted(records, key=lambda record: record.protocol.seed)
-    timings = [record.timing for record in records]
+    first = own.iloc[0]
+    row = row_names(own.head(1))[0]
+    scores = {name: _mean(own[f"generated_{name}"]) for name in STATISTICS}
+    low, high = _mean(own["generated_low"]), _mean(own["generated_high"])
+    if len(own) > 1:
+        low, high = _student(own["generated_mean"])
+    tiers = own["tier"].unique()
     return {
-        "generator": label,
+        "row": row,
+        "name": first["generator"],
+        "generator": _label(first, runs),
         "kind": "generator",
-        "seeds": len(records),
-        **_pooled([record.scores.generated for record in records]),
-        "p_best": _p_best(records),
-        "nearest_iou": _mean([r.similarity.original_generated_max.value for r in records]),
-        "verdict": _verdicts([record.novelty.verdict for record in records]),
-        "collapsed": _collapsed([record.novelty.collapsed for record in records]),
-        "seconds_per_model": _mean([timing.sample_per_model_s for timing in timings]),
-        "speedup": _mean([timing.speedup for timing in timings]),
-        "speedup_amortised": _mean([timing.speedup_amortised for timing in timings]),
-        "device": plain(timings[0].device),
-        "command": "\n".join(plain(record.command) for record in records),
+        "seeds": len(own),
+        **scores,
+        "low": low,
+        "high": high,
+        "p_best": own["p_best"].max() if own["p_best"].notna().all() else np.nan,
+        "nearest_iou": _mean(own["og_max"]),
+        "novelty": _mean(own["median_novelty"]),
+        "advantage": _mean(own["advantage"]),
+        "advantage_low": _mean(own["advantage_low"]),
+        "advantage_high": _mean(own["advantage_high"]),
+        "seconds_per_model": _mean(own["sample_per_model_s"]),
+        "speedup": _mean(own["speedup"]),
+        "speedup_amortised": _mean(own["speedup_amortised"]),
+        "break_even": _mean(own["break_even"]),
+        "verdict": _counted(own["verdict"].tolist()),
+        "collapsed": _counted(
+            [None if f is None else "yes" if f else "no" for f in own["collapsed"]]
+        ),
+        "tier": tiers[0] if len(tiers) == 1 else _counted(own["tier"].tolist()),
+        "device": first["device"],
+        "command": "\n".join(own["command"]),
+        "runs": own["id"].tolist(),
     }
 
 
 def _control_rows(record: Record) -> list[dict[str, Any]]:
-    """The originals and every control, which all records of a key share."""
-    original = {"generator": "original", "kind": "original", **_pooled([record.scores.original])}
+    """The originals and every control."""
     alike = record.similarity.controls
-    controls = [
-        {
-            "generator": name,
-            "kind": "control",
-            **_pooled([population]),
-            "nearest_iou": alike[name].original_max if name in alike else None,
-        }
-        for name, population in record.scores.controls().items()
-    ]
-    return [original, *controls]
+    found = [_control_row("original", "original", record.scores.original)]
+    for name, population in record.scores.controls().items():
+        nearest = alike[name].original_max if name in alike else None
+        row = _control_row(plain(name), "control", population)
+        found.append({**row, "nearest_iou": nearest})
+    return found
 
 
-def _pooled(populations: list[Population]) -> dict[str, float | None]:
-    """Means over seeds; the mean's interval over seeds where there are several, else models."""
-    scores: dict[str, float | None] = {
-        name: _mean([getattr(population, name) for population in populations]) for name in SCORES
+def control_row_name(name: str) -> str:
+    """What a control's row is called in an address."""
+    return plain(name).replace(" ", "-")
+
+
+def _control_row(name: str, kind: str, population: Population) -> dict[str, Any]:
+    several = len(population.values) > 1
+    return {
+        "row": control_row_name(name),
+        "name": name.partition(" ")[0],
+        "generator": name,
+        "kind": kind,
+        **{statistic: getattr(population, statistic) for statistic in STATISTICS},
+        "low": population.low if several else None,
+        "high": population.high if several else None,
+        "runs": [],
     }
-    if len(populations) > 1:
-        scores["low"], scores["high"] = _student([population.mean for population in populations])
-    elif len(populations[0].values) == 1:
-        scores["low"] = scores["high"] = None
-    return scores
 
 
-def _student(values: list[float]) -> tuple[float, float]:
+def _student(values: "pd.Series[float]") -> tuple[float, float]:
     """95 % interval of the mean of a few values, by Student's t."""
     count = len(values)
-    half = float(stdtrit(count - 1, 0.975)) * float(np.std(values, ddof=1)) / count**0.5
-    middle = float(np.mean(values))
-    return middle - half, middle + half
+    half = float(stdtrit(count - 1, 0.975)) * float(values.std(ddof=1)) / count**0.5
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: "pd.Series[float]") -> float:
     """The mean, or nothing where one of the values is unknown: a mean of the rest would flatter."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+    return float(values.mean(skipna=False))
 
 
-def _verdicts(words: list[Verdict | None]) -> str | None:
-    """The verdict; how many of the seeds got which where they differ."""
-    known = Counter(word for word in words if word is not None)
-    if known.total() < len(words):
+def _counted(words: Sequence[str | None]) -> str | None:
+    """The word; how many of the seeds got which where they differ; nothing where one has none."""
+    known = Counter(word for word in words if isinstance(word, str))
+    if known.total() < len(words) or not known:
         return None
     if len(known) == 1:
         return next(iter(known))
     return ", ".join(f"{word} {count} of {len(words)}" for word, count in known.most_common())
 
 
-def _collapsed(flags: list[bool | None]) -> str | None:
-    """The flag in words; how many of the seeds where they differ."""
-    known = [flag for flag in flags if flag is not None]
-    if len(known) < len(flags):
+# Ranks ---------------------------------------------------------------------------------------------------------------
+
+
+def outcomes(
+    record: Record, arrays: Mapping[str, NDArray[Any]], statistic: str, names: Sequence[str]
+) -> dict[str, Outcome]:
+    """What the tie test needs of some populations of a record.
+
+    Args:
+        record: the record.
+        arrays: of its side file, or nothing.
+        statistic: one of ``ties.TESTED``.
+        names: "generated", "original" or controls.
+    """
+    populations = {
+        "generated": record.scores.generated,
+        "original": record.scores.original,
+        **record.scores.controls(),
+    }
+    found = {}
+    for name in names:
+        population = populations[name]
+        right = _right(record, arrays, statistic, name)
+        total = int(arrays["units"][1]) if right is not None else 1
+        found[name] = Outcome(getattr(population, statistic), population.values, right, total)
+    return found
+
+
+def _right(
+    record: Record, arrays: Mapping[str, NDArray[Any]], statistic: str, name: str
+) -> NDArray[Any] | None:
+    """Share of the statistic's models that get each unit right, where the score is a mean over units."""
+    stored = arrays.get(f"right_{statistic}.{name}")
+    if record.task.metric != "accuracy" or stored is None or "units" not in arrays:
         return None
-    if len(set(known)) == 1:
-        return "yes" if known[0] else "no"
-    return f"{sum(known)} of {len(known)}"
+    count = int(arrays["units"][0])
+    shares = stored / 255 if statistic == "mean" else np.unpackbits(stored, count=count)
+    return shares.astype(np.float64) if len(shares) == count else None
+
+
+def ranked(
+    table: pd.DataFrame, by: str, higher_is_better: bool, drawn: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The table with its ``rank``, best first; ties have the same rank. Rows without the number come last, unranked.
+
+    Args:
+        table: of ``rows``.
+        by: a column of ``RANKED``.
+        higher_is_better: of the score.
+        drawn: replicates of ``by`` by row, from ``ties.draws``; none where it cannot be drawn again.
+    """
+    direction = RANKED[by]
+    higher = higher_is_better if direction is None else direction
+    known = table[table[by].notna()]
+    values = {str(row): float(value) for row, value in zip(known["row"], known[by], strict=True)}
+    places = ties.ranks(values, drawn, higher_is_better=higher)
+    found = table.assign(rank=pd.array([places.get(row) for row in table["row"]], dtype="Int64"))
+    found = found.assign(order=-found[by] if higher else found[by])
+    found = found.sort_values(["rank", "order", "row"], na_position="last", ignore_index=True)
+    return found.drop(columns="order")

@@ -1,0 +1,74 @@
+"""The protocol in a page, how to read each number, and how to submit."""
+
+import streamlit as st
+
+PROTOCOL = """
+A **parameter generator** synthesises the weights of a trained network instead of training them. Here every generator
+gets the same checkpoints and is scored on the real task, beside controls that need no learning at all.
+
+1. **Collect** a zoo of K checkpoints: consecutive optimizer steps of one run in which only a subset of the weights
+   moves (track *trajectory*), or K independent runs (track *seeds*). The rest is frozen, so a checkpoint is its vector.
+2. **Fit** the generator on these vectors. It sees neither data nor labels; one that asks for training scores says so.
+3. **Sample** new vectors, 100 by default.
+4. **Select** one of them on the training split. Validation only reports.
+5. **Score** originals, generated models and controls on the same validation examples, and compare.
+
+A **board** is one zoo, scored in one way: same data, architecture, layers, checkpoints and numbers of samples and
+examples. Its key is a hash of all that. Records of different boards are never ranked together.
+"""
+
+NUMBERS = """
+| number | how to read it |
+|---|---|
+| selected | the model that was chosen on training data: what a user of the generator would get |
+| best | the best on validation: an optimist's number, since validation chose it |
+| mean, median, worst | over all samples: what a blind draw would give |
+| 95 % | interval of the mean: bootstrap over models, or Student's t over seeds where there are several |
+| # | 1 and the number of rows that are better beyond chance; rows of equal rank cannot be told apart |
+| p | selected model better than the best original: exact McNemar test, Holm's correction |
+| novelty | median of 1 - IoU of wrong predictions with the nearest original: 0 is a copy |
+| advantage | mean score above that of noise-added originals of the same novelty |
+| collapsed | generated models are more alike than the originals are |
+| verdict | *broken*, *copies*, *averages* or *novel*, by rule |
+| s a model, speedup | time to sample one model, and SGD's time to the same score over it |
+| amortised | the speedup when collecting, fitting and selecting count too |
+| break-even | models after which the generator has cost less time than SGD |
+| checked | *claimed*; *rescored* from the stored weights; *regenerated* from the seed as well |
+"""
+
+CONTROLS = """
+| control | what it is |
+|---|---|
+| copy | a checkpoint of the zoo, drawn at random: a generator that only memorises scores like it |
+| average | the mean of all checkpoints (the paper's "ensemble") |
+| interpolation | the mean of 16 random checkpoints |
+| gaussian | a normal distribution for each parameter |
+| noise | a checkpoint with Gaussian noise, in eight amplitudes relative to each tensor's spread |
+| finetune | a few more steps of SGD from a checkpoint |
+| greedy_soup | checkpoints averaged as long as the training score rises |
+"""
+
+SUBMIT = """
+1. Run it: `python -m bench run --task cifar100 --generator my_package.module:MyGenerator --results results`.
+2. Verify it yourself: `python -m bench verify results/KEY/ID.json --from-seed`.
+3. Check the files: `python -m bench check results`, and pack them with their weights:
+   `python -m bench export results/KEY/ID.json`.
+4. Open a pull request that adds the record and its side file under `leaderboard/results/KEY/`.
+
+A record that was not run from its named command, or whose numbers do not follow from its weights, is not listed.
+"""
+
+
+def page() -> None:
+    """The page."""
+    st.title("About")
+    st.markdown(PROTOCOL)
+    st.header("How to read each number")
+    st.markdown(NUMBERS)
+    st.header("Controls")
+    st.markdown(CONTROLS)
+    st.header("How to submit")
+    st.markdown(SUBMIT)
+
+
+page()

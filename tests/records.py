@@ -1,0 +1,123 @@
+"""Made records and side files, for tests of the leaderboard."""
+
+import copy
+import json
+import statistics
+
+import numpy as np
+
+from bench import side
+from bench.record import Artifact, Record
+from bench.store import file_hash
+
+CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup")
+MARKUP = (
+    "<script>alert(1)</script>[a](https://evil.test) ![i](x) $y$ :red[z] :smile: `c`\u202e\n# h"
+)
+
+
+def population(*values, **fields):
+    """The numbers of some scores, higher being better."""
+    ordered = sorted(values)
+    mean = sum(values) / len(values)
+    return {
+        "best": ordered[-1], "selected": ordered[-1], "mean": mean, "median": statistics.median(values),
+        "worst": ordered[0], "std": None if len(values) == 1 else statistics.stdev(values), "low": mean, "high": mean,
+        "values": list(values),
+    } | fields  # fmt: skip
+
+
+def interval(value):
+    return {"value": value, "low": value, "high": value}
+
+
+NOISE = [{"amplitude": a, **population(0.9 - a, 0.95 - a)} for a in (0.1, 0.3)]
+ALIKE = {"original": 0.8, "original_max": 0.9, "within": None}
+BASE = {
+    "schema": 1, "id": "0" * 16, "created": "2026-01-01T00:00:00Z",
+    "command": "python -m bench run --task digits --generator pdiff", "key": "a" * 16,
+    "task": {
+        "name": "digits", "kind": "classification", "dataset": "digits", "dataset_hash": "1" * 64,
+        "arch": "convnet3", "layers": "last-norms:2", "metric": "accuracy", "higher_is_better": True,
+        "units": "image", "settings": {},
+    },
+    "zoo": {"hash": "2" * 64, "track": "trajectory", "k": 3, "d": 128, "seed": 0, "base_score": 0.9},
+    "generator": {
+        "name": "pdiff", "source": "3" * 64, "hyperparameters": {"steps": 10, "lr": 0.1},
+        "uses_scores": False, "uses": [], "aligned": False,
+    },
+    "protocol": {
+        "version": 1, "preset": "quick", "samples": 2, "seed": 0, "selection": "train",
+        "train_size": 1000, "val_size": 797,
+    },
+    "scores": {
+        "original": population(0.9, 0.91, 0.92), "generated": population(0.88, 0.94), "noise": NOISE,
+        **{name: population(0.9, 0.93) for name in CONTROLS}, "average": population(0.93),
+    },
+    "similarity": {
+        "original_original": interval(0.8), "generated_generated": interval(0.9),
+        "original_generated": interval(0.85), "original_generated_max": interval(0.95),
+        "controls": dict.fromkeys((*CONTROLS, "noise 0.1", "noise 0.3"), ALIKE),
+    },
+    "novelty": {
+        "advantage_over_noise": None, "advantage_over_interpolation": None,
+        "advantage_over_gaussian": None, "beyond_noise": 0.0, "nearest_l2_ratio": None,
+        "collapsed": True, "verdict": None,
+    },
+    "timing": {
+        "device": "cpu", "collect_s": 1.0, "fit_s": 2.0, "sample_s": 0.2, "sample_per_model_s": 0.1,
+        "select_s": 0.1, "score_s": 0.1, "target_score": 0.9, "sgd_s": 1.0, "speedup": 10.0,
+        "speedup_amortised": 0.5, "break_even_models": 4, "peak_memory_bytes": 1,
+    },
+    "environment": {
+        "git_commit": None, "git_dirty": None, "python": "3.11", "packages": {}, "cpu": "cpu",
+        "gpu": None, "threads": 1,
+    },
+    "artifacts": {name: {"file": "f", "sha256": "4" * 64} for name in ("zoo", "generated")},
+    "tests": None,
+}  # fmt: skip
+
+
+def content(**fields):
+    """A valid record as plain data; ``task__name="x"`` changes one field."""
+    made = copy.deepcopy(BASE)
+    for path, value in fields.items():
+        *parents, last = path.split("__")
+        place = made
+        for parent in parents:
+            place = place[parent]
+        assert last in place
+        place[last] = value
+    return made
+
+
+def record(**fields):
+    return Record.model_validate_json(json.dumps(content(**fields)))
+
+
+def seed(number, *values, **fields):
+    """The run of one seed, with the scores of its generated models."""
+    return record(id=f"{number:016x}", protocol__seed=number,
+                  scores__generated=population(*values), **fields)  # fmt: skip
+
+
+def written(folder, made, arrays=None):
+    """Write a record, with a side file where arrays are given; its path."""
+    if arrays is not None:
+        path = folder / made.key / f"{made.id}.npz"
+        side.write(path, arrays)
+        named = Artifact(file=path.name, sha256=file_hash(path))
+        artifacts = made.artifacts.model_copy(update={"side": named})
+        made = made.model_copy(update={"artifacts": artifacts})
+    return made.write(folder)
+
+
+def outcomes(made, right):
+    """Arrays of a side file that say which of the units every population gets right, all models alike."""
+    bits = np.packbits(np.asarray(right, dtype=bool))
+    names = ["original", "generated", *made.scores.controls()]
+    arrays = {"units": np.array([len(right), len(right)], dtype=np.int32)}
+    for name in names:
+        arrays[f"right_mean.{name}"] = (255 * np.asarray(right)).astype(np.uint8)
+        arrays |= {f"right_{statistic}.{name}": bits for statistic in side.STATISTICS}
+    return arrays
