@@ -159,6 +159,15 @@ def _verdict(record: Record) -> list[str]:
     return lines
 
 
+def factor(value: float) -> str:
+    """A factor with three digits, and no exponent.
+
+    >>> factor(10123.4), factor(0.0212)
+    ('10,123', '0.0212')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def sentences(record: Record) -> list[str]:
     """What the numbers say, in words; every sentence follows from the record."""
     lines = ["", *_verdict(record)]
@@ -185,10 +194,12 @@ def sentences(record: Record) -> list[str]:
         )
     if timing.speedup is not None:
         score = f"{points * timing.target_score:.4g}"
-        line = f"speedup over SGD to a score of {score}: {timing.speedup:,.3g}x for sampling alone"
+        line = (
+            f"speedup over SGD to a score of {score}: {factor(timing.speedup)}x for sampling alone"
+        )
         if timing.speedup_amortised is not None:
             line += (
-                f", {timing.speedup_amortised:,.3g}x when collecting, fitting and selecting count "
+                f", {factor(timing.speedup_amortised)}x when collecting, fitting and selecting count "
                 f"({record.protocol.samples} models)"
             )
         if timing.break_even_models is not None:

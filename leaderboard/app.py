@@ -6,7 +6,9 @@ import streamlit as st
 
 from leaderboard import shared
 
-PAGES = Path(__file__).with_name("pages")
+VIEWS = Path(__file__).with_name(
+    "views"
+)  # of a folder named "pages" Streamlit would make pages of its own
 TITLES = {
     "leaderboard": ("Leaderboard", ":material/leaderboard:"),
     "compare": ("Compare", ":material/compare_arrows:"),
@@ -24,7 +26,7 @@ def main() -> None:
     """Navigation, filters and the chosen page."""
     st.set_page_config("Leaderboard of weight generators", ":material/leaderboard:", layout="wide")
     pages = [
-        st.Page(PAGES / f"{name}.py", title=title, icon=icon, default=name == "leaderboard")
+        st.Page(VIEWS / f"{name}.py", title=title, icon=icon, default=name == "leaderboard")
         for name, (title, icon) in TITLES.items()
     ]
     page = st.navigation(pages)

@@ -1,21 +1,18 @@
 """What the pages share: the records, the filters in the sidebar, and opening one record. Widgets only."""
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from bench import side
 from bench.errors import BadRequest
-from bench.record import Record
-from bench.store import file_hash
-from leaderboard import load
+from leaderboard import load, opened
 from leaderboard.load import Broken
+from leaderboard.opened import Shown
 
 SHIPPED = Path(__file__).with_name("results")
 FILTERS = {
@@ -28,23 +25,6 @@ FILTERS = {
     "generator": "Generator",
 }
 MOST = 500  # runs that a list offers: more is slow, and nobody reads it
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One run on a page.
-
-    Attributes:
-        label: what legends call it, free of what cannot be seen; not escaped for Markdown or HTML.
-        record: the whole record.
-        side: arrays of ``bench.side``; empty where there is no side file.
-        problem: why there is none, or empty.
-    """
-
-    label: str
-    record: Record
-    side: side.Arrays
-    problem: str = ""
 
 
 @st.cache_resource(ttl="10m", show_spinner="Reading records", max_entries=4)
@@ -96,24 +76,13 @@ def chosen() -> pd.DataFrame:
 # Single records ------------------------------------------------------------------------------------------------------
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def _open(path: str, modified: float) -> tuple[Record, dict[str, Any], str]:
-    record = Record.read(Path(path))
-    named = record.artifacts.side
-    if named is None:
-        return record, {}, "this record was written without one"
-    file = Path(path).with_suffix(".npz")  # never the name in the record: it could lead anywhere
-    try:
-        arrays = side.read(file)
-    except BadRequest as error:
-        return record, {}, load.plain(str(error))
-    if file_hash(file) != named.sha256:
-        return record, {}, f"{file.name} is not the file that the record names"
-    return record, arrays, ""
+@st.cache_resource(max_entries=500, show_spinner=False)
+def _open(path: str, modified: float) -> Shown:
+    return opened.open_record(Path(path))
 
 
-def open_run(path: str, label: str) -> Shown:
-    """A record with its side file.
+def open_run(path: str, label: str = "") -> Shown:
+    """A record with its side file; read once, as long as the file stays as it is.
 
     Args:
         path: of the record, from ``runs``.
@@ -123,45 +92,68 @@ def open_run(path: str, label: str) -> Shown:
         BadRequest: the record is no longer there, or no longer valid.
     """
     modified = Path(path).stat().st_mtime if Path(path).is_file() else 0.0
-    return Shown(label, *_open(path, modified))
+    return dataclasses.replace(_open(path, modified), label=label)
 
 
 def labels(frame: pd.DataFrame) -> dict[str, str]:
     """Record id to a name that tells the runs of a table apart: generator, seed, and what else differs."""
-    shown = [name for name in ("task", "arch", "layers", "track", "k") if frame[name].nunique() > 1]
-    found: dict[str, str] = {}
-    for row in frame.to_dict("records"):
-        name = " ".join([f"{row['generator']} seed {row['seed']}", *(f"{row[n]}" for n in shown)])
-        found[row["id"]] = name
-    names = list(found.values())
-    return {i: name if names.count(name) == 1 else f"{name} {i[:6]}" for i, name in found.items()}
+    differs = [
+        name for name in ("task", "arch", "layers", "track", "k") if frame[name].nunique() > 1
+    ]
+    names = frame["generator"] + " seed " + frame["seed"].astype(str)
+    for name in differs:
+        names = names + (" K=" if name == "k" else " ") + frame[name].astype(str)
+    again = names.duplicated(keep=False)
+    names = names.where(~again, names + " " + frame["id"].str[:6])
+    return dict(zip(frame["id"], names, strict=True))
 
 
-def pick(frame: pd.DataFrame, key: str, most: int, help_: str) -> list[Shown]:
-    """A list in which the reader picks runs of a table, kept in the page's address; the first one without a choice.
+def pick(frame: pd.DataFrame, most: int, label: str = "Runs") -> list[Shown]:
+    """A list in which the reader picks runs of a table; the first one without a choice.
+
+    The page's address keeps their ids under "run".
 
     Args:
         frame: rows of ``runs``.
-        key: of the widget, and its name in the address.
         most: how many may be picked.
-        help_: what the choice is for.
+        label: of the widget.
     """
+    linked = st.query_params.get_all("run")
     offered = frame.head(MOST)
-    names = labels(offered)
     if len(frame) > MOST:
         st.caption(f"The first {MOST} of {len(frame):,} runs are offered: narrow them by filters.")
-    picked = st.multiselect(
-        "Runs", list(names), key=key, format_func=lambda i: names.get(i, i), bind="query-params",
-        max_selections=most, placeholder="The first one", help=help_,
-    )  # fmt: skip
+        offered = pd.concat([frame[frame["id"].isin(linked)], offered]).drop_duplicates("id")
+    names = labels(offered)
+    default = [run for run in linked if run in names][:most] or list(names)[:1]
+    if most == 1:
+        one = st.selectbox(
+            label, list(names), index=list(names).index(default[0]), format_func=names.__getitem__
+        )
+        chosen = [one]
+    else:
+        chosen = st.multiselect(
+            label, list(names), default=default, format_func=names.__getitem__, max_selections=most
+        )
+    st.query_params["run"] = chosen
     paths = dict(zip(offered["id"], offered["path"], strict=True))
-    opened = []
-    for i in picked or list(names)[:1]:
+    names = labels(offered[offered["id"].isin(chosen)])  # shorter: these alone are told apart
+    found = []
+    for run in chosen:
         try:
-            opened.append(open_run(paths[i], names[i]))
+            found.append(open_run(paths[run], names[run]))
         except BadRequest as error:
             st.warning(verbatim(str(error)))
-    return opened
+    return found
+
+
+def boards_differ(frame: pd.DataFrame, shown: Iterable[Shown]) -> None:
+    """Say so where runs of several boards stand side by side."""
+    ids = [one.record.id for one in shown]
+    if frame[frame["id"].isin(ids)]["board"].nunique() > 1:
+        st.warning(
+            "These runs are of different boards: other checkpoints, data or sizes. They can be looked at side by side, "
+            "and cannot be ranked."
+        )
 
 
 def missing_side(shown: Iterable[Shown]) -> None:
@@ -169,8 +161,8 @@ def missing_side(shown: Iterable[Shown]) -> None:
     for one in shown:
         if one.problem:
             st.info(
-                f"{verbatim(one.label)}: no side file ({verbatim(one.problem)}), so some figures are missing. "
-                "Running its command again writes one."
+                f"{verbatim(one.label or one.record.id)}: no side file ({verbatim(one.problem)}), so some figures are "
+                "missing. Running its command again writes one."
             )
 
 
@@ -187,8 +179,3 @@ def verbatim(text: str) -> str:
     """
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence} {load.plain(text)} {fence}"
-
-
-def percent(metric: str) -> bool:
-    """Whether scores of this metric are shown in percent."""
-    return metric in ("accuracy", "mean IoU")

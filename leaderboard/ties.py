@@ -2,10 +2,10 @@
 
 Every replicate weighs the same validation units for all rows, so that what makes a unit easy for everyone cancels (a
 multiplier bootstrap: van der Vaart and Wellner, Weak Convergence, 1996, section 3.6), and draws seeds and samples of
-each row anew. Both parts are deviations from the row's own value, and add up. Where rows differ in a handful of units a bootstrap is too sure of
-itself: every row also gets the spread of one unit more, so that a pair has that of two (Agresti and Min, Biometrics
-2005). One model that gets 5 units right that the other gets wrong, and none the other way round, is a tie; 6 are not,
-as in the exact test of McNemar.
+each row anew. Both parts are deviations from the row's own value, and add up. Where rows differ in a handful of units
+a bootstrap is too sure of itself: every row also gets the spread of one unit more, so that a pair has that of two
+(Agresti and Min, Biometrics 2005). One model that gets 5 units right that the other gets wrong, and none the other way
+round, is a tie; 6 are not, as in the exact test of McNemar.
 """
 
 import math

@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from bench.errors import BadRequest
-from leaderboard import export, plots, shared, table, ties
+from leaderboard import export, opened, plots, shared, table, ties
 from leaderboard.shared import verbatim
 
-PAGES = {name: f"pages/{name}.py" for name in ("run", "compare")}
+RUN = "views/run.py"
 LABELS = {
     "selected": "Selected",
     "mean": "Mean",
@@ -124,7 +124,7 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame) -> None:
     """The ranked table of one board, its exports, and one row's details."""
     newest = runs.sort_values("created").iloc[-1]
     try:
-        record = shared.open_run(str(newest["path"]), "").record
+        record = shared.open_run(str(newest["path"])).record
     except BadRequest as error:
         st.error(verbatim(str(error)))
         return
@@ -188,7 +188,7 @@ def _replicates(
     outcomes: dict[str, list[ties.Outcome]] = {}
     missing, higher, unpaired = 0, True, set()
     for row, run, path in paths:
-        shown = shared.open_run(path, "")
+        shown = shared.open_run(path)
         higher = shown.record.task.higher_is_better
         missing += bool(shown.problem)
         names = ["generated"]
@@ -242,7 +242,7 @@ def digits(board: dict[str, Any]) -> int:
 
 def presentable(ranked: pd.DataFrame, board: dict[str, Any]) -> pd.DataFrame:
     """The table as text, as it is shown and exported."""
-    accuracy = shared.percent(str(board["metric"]))
+    accuracy = opened.percent(str(board["metric"]))
 
     def score(value: float) -> str:
         return f"{100 * value:.{digits(board)}f}" if accuracy else f"{value:.4g}"
@@ -288,7 +288,7 @@ def times(value: float) -> str:
 def columns_of(board: dict[str, Any]) -> dict[str, Any]:
     """How each column of the table is shown."""
     text, number = st.column_config.TextColumn, st.column_config.NumberColumn
-    score = f"%.{digits(board)}f" if shared.percent(str(board["metric"])) else "%.4g"
+    score = f"%.{digits(board)}f" if opened.percent(str(board["metric"])) else "%.4g"
     formats = {
         **dict.fromkeys(table.STATISTICS, score),
         "p_best": "%.2g",
@@ -321,7 +321,7 @@ def columns_of(board: dict[str, Any]) -> dict[str, Any]:
 def sortable(shown: pd.DataFrame, ranked: pd.DataFrame, board: dict[str, Any]) -> pd.DataFrame:
     """The table with numbers where ``presentable`` has text, so that a click on a column sorts it."""
     found = shown.copy()
-    scale = 100 if shared.percent(str(board["metric"])) else 1
+    scale = 100 if opened.percent(str(board["metric"])) else 1
     for name in table.STATISTICS:
         found[name] = ranked[name].to_numpy() * scale
     for name in ("p_best", "nearest_iou", "novelty", *TIMES, "seeds"):
@@ -399,7 +399,7 @@ def show_row(row: str, runs: pd.DataFrame) -> None:
         with st.container(horizontal=True):
             for run, seed in zip(own["id"].head(20), own["seed"], strict=False):
                 st.page_link(
-                    PAGES["run"], label=f"Run of seed {seed}", query_params={"run": str(run)},
+                    RUN, label=f"Run of seed {seed}", query_params={"run": str(run)},
                     icon=":material/description:",
                 )  # fmt: skip
 

@@ -1,0 +1,53 @@
+"""One record with its side file. No widgets, no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import side
+from bench.errors import BadRequest
+from bench.record import Record
+from bench.store import file_hash
+from leaderboard.load import plain
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One run on a page.
+
+    Attributes:
+        label: what legends call it, free of what cannot be seen; not escaped for Markdown or HTML.
+        record: the whole record.
+        side: arrays of ``bench.side``; empty where there is no side file.
+        problem: why there is none, or empty.
+    """
+
+    label: str
+    record: Record
+    side: side.Arrays
+    problem: str = ""
+
+
+def open_record(path: Path, label: str = "") -> Shown:
+    """Read a record and the side file beside it.
+
+    Raises:
+        BadRequest: the record is no longer there, or no longer valid. A side file that is missing or is not the one
+            that the record names is a ``problem`` instead.
+    """
+    record = Record.read(path)
+    named = record.artifacts.side
+    if named is None:
+        return Shown(label, record, {}, "this record was written without one")
+    file = path.with_suffix(".npz")  # never the name in the record: it could lead anywhere
+    try:
+        arrays = side.read(file)
+    except BadRequest as error:
+        return Shown(label, record, {}, plain(str(error)))
+    if file_hash(file) != named.sha256:
+        return Shown(label, record, {}, f"{file.name} is not the file that the record names")
+    return Shown(label, record, arrays)
+
+
+def percent(metric: str) -> bool:
+    """Whether scores of this metric are shown in percent."""
+    return metric in ("accuracy", "mean IoU")

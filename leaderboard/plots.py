@@ -1,0 +1,542 @@
+"""Figures of runs: pure functions from records and side files to plotly, no widgets.
+
+Backgrounds are transparent, so that a figure stands on a light and on a dark page.
+"""
+
+import hashlib
+import html
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from bench.record import ControlSimilarity, Interval, Population, Record
+from bench.side import MODELS, evenly
+from leaderboard.load import plain
+from leaderboard.opened import Shown, percent
+
+Array = NDArray[Any]
+
+# Colours that stay apart for the colour-blind (after Okabe and Ito, 2008), of equal weight on light and dark.
+COLOURS = {
+    "pdiff": "#3b82f6",
+    "vae": "#e69f00",
+    "average": "#009e73",
+    "noise": "#b07aa1",
+    "copy": "#8c6d5a",
+    "interpolation": "#56b4e9",
+    "gaussian": "#d55e00",
+    "finetune": "#a3a500",
+    "greedy_soup": "#cc79a7",
+    "original": "#858c99",
+    "random": "#c4c9d1",
+}
+OTHERS = ("#7c5cd6", "#0f9d9d", "#d6457a", "#5c8a1e", "#b8860b", "#4059ad")
+HEIGHT = 420
+
+
+def colour(name: str) -> str:
+    """The colour of a generator or control, the same on every page."""
+    name = name.partition(" ")[0]
+    choice = hashlib.sha256(name.encode(errors="replace")).digest()[0] % len(OTHERS)
+    return COLOURS.get(name, OTHERS[choice])
+
+
+def _text(text: str) -> str:
+    """Text of a record in a figure, where plotly would read markup."""
+    return html.escape(plain(text))
+
+
+def _scale(record: Record) -> float:
+    return 100.0 if percent(record.task.metric) else 1.0
+
+
+def _metric(record: Record) -> str:
+    unit = ", %" if percent(record.task.metric) else ""
+    return _text(record.task.metric) + unit
+
+
+def _seconds(value: float) -> str:
+    """A time that a person reads.
+
+    >>> _seconds(0.0004), _seconds(75.2)
+    ('0.4 ms', '75 s')
+    """
+    return (
+        f"{1000 * value:.2g} ms"
+        if value < 0.1
+        else f"{value:.2g} s"
+        if value < 10
+        else f"{value:,.0f} s"
+    )
+
+
+def _layout(figure: go.Figure, x: str, y: str, **fields: Any) -> go.Figure:
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 10, "r": 10, "t": 30, "b": 10},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
+        hovermode="closest",
+    )
+    figure.update_xaxes(title=x, automargin=True)
+    figure.update_yaxes(title=y, automargin=True)
+    return figure.update_layout(**fields)
+
+
+def _label(shown: Shown, several: bool) -> str:
+    return _text(shown.label if several else shown.record.generator.name)
+
+
+def _colours(shown: Sequence[Shown]) -> list[str]:
+    """A colour a run: the generator's; its further runs take the next free ones."""
+    taken: list[str] = []
+    for one in shown:
+        own = colour(one.record.generator.name)
+        free = [c for c in (own, *OTHERS, *COLOURS.values()) if c not in taken]
+        taken.append(free[0])
+    return taken
+
+
+# Compare -------------------------------------------------------------------------------------------------------------
+
+
+def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
+    """Every model by its score and its similarity to the nearest original (the paper's Fig. 4b).
+
+    Noise-added originals are a curve, one point an amplitude. Originals and controls are the first run's.
+    """
+    figure = go.Figure()
+    first, several = shown[0], len(shown) > 1
+    _cloud(figure, first, "original", first.record.scores.original, colour("original"), "original")
+    for name in ("finetune", "interpolation", "gaussian", "average", "greedy_soup"):
+        population = first.record.scores.controls()[name]
+        _cloud(figure, first, name, population, colour(name), name, symbol="diamond", hidden=True)
+    _noise_curve(figure, first)
+    for one, own in zip(shown, _colours(shown), strict=True):
+        scores = one.record.scores.generated
+        _cloud(figure, one, "generated", scores, own, _label(one, several), size=8)
+    figure = _layout(
+        figure, "IoU of wrong predictions with the nearest original", _metric(first.record)
+    )
+    return _zoom(figure)
+
+
+def _zoom(figure: go.Figure) -> go.Figure:
+    """Axes that fit the models which are visible; the noise curve goes far beyond them."""
+    clouds = [t for t in figure.data if t.mode == "markers" and t.visible is True]
+    if not clouds:
+        return figure
+    for axis, get in (("xaxis", lambda t: t.x), ("yaxis", lambda t: t.y)):
+        values = np.concatenate([get(trace) for trace in clouds])
+        low, high = np.quantile(values, 0.005), values.max()
+        pad = 0.3 * (high - low) + 1e-3 * abs(high)
+        figure.layout[axis].range = [low - pad, high + pad / 3]
+    return figure
+
+
+def _cloud(
+    figure: go.Figure,
+    shown: Shown,
+    name: str,
+    population: Population,
+    own: str,
+    label: str,
+    *,
+    symbol: str = "circle",
+    size: int = 6,
+    hidden: bool = False,
+) -> None:
+    nearest = shown.side.get(f"nearest.{name}")
+    if nearest is None:
+        return
+    values = np.asarray(population.values)[evenly(len(population.values), MODELS)]
+    if len(values) != len(nearest):
+        return
+    figure.add_scatter(
+        x=nearest.astype(float),
+        y=_scale(shown.record) * values,
+        mode="markers",
+        name=label,
+        marker={"color": own, "size": size, "symbol": symbol, "opacity": 0.65},
+        visible="legendonly" if hidden else True,
+        hovertemplate=f"{label}<br>IoU %{{x:.3f}}<br>score %{{y:.4g}}<extra></extra>",
+    )
+
+
+def _noise_curve(figure: go.Figure, shown: Shown) -> None:
+    alike = shown.record.similarity.controls
+    levels = [n for n in shown.record.scores.noise if f"noise {n.amplitude:g}" in alike]
+    figure.add_scatter(
+        x=[alike[f"noise {level.amplitude:g}"].original_max for level in levels],
+        y=[_scale(shown.record) * level.mean for level in levels],
+        mode="lines+markers",
+        name="original + noise (means)",
+        text=[f"{level.amplitude:g}" for level in levels],
+        line={"color": colour("noise"), "width": 2},
+        hovertemplate="noise %{text}<br>IoU %{x:.3f}<br>mean %{y:.4g}<extra></extra>",
+    )
+
+
+def distributions(shown: Sequence[Shown]) -> go.Figure:
+    """Scores of all models of a population on validation and, where known, on training data (Fig. 6a)."""
+    figure = go.Figure()
+    first, several = shown[0], len(shown) > 1
+    scores = first.record.scores
+    groups = [("original", first, "original", scores.original, colour("original"))]
+    for one, own in zip(shown, _colours(shown), strict=True):
+        groups.append((_label(one, several), one, "generated", one.record.scores.generated, own))
+    groups += [
+        (name, first, name, scores.controls()[name], colour(name))
+        for name in ("interpolation", "gaussian", "finetune")
+    ]
+    for label, one, name, population, own in groups:
+        train = one.side.get(f"train.{name}")
+        pairs = [("validation", np.asarray(population.values))]
+        pairs += [("training", train.astype(float))] if train is not None else []
+        for split, values in pairs:
+            figure.add_box(
+                x=[f"{label}<br>{split}"] * len(values),
+                y=_scale(one.record) * values,
+                name=label,
+                legendgroup=label,
+                showlegend=False,
+                boxpoints="all" if len(values) <= 200 else "outliers",
+                jitter=0.5,
+                pointpos=0,
+                marker={"color": own, "size": 3, "opacity": 0.5 if split == "validation" else 0.25},
+                line={"color": own, "width": 1.5},
+                fillcolor="rgba(0,0,0,0)",
+            )
+    return _layout(figure, "", _metric(first.record))
+
+
+# Similarity ----------------------------------------------------------------------------------------------------------
+
+PAIRS: dict[str, Callable[[Record], Interval | None]] = {
+    "original<br>original": lambda record: record.similarity.original_original,
+    "generated<br>generated": lambda record: record.similarity.generated_generated,
+    "original<br>generated": lambda record: record.similarity.original_generated,
+    "original<br>generated,<br>nearest": lambda record: record.similarity.original_generated_max,
+}
+
+
+def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
+    """The paper's four comparisons as bars with their 95 % intervals (Fig. 4a)."""
+    figure = go.Figure()
+    for one, own in zip(shown, _colours(shown), strict=True):
+        found = [(name, value) for name, get in PAIRS.items() if (value := get(one.record))]
+        figure.add_bar(
+            x=[name for name, _ in found],
+            y=[value.value for _, value in found],
+            name=_label(one, len(shown) > 1),
+            marker={"color": own, "opacity": 0.85},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [value.high - value.value for _, value in found],
+                "arrayminus": [value.value - value.low for _, value in found],
+                "thickness": 1,
+            },
+            hovertemplate="%{x}: %{y:.3f}<extra></extra>",
+        )
+    lowest = min((min(bar.y, default=0.0) for bar in figure.data), default=0.0)
+    figure = _layout(figure, "", "mean IoU of wrong predictions", showlegend=len(shown) > 1)
+    return figure.update_yaxes(range=[max(0.0, lowest - 0.15), 1.0])
+
+
+def controls_similarity(shown: Shown) -> go.Figure:
+    """Mean similarity to the originals, and to the nearest one, of the generator beside every control."""
+    similarity = shown.record.similarity
+    nearest, mean = similarity.original_generated_max.value, similarity.original_generated.value
+    rows = [
+        (_text(shown.record.generator.name), mean, nearest, colour(shown.record.generator.name))
+    ]
+    rows += [
+        (_text(name), alike.original, alike.original_max, colour(name))
+        for name, alike in _by_nearest(similarity.controls)
+    ]
+    figure = go.Figure()
+    for label, column, symbol in (("mean", 1, "circle-open"), ("nearest original", 2, "circle")):
+        figure.add_scatter(
+            x=[row[column] for row in rows],
+            y=[row[0] for row in rows],
+            mode="markers",
+            name=label,
+            marker={"color": [row[3] for row in rows], "size": 10, "symbol": symbol},
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
+    figure = _layout(figure, "IoU of wrong predictions with originals", "")
+    return figure.update_yaxes(autorange="reversed")
+
+
+def _by_nearest(
+    controls: Mapping[str, ControlSimilarity],
+) -> list[tuple[str, ControlSimilarity]]:
+    return sorted(controls.items(), key=lambda item: -item[1].original_max)
+
+
+def iou_heat_map(shown: Shown) -> go.Figure | None:
+    """IoU of wrong predictions of every pair of models, originals first."""
+    matrix, count = shown.side.get("iou"), shown.side.get("iou_originals")
+    if matrix is None or count is None:
+        return None
+    values = matrix.astype(float)
+    own = int(count[0])
+    names = [f"original {i}" for i in range(own)]
+    names += [f"generated {i}" for i in range(len(values) - own)]
+    off = values[~np.eye(len(values), dtype=bool)]
+    low = float(off.min()) if off.size else 0.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            zmin=low,
+            zmax=1,
+            colorscale="Viridis",
+            customdata=[[f"{a}, {b}" for b in names] for a in names],
+            hovertemplate="%{customdata}: %{z:.3f}<extra></extra>",
+            colorbar={"title": "IoU", "thickness": 12, "len": 0.7},
+        )
+    )
+    for line in ("add_vline", "add_hline"):
+        position = {"x": own - 0.5} if line == "add_vline" else {"y": own - 0.5}
+        getattr(figure, line)(**position, line={"color": "white", "width": 1.5})
+    ends = [own / 2, own + (len(values) - own) / 2]
+    ticks = {"tickvals": ends, "ticktext": ["originals", "generated"], "showgrid": False}
+    figure = _layout(figure, "", "", height=520)
+    figure.update_xaxes(**ticks, constrain="domain")
+    return figure.update_yaxes(
+        **ticks, autorange="reversed", scaleanchor="x", constrain="domain", tickangle=-90
+    )
+
+
+def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
+    """Similarity to the nearest original against the number of checkpoints (Fig. 5b).
+
+    Args:
+        runs: rows of ``leaderboard.load`` that differ in K, seed and generator alone.
+    """
+    figure = go.Figure()
+    for name, own in runs.groupby("generator", sort=True):
+        means = own.groupby("k")["og_max"].mean()
+        points = {"color": colour(str(name)), "size": 7}
+        figure.add_scatter(
+            x=means.index,
+            y=means,
+            mode="lines+markers",
+            name=_text(str(name)),
+            line={"color": colour(str(name))},
+            marker=points,
+            hovertemplate="K %{x}: %{y:.3f}<extra></extra>",
+        )
+        figure.add_scatter(
+            x=own["k"],
+            y=own["og_max"],
+            mode="markers",
+            showlegend=False,
+            marker=points | {"size": 5, "opacity": 0.5},
+            hovertemplate="K %{x}: %{y:.3f}<extra></extra>",
+        )
+    figure = _layout(figure, "K, checkpoints in the zoo", "mean IoU with the nearest original")
+    values = sorted(runs["k"].unique())
+    return figure.update_xaxes(type="log", tickvals=values, ticktext=[str(v) for v in values])
+
+
+def embedding(shown: Shown, kind: str, *, paths: bool = False) -> go.Figure | None:
+    """A t-SNE map of parameters ("map") or of the generator's latents ("latent") (Figs. 4c and 5a).
+
+    Args:
+        shown: the run.
+        kind: "map" or "latent".
+        paths: also draw the denoising trajectories.
+    """
+    figure = go.Figure()
+    own = colour(shown.record.generator.name)
+    looks = {
+        "original": ("original", colour("original"), "circle"),
+        "noise 0.1": ("original + noise 0.1", colour("noise"), "cross"),
+        "generated": (_text(shown.record.generator.name), own, "circle"),
+    }
+    for name, (label, tint, symbol) in looks.items():
+        points = shown.side.get(f"{kind}.{name}")
+        if points is not None and points.shape[1] == 2:
+            figure.add_scatter(
+                x=points[:, 0].astype(float),
+                y=points[:, 1].astype(float),
+                mode="markers",
+                name=label,
+                marker={"color": tint, "size": 6, "symbol": symbol, "opacity": 0.75},
+                hovertemplate=f"{label} %{{pointNumber}}<extra></extra>",
+            )
+    if not figure.data:
+        return None
+    lines = shown.side.get("map_path")
+    if paths and lines is not None:
+        for number, line in enumerate(lines.astype(float)):
+            figure.add_scatter(
+                x=line[:, 0],
+                y=line[:, 1],
+                mode="lines+markers",
+                name="from noise to a sample",
+                legendgroup="path",
+                showlegend=number == 0,
+                line={"color": own, "width": 1.5},
+                marker={"size": np.linspace(3, 9, len(line)), "color": own},
+                hovertemplate="step %{pointNumber}<extra></extra>",
+            )
+    figure = _layout(figure, "", "")
+    figure.update_xaxes(showticklabels=False, zeroline=False)
+    return figure.update_yaxes(showticklabels=False, zeroline=False)
+
+
+# Speed ---------------------------------------------------------------------------------------------------------------
+
+
+def score_against_time(shown: Sequence[Shown]) -> go.Figure:
+    """Score against wall time, of SGD and of the generator with and without what came before (Fig. 7)."""
+    figure = go.Figure()
+    first = shown[0].record
+    curve = shown[0].side.get("curve")
+    if curve is not None:
+        seconds, scores = np.clip(curve[:, 0].astype(float), 1e-3, None), curve[:, 1].astype(float)
+        figure.add_scatter(
+            x=seconds,
+            y=_scale(first) * scores,
+            mode="lines",
+            name="SGD",
+            line={"color": colour("original"), "width": 2},
+            hovertemplate="SGD: %{x:.3g} s, %{y:.4g}<extra></extra>",
+        )
+    for one, own in zip(shown, _colours(shown), strict=True):
+        _generator_times(figure, one, own, _label(one, len(shown) > 1))
+    best = _scale(first) * first.scores.original.best
+    figure.add_hline(
+        y=best, line={"color": colour("original"), "width": 1, "dash": "dot"},
+        annotation={"text": "best original", "font": {"size": 11}}, annotation_position="bottom right",
+    )  # fmt: skip
+    figure = _layout(figure, "wall time, s", _metric(first))
+    return figure.update_xaxes(type="log", exponentformat="power", dtick=1)
+
+
+def fixed_seconds(record: Record) -> float | None:
+    """What a generator takes before its first model is chosen: collect, fit and select; None without a collect time."""
+    timing = record.timing
+    if timing.collect_s is None:
+        return None
+    return timing.collect_s + timing.fit_s + timing.select_s
+
+
+def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> None:
+    record, timing = shown.record, shown.record.timing
+    points = [(timing.sample_per_model_s, "one model sampled", "circle")]
+    fixed = fixed_seconds(record)
+    if fixed is not None:
+        points.append((fixed + timing.sample_s, "with collect, fit, select", "diamond"))
+    selected = _scale(record) * record.scores.generated.selected
+    figure.add_scatter(
+        x=[max(seconds, 1e-6) for seconds, _, _ in points],
+        y=[selected] * len(points),
+        mode="lines+markers",
+        name=label,
+        text=[f"{name}: {_seconds(seconds)}" for seconds, name, _ in points],
+        line={"color": own, "width": 1, "dash": "dot"},
+        marker={"color": own, "size": 12, "symbol": [symbol for *_, symbol in points]},
+        hovertemplate=f"{label}<br>%{{text}}<br>selected %{{y:.4g}}<extra></extra>",
+    )
+
+
+def break_even(shown: Shown) -> go.Figure | None:
+    """Seconds that N models cost, by SGD and by the generator; they cross where it has paid for itself."""
+    timing, fixed = shown.record.timing, fixed_seconds(shown.record)
+    if timing.sgd_s is None or fixed is None:
+        return None
+    crossing = timing.break_even_models
+    most = 10 * (crossing or shown.record.protocol.samples)
+    models = np.unique(np.logspace(0, np.log10(most), 60).round())
+    figure = go.Figure()
+    name, own = _text(shown.record.generator.name), colour(shown.record.generator.name)
+    lines = {
+        "SGD": (models * timing.sgd_s, colour("original")),
+        name: (fixed + models * timing.sample_per_model_s, own),
+    }
+    for label, (seconds, tint) in lines.items():
+        figure.add_scatter(
+            x=models, y=seconds, mode="lines", name=label, line={"color": tint, "width": 2},
+            hovertemplate=f"{label}: %{{x:,}} models, %{{y:.3g}} s<extra></extra>",
+        )  # fmt: skip
+    if crossing:
+        figure.add_scatter(
+            x=[crossing],
+            y=[crossing * timing.sgd_s],
+            mode="markers+text",
+            text=[f"  {crossing:,} models"],
+            textposition="middle right",
+            marker={"size": 11, "color": own, "symbol": "x"},
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    figure = _layout(figure, "models", "seconds in all")
+    figure.update_xaxes(type="log", exponentformat="power", dtick=1)
+    return figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+
+
+# Parameters ----------------------------------------------------------------------------------------------------------
+
+BANDS = ("original", "generated", "random")
+
+
+def _bands(shown: Shown) -> list[tuple[str, Array]]:
+    found = [(name, shown.side.get(f"weights.{name}")) for name in BANDS]
+    return [(name, rows.astype(float)) for name, rows in found if rows is not None]
+
+
+def parameter_heat_map(shown: Shown) -> go.Figure | None:
+    """Parameters of some originals, generated models and networks at random initialisation (Figs. 3 and 6b)."""
+    bands, index = _bands(shown), shown.side.get("weights_index")
+    if not bands or index is None:
+        return None
+    widest = max(float(np.quantile(np.abs(rows), 0.99)) for _, rows in bands) or 1.0
+    figure = make_subplots(
+        len(bands), 1, shared_xaxes=True, vertical_spacing=0.04,
+        row_titles=[name for name, _ in bands],
+    )  # fmt: skip
+    for row, (name, values) in enumerate(bands, 1):
+        figure.add_heatmap(
+            z=values,
+            x=[str(i) for i in index],
+            zmin=-widest,
+            zmax=widest,
+            colorscale="RdBu",
+            showscale=row == 1,
+            colorbar={"title": "value", "thickness": 12},
+            hovertemplate=f"{name} model %{{y}}, parameter %{{x}}: %{{z:.3g}}<extra></extra>",
+            row=row,
+            col=1,
+        )
+    figure = _layout(figure, "", "")
+    figure.update_xaxes(showticklabels=False)
+    figure.update_xaxes(title=f"{len(index)} of {shown.record.zoo.d:,} parameters", row=len(bands))
+    return figure.update_yaxes(showticklabels=False)
+
+
+def parameter_histogram(shown: Shown) -> go.Figure | None:
+    """How the values of these parameters are distributed."""
+    bands = _bands(shown)
+    if not bands:
+        return None
+    values = np.concatenate([rows.ravel() for _, rows in bands])
+    low, high = np.quantile(values, [0.002, 0.998])
+    bins = {"start": low, "end": high, "size": max((high - low) / 60, 1e-9)}
+    figure = go.Figure()
+    for name, rows in bands:
+        tint = colour(shown.record.generator.name if name == "generated" else name)
+        figure.add_histogram(
+            x=rows.ravel(), name=name, histnorm="probability", xbins=bins, opacity=0.6,
+            marker={"color": tint},
+        )  # fmt: skip
+    return _layout(figure, "parameter value", "share", barmode="overlay")

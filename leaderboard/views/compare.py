@@ -1,0 +1,62 @@
+"""Runs side by side: score against similarity, and how scores are distributed."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from leaderboard import opened, plots, shared
+from leaderboard.opened import Shown
+
+
+def page() -> None:
+    """The page."""
+    st.title("Compare")
+    runs = shared.chosen()
+    if runs.empty:
+        st.info("No records match these filters. Remove one in the sidebar.")
+        return
+    shown = shared.pick(runs, most=6)
+    if not shown:
+        st.info("Choose one run or several.")
+        return
+    shared.boards_differ(runs, shown)
+    shared.missing_side(shown)
+    st.dataframe(numbers(shown), width="stretch")
+    st.subheader("Score against similarity")
+    st.plotly_chart(plots.score_against_similarity(shown), key="scatter")
+    st.caption(
+        "Each point is a model. A copy of an original lies at the right edge; a generator is worth something where its "
+        "points lie above the curve of noise-added originals, that is: better at the same similarity. Click a name in "
+        "the legend to show or hide it. After the paper's Fig. 4b."
+    )
+    st.subheader("Distribution of scores")
+    st.plotly_chart(plots.distributions(shown), key="distributions")
+    st.caption(
+        "Every model's score on validation and on the training examples that selection uses. Originals and controls "
+        "are those of the first run. After the paper's Fig. 6a."
+    )
+
+
+def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
+    """The main numbers, one column a run."""
+    found = {}
+    for one in shown:
+        record, scores = one.record, one.record.scores
+        scale = 100 if opened.percent(record.task.metric) else 1
+        novelty = record.novelty
+        found[one.label] = {
+            f"{statistic} generated": f"{scale * getattr(scores.generated, statistic):.4g}"
+            for statistic in ("selected", "best", "mean", "median", "worst")
+        } | {
+            "best original": f"{scale * scores.original.best:.4g}",
+            "mean original": f"{scale * scores.original.mean:.4g}",
+            "average of the originals": f"{scale * scores.average.selected:.4g}",
+            "IoU with the nearest original": f"{record.similarity.original_generated_max.value:.3f}",
+            "verdict": novelty.verdict or "-",
+            "collapsed": "-" if novelty.collapsed is None else "yes" if novelty.collapsed else "no",
+        }
+    return pd.DataFrame(found)
+
+
+page()

@@ -1,0 +1,157 @@
+"""One record whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from bench import report
+from leaderboard import opened, plots, shared
+from leaderboard.load import plain
+from leaderboard.opened import Shown
+
+POPULATION = ("best", "selected", "mean", "low", "high", "median", "worst", "std")
+
+
+def page() -> None:
+    """The page."""
+    st.title("Run")
+    runs = shared.chosen()
+    if runs.empty:
+        st.info("No records match these filters. Remove one in the sidebar.")
+        return
+    shown = shared.pick(runs, most=1, label="Run")
+    if not shown:
+        return
+    one = shown[0]
+    path = Path(str(runs.loc[runs["id"] == one.record.id, "path"].iloc[0]))
+    st.text("\n".join(line for line in report.sentences(one.record) if line))
+    st.code(plain(one.record.command), language="bash", wrap_lines=True)
+    shared.missing_side(shown)
+    show_populations(one)
+    show_figures(one)
+    show_facts(one)
+    show_files(one, path)
+
+
+def show_populations(one: Shown) -> None:
+    """Every population's statistics."""
+    scores, alike = one.record.scores, one.record.similarity
+    scale = 100 if opened.percent(one.record.task.metric) else 1
+    name = one.record.generator.name
+    rows = {
+        "original": scores.original,
+        **scores.controls(),
+        f"generated: {name}": scores.generated,
+    }
+    table = pd.DataFrame(
+        [
+            {"population": plain(label), "models": len(population.values)}
+            | {
+                part: None if (value := getattr(population, part)) is None else scale * value
+                for part in POPULATION
+            }
+            for label, population in rows.items()
+        ]
+    )
+    nearest = {label: control.original_max for label, control in alike.controls.items()}
+    nearest[f"generated: {name}"] = alike.original_generated_max.value
+    table["nearest IoU"] = [nearest.get(label) for label in rows]
+    digits = "%.2f" if scale == 100 else "%.4g"
+    number = st.column_config.NumberColumn
+    st.subheader("Populations")
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        placeholder="-",
+        column_config={part: number(format=digits) for part in POPULATION}
+        | {"nearest IoU": number(format="%.3f")},
+    )
+
+
+def show_figures(one: Shown) -> None:
+    """Parameters, and the way from noise to a sample."""
+    figure = plots.parameter_heat_map(one)
+    if figure:
+        st.subheader("Parameters")
+        st.plotly_chart(figure, key="heat")
+        st.caption(
+            "The same parameters (columns) of some originals, generated models and networks at random initialisation "
+            "(rows). Rows that are alike are models that are alike. After the paper's Figs. 3 and 6b."
+        )
+        st.plotly_chart(plots.parameter_histogram(one), key="histogram")
+    figure = plots.embedding(one, "map", paths=True)
+    if figure and "map_path" in one.side:
+        st.subheader("From noise to a sample")
+        st.plotly_chart(figure, key="path")
+        st.caption(
+            "t-SNE of parameters; lines are what the generator decodes along its denoising, small marks first. "
+            "After the paper's Fig. 5a."
+        )
+
+
+def show_facts(one: Shown) -> None:
+    """Everything else that the record says."""
+    record: dict[str, Any] = json.loads(one.record.to_json())
+    st.subheader("Protocol and environment")
+    facts = {
+        name: record[name]
+        for name in (
+            "task",
+            "zoo",
+            "generator",
+            "protocol",
+            "novelty",
+            "tests",
+            "timing",
+            "environment",
+        )
+    }
+    for name, values in facts.items():
+        with st.expander(name):
+            rows = flat(values or {})
+            st.dataframe(
+                pd.DataFrame(rows, columns=["field", "value"]), hide_index=True, height="content"
+            )
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested facts as pairs of text."""
+    found: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += flat(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            found.append((plain(f"{prefix}{name}"), plain(text)))
+    return found
+
+
+def show_files(one: Shown, path: Path) -> None:
+    """Files with their hashes, and downloads."""
+    st.subheader("Files")
+    artifacts = one.record.artifacts
+    named = {"zoo": artifacts.zoo, "generated": artifacts.generated, "side file": artifacts.side}
+    rows = [
+        (name, plain(artifact.file), artifact.sha256)
+        for name, artifact in named.items()
+        if artifact
+    ]
+    st.dataframe(pd.DataFrame(rows, columns=["what", "file", "SHA-256"]), hide_index=True)
+    file = path.with_suffix(".npz")
+    with st.container(horizontal=True):
+        st.download_button(
+            "Record", path.read_bytes(), f"{one.record.id}.json", "application/json",
+            icon=":material/download:", on_click="ignore",
+        )  # fmt: skip
+        if one.side:
+            st.download_button(
+                "Side file", file.read_bytes(), file.name, "application/octet-stream",
+                icon=":material/download:", on_click="ignore",
+            )  # fmt: skip
+
+
+page()

@@ -1,0 +1,93 @@
+"""How alike models are: the four comparisons, the whole IoU matrix, the influence of K, and maps of the weights."""
+
+import pandas as pd
+import streamlit as st
+
+from leaderboard import plots, shared
+from leaderboard.load import BOARD, VARIANT
+from leaderboard.opened import Shown
+
+
+def page() -> None:
+    """The page."""
+    st.title("Similarity")
+    runs = shared.chosen()
+    if runs.empty:
+        st.info("No records match these filters. Remove one in the sidebar.")
+        return
+    shown = shared.pick(runs, most=4)
+    if not shown:
+        st.info("Choose one run or several.")
+        return
+    shared.boards_differ(runs, shown)
+    shared.missing_side(shown)
+    st.subheader("Four comparisons")
+    st.plotly_chart(plots.four_comparisons(shown), key="four")
+    st.caption(
+        "IoU of wrong predictions between models, with 95 % intervals; pairs of a model with itself are left out. "
+        "Generated models that are more alike than originals are have collapsed. After the paper's Fig. 4a."
+    )
+    for number, one in enumerate(shown):
+        if len(shown) > 1:
+            st.header(shared.verbatim(one.label))
+        show_one(one, number)
+    show_sizes(shared.runs(), shown[0])
+
+
+def show_one(one: Shown, number: int) -> None:
+    """The figures of one run."""
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Beside the controls")
+        st.plotly_chart(plots.controls_similarity(one), key=f"controls-{number}")
+        st.caption("Mean IoU with the originals (open) and with the nearest one (full).")
+    with right:
+        st.subheader("Every pair")
+        figure = plots.iou_heat_map(one)
+        if figure:
+            st.plotly_chart(figure, key=f"iou-{number}")
+            st.caption("IoU of wrong predictions: originals first, then generated models.")
+        else:
+            st.info("The IoU matrix is in the side file, which this record lacks.")
+    left, right = st.columns(2)
+    for column, kind, title in (
+        (left, "map", "Map of parameters"),
+        (right, "latent", "Map of latents"),
+    ):
+        figure = plots.embedding(one, kind)
+        with column:
+            st.subheader(title)
+            if figure:
+                st.plotly_chart(figure, key=f"{kind}-{number}")
+                st.caption(
+                    "t-SNE: near points are alike; distances between groups mean little. After Fig. 4c."
+                )
+            elif one.problem:
+                st.info("The map is in the side file, which this record lacks.")
+            else:
+                st.info("This generator has no latents.")
+
+
+def show_sizes(runs: pd.DataFrame, first: Shown) -> None:
+    """Similarity against K, over the runs that differ from the first one in K, seed and generator alone."""
+    own = runs[runs["id"] == first.record.id].iloc[0]
+    varies = {"key", "k", "zoo_hash", *VARIANT}
+    same = [name for name in (*BOARD, "device", "settings") if name not in varies] + ["device"]
+    alike = runs[(runs[same] == own[same]).all(axis=1)]
+    defaults = alike.groupby("generator")["hyperparameters"].transform(
+        lambda texts: texts.mode()[0]
+    )
+    alike = alike[alike["hyperparameters"] == defaults]
+    st.subheader("Similarity against K")
+    if alike["k"].nunique() < 2:
+        st.info("There are no runs that differ in K alone. This makes some:")
+        st.code(f"{first.record.command} --k 1,10,50,200", language="bash", wrap_lines=True)
+        return
+    st.plotly_chart(plots.similarity_against_k(alike), key="sizes")
+    st.caption(
+        "With few checkpoints a generator can hardly help to be near one of them; with more, the nearest one is nearer "
+        "by chance alone. Lines are means over seeds. After the paper's Fig. 5b."
+    )
+
+
+page()

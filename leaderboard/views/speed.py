@@ -1,0 +1,86 @@
+"""What generated models cost, beside training them."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from bench.report import factor
+from leaderboard import plots, shared
+from leaderboard.load import plain
+from leaderboard.opened import Shown
+
+ROWS = {
+    "collect": "collect_s",
+    "fit": "fit_s",
+    "sample all": "sample_s",
+    "sample one": "sample_per_model_s",
+    "select": "select_s",
+    "score": "score_s",
+    "SGD to the same score": "sgd_s",
+}
+
+
+def page() -> None:
+    """The page."""
+    st.title("Speed")
+    runs = shared.chosen()
+    if runs.empty:
+        st.info("No records match these filters. Remove one in the sidebar.")
+        return
+    shown = shared.pick(runs, most=4)
+    if not shown:
+        st.info("Choose one run or several.")
+        return
+    shared.boards_differ(runs, shown)
+    shared.missing_side(shown)
+    st.subheader("Score against wall time")
+    st.plotly_chart(plots.score_against_time(shown), key="time")
+    st.caption(
+        "Circle: sampling one model, as if the fitted generator had fallen from the sky. Diamond: with collecting the "
+        "checkpoints, fitting and selecting. Honest claims name both. After the paper's Fig. 7."
+    )
+    st.subheader("When does it pay off?")
+    for number, one in enumerate(shown):
+        figure = plots.break_even(one)
+        st.markdown(f"**{shared.verbatim(one.label)}** {sentence(one)}")
+        if figure:
+            st.plotly_chart(figure, key=f"break-even-{number}")
+    st.subheader("Seconds")
+    st.dataframe(seconds(shown), width="stretch")
+    st.caption(
+        "Synchronised with the device, sampling warmed up; collecting does not count its evaluations."
+    )
+
+
+def sentence(one: Shown) -> str:
+    """Both speedups in words."""
+    timing = one.record.timing
+    if timing.speedup is None:
+        return "has no speedup: SGD's time to the same score is not known."
+    text = f"samples a model {factor(timing.speedup)} times as fast as SGD reaches the same score"
+    if timing.speedup_amortised is not None:
+        times = factor(timing.speedup_amortised)
+        text += f"; with everything that came before, {times} times ({one.record.protocol.samples} models)"
+    if timing.break_even_models is not None:
+        text += f"; pays off from {timing.break_even_models:,} models"
+    return f"{text}."
+
+
+def seconds(shown: Sequence[Shown]) -> pd.DataFrame:
+    """Times as text, one column a run."""
+    found = {}
+    for one in shown:
+        values = {name: getattr(one.record.timing, field) for name, field in ROWS.items()}
+        cells = {name: "-" if v is None else f"{v:.3g}" for name, v in values.items()}
+        memory = f"{one.record.timing.peak_memory_bytes / 2**30:.2f} GiB"
+        machine = one.record.environment
+        found[one.label] = cells | {
+            "peak memory": memory,
+            "device": one.record.timing.device,
+            "processor": f"{machine.cpu}, {machine.threads} threads",
+        }
+    return pd.DataFrame(found).map(plain)
+
+
+page()
