@@ -54,7 +54,8 @@ def assemble(
         val_size=run.task.size("val"),
     )
     made = _generator(run)
-    key = comparability_key(task, protocol, zoo)
+    facts = _zoo(zoo, request)
+    key = record.comparability_key(task, facts, protocol)
     scores, similarity, novelty = compare.compare(
         {name: (e.val, e.train, e.train_loss, e.wrong) for name, e in evaluated.items()},
         sampled.vectors,
@@ -78,7 +79,7 @@ def assemble(
         command=command(request),
         key=key,
         task=task,
-        zoo=_zoo(zoo, request),
+        zoo=facts,
         generator=made,
         protocol=protocol,
         scores=scores,
@@ -89,13 +90,6 @@ def assemble(
         environment=describe(run.device),
         artifacts=record.Artifacts(zoo=_artifact(zoo_path), generated=_artifact(sampled.path)),
     )
-
-
-def comparability_key(task: record.Task, protocol: record.Protocol, zoo: Zoo) -> str:
-    """The hash under which records may be ranked together: same checkpoints, data, metric and protocol."""
-    sizes = [protocol.samples, protocol.train_size, protocol.val_size]
-    facts = [task.name, task.dataset_hash, task.arch, task.layers, task.metric]
-    return store.digest([protocol.version, *facts, zoo.hash, len(zoo), *sizes])
 
 
 def _task(run: Finished) -> record.Task:

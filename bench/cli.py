@@ -253,6 +253,7 @@ def verify(
     read = Record.read(record)
     checks = again.verify(
         read,
+        side_file=record.with_suffix(".npz"),
         zoo=zoo,
         device=pipeline.choose_device(device),
         data_dir=data_dir,
@@ -270,6 +271,49 @@ def verify(
     typer.echo(f"verified: {tier}")
     if mark:
         write_text(record, read.model_copy(update={"tier": tier}).to_json())
+
+
+@app.command(
+    epilog="Example: python -m bench export results/0123456789abcdef/fedcba9876543210.json --output mine.zip"
+)
+def export(
+    record: Annotated[Path, typer.Argument(help="File of a record.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Zip to write; default: <id>.zip in this folder.")
+    ] = None,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights/--no-weights", help="Whether the generated weights go with it."),
+    ] = True,
+    debug: Debug = False,
+) -> None:
+    """Pack a record with its side file and generated weights into one zip, to send to somebody."""
+    from bench import export as packing
+
+    done = packing.export(record, output or Path(f"{record.stem}.zip"), weights=weights)
+    typer.echo(f"{done}: {done.stat().st_size:,} bytes")
+
+
+@app.command(epilog="Example: python -m bench check results")
+def check(
+    files: Annotated[
+        list[Path], typer.Argument(help="Records, exported zips, or folders of them.")
+    ],
+    debug: Debug = False,
+) -> None:
+    """Check what somebody sent: schema, hashes, ranges, and what must hold between the numbers."""
+    from bench import check as checking
+
+    found = {path: checking.check(path) for path in checking.files(files)}
+    for path, problems in found.items():
+        for problem in problems or ["ok"]:
+            typer.echo(f"{path}: {problem}")
+    wrong = sum(map(bool, found.values()))
+    typer.echo(
+        f"{len(found)} files, {wrong} with problems" if wrong else f"{len(found)} files, all ok"
+    )
+    if wrong:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: python -m bench calibrate --task digits --trials 20")

@@ -98,7 +98,17 @@ class Run:
     ) -> Record:
         """Write the record's side file; returns the record with its name and hash."""
         say("prepare the figures")
-        arrays = figures.arrays(
+        path = self.request.results / record.key / f"{record.id}.npz"
+        side.write(path, self.side_arrays(zoo, sampled, evaluated))
+        named = Artifact(file=path.name, sha256=store.file_hash(path))
+        artifacts = record.artifacts.model_copy(update={"side": named})
+        return record.model_copy(update={"artifacts": artifacts})
+
+    def side_arrays(
+        self, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
+    ) -> dict[str, figures.Array]:
+        """What the side file holds."""
+        return figures.arrays(
             zoo,
             {"original": zoo.vectors, "generated": sampled.vectors, NOISY: self.noisy(zoo)},
             sampled.views,
@@ -106,11 +116,6 @@ class Run:
             self.task.initial(zoo, figures.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
             higher_is_better=self.task.higher_is_better,
         )
-        path = self.request.results / record.key / f"{record.id}.npz"
-        side.write(path, arrays)
-        named = Artifact(file=path.name, sha256=store.file_hash(path))
-        artifacts = record.artifacts.model_copy(update={"side": named})
-        return record.model_copy(update={"artifacts": artifacts})
 
     # Stages --------------------------------------------------------------------------------------------------------
 

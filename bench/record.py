@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from bench.errors import BadRequest
-from bench.store import write_text
+from bench.store import digest, write_text
 
 SCHEMA = 1
 
@@ -379,6 +379,13 @@ class Artifacts(_Model):
     zoo: Artifact
     generated: Artifact
     side: Artifact | None = None
+
+
+def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:
+    """The hash under which records may be ranked together: same checkpoints, data, metric and protocol."""
+    sizes = [protocol.samples, protocol.train_size, protocol.val_size]
+    facts = [task.name, task.dataset_hash, task.arch, task.layers, task.metric]
+    return digest([protocol.version, *facts, zoo.hash, zoo.k, *sizes])
 
 
 class Record(_Model):

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from bench import plugins, store
+from bench import plugins, side, store
 from bench.assemble import assemble
 from bench.errors import BadRequest
 from bench.pipeline import Run
@@ -56,6 +57,7 @@ class Check:
 def verify(
     record: Record,
     *,
+    side_file: Path | None = None,
     zoo: Path | None = None,
     device: str = "cpu",
     data_dir: str | None = None,
@@ -65,6 +67,7 @@ def verify(
 
     Args:
         record: what is checked.
+        side_file: of the record; None leaves it out.
         zoo: the zoo's file, where it is not in the store.
         device: where to compute; other devices than the record's may predict a few units otherwise.
         data_dir: the folder of the task's data.
@@ -85,12 +88,32 @@ def verify(
         if from_seed:
             checks.append(_regenerated(run, checkpoints, sampled))
         evaluated = run.score(checkpoints, sampled.vectors)
+        if side_file and record.artifacts.side:
+            checks.append(_artifact("artifacts.side", side_file, record.artifacts.side))
+            checks += _side(side.read(side_file), run.side_arrays(checkpoints, sampled, evaluated))
     # How long scoring took cannot be measured again: the record's own times stand in.
     evaluated["generated"] = dataclasses.replace(
         evaluated["generated"], select_s=record.timing.select_s, score_s=record.timing.score_s
     )
     again = assemble(run, checkpoints, zoo_path, sampled, evaluated)
     return checks + differences(record, again)
+
+
+def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
+    """Arrays of the side file; maps are not compared, which rounding on another machine changes, nor SGD's seconds."""
+    checks = []
+    for name in sorted({*claimed, *computed}):
+        if name.startswith(("map", "latent")) or name == "curve":
+            continue
+        same = (
+            name in claimed
+            and name in computed
+            and claimed[name].shape == computed[name].shape
+            and np.allclose(claimed[name], computed[name], rtol=2e-3, atol=2e-3)
+        )
+        problem = "" if same else "the side file holds other numbers than those computed again"
+        checks.append(Check(f"side file.{name}", problem))
+    return checks
 
 
 def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Request:

@@ -132,8 +132,8 @@ def _zoom(figure: go.Figure) -> go.Figure:
     clouds = [t for t in figure.data if t.mode == "markers" and t.visible is True]
     if not clouds:
         return figure
-    for axis, get in (("xaxis", lambda t: t.x), ("yaxis", lambda t: t.y)):
-        values = np.concatenate([get(trace) for trace in clouds])
+    for axis, name in (("xaxis", "x"), ("yaxis", "y")):
+        values = np.concatenate([trace[name] for trace in clouds])
         low, high = np.quantile(values, 0.005), values.max()
         pad = 0.3 * (high - low) + 1e-3 * abs(high)
         figure.layout[axis].range = [low - pad, high + pad / 3]
