@@ -29,15 +29,15 @@ def markdown(table: pd.DataFrame) -> str:
         table: of text, as a page shows it; the columns that are numbers are aligned right.
     """
     rule = ["---:" if _numeric(table[name]) else "---" for name in table]
-    lines = [list(map(str, table.columns)), rule, *table.astype(str).to_numpy().tolist()]
+    lines = [list(map(str, table.columns)), rule, *table.to_numpy().tolist()]
     escaped = [[_markdown(cell) if cell not in rule else cell for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def latex(table: pd.DataFrame) -> str:
-    """A ``tabular`` with the rules of the package booktabs."""
+    """A ``tabular`` with the rules of the package booktabs; of text, as a page shows it."""
     columns = "".join("r" if _numeric(table[name]) else "l" for name in table)
-    lines = [list(map(str, table.columns)), *table.astype(str).to_numpy().tolist()]
+    lines = [list(map(str, table.columns)), *table.to_numpy().tolist()]
     head, *body = (" & ".join(map(_latex, line)) + r" \\" for line in lines)
     inner = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *inner, r"\end{tabular}", ""])

@@ -50,7 +50,12 @@ def test_every_command_is_described_and_has_an_example(words):
 
 
 def test_documents_name_no_option_that_does_not_exist():
-    known = {option for command in ALL.values() for p in command.params for option in p.opts}
+    known = {
+        option
+        for command in ALL.values()
+        for p in command.params
+        for option in (*p.opts, *p.secondary_opts)
+    }
     for text in (README, COMMANDS, CONTRIBUTING):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
         assert named <= known | {"--help"}, named - known

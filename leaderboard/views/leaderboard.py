@@ -133,7 +133,8 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame) -> None:
     drawn, problem = replicates(runs, str(newest["id"]), by, str(board["board"]))
     ranked = table.ranked(full, by, bool(board["higher_is_better"]), drawn)
     if words:
-        ranked = ranked[ranked["generator"].str.contains(words, case=False, regex=False)]
+        named = ranked["generator"].str.contains(words, case=False, regex=False)
+        ranked = ranked[named].reset_index(drop=True)
     shown = presentable(ranked, board)
     row = show_table(shown, ranked, columns, board)
     st.caption(caption(by, bool(drawn), problem))
@@ -260,7 +261,7 @@ def presentable(ranked: pd.DataFrame, board: dict[str, Any]) -> pd.DataFrame:
         "speedup_amortised": times,
         "break_even": lambda value: f"{value:,.0f}",
     }
-    shown = pd.DataFrame({"rank": ranked["rank"].astype(str).replace("<NA>", "-")})
+    shown = pd.DataFrame({"rank": ["-" if pd.isna(rank) else str(rank) for rank in ranked["rank"]]})
     for name in ("generator", "kind"):
         shown[name] = ranked[name]
     for name in LABELS:

@@ -1,0 +1,374 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from bench import side
+from leaderboard import app, shared
+from tests.records import BASE, MARKUP, content, outcomes, population, record, seed, written
+
+APP = Path(app.__file__)
+REPOSITORY = APP.parents[1]
+HASH = re.compile("[0-9a-f]{16}|[0-9a-f]{64}")
+PAGES = tuple(app.TITLES)
+OF_RUNS = ("compare", "similarity", "speed", "run")
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """Opens a page on the records of a folder, without those that are shipped."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    monkeypatch.setattr(shared, "SHIPPED", tmp_path / "none")
+    monkeypatch.setattr(sys, "argv", ["app.py", str(folder)])
+    shared._load.clear()
+
+    def run(name="leaderboard", query=None, contents=()):
+        for number, text in enumerate(contents):
+            (folder / f"{number}.json").write_text(text)
+        test = AppTest.from_file(str(APP), default_timeout=30)
+        for key, value in (query or {}).items():
+            test.query_params[key] = value
+        test.run()
+        if name != "leaderboard":
+            test.switch_page(f"views/{name}.py").run()
+        assert not test.exception, test.exception
+        return test
+
+    run.folder = folder
+    return run
+
+
+def arrays(one):
+    """A whole side file for a made record."""
+    rng = np.random.default_rng(0)
+    made = outcomes(one, np.arange(797) % 10 > 0)
+    populations = {"generated": one.scores.generated, "original": one.scores.original}
+    for name, scores in (populations | one.scores.controls()).items():
+        made[f"nearest.{name}"] = rng.random(len(scores.values)).astype(np.float16)
+        made[f"train.{name}"] = rng.random(len(scores.values)).astype(np.float32)
+    made["iou"] = np.ones((5, 5), np.float16)
+    made["iou_originals"] = np.array([3], np.int32)
+    for kind in ("map", "latent"):
+        for name in ("original", "generated", "noise 0.1"):
+            made[f"{kind}.{name}"] = rng.random((3, 2)).astype(np.float16)
+    made["map_path"] = rng.random((2, 4, 2)).astype(np.float16)
+    for name in ("original", "generated", "random"):
+        made[f"weights.{name}"] = rng.random((2, 6)).astype(np.float16)
+    made["weights_index"] = np.arange(6, dtype=np.int32)
+    made["curve"] = np.array([[0.1, 0.5], [1.0, 0.92]], np.float32)
+    return made
+
+
+def whole(folder, *records):
+    for one in records:
+        written(folder, one, arrays(one))
+
+
+def shown(test):
+    return test.dataframe[0].value
+
+
+TWO = [
+    json.dumps(content()),
+    json.dumps(content(key="b" * 16, task__name="mnist", task__arch="mlp3", zoo__track="seeds")),
+]
+
+
+# Every page ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_an_empty_folder_says_how_to_make_a_record(page, name):
+    test = page(name)
+    assert "python -m bench run" in test.code[0].value
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_one_record_with_its_side_file(page, name):
+    whole(page.folder, record())
+    test = page(name)
+    assert test.title[0].value
+    assert not test.warning
+    assert not [note for note in test.info if "side file" in note.value]
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_a_missing_side_file_is_said_and_hides_nothing_else(page, name):
+    test = page(name, contents=[json.dumps(content())])
+    assert any("no side file" in note.value for note in test.info)
+    assert test.dataframe or test.get("plotly_chart")
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_filters_that_leave_nothing_say_so(page, name):
+    test = page(query={"task": "mnist", "arch": "convnet3"}, contents=TWO)
+    assert "No records match" in test.info[0].value
+    test.switch_page(f"views/{name}.py").run()
+    assert not test.exception
+
+
+@pytest.mark.parametrize("name", ["compare", "similarity", "speed"])
+def test_runs_of_other_boards_stand_side_by_side_with_a_warning(page, name):
+    one, other = record(), record(id="1" * 16, key="b" * 16, zoo__hash="9" * 64)
+    whole(page.folder, one, other)
+    test = page(name)
+    assert not test.warning
+    runs_of(test).set_value([one.id, other.id]).run()
+    assert not test.exception
+    assert "cannot be ranked" in test.warning[0].value
+    assert test.query_params["run"] == [one.id, other.id]
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_the_address_names_the_runs(page, name):
+    runs = [seed(number, 0.8, 0.9) for number in range(3)]
+    whole(page.folder, *runs)
+    test = AppTest.from_file(str(APP), default_timeout=30)
+    test.query_params["run"] = runs[2].id
+    test.run()
+    test.query_params["run"] = runs[2].id
+    test.switch_page(f"views/{name}.py").run()
+    assert not test.exception
+    widget = test.selectbox[0] if name == "run" else runs_of(test)
+    assert widget.value in (runs[2].id, [runs[2].id])
+
+
+def runs_of(test):
+    return next(widget for widget in test.multiselect if widget.label == "Runs")
+
+
+def boards_of(test):
+    return next(widget for widget in test.selectbox if widget.label == "Board")
+
+
+def strings(tree, path=()):
+    """Where a record has text that its schema leaves free."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from strings(value, (*path, name))
+        elif isinstance(value, str) and not HASH.fullmatch(value) and name != "created":
+            yield "__".join((*path, name))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_markup_in_any_text_of_a_record_stays_text(page, name):
+    fields = dict.fromkeys(strings(BASE), MARKUP)
+    assert {"command", "task__name", "generator__name", "timing__device"} <= set(fields)
+    made = record(**fields, generator__hyperparameters={MARKUP: MARKUP})
+    whole(page.folder, made)
+    (page.folder / "bad.json").write_text(json.dumps({**json.loads(made.to_json()), MARKUP: 1}))
+    test = page(name)
+    assert not any(getattr(item, "allow_html", False) for item in [*test.markdown, *test.caption])
+    for item in [*test.markdown, *test.caption, *test.subheader, *test.header, *test.info]:
+        bare = re.sub(r"(`+) .*? \1", "", item.value, flags=re.DOTALL)  # code spans are verbatim
+        assert "<script>" not in bare
+        assert "evil.test" not in bare
+    for chart in test.get("plotly_chart"):
+        assert "<script>" not in chart.proto.spec
+    assert "\u202e" not in str(test.main) + str(test.sidebar)
+
+
+# The leaderboard -------------------------------------------------------------------------------
+
+
+def test_one_record_is_a_ranked_table_with_its_command(page):
+    whole(page.folder, record(), seed(1, 0.88, 0.9395, generator__name="vae"))
+    test = page()
+    assert "797 validation examples" in test.markdown[1].value
+    table = shown(test)
+    row = table[table["generator"] == "pdiff"].iloc[0]
+    assert row["best"] == pytest.approx(94)
+    assert row["kind"] == "generator"
+    # Half a validation image apart: a tie, although one is listed first.
+    assert list(table["generator"][:2]) == ["pdiff", "vae"]
+    assert list(table["rank"][:2]) == ["1", "1"]
+    assert table["rank"].iloc[2] == "3"
+    assert any("cannot be told apart" in note.value for note in test.caption)
+    assert BASE["command"] in [code.value for code in test.code]
+
+
+def test_without_side_files_rows_are_ranked_as_they_stand_and_it_says_so(page):
+    test = page(contents=[json.dumps(content())])
+    assert any("1 of 1 records have no side file" in note.value for note in test.caption)
+    assert len(set(shown(test)["rank"])) > 1
+
+
+def test_a_metric_that_is_no_share_is_shown_in_its_own_unit(page):
+    table = shown(page(contents=[json.dumps(content(task__metric="FID"))]))
+    assert table.loc[table["generator"] == "pdiff", "best"].iloc[0] == pytest.approx(0.94)
+
+
+@pytest.mark.parametrize("by", ["mean", "speedup", "advantage"])
+def test_ranked_by_another_column(page, by):
+    test = page(contents=[json.dumps(content())])
+    test.selectbox(key="by").set_value(by).run()
+    assert not test.exception
+    if by == "speedup":
+        assert shown(test)["generator"].iloc[0] == "pdiff"
+        assert any("no test of ties" in note.value for note in test.caption)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("task", "mnist"), ("arch", "mlp3"), ("track", "seeds"), ("k", "3"), ("generator", "pdiff"),
+     ("layers", "last-norms:2"), ("dataset", "digits")],
+)  # fmt: skip
+def test_a_filter_leaves_what_it_names(page, name, value):
+    test = page(contents=TWO)
+    assert len(boards_of(test).options) == 2
+    test.multiselect(key=name).set_value([value]).run()
+    assert not test.exception
+    assert len(boards_of(test).options) == (1 if name in ("task", "arch", "track") else 2)
+
+
+def test_the_address_sets_filters_board_and_row(page):
+    runs = [seed(0, 0.8, 0.9), seed(1, 0.85, 0.9, generator__name="vae")]
+    whole(page.folder, *runs, record(id="5" * 16, key="c" * 16, zoo__hash="9" * 64))
+    test = page(query={"board": "a" * 16})
+    table = test.dataframe[0]
+    assert {"pdiff", "vae"} <= set(table.value["generator"])
+    assert test.query_params["board"] == "a" * 16
+    test = page(query={"task": "nothing", "board": "nonsense"})
+    assert not test.exception
+    assert len(boards_of(test).options) == 2
+
+
+def test_boards_elsewhere_are_named_with_the_reason(page):
+    test = page(contents=TWO)
+    assert "Elsewhere: 1 boards" in test.expander[1].label
+    assert "architecture mlp3, not convnet3" in test.dataframe[1].value["What differs"].iloc[0]
+
+
+def test_a_search_leaves_the_rows_that_it_names(page):
+    test = page(contents=[json.dumps(content())])
+    test.text_input(key="search").set_value("NOISE").run()
+    assert set(shown(test)["generator"]) == {"noise 0.1", "noise 0.3"}
+
+
+def test_columns_can_be_chosen_from_the_address(page):
+    whole(page.folder, record())
+    assert not page(query={"columns": "Mean"}).exception
+
+
+def test_a_broken_record_is_listed_beside_the_table(page):
+    test = page(contents=[json.dumps(content()), json.dumps(content(timing__fit_s=-1.0))])
+    assert not shown(test).empty
+    assert test.expander[-1].label == "Left out: 1"
+    assert "timing.fit_s" in test.expander[-1].text[0].value
+
+
+def test_differing_controls_are_named(page):
+    other = content(id="1" * 16, protocol__seed=1, scores__average=population(0.92))
+    test = page(contents=[json.dumps(content()), json.dumps(other)])
+    assert any("score differently" in note.value for note in test.caption)
+
+
+def test_a_record_that_vanished_meanwhile_is_no_traceback(page):
+    written(page.folder, record())
+    test = page()
+    next(page.folder.rglob("*.json")).unlink()
+    test.run()
+    assert not test.exception
+    assert any("no record at" in note.value for note in test.error)
+
+
+# The others ------------------------------------------------------------------------------------
+
+
+def test_compare_draws_every_model_and_the_noise_curve(page):
+    whole(page.folder, record())
+    test = page("compare")
+    charts = test.get("plotly_chart")
+    assert len(charts) == 2
+    spec = json.loads(charts[0].proto.spec)
+    names = [trace["name"] for trace in spec["data"]]
+    assert {"original", "pdiff", "original + noise (means)"} <= set(names)
+
+
+def test_similarity_against_k_needs_two_sizes(page):
+    whole(page.folder, record())
+    test = page("similarity")
+    assert any("--k 1,10,50,200" in code.value for code in test.code)
+    other = record(
+        id="1" * 16,
+        key="b" * 16,
+        zoo__hash="9" * 64,
+        zoo__k=2,
+        scores__original=population(0.9, 0.92),
+    )
+    whole(page.folder, other)
+    shared._load.clear()
+    test.run()
+    assert not test.exception
+    assert not [code for code in test.code if "--k 1,10" in code.value]
+
+
+def test_speed_says_both_speedups(page):
+    whole(page.folder, record())
+    text = " ".join(item.value for item in page("speed").markdown)
+    assert "10 times as fast" in text
+    assert "0.5 times" in text
+    assert "pays off from 4 models" in text
+
+
+def test_a_run_is_shown_whole(page):
+    whole(page.folder, record())
+    test = page("run")
+    assert BASE["command"] in [code.value for code in test.code]
+    populations = shown(test)["population"].tolist()
+    assert populations[0] == "original"
+    assert populations[-1] == "generated: pdiff"
+    facts = {expander.label for expander in test.expander}
+    assert {"task", "zoo", "generator", "protocol", "timing", "environment"} <= facts
+    assert len(test.get("plotly_chart")) == 3
+
+
+@pytest.mark.parametrize("table", ["1", "2", "3", "6", "7", "8", "9", "10", "11", "12"])
+def test_every_table_of_the_paper(page, table):
+    whole(page.folder, record())
+    test = page("paper")
+    test.selectbox(key="table").set_value(table).run()
+    assert not test.exception
+    assert not test.dataframe[0].value.empty
+    assert bool(test.code) == (int(table) < 10)
+
+
+def test_about_explains_every_control(page):
+    whole(page.folder, record())
+    text = " ".join(item.value for item in page("about").markdown)
+    for name in (*record().scores.controls(), "noise"):
+        assert name.partition(" ")[0] in text
+
+
+@pytest.mark.parametrize("text", ["a", "`", "a``b`", "`` a", MARKUP])
+def test_verbatim_has_a_fence_that_the_text_lacks(text):
+    found = re.fullmatch("(`+) (.*) (`+)", shared.verbatim(text), re.DOTALL)
+    fence, inner, end = found.groups()
+    assert (inner, end) == (shared.load.plain(text), fence)
+    assert fence not in re.findall("`+", text)
+
+
+def test_no_page_loads_torch():
+    program = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        f"sys.argv = ['app.py']; test = AppTest.from_file({str(APP)!r}, default_timeout=60).run()\n"
+        f"for name in {PAGES!r}:\n"
+        "    test.switch_page(f'views/{name}.py').run(); assert not test.exception, name\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_side_files_of_the_shipped_records_are_small():
+    files = list((APP.parent / "results").rglob("*.npz"))
+    assert sum(file.stat().st_size for file in files) < 20_000_000
+    assert all(file.stat().st_size <= side.LIMIT for file in files)

@@ -1,0 +1,180 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from leaderboard import load, plots
+from leaderboard.opened import Shown
+from tests.records import MARKUP, record, seed
+from tests.test_pages import arrays
+
+FIGURES = {
+    "score_against_similarity": lambda one: plots.score_against_similarity([one]),
+    "distributions": lambda one: plots.distributions([one]),
+    "four_comparisons": lambda one: plots.four_comparisons([one]),
+    "controls_similarity": plots.controls_similarity,
+    "iou_heat_map": plots.iou_heat_map,
+    "map": lambda one: plots.embedding(one, "map", paths=True),
+    "latent": lambda one: plots.embedding(one, "latent"),
+    "score_against_time": lambda one: plots.score_against_time([one]),
+    "break_even": plots.break_even,
+    "parameter_heat_map": plots.parameter_heat_map,
+    "parameter_histogram": plots.parameter_histogram,
+}
+NEED_A_SIDE_FILE = {
+    "iou_heat_map", "map", "latent", "parameter_heat_map", "parameter_histogram",
+}  # fmt: skip
+
+
+def shown(label="pdiff seed 0", **fields):
+    one = record(**fields)
+    return Shown(label, one, arrays(one))
+
+
+def traces(figure):
+    return {trace.name: trace for trace in figure.data}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_of_a_record_is_no_markup(name):
+    one = shown(
+        MARKUP,
+        generator__name=MARKUP,
+        task__metric=MARKUP,
+        task__name=MARKUP,
+        timing__device=MARKUP,
+    )
+    text = FIGURES[name](one).to_json()
+    assert "<script>" not in text
+    assert "\u202e" not in text
+    assert "\\u202e" not in text.replace("\\\\u202e", "")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_without_a_side_file_a_figure_is_there_or_is_none(name):
+    figure = FIGURES[name](Shown("x", record(), {}, "missing"))
+    assert (figure is None) == (name in NEED_A_SIDE_FILE)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_backgrounds_are_transparent_and_axes_are_named(name):
+    figure = FIGURES[name](shown())
+    assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
+    assert figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
+    assert figure.layout.width is None
+
+
+def test_every_model_is_a_point_with_its_score_and_similarity():
+    one = shown()
+    found = traces(plots.score_against_similarity([one]))
+    np.testing.assert_allclose(found["pdiff"].y, 100 * np.array(one.record.scores.generated.values))
+    np.testing.assert_allclose(found["pdiff"].x, one.side["nearest.generated"].astype(float))
+    assert found["pdiff"].visible is True
+    assert found["gaussian"].visible == "legendonly"
+    noise = found["original + noise (means)"]
+    assert list(noise.text) == ["0.1", "0.3"]
+    np.testing.assert_allclose(noise.y, [100 * n.mean for n in one.record.scores.noise])
+
+
+def test_lengths_that_do_not_fit_draw_no_points():
+    one = shown()
+    side = {**one.side, "nearest.generated": np.ones(7, np.float16)}
+    assert "pdiff" not in traces(plots.score_against_similarity([Shown("x", one.record, side)]))
+
+
+def test_distributions_show_both_splits():
+    figure = plots.distributions([shown()])
+    splits = {str(trace.x[0]).rpartition("<br>")[2] for trace in figure.data}
+    assert splits == {"validation", "training"}
+    values = [trace for trace in figure.data if trace.x[0] == "pdiff<br>validation"]
+    np.testing.assert_allclose(values[0].y, [88, 94])
+
+
+def test_the_four_comparisons_are_the_records_with_their_intervals():
+    fields = {"similarity__original_generated": {"value": 0.85, "low": 0.8, "high": 0.87}}
+    (bar,) = plots.four_comparisons([shown(**fields)]).data
+    np.testing.assert_allclose(bar.y, [0.8, 0.9, 0.85, 0.95])
+    assert bar.error_y.array[2] == pytest.approx(0.02)
+    assert bar.error_y.arrayminus[2] == pytest.approx(0.05)
+
+
+def test_two_runs_have_two_colours_and_one_run_its_generators_own():
+    runs = [shown("pdiff seed 0"), shown("pdiff seed 1", protocol__seed=1)]
+    bars = plots.four_comparisons(runs).data
+    assert bars[0].marker.color == plots.colour("pdiff")
+    assert bars[1].marker.color != bars[0].marker.color
+    assert [bar.name for bar in bars] == ["pdiff seed 0", "pdiff seed 1"]
+
+
+def test_colours_are_stable_and_known_ones_distinct():
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert plots.colour("noise 0.1") == plots.colour("noise")
+    assert plots.colour("mine:Own") == plots.colour("mine:Own")
+    assert plots.colour("mine:Own") in plots.OTHERS
+    assert plots.colour("\udc80") in plots.OTHERS
+
+
+def test_times_with_and_without_what_came_before():
+    one = shown()
+    found = traces(plots.score_against_time([one]))
+    timing = one.record.timing
+    fixed = timing.collect_s + timing.fit_s + timing.select_s + timing.sample_s
+    np.testing.assert_allclose(found["pdiff"].x, [timing.sample_per_model_s, fixed])
+    np.testing.assert_allclose(found["SGD"].y, [50, 92], rtol=1e-6)
+    without = traces(plots.score_against_time([shown(timing__collect_s=None)]))
+    assert len(without["pdiff"].x) == 1
+
+
+def test_costs_cross_where_the_record_says():
+    one = shown()
+    found = traces(plots.break_even(one))
+    models, sgd, ours = found["SGD"].x, found["SGD"].y, found["pdiff"].y
+    cheaper = models[np.asarray(ours) < np.asarray(sgd)]
+    assert abs(cheaper.min() - one.record.timing.break_even_models) <= 1
+    assert plots.break_even(shown(timing__sgd_s=None)) is None
+    assert plots.break_even(shown(timing__collect_s=None)) is None
+
+
+def test_similarity_against_k_has_a_line_a_generator_and_a_point_a_seed(tmp_path):
+    runs = [seed(number, 0.8, 0.9) for number in range(2)]
+    runs += [seed(7, 0.8, 0.9, generator__name="vae", similarity__original_generated_max=
+                  {"value": 0.5, "low": 0.5, "high": 0.5})]  # fmt: skip
+    for one in runs:
+        one.write(tmp_path)
+    figure = plots.similarity_against_k(load.load([tmp_path])[0])
+    found = [trace for trace in figure.data if trace.name]
+    assert {trace.name: list(trace.y) for trace in found} == {"pdiff": [0.95], "vae": [0.5]}
+    assert sum(len(trace.x) for trace in figure.data if not trace.name) == 3
+
+
+def test_maps_hold_every_point_and_paths_only_where_asked_for():
+    one = shown()
+    names = [trace.name for trace in plots.embedding(one, "map").data]
+    assert names == ["original", "original + noise 0.1", "pdiff"]
+    with_paths = plots.embedding(one, "map", paths=True).data
+    assert len(with_paths) == 3 + 2
+    np.testing.assert_allclose(with_paths[3].x, one.side["map_path"][0, :, 0].astype(float))
+
+
+def test_parameters_have_one_band_a_kind():
+    one = shown()
+    figure = plots.parameter_heat_map(one)
+    assert [json.loads(trace.to_json())["type"] for trace in figure.data] == ["heatmap"] * 3
+    np.testing.assert_allclose(figure.data[1].z, one.side["weights.generated"].astype(float))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0004, "0.4 ms"), (0.5, "0.5 s"), (75.2, "75 s"), (12345, "12,345 s")]
+)
+def test_seconds_read_well(value, text):
+    assert plots._seconds(value) == text
+
+
+def test_a_single_model_is_drawn(tmp_path):
+    one = record(scores__generated={**record().scores.average.model_dump()},
+                 similarity__generated_generated=None, novelty__collapsed=None)  # fmt: skip
+    made = Shown("average", one, arrays(one))
+    for name, draw in FIGURES.items():
+        assert draw(made) is not None, name
+    assert isinstance(load.load([one.write(tmp_path).parent])[0], pd.DataFrame)

@@ -1,0 +1,242 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from bench import side
+from leaderboard import load, table, ties
+from leaderboard.opened import open_record
+from tests.records import outcomes, population, record, seed, written
+
+
+@pytest.fixture
+def frame(tmp_path):
+    """Records as the table of runs; and the first of them."""
+
+    def read(*records):
+        for number, one in enumerate(records):
+            one.write(tmp_path / str(number))
+        runs, broken = load.load([tmp_path])
+        assert not broken
+        return runs
+
+    return read
+
+
+def rows(frame, *records):
+    return table.rows(frame(*records), records[0])
+
+
+def cells(made, kind="generator"):
+    return made[made["kind"] == kind].reset_index(drop=True)
+
+
+def test_one_record_gives_its_generator_the_original_and_every_control(frame):
+    one = record()
+    made = rows(frame, one)
+    assert list(made.columns) == list(table.COLUMNS)
+    assert set(cells(made, "control")["generator"]) == set(one.scores.controls())
+    assert len(cells(made, "original")) == 1
+    row = cells(made).loc[0]
+    assert (row["generator"], row["seeds"], row["runs"]) == ("pdiff", 1, [one.id])
+    assert [row[name] for name in ("best", "mean", "worst")] == pytest.approx([0.94, 0.91, 0.88])
+    assert row["nearest_iou"] == 0.95
+    assert row["collapsed"] == "yes"
+    assert (row["seconds_per_model"], row["speedup"], row["speedup_amortised"]) == (0.1, 10.0, 0.5)
+    assert (row["device"], row["command"]) == ("cpu", one.command)
+    assert (cells(made, "control")["nearest_iou"] == 0.9).all()
+    assert cells(made, "control")["speedup"].isna().all()
+
+
+def test_a_single_model_has_no_interval(frame):
+    made = rows(frame, record()).set_index("generator")
+    assert made.loc["average", ["low", "high"]].isna().all()
+    assert made.loc["copy", ["low", "high"]].notna().all()
+
+
+def test_seeds_are_pooled_with_students_interval(frame):
+    runs = [seed(0, 0.8, 0.9), seed(1, 0.85, 0.95), seed(2, 0.7, 0.9, novelty__collapsed=False)]
+    row = cells(rows(frame, *runs)).loc[0]
+    low, high = stats.t.interval(0.95, 2, loc=0.85, scale=stats.sem([0.85, 0.9, 0.8]))
+    assert row["seeds"] == 3
+    assert row["mean"] == pytest.approx(0.85)
+    assert [row["low"], row["high"]] == pytest.approx([low, high])
+    assert row["best"] == pytest.approx((0.9 + 0.95 + 0.9) / 3)
+    assert row["collapsed"] == "yes 2 of 3, no 1 of 3"
+    assert row["command"].count("\n") == 2
+
+
+def test_a_number_that_one_seed_lacks_is_missing(frame):
+    runs = [seed(0, 0.8, 0.9), seed(1, 0.8, 0.9, timing__speedup=None, novelty__collapsed=None)]
+    row = cells(rows(frame, *runs)).loc[0]
+    assert row[["speedup", "collapsed"]].isna().all()
+    assert row["speedup_amortised"] == 0.5
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_holm_rejects_what_the_step_down_method_rejects(count):
+    """By its definition: in ascending order, compare with alpha over the number of tests left, until one fails."""
+    values = [((7 * i + 3) % 11 + 1) / 200 for i in range(count)]
+    for alpha in (0.01, 0.05, 0.1, 0.2):
+        rejected = []
+        for left, value in zip(range(count, 0, -1), sorted(values), strict=True):
+            if value > alpha / left:
+                break
+            rejected.append(value)
+        adjusted = zip(values, table.holm(values), strict=True)
+        assert sorted(v for v, p in adjusted if p <= alpha) == rejected
+
+
+def test_holm_of_nothing_and_never_above_one():
+    assert table.holm([]) == []
+    assert table.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def paired(number, wins, losses, p, **fields):
+    pair = {"wins": wins, "losses": losses, "p": p}
+    return record(id=f"{number:016x}", tests={"best_original": pair, "average": pair}, **fields)
+
+
+def test_p_values_are_corrected_over_the_generators_of_a_board(frame):
+    other = {"generator__name": "vae"}
+    made = cells(rows(frame, paired(1, 9, 1, 0.02), paired(2, 12, 1, 0.004, **other)))
+    assert dict(zip(made["generator"], made["p_best"], strict=True)) == pytest.approx(
+        {"pdiff": 0.02, "vae": 0.008}
+    )
+
+
+def test_a_p_value_holds_for_every_seed(frame):
+    made = rows(frame, paired(1, 9, 1, 0.02), paired(2, 8, 2, 0.11, protocol__seed=1))
+    assert cells(made).loc[0, "p_best"] == pytest.approx(0.11)
+
+
+def test_a_p_value_is_of_better_alone_and_may_be_unknown(frame):
+    made = rows(frame, paired(1, 1, 9, 0.02), seed(7, 0.8, 0.9, generator__name="vae"))
+    known = cells(made).set_index("generator")["p_best"]
+    assert known["pdiff"] == 1.0
+    assert np.isnan(known["vae"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["copies", "copies", "averages"], "copies 2 of 3, averages 1 of 3"),
+        (["copies", "copies"], "copies"),
+        (["copies", None], None),
+    ],
+)
+def test_verdicts_of_seeds(frame, words, expected):
+    runs = [seed(i, 0.8, 0.9, novelty__verdict=word) for i, word in enumerate(words)]
+    found = cells(rows(frame, *runs)).loc[0, "verdict"]
+    assert found == expected if expected else pd.isna(found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [
+        ({"generator__hyperparameters": {"steps": 20, "lr": 0.1}}, ["steps=10", "steps=20"]),
+        ({"generator__source": "5" * 64}, ["code 33333333", "code 55555555"]),
+        ({"generator__aligned": True}, ["aligned", "not aligned"]),
+        ({"timing__device": "cuda"}, ["on cpu", "on cuda"]),
+    ],
+)
+def test_what_is_not_the_same_generator_is_not_pooled(frame, fields, labels):
+    made = cells(rows(frame, record(), record(id="1" * 16, protocol__seed=1, **fields)))
+    assert list(made["seeds"]) == [1, 1]
+    assert made["row"].nunique() == 2
+    assert sorted(made["generator"]) == [f"pdiff, {label}" for label in labels]
+
+
+def test_controls_that_differ_are_noticed(frame):
+    assert table.controls_agree(frame(record(), record(id="1" * 16, protocol__seed=1)))
+    other = record(id="2" * 16, protocol__seed=2, scores__average=population(0.92))
+    assert not table.controls_agree(frame(record(), other))
+
+
+# Boards ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"task__arch": "mlp3"}, "architecture mlp3, not convnet3"),
+        ({"zoo__track": "seeds"}, "track seeds, not trajectory"),
+        ({"zoo__hash": "9" * 64}, "other checkpoints"),
+        ({"task__dataset_hash": "9" * 64}, "other data"),
+        ({"protocol__val_size": 1797}, "validation examples 1,797, not 797"),
+        ({}, "another key"),
+    ],
+)
+def test_records_of_other_keys_are_elsewhere_and_it_says_why(frame, fields, why):
+    runs = frame(record(), record(id="1" * 16, key="b" * 16, **fields))
+    found = table.records(table.boards(runs))
+    assert len(found) == 2
+    mine, other = (next(b for b in found if b["key"] == key * 16) for key in "ab")
+    assert table.why_elsewhere(mine, other) == why
+
+
+def test_boards_count_records_and_generators(frame):
+    runs = [seed(0, 0.8, 0.9), seed(1, 0.8, 0.9), seed(2, 0.8, 0.9, generator__name="vae")]
+    (board,) = table.records(table.boards(frame(*runs)))
+    assert (board["records"], board["generators"], board["k"]) == (3, 2, 3)
+
+
+# Ranks -----------------------------------------------------------------------------------------
+
+
+def test_ranks_follow_the_direction_and_what_lacks_the_number_comes_last(frame):
+    made = rows(frame, record())
+    ranked = table.ranked(made, "selected", True, {})
+    assert ranked["selected"].is_monotonic_decreasing
+    assert ranked["rank"].is_monotonic_increasing
+    assert table.ranked(made, "selected", False, {})["selected"].is_monotonic_increasing
+    ranked = table.ranked(made, "speedup", True, {})
+    assert ranked.loc[0, "generator"] == "pdiff"
+    assert ranked["rank"][1:].isna().all()
+    assert table.ranked(made, "seconds_per_model", True, {}).loc[0, "rank"] == 1
+
+
+def test_outcomes_come_from_the_side_file_and_make_ties(tmp_path):
+    right = np.arange(797) % 10 > 0
+    path = written(tmp_path, record(), outcomes(record(), right))
+    shown = open_record(path)
+    assert not shown.problem
+    found = table.outcomes(shown.record, shown.side, "selected", ["generated", "noise 0.1"])
+    assert found["generated"].value == 0.94
+    assert found["generated"].units == 797
+    np.testing.assert_array_equal(found["generated"].right, right)
+    for statistic in ties.TESTED:
+        assert table.outcomes(shown.record, shown.side, statistic, ["copy"])["copy"].units == 797
+
+
+def test_without_a_side_file_or_for_another_metric_there_are_no_outcomes(tmp_path):
+    assert table.outcomes(record(), {}, "best", ["copy"])["copy"].right is None
+    other = record(task__metric="FID")
+    made = outcomes(other, np.ones(797))
+    assert table.outcomes(other, made, "best", ["copy"])["copy"].right is None
+
+
+@pytest.mark.parametrize("wrong", ["missing", "other", "damaged"])
+def test_a_side_file_that_is_not_the_records_is_a_problem_and_hides_nothing(tmp_path, wrong):
+    path = written(tmp_path, record(), outcomes(record(), np.ones(797)))
+    file = path.with_suffix(".npz")
+    if wrong == "missing":
+        file.unlink()
+    elif wrong == "other":
+        side.write(file, outcomes(record(), np.zeros(797)))
+    else:
+        file.write_bytes(b"x")
+    shown = open_record(path)
+    assert shown.record.id == record().id
+    assert shown.side == {}
+    assert file.name in shown.problem
+
+
+def test_the_name_of_a_side_file_leads_nowhere(tmp_path):
+    path = written(tmp_path, record(), outcomes(record(), np.ones(797)))
+    data = json.loads(path.read_text())
+    data["artifacts"]["side"]["file"] = "../../../etc/passwd"
+    path.write_text(json.dumps(data))
+    assert not open_record(path).problem  # the file beside the record is read, whatever the name
