@@ -1,0 +1,97 @@
+"""Ten thousand records: reading them, and drawing the page again after a filter was changed."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from bench.record import Record
+from leaderboard import app, load, shared
+from tests.records import CONTROLS, content, outcomes, population, written
+
+GENERATORS, SEEDS = 10, 10
+
+
+@pytest.fixture(scope="module")
+def records(request, tmp_path_factory):
+    """A folder of made records of the usual size: tasks of ten generators with ten seeds each."""
+    folder = tmp_path_factory.mktemp("records")
+    count = 10 if request.config.getoption("--short") else 100
+    rng = np.random.default_rng(0)
+    noise = [{"amplitude": a, **several(rng, 25)} for a in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)]
+    alike = {"original": 0.8, "original_max": 0.9, "within": None}
+    names = (*CONTROLS, *(f"noise {level['amplitude']:g}" for level in noise))
+    fields = {
+        "zoo__k": 200, "protocol__samples": 100, "scores__original": several(rng, 200), "scores__noise": noise,
+        "similarity__controls": dict.fromkeys(names, alike),
+        **{f"scores__{name}": several(rng, 100) for name in CONTROLS},
+        "scores__average": population(0.93),
+    }  # fmt: skip
+    for task in range(count):
+        for index in range(GENERATORS * SEEDS):
+            made = content(
+                **fields,
+                id=f"{task:08x}{index:08x}",
+                key=f"{task:016x}",
+                zoo__hash=f"{task:064x}",
+                task__name=f"task-{task:03}",
+                generator__name=f"generator-{index // SEEDS}",
+                protocol__seed=index % SEEDS,
+                scores__generated=several(rng, 100),
+            )
+            one = Record.model_validate_json(json.dumps(made))
+            # Those that the page shows have a side file; it reads no other.
+            right = rng.random(797) < 0.9
+            written(folder, one, outcomes(one, right) if task < 2 else None)
+    return folder
+
+
+def several(rng, count):
+    return population(*rng.uniform(0.9, 0.95, count).tolist())
+
+
+def test_leaderboard_load(versus, records):
+    """Reading and validating every record, against pandas' own way without any validation."""
+
+    def plain():
+        texts = (path.read_bytes() for path in sorted(records.rglob("*.json")))
+        return pd.json_normalize([json.loads(text) for text in texts])
+
+    def agree(ours, theirs):
+        frame, broken = ours
+        assert not broken
+        assert sorted(frame["generated_mean"]) == sorted(theirs["scores.generated.mean"])
+
+    versus(lambda: load.load([records]), plain, agree, rounds=2)
+
+
+def test_leaderboard_redraw(versus, records, tmp_path):
+    """A filter is changed, against opening the page anew without what is cached."""
+    before = sys.argv, shared.SHIPPED
+    sys.argv, shared.SHIPPED = ["app.py", str(records)], Path(tmp_path, "none")
+    try:
+        page = AppTest.from_file(app.__file__, default_timeout=120).run()
+        names = ["task-000", "task-001"]
+
+        def choose(name):
+            page.multiselect(key="task").set_value([name]).run()
+            return page.dataframe[0].value
+
+        def ours():
+            names.reverse()
+            return choose(names[0])
+
+        def plain():
+            shared._load.clear()
+            fresh = AppTest.from_file(app.__file__, default_timeout=120)
+            fresh.query_params["task"] = names[1]
+            return fresh.run().dataframe[0].value
+
+        choose(names[0])  # each board's ties are computed once
+        versus(ours, plain, pd.testing.assert_frame_equal, rounds=2)
+    finally:
+        sys.argv, shared.SHIPPED = before
