@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import pipeline
+from bench import pipeline, side
 from bench.record import Record
 from bench.request import Request
 from bench.stages import load_sampled, save_sampled
@@ -178,3 +178,27 @@ def test_weights_that_are_not_there(tmp_path, run, capsys):
     assert call("verify", path) == 2
     err = capsys.readouterr().err
     assert "is not there: run the record's command again" in err
+
+
+def test_a_side_file_is_computed_again(run):
+    record, path = run
+    file = path.with_suffix(".npz")
+    checks = [check for check in verify(record, side_file=file) if "side" in check.field]
+    assert {"artifacts.side", "side file.iou", "side file.right_mean.copy"} <= {
+        check.field for check in checks
+    }
+    assert not wrong(checks)
+    arrays = side.read(file)
+    arrays["nearest.generated"] = arrays["nearest.generated"] / 2
+    side.write(file, arrays)
+    assert wrong(verify(record, side_file=file)) == [
+        "artifacts.side",
+        "side file.nearest.generated",
+    ]
+
+
+def test_a_missing_side_file_is_a_bad_request(run, capsys):
+    _, path = run
+    path.with_suffix(".npz").unlink()
+    assert call("verify", path) == 2
+    assert path.with_suffix(".npz").name in capsys.readouterr().err
