@@ -108,12 +108,13 @@ class Run:
         self, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
     ) -> dict[str, figures.Array]:
         """What the side file holds."""
+        initial = getattr(self.task, "initial", lambda *_, **__: None)  # as for generators
         return figures.arrays(
             zoo,
             {"original": zoo.vectors, "generated": sampled.vectors, NOISY: self.noisy(zoo)},
             sampled.views,
             evaluated,
-            self.task.initial(zoo, figures.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
+            initial(zoo, figures.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
             higher_is_better=self.task.higher_is_better,
         )
 
@@ -172,14 +173,14 @@ class Run:
     def _views(
         self, maker: Any, zoo: Zoo, vectors: Float[Tensor, "n D"], rng: torch.Generator
     ) -> dict[str, Tensor]:
-        """What figures show of a fitted generator, outside of its times."""
+        """What figures show of a fitted generator, outside of its times; one from outside need not know of it."""
         views = {}
-        if maker.has_latents:
+        if getattr(maker, "has_latents", False):
             shown = {"original": zoo.vectors, "generated": vectors, NOISY: self.noisy(zoo)}
             for name, group in shown.items():
                 few = group[torch.from_numpy(side.evenly(len(group), side.MODELS))]
                 views[f"latent.{name}"] = maker.latents(few)
-        if maker.has_path:
+        if getattr(maker, "has_path", False):
             views["path"] = maker.sampling_path(PATHS, STEPS, rng=derive(rng, "path"))
         return views
 

@@ -60,10 +60,10 @@ def _metric(record: Record) -> str:
     return _text(record.task.metric) + unit
 
 
-def _seconds(value: float) -> str:
+def duration(value: float) -> str:
     """A time that a person reads.
 
-    >>> _seconds(0.0004), _seconds(75.2)
+    >>> duration(0.0004), duration(75.2)
     ('0.4 ms', '75 s')
     """
     return (
@@ -417,13 +417,13 @@ def score_against_time(shown: Sequence[Shown]) -> go.Figure:
     best = _scale(first) * first.scores.original.best
     figure.add_hline(
         y=best, line={"color": colour("original"), "width": 1, "dash": "dot"},
-        annotation={"text": "best original", "font": {"size": 11}}, annotation_position="bottom right",
+        annotation={"text": "best original", "font": {"size": 11}}, annotation_position="top left",
     )  # fmt: skip
     figure = _layout(figure, "wall time, s", _metric(first))
     return figure.update_xaxes(type="log", exponentformat="power", dtick=1)
 
 
-def fixed_seconds(record: Record) -> float | None:
+def fixedduration(record: Record) -> float | None:
     """What a generator takes before its first model is chosen: collect, fit and select; None without a collect time."""
     timing = record.timing
     if timing.collect_s is None:
@@ -434,7 +434,7 @@ def fixed_seconds(record: Record) -> float | None:
 def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> None:
     record, timing = shown.record, shown.record.timing
     points = [(timing.sample_per_model_s, "one model sampled", "circle")]
-    fixed = fixed_seconds(record)
+    fixed = fixedduration(record)
     if fixed is not None:
         points.append((fixed + timing.sample_s, "with collect, fit, select", "diamond"))
     selected = _scale(record) * record.scores.generated.selected
@@ -443,7 +443,7 @@ def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> N
         y=[selected] * len(points),
         mode="lines+markers",
         name=label,
-        text=[f"{name}: {_seconds(seconds)}" for seconds, name, _ in points],
+        text=[f"{name}: {duration(seconds)}" for seconds, name, _ in points],
         line={"color": own, "width": 1, "dash": "dot"},
         marker={"color": own, "size": 12, "symbol": [symbol for *_, symbol in points]},
         hovertemplate=f"{label}<br>%{{text}}<br>selected %{{y:.4g}}<extra></extra>",
@@ -452,7 +452,7 @@ def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> N
 
 def break_even(shown: Shown) -> go.Figure | None:
     """Seconds that N models cost, by SGD and by the generator; they cross where it has paid for itself."""
-    timing, fixed = shown.record.timing, fixed_seconds(shown.record)
+    timing, fixed = shown.record.timing, fixedduration(shown.record)
     if timing.sgd_s is None or fixed is None:
         return None
     crossing = timing.break_even_models

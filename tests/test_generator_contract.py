@@ -109,6 +109,30 @@ def fitted(name, zoo, seed=0):
     return fit(short(plugins.load_generator(name)), zoo, seed)
 
 
+@every_generator
+def test_what_figures_ask_for_is_there_where_it_is_promised(name):
+    zoo = make_zoo()
+    maker = fitted(name, zoo)
+    if getattr(maker, "has_latents", False):
+        latents = maker.latents(zoo.vectors)
+        assert (latents.ndim, len(latents), latents.device.type) == (2, len(zoo), "cpu")
+        assert latents.isfinite().all()
+        assert torch.equal(latents, maker.latents(zoo.vectors))
+        assert torch.allclose(latents[:2], maker.latents(zoo.vectors[:2]), atol=1e-4)
+        assert not torch.allclose(latents[0], latents[1])
+    if getattr(maker, "has_path", False):
+        path = maker.sampling_path(3, 3, rng=rng(5))
+        assert path.shape == (3, 3, zoo.layout.dim)
+        assert torch.allclose(path[:, -1], maker.sample(3, rng=rng(5)), atol=1e-5)
+        assert not torch.allclose(path[:, 0], path[:, -1])
+
+
+def test_pdiff_and_the_vae_have_latents_and_pdiff_a_path():
+    made = {name: plugins.load_generator(name) for name in plugins.generators()}
+    assert {name for name, cls in made.items() if cls.has_latents} == {"pdiff", "vae"}
+    assert {name for name, cls in made.items() if cls.has_path} == {"pdiff"}
+
+
 def check_samples(vectors, n, zoo):
     assert vectors.shape == (n, zoo.layout.dim)
     assert vectors.dtype == torch.float32

@@ -168,7 +168,7 @@ def test_parameters_have_one_band_a_kind():
     ("value", "text"), [(0.0004, "0.4 ms"), (0.5, "0.5 s"), (75.2, "75 s"), (12345, "12,345 s")]
 )
 def test_seconds_read_well(value, text):
-    assert plots._seconds(value) == text
+    assert plots.duration(value) == text
 
 
 def test_a_single_model_is_drawn(tmp_path):

@@ -22,7 +22,7 @@ def page() -> None:
         return
     shared.boards_differ(runs, shown)
     shared.missing_side(shown)
-    st.dataframe(numbers(shown), width="stretch")
+    st.dataframe(numbers(shown), width="stretch", height="content")
     st.subheader("Score against similarity")
     st.plotly_chart(plots.score_against_similarity(shown), key="scatter")
     st.caption(
@@ -43,15 +43,18 @@ def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
     found = {}
     for one in shown:
         record, scores = one.record, one.record.scores
-        scale = 100 if opened.percent(record.task.metric) else 1
         novelty = record.novelty
+
+        def score(value: float, metric: str = record.task.metric) -> str:
+            return f"{100 * value:.2f}" if opened.percent(metric) else f"{value:.4g}"
+
         found[one.label] = {
-            f"{statistic} generated": f"{scale * getattr(scores.generated, statistic):.4g}"
+            f"{statistic} generated": score(getattr(scores.generated, statistic))
             for statistic in ("selected", "best", "mean", "median", "worst")
         } | {
-            "best original": f"{scale * scores.original.best:.4g}",
-            "mean original": f"{scale * scores.original.mean:.4g}",
-            "average of the originals": f"{scale * scores.average.selected:.4g}",
+            "best original": score(scores.original.best),
+            "mean original": score(scores.original.mean),
+            "average of the originals": score(scores.average.selected),
             "IoU with the nearest original": f"{record.similarity.original_generated_max.value:.3f}",
             "verdict": novelty.verdict or "-",
             "collapsed": "-" if novelty.collapsed is None else "yes" if novelty.collapsed else "no",

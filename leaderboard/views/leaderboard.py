@@ -35,7 +35,7 @@ LABELS = {
 }
 TIMES = ("seconds_per_model", "speedup", "speedup_amortised", "break_even")
 QUIET = "#858c99"  # of controls; readable on light and on dark
-WIDTHS = {"rank": 40, "generator": 120, "kind": 84, **dict.fromkeys(table.STATISTICS, 66)}
+WIDTHS = {"rank": 40, "generator": 120, "kind": 84, **dict.fromkeys(table.STATISTICS, 62)}
 ALWAYS = ("rank", "generator", "kind")
 DEFAULT = (
     "best", "selected", "mean", "interval", "median", "worst", "novelty", "collapsed", "verdict",
@@ -362,7 +362,8 @@ def show_table(
 def emphasis(row: "pd.Series[Any]", ranked: pd.DataFrame) -> list[str]:
     """Generators in bold and in their colour, controls and originals quiet."""
     if row["kind"] != "generator":
-        return [f"color: {QUIET}"] * len(row)
+        # Streamlit fades pinned columns by itself.
+        return ["" if name in ("rank", "generator") else f"color: {QUIET}" for name in row.index]
     colour = plots.colour(str(ranked["name"].iloc[int(str(row.name))]))
     return [
         f"color: {colour}; font-weight: 700" if name == "generator" else "font-weight: 600"

@@ -46,8 +46,8 @@ def page() -> None:
         st.markdown(f"**{shared.verbatim(one.label)}** {sentence(one)}")
         if figure:
             st.plotly_chart(figure, key=f"break-even-{number}")
-    st.subheader("Seconds")
-    st.dataframe(seconds(shown), width="stretch")
+    st.subheader("Times")
+    st.dataframe(seconds(shown), width="stretch", height="content")
     st.caption(
         "Synchronised with the device, sampling warmed up; collecting does not count its evaluations."
     )
@@ -72,7 +72,7 @@ def seconds(shown: Sequence[Shown]) -> pd.DataFrame:
     found = {}
     for one in shown:
         values = {name: getattr(one.record.timing, field) for name, field in ROWS.items()}
-        cells = {name: "-" if v is None else f"{v:.3g}" for name, v in values.items()}
+        cells = {name: "-" if v is None else plots.duration(v) for name, v in values.items()}
         memory = f"{one.record.timing.peak_memory_bytes / 2**30:.2f} GiB"
         machine = one.record.environment
         found[one.label] = cells | {
