@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -146,24 +146,34 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs") -> list[Shown]:
     return found
 
 
-def boards_differ(frame: pd.DataFrame, shown: Iterable[Shown]) -> None:
-    """Say so where runs of several boards stand side by side."""
-    ids = [one.record.id for one in shown]
-    if frame[frame["id"].isin(ids)]["board"].nunique() > 1:
+def pick_runs(most: int, label: str = "Runs") -> list[Shown]:
+    """The runs that a page is about, of those that the filters leave; none, and the reason on the page.
+
+    What the reader must know of them is said as well: that they are of several boards, or lack a side file.
+
+    Args:
+        most: how many may be picked.
+        label: of the list.
+    """
+    frame = chosen()
+    if frame.empty:
+        st.info("No records match these filters. Remove one in the sidebar.")
+        return []
+    shown = pick(frame, most, label)
+    if not shown:
+        st.info("Choose one run or several.")
+    if frame[frame["id"].isin([one.record.id for one in shown])]["board"].nunique() > 1:
         st.warning(
             "These runs are of different boards: other checkpoints, data or sizes. They can be looked at side by side, "
             "and cannot be ranked."
         )
-
-
-def missing_side(shown: Iterable[Shown]) -> None:
-    """Say which of the runs have no side file, and what to do."""
     for one in shown:
         if one.problem:
             st.info(
                 f"{verbatim(one.label or one.record.id)}: no side file ({verbatim(one.problem)}), so some figures are "
                 "missing. Running its command again writes one."
             )
+    return shown
 
 
 # Text ----------------------------------------------------------------------------------------------------------------

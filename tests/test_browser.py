@@ -84,8 +84,7 @@ def test_a_visit(address, tmp_path):
     assert [*filter(None, errors), *filter(None, errors_of_link)] == []
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_every_page_fits_the_window(address, width, scheme):
     with browser.opened(viewport={"width": width, "height": 900}, color_scheme=scheme) as (
         page,

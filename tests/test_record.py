@@ -160,6 +160,7 @@ def valid():
         "artifacts": {
             "zoo": {"file": "zoo.safetensors", "sha256": "d" * 64},
             "generated": {"file": "generated.safetensors", "sha256": "e" * 64},
+            "side": {"file": "side.npz", "sha256": "f" * 64},
         },
         "tier": "claimed",
     }
@@ -289,6 +290,7 @@ LATER = {  # fields that records of the first release lack
                 "nearest_l2_ratio_aligned", "toward_mean", "rule", "sees_training"],
     "generator": ["aligned"],
     "similarity": ["good"],
+    "artifacts": ["side"],
 }  # fmt: skip
 
 

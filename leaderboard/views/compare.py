@@ -12,16 +12,9 @@ from leaderboard.opened import Shown
 def page() -> None:
     """The page."""
     st.title("Compare")
-    runs = shared.chosen()
-    if runs.empty:
-        st.info("No records match these filters. Remove one in the sidebar.")
-        return
-    shown = shared.pick(runs, most=6)
+    shown = shared.pick_runs(most=6)
     if not shown:
-        st.info("Choose one run or several.")
         return
-    shared.boards_differ(runs, shown)
-    shared.missing_side(shown)
     st.dataframe(numbers(shown), width="stretch", height="content")
     st.subheader("Score against similarity")
     st.plotly_chart(plots.score_against_similarity(shown), key="scatter")

@@ -18,18 +18,14 @@ POPULATION = ("best", "selected", "mean", "low", "high", "median", "worst", "std
 def page() -> None:
     """The page."""
     st.title("Run")
-    runs = shared.chosen()
-    if runs.empty:
-        st.info("No records match these filters. Remove one in the sidebar.")
-        return
-    shown = shared.pick(runs, most=1, label="Run")
+    shown = shared.pick_runs(most=1, label="Run")
     if not shown:
         return
     one = shown[0]
+    runs = shared.runs()
     path = Path(str(runs.loc[runs["id"] == one.record.id, "path"].iloc[0]))
     st.text("\n".join(line for line in report.sentences(one.record) if line))
     st.code(plain(one.record.command), language="bash", wrap_lines=True)
-    shared.missing_side(shown)
     show_populations(one)
     show_figures(one)
     show_facts(one)

@@ -11,16 +11,9 @@ from leaderboard.opened import Shown
 def page() -> None:
     """The page."""
     st.title("Similarity")
-    runs = shared.chosen()
-    if runs.empty:
-        st.info("No records match these filters. Remove one in the sidebar.")
-        return
-    shown = shared.pick(runs, most=4)
+    shown = shared.pick_runs(most=4)
     if not shown:
-        st.info("Choose one run or several.")
         return
-    shared.boards_differ(runs, shown)
-    shared.missing_side(shown)
     st.subheader("Four comparisons")
     st.plotly_chart(plots.four_comparisons(shown), key="four")
     st.caption(

@@ -24,16 +24,9 @@ ROWS = {
 def page() -> None:
     """The page."""
     st.title("Speed")
-    runs = shared.chosen()
-    if runs.empty:
-        st.info("No records match these filters. Remove one in the sidebar.")
-        return
-    shown = shared.pick(runs, most=4)
+    shown = shared.pick_runs(most=4)
     if not shown:
-        st.info("Choose one run or several.")
         return
-    shared.boards_differ(runs, shown)
-    shared.missing_side(shown)
     st.subheader("Score against wall time")
     st.plotly_chart(plots.score_against_time(shown), key="time")
     st.caption(
