@@ -24,7 +24,7 @@ def main() -> None:
     chosen = "&".join(f"run={run}" for run in own["id"])
     with browser.served() as address:
         for name, path in PAGES.items():
-            size = {"width": 1280, "height": 960}
+            size = {"width": 1280, "height": 900}
             with browser.opened(viewport=size, device_scale_factor=1) as (page, _):
                 page.goto(f"{address}/{path.format(board=board, runs=chosen)}")
                 browser.settle(page)

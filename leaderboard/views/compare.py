@@ -15,7 +15,6 @@ def page() -> None:
     shown = shared.pick_runs(most=6)
     if not shown:
         return
-    st.dataframe(numbers(shown), width="stretch", height="content")
     st.subheader("Score against similarity")
     st.plotly_chart(plots.score_against_similarity(shown), key="scatter")
     st.caption(
@@ -23,6 +22,8 @@ def page() -> None:
         "points lie above the curve of noise-added originals, that is: better at the same similarity. Click a name in "
         "the legend to show or hide it. After the paper's Fig. 4b."
     )
+    st.subheader("Numbers")
+    st.dataframe(numbers(shown), width="stretch", height="content")
     st.subheader("Distribution of scores")
     st.plotly_chart(plots.distributions(shown), key="distributions")
     st.caption(

@@ -54,7 +54,7 @@ def several(rng, count):
     return population(*rng.uniform(0.9, 0.95, count).tolist())
 
 
-def test_leaderboard_load(versus, records):
+def test_leaderboard_load(versus, short, records):
     """Reading and validating every record, against pandas' own way without any validation."""
 
     def plain():
@@ -66,10 +66,10 @@ def test_leaderboard_load(versus, records):
         assert not broken
         assert sorted(frame["generated_mean"]) == sorted(theirs["scores.generated.mean"])
 
-    versus(lambda: load.load([records]), plain, agree, rounds=2)
+    versus(lambda: load.load([records]), plain, agree, rounds=7 if short else 3)
 
 
-def test_leaderboard_redraw(versus, records, tmp_path):
+def test_leaderboard_redraw(versus, short, records, tmp_path):
     """A filter is changed, against opening the page anew without what is cached."""
     before = sys.argv, shared.SHIPPED
     sys.argv, shared.SHIPPED = ["app.py", str(records)], Path(tmp_path, "none")
@@ -92,6 +92,6 @@ def test_leaderboard_redraw(versus, records, tmp_path):
             return fresh.run().dataframe[0].value
 
         choose(names[0])  # each board's ties are computed once
-        versus(ours, plain, pd.testing.assert_frame_equal, rounds=2)
+        versus(ours, plain, pd.testing.assert_frame_equal, rounds=7 if short else 3)
     finally:
         sys.argv, shared.SHIPPED = before
