@@ -3,6 +3,7 @@
 Every text that comes from a record leaves this module through ``plain``, so nothing invisible reaches a page.
 """
 
+import datetime
 import gc
 import hashlib
 import json
@@ -144,7 +145,7 @@ def summary(record: Record, path: Path) -> dict[str, Any]:
         "path": str(path),
         "id": record.id,
         "key": record.key,
-        "created": record.created.isoformat(),
+        "created": record.created.astimezone(datetime.UTC).isoformat(),  # text sorts by time
         "content": _content(record),
         "tier": record.tier,
         "command": plain(record.command),

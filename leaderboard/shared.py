@@ -129,16 +129,16 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs") -> list[Shown]:
         one = st.selectbox(
             label, list(names), index=list(names).index(default[0]), format_func=names.__getitem__
         )
-        chosen = [one]
+        ids = [one]
     else:
-        chosen = st.multiselect(
+        ids = st.multiselect(
             label, list(names), default=default, format_func=names.__getitem__, max_selections=most
         )
-    st.query_params["run"] = chosen
+    st.query_params["run"] = ids
     paths = dict(zip(offered["id"], offered["path"], strict=True))
-    names = labels(offered[offered["id"].isin(chosen)])  # shorter: these alone are told apart
+    names = labels(offered[offered["id"].isin(ids)])  # shorter: these alone are told apart
     found = []
-    for run in chosen:
+    for run in ids:
         try:
             found.append(open_run(paths[run], names[run]))
         except BadRequest as error:

@@ -78,9 +78,9 @@ def test_a_missing_folder_and_what_is_no_file_are_listed(tmp_path):
 
 
 def test_a_run_made_again_stands_with_its_newest_record(tmp_path):
-    old = record(created="2026-01-01T00:00:00Z")
+    old = record(created="2026-01-01T05:00:00+05:00")
     new = record(created="2026-01-01T00:00:00+00:00", timing__fit_s=3.0)
-    newest = record(created="2026-01-01T00:00:00-01:00", timing__fit_s=4.0)
+    newest = record(created="2026-01-01T01:00:00Z", timing__fit_s=4.0)
     for folder, one in (("a", newest), ("b", old), ("c", new)):
         one.write(tmp_path / folder)
     frame, broken = load.load([tmp_path])

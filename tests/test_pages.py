@@ -227,6 +227,17 @@ def test_a_filter_leaves_what_it_names(page, name, value):
     assert len(boards_of(test).options) == (1 if name in ("task", "arch", "track") else 2)
 
 
+def test_a_filter_of_generators_hides_rows_and_leaves_ranks_as_they_are(page):
+    runs = [seed(0, 0.8, 0.9), seed(1, 0.89, 0.9299, generator__name="vae")]
+    whole(page.folder, *runs)
+    before = shown(page()).set_index("generator")["rank"]
+    test = page(query={"generator": "pdiff"})
+    after = shown(test).set_index("generator")["rank"]
+    assert set(before.index) - set(after.index) == {"vae"}
+    assert (after == before[after.index]).all()
+    assert after["pdiff"] != "1"
+
+
 def test_the_address_sets_filters_board_and_row(page):
     runs = [seed(0, 0.8, 0.9), seed(1, 0.85, 0.9, generator__name="vae")]
     whole(page.folder, *runs, record(id="5" * 16, key="c" * 16, zoo__hash="9" * 64))

@@ -1,6 +1,6 @@
 """Which generator is best on one board, whether the difference is real, and how to repeat each row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -79,18 +79,21 @@ def page() -> None:
     found = table.boards(runs)
     board = choose_board(found)
     st.markdown(description(board))
-    show_board(board, runs[runs["board"] == board["board"]])
+    # Ranks and corrections are among all of the board, whatever the filters leave of it.
+    everything = shared.runs()
+    show_board(board, everything[everything["board"] == board["board"]], set(runs["id"]))
     show_elsewhere(board, found)
 
 
 def choose_board(found: pd.DataFrame) -> dict[str, Any]:
     """One of the boards, kept in the page's address."""
     entries = {str(entry["board"]): entry for entry in table.records(found)}
+    # Not bound to the address as the other widgets are: that would keep the whole title there.
+    linked = st.query_params.get("board")
     names = list(entries)[: shared.MOST]
     if len(names) < len(entries):
         st.caption(f"The first {len(names)} of {len(entries):,} boards are offered.")
-    # Not bound to the address as the other widgets are: that would keep the whole title there.
-    linked = st.query_params.get("board")
+        names += [linked] if linked in entries and linked not in names else []
     chosen = st.selectbox(
         "Board",
         names,
@@ -120,18 +123,26 @@ def description(board: dict[str, Any]) -> str:
     )
 
 
-def show_board(board: dict[str, Any], runs: pd.DataFrame) -> None:
-    """The ranked table of one board, its exports, and one row's details."""
+def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> None:
+    """The ranked table of one board, its exports, and one row's details.
+
+    Args:
+        board: of ``table.boards``.
+        runs: all of its runs.
+        left: ids of the runs that the filters leave.
+    """
     newest = runs.sort_values("created").iloc[-1]
     try:
         record = shared.open_run(str(newest["path"])).record
     except BadRequest as error:
         st.error(verbatim(str(error)))
         return
-    by, columns, words = controls(runs)
+    by, columns, words = controls()
     full = table.rows(runs, record)
     drawn, problem = replicates(runs, str(newest["id"]), by, str(board["board"]))
     ranked = table.ranked(full, by, bool(board["higher_is_better"]), drawn)
+    shown_rows = [not ids or bool(left.intersection(ids)) for ids in ranked["runs"]]
+    ranked = ranked[shown_rows].reset_index(drop=True)
     if words:
         named = ranked["generator"].str.contains(words, case=False, regex=False)
         ranked = ranked[named].reset_index(drop=True)
@@ -149,7 +160,7 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame) -> None:
     show_commands(ranked)
 
 
-def controls(runs: pd.DataFrame) -> tuple[str, list[str], str]:
+def controls() -> tuple[str, list[str], str]:
     """What the table is ranked by, the columns it has, and what is searched for."""
     left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
     by = left.selectbox(
