@@ -141,7 +141,7 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
     full = table.rows(runs, record)
     drawn, problem = replicates(runs, str(newest["id"]), by, str(board["board"]))
     ranked = table.ranked(full, by, bool(board["higher_is_better"]), drawn)
-    shown_rows = [not ids or bool(left.intersection(ids)) for ids in ranked["runs"]]
+    shown_rows = [not ids or not left.isdisjoint(ids) for ids in ranked["runs"]]
     ranked = ranked[shown_rows].reset_index(drop=True)
     if words:
         named = ranked["generator"].str.contains(words, case=False, regex=False)
