@@ -33,7 +33,10 @@ from tasks.coco import IGNORED, CocoSplit
 VOC = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
 SOURCES = {"coco-voc": "coco", "shapes-seg": "shapes"}  # whose images a data set has
 NAMES = tuple(SOURCES)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as torchvision's networks want
+MEAN, STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # ImageNet's, as torchvision's networks want
 FORMAT = 1  # part of the cache's address: raise it when decoding changes
 BLOCK = 64  # images decoded at a time
 IN_MEMORY = 2 << 30  # arrays of at least this many bytes are memory-mapped instead
@@ -60,7 +63,9 @@ class MaskedData:
     hash: str
 
 
-def load(name: str, size: int, data_dir: Path | None = None, limit: int | None = None) -> MaskedData:
+def load(
+    name: str, size: int, data_dir: Path | None = None, limit: int | None = None
+) -> MaskedData:
     """The data set of that name.
 
     Args:

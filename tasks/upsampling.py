@@ -39,9 +39,7 @@ def confusion(
     return _counted(decided, cells, classes) + _upsampled(padded, ~sure, cells, len(logits))
 
 
-def _cells(
-    labels: UInt8[Tensor, "B H W"], factor: int, classes: int
-) -> Int64[Tensor, "cells F"]:
+def _cells(labels: UInt8[Tensor, "B H W"], factor: int, classes: int) -> Int64[Tensor, "cells F"]:
     """The labels of the factor x factor pixels between four coarse logits, cell by cell; ``classes`` where none is.
 
     The cells at the border have corners outside of the image, where the logits inside are repeated.
@@ -84,7 +82,9 @@ def _upsampled(
     logits = padded.permute(0, 2, 3, 1)
     matrices = torch.zeros(models, classes, classes, dtype=torch.int64, device=padded.device)
     piece = max(1, PIECE_BYTES[padded.device.type] // (4 * classes * pixels))
-    for image, y, x in zip(images.split(piece), rows.split(piece), columns.split(piece), strict=True):
+    for image, y, x in zip(
+        images.split(piece), rows.split(piece), columns.split(piece), strict=True
+    ):
         around = [logits[image, y + down, x + right] for down in (0, 1) for right in (0, 1)]
         predicted = (torch.stack(around, -1) @ weights).max(1).indices
         model = image.div(len(labels), rounding_mode="floor")[:, None] * (classes + 1)

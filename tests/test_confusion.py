@@ -113,4 +113,6 @@ def test_logits_of_some_pixels_equal_those_of_upsampling(factor, low, seed):
     chosen = pixels.of(images)
     assert chosen.stop == 20
     assert found.shape[1] == int((image >= low).sum())
-    assert torch.allclose(found, fine[:, image, :, row, column].permute(1, 0, 2)[:, chosen], atol=1e-5)
+    assert torch.allclose(
+        found, fine[:, image, :, row, column].permute(1, 0, 2)[:, chosen], atol=1e-5
+    )
