@@ -142,7 +142,7 @@ class Scorer:
         for some, rows, logits in self.candidates(vectors):
             labels = self.images.labels[rows]
             wrong[some, rows] = logits.argmax(-1) != labels
-            loss[some] += _cross_entropy(logits, labels)
+            loss[some] += cross_entropy(logits, labels)
         return Scored(wrong.cpu(), loss.cpu() / len(self.images))
 
 
@@ -161,7 +161,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
-def _cross_entropy(
+def cross_entropy(
     logits: Float[Tensor, "n B classes"], labels: Int64[Tensor, " B"]
 ) -> Float[Tensor, " n"]:
     """Summed over the batch, in float64; a candidate with non-finite logits has an infinite loss."""
