@@ -1,7 +1,7 @@
 """``shapes``: scenes that the suite draws itself, in COCO's format, the same ones on every machine.
 
-Each scene has up to six objects of five kinds, told apart by form alone: colour, size (an eighth to half of the side),
-turn and stretch are random. Later objects hide parts of earlier ones, and what is hidden too far is not annotated. The
+Each scene has up to six objects of five kinds, told apart by form alone: colour, size (a sixth to five eighths of the
+side), stretch and a small turn are random. Later objects hide parts of earlier ones, and what is hidden too far is not annotated. The
 background is a soft texture; sticks and half discs, which are no objects, lie in it; everything is under pixel noise.
 Some scenes have a crowd, many small objects of a kind outlined as one, and some have nothing.
 
@@ -126,7 +126,7 @@ class Scene:
             self._crowd(canvas)
         for _ in range(self._whole(0, 7)):
             self._object(canvas)
-        noise = self._grid(SIDE, -22, 23)
+        noise = self._grid(SIDE, -15, 16)
         self.pixels: UInt8[np.ndarray, "S S 3"] = np.clip(canvas + noise, 0, 255).astype(np.uint8)
 
     def annotations(self) -> list[dict[str, Any]]:
@@ -172,12 +172,12 @@ class Scene:
     def _clutter(self) -> Mask:
         """A stick or a half disc."""
         kind = _STICK if self._whole(0, 2) else _HALF
-        return _inside(self._placed(kind, self._whole(10, SIDE // 2)))
+        return _inside(self._placed(kind, self._whole(10, SIDE // 2), turn=180))
 
     def _object(self, canvas: Any) -> None:
         kind = self._whole(0, len(CLASSES))
         # Small objects are more frequent: the size is the smaller one of two.
-        size = min(self._whole(SIDE // 8, SIDE // 2 + 1) for _ in range(2))
+        size = min(self._whole(SIDE // 6, 5 * SIDE // 8 + 1) for _ in range(2))
         outline = self._placed(_outline(kind), size)
         mask = _inside(outline)
         self._paint(canvas, mask)
@@ -190,14 +190,16 @@ class Scene:
         crowd = np.zeros((SIDE, SIDE), bool)
         for _ in range(8):
             spot = (left + self._whole(0, 30), top + self._whole(0, 30))
-            mask = _inside(self._placed(_outline(kind), self._whole(8, 12), spot))
+            mask = _inside(self._placed(_outline(kind), self._whole(8, 12), spot=spot))
             self._paint(canvas, mask)
             crowd |= mask
         self._crowds.append((kind, crowd))
 
-    def _placed(self, outline: Points, size: int, spot: tuple[int, int] | None = None) -> Points:
-        """The outline stretched, turned, and moved to a spot; coordinates are rounded to hundredths of a pixel."""
-        angle = math.radians(self._whole(0, 360))
+    def _placed(
+        self, outline: Points, size: int, *, turn: int = 20, spot: tuple[int, int] | None = None
+    ) -> Points:
+        """The outline stretched, turned up to so many degrees, and moved to a spot; in hundredths of a pixel."""
+        angle = math.radians(self._whole(-turn, turn + 1))
         wide, high = (size * self._whole(75, 101) / 200 for _ in range(2))
         x0, y0 = spot or (self._whole(0, SIDE), self._whole(0, SIDE))
         cos, sin = math.cos(angle), math.sin(angle)
@@ -221,11 +223,11 @@ def _outline(kind: int) -> Points:
 
 
 def _round(count: int, corners: int, radii: Sequence[float] = (1.0,)) -> Points:
-    """The first of so many corners around a circle, at these distances in turn."""
+    """The first of so many corners around a circle from the top on, at these distances in turn."""
     return [
         (radii[i % len(radii)] * math.cos(angle), radii[i % len(radii)] * math.sin(angle))
         for i in range(count)
-        for angle in (2 * math.pi * i / corners,)
+        for angle in (2 * math.pi * (i / corners - 0.25),)
     ]
 
 
