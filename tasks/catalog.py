@@ -12,6 +12,8 @@ ARCHITECTURES = {
     "vit_base": "timm vit_base_patch16_224; smaller patches on small images",
     "convnext_tiny": "timm convnext_tiny; smaller patches on small images",
     "convnext_base": "timm convnext_base; smaller patches on small images",
+    "fcn_small": "segmentation: six convolutions to a quarter of the resolution, then a linear classifier",
+    "fcn_resnet50": "segmentation: torchvision fcn_resnet50 without its auxiliary classifier",
 }
 
 _SMALL = {"lr": 0.1, "precision": "float32"}
@@ -27,6 +29,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vit_base": _MODERN,
     "convnext_tiny": _MODERN,
     "convnext_base": _MODERN,
+    "fcn_small": {"lr": 0.01, "optimizer": "adamw", "weight_decay": 0.01, "precision": "bfloat16"},
+    # A tenth of the rate of torchvision's own training, for batches of 8 and weights that are already good.
+    "fcn_resnet50": {"lr": 5e-4, "weight_decay": 1e-4, "precision": "bfloat16"},
 }
 
 
@@ -69,5 +74,26 @@ TASKS: dict[str, Variant] = {
     "flowers102": _classification("Flowers-102, 224 x 224, 102 classes", "flowers102", **_PHOTOS),
     "pets": _classification("Oxford-IIIT Pets, 224 x 224, 37 breeds", "pets", **_PHOTOS),
     "food101": _classification("Food-101, 224 x 224, 101 dishes", "food101", **_PHOTOS),
+    "shapes-seg": Variant(
+        "tasks.segmentation:Segmentation",
+        "segmentation of drawn scenes, 80 x 80 colour, 5 kinds of object; embedded, no download",
+        {"epochs": 20, "augment": "symmetries", "train_size": 200},
+        k=50,
+        samples=30,
+    ),
+    "coco-voc": Variant(
+        "tasks.segmentation:Segmentation",
+        "segmentation of COCO, the 20 categories of PASCAL VOC; images of 520 x 520",
+        {
+            "dataset": "coco-voc",
+            "arch": "fcn_resnet50",
+            "layers": "backbone.layer4.2.bn2.*,backbone.layer4.2.bn3.*",
+            "epochs": 1,
+            "augment": "mirror",
+            "image_size": 520,
+            "pretrained": "released",
+            "train_size": 500,
+        },
+    ),
     "imagenet": _classification("ImageNet-1K, 224 x 224, 1000 classes", "imagenet", **_PHOTOS),
 }

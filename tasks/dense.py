@@ -75,7 +75,7 @@ def random_pixels(masks: UInt8[Tensor, "M H W"], each: int, split: str) -> Pixel
 
 @dataclasses.dataclass(frozen=True)
 class DenseScored:
-    """Per candidate: the confusion matrix of the split, and of some pixels which are wrong and the mean cross-entropy."""
+    """Per candidate: the split's confusion matrix, which of some pixels are wrong, and their mean cross-entropy."""
 
     matrices: Int64[Tensor, "N C C"]
     wrong: Bool[Tensor, "N U"]
@@ -108,7 +108,7 @@ class DenseScorer:
         wrong = torch.empty(count, len(self.pixels), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
         for some, rows, coarse in self.candidates(vectors):
-            masks = self.images.labels[rows]
+            masks = self.images.labels[rows].to(device)
             matrices[some] += upsampling.confusion(coarse, masks)
             units = self.pixels.of(rows)
             logits = self.pixels.logits(coarse, rows, masks.shape[-1] // coarse.shape[-1])

@@ -28,6 +28,7 @@ from bench.errors import BenchError, unknown
 from bench.progress import track
 from tasks import coco
 from tasks.coco import IGNORED, CocoSplit
+from tasks.images import Images, fits
 
 # Of PASCAL VOC's categories, aeroplane to television, the ids in COCO.
 VOC = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
@@ -51,6 +52,13 @@ class MaskedSplit:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def on(self, device: str) -> Images:
+        """The split on a device, or on the CPU where it would not fit; normalised as torchvision's networks want."""
+        there = device if fits(self.images.numel() + self.masks.numel(), device) else "cpu"
+        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (MEAN, STD))
+        size = self.images.shape[-1]
+        return Images(self.images.to(there), self.masks.to(there), mean, std, size, device)
 
 
 @dataclasses.dataclass(frozen=True)
