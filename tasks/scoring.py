@@ -46,7 +46,7 @@ class Candidates:
         self.images = images
         self.layout = layout
         self.kind = torch.device(images.device).type
-        first = images.inputs(images.pixels[: min(2, len(images))])
+        first = images.inputs(images.pixels[:1])
         if self.kind == "cpu":
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parts = split(model, layout.names, first)

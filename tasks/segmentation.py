@@ -97,7 +97,7 @@ class Segmentation(Trained):
     def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
         """The same; what does not depend on the layout's parameters runs without gradients."""
         data = MaskedBatches(self._train, self.recipe, rng)
-        parts = split_model(model, layout.names, data.images.inputs(data.images.pixels[:2]))
+        parts = split_model(model, layout.names, data.images.inputs(data.images.pixels[:1]))
         return supervise(parts, data, pixel_cross_entropy)
 
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
