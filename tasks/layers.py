@@ -10,9 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import BadRequest
 
-PATTERNS = "last-norms:N, norms:A-B, linear, conv:first, shortcut, all, or parameter names with * (comma-separated)"
+PATTERNS = "last-norms:N, norms:A-B, linear, head, conv:first, shortcut, all, or parameter names with * (comma-separated)"
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _SHORTCUTS = ("downsample", "shortcut")
+# The last layers of torchvision's detectors.
+_HEADS = ("box_predictor", "cls_logits", "bbox_reg", "bbox_ctrness")
 
 
 def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
@@ -20,7 +22,7 @@ def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
 
     ``last-norms:N``: the last N normalization layers. ``norms:A-B``: the normalization layers numbered A up to, not
     including, B, counted from 1 without those of shortcuts, so that ``norms:16-18`` are the paper's "BN-layer16 to 18"
-    of ResNet-18 (Table 2b). ``linear``: the last linear layer; ``conv:first``: the first convolution; ``shortcut``:
+    of ResNet-18 (Table 2b). ``linear``: the last linear layer; ``head``: a detector's box predictor; ``conv:first``: the first convolution; ``shortcut``:
     the first shortcut projection (Table 8c). ``all``: every parameter. Else: names, ``*`` matching anything.
 
     Raises:
@@ -58,6 +60,8 @@ def _chosen(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:
         yield from _inside(norms[int(match[1]) - 1 : int(match[2]) - 1], names)
     elif pattern == "linear":
         yield from _inside(_of_type(model, (nn.Linear,))[-1:], names)
+    elif pattern == "head":
+        yield from _inside([n for n, _ in model.named_modules() if n.endswith(_HEADS)], names)
     elif pattern == "conv:first":
         yield from _inside(_of_type(model, (nn.Conv2d,))[:1], names)
     elif pattern == "shortcut":
