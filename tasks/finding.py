@@ -72,7 +72,9 @@ class Finder(ABC):
         """What candidates share of images of one size."""
 
     @abstractmethod
-    def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[tuple[int, Hits]]:
+    def find(
+        self, shared: list[Shared], vectors: Float[Tensor, "N D"]
+    ) -> Iterator[tuple[int, Hits]]:
         """What each candidate finds: the image's position, and boxes in its own pixels."""
 
     @torch.inference_mode()
@@ -134,7 +136,9 @@ class Together(Finder):
         parts = zip(rows, self.last.shared(resized, features), resized.image_sizes, strict=True)
         return [Shared([row], tensors, size) for row, tensors, size in parts]
 
-    def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[tuple[int, Hits]]:
+    def find(
+        self, shared: list[Shared], vectors: Float[Tensor, "N D"]
+    ) -> Iterator[tuple[int, Hits]]:
         """Many candidates at once, image by image."""
         values = self._values(vectors)
         for item in track(shared, f"score {len(vectors)} models"):
@@ -169,21 +173,32 @@ class Alone(Finder):
             tensors |= {f"feature.{name}": tensor for name, tensor in features.items()}
         return [Shared(rows, tensors)]
 
-    def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[tuple[int, Hits]]:
+    def find(
+        self, shared: list[Shared], vectors: Float[Tensor, "N D"]
+    ) -> Iterator[tuple[int, Hits]]:
         """Candidate after candidate, batch by batch."""
-        backbone = self.model.backbone
         for number, vector in enumerate(track(vectors, f"score {len(vectors)} models")):
             for name, tensor in self.layout.unflatten(vector).items():
                 self.model.get_parameter(name).copy_(tensor)
             for item in shared:
-                images = [item.tensors[f"image.{row}"] for row in item.rows]
-                given = [n for n in item.tensors if n.startswith("feature.")]
-                features = OrderedDict((n.removeprefix("feature."), item.tensors[n]) for n in given)
-                self.model.backbone = _Given(features) if features else backbone
-                for row, found in zip(item.rows, self.model(images), strict=True):
+                for row, found in zip(item.rows, self._run(item), strict=True):
                     model = torch.full_like(found["labels"], number)
                     yield row, Hits(model, found["labels"], found["boxes"], found["scores"])
-        self.model.backbone = backbone
+
+    def _run(self, item: Shared) -> list[dict[str, Tensor]]:
+        """torchvision's own model, its backbone replaced where its features are there already."""
+        images = [item.tensors[f"image.{row}"] for row in item.rows]
+        given = [name for name in item.tensors if name.startswith("feature.")]
+        features = OrderedDict(
+            (name.removeprefix("feature."), item.tensors[name]) for name in given
+        )
+        backbone = self.model.backbone
+        try:
+            self.model.backbone = _Given(features) if features else backbone
+            found: list[dict[str, Tensor]] = self.model(images)
+        finally:
+            self.model.backbone = backbone
+        return found
 
 
 class _Given(nn.Module):

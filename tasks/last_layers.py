@@ -46,102 +46,107 @@ class LastLayer(ABC):
 
     Args:
         model: the base, in eval mode.
+        threshold: overlap above which a box is suppressed by a better one of its class.
+        most: boxes of an image that a candidate may keep.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, threshold: float, most: int) -> None:
+        self.model, self.threshold, self.most = model, threshold, most
 
     @abstractmethod
-    def shared(self, images: Any, features: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
+    def shared(self, images: Any, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """What the last layer starts from, for each image of a batch (torchvision's ImageList)."""
 
     @abstractmethod
-    def widest(self, shared: tuple[Tensor, ...]) -> int:
+    def widest(self, shared: dict[str, Tensor]) -> int:
         """Values of a candidate's largest tensor."""
 
     @abstractmethod
-    def hits(self, shared: tuple[Tensor, ...], values: Values, size: tuple[int, int]) -> Hits:
+    def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
         """What each candidate proposes in one image of this height and width."""
 
 
 class BoxPredictor(LastLayer):
-    """Faster R-CNN's: two products with the pooled features of each proposal."""
+    """Faster R-CNN's: two products with the hidden features of each proposal."""
 
-    nms_threshold = property(lambda self: self.model.roi_heads.nms_thresh)
-    most = property(lambda self: self.model.roi_heads.detections_per_img)
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, model.roi_heads.nms_thresh, model.roi_heads.detections_per_img)
+        self.heads = model.roi_heads
 
-    def shared(self, images: Any, features: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
+    def shared(self, images: Any, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """Hidden features and corners of each image's proposals."""
-        heads = self.model.roi_heads
         proposals, _ = self.model.rpn(images, features)
-        pooled = heads.box_head(heads.box_roi_pool(features, proposals, images.image_sizes))
-        return list(zip(pooled.split([len(p) for p in proposals]), proposals, strict=True))
+        pooled = self.heads.box_roi_pool(features, proposals, images.image_sizes)
+        hidden = self.heads.box_head(pooled).split([len(boxes) for boxes in proposals])
+        return [
+            {"hidden": own, "proposals": boxes}
+            for own, boxes in zip(hidden, proposals, strict=True)
+        ]
 
-    def widest(self, shared: tuple[Tensor, ...]) -> int:
-        """Scores of every class, and weights of the boxes above the threshold, say of a third of the proposals."""
-        hidden, outputs = shared[0], self.model.roi_heads.box_predictor.cls_score.out_features
-        return max(len(hidden) * outputs, len(hidden) // 3 * 4 * hidden.shape[1])
+    def widest(self, shared: dict[str, Tensor]) -> int:
+        """Scores of all classes, or the weights of the boxes above the threshold: say, as many as proposals."""
+        rows, columns = shared["hidden"].shape
+        return int(rows * max(self.heads.box_predictor.cls_score.out_features, 4 * columns))
 
-    def hits(self, shared: tuple[Tensor, ...], values: Values, size: tuple[int, int]) -> Hits:
-        """As ``RoIHeads.postprocess_detections``; boxes are computed where the score is high enough alone."""
-        hidden, proposals = shared
-        heads, name = self.model.roi_heads, "roi_heads.box_predictor"
-        logits = _products(hidden, values[f"{name}.cls_score.weight"], values[f"{name}.cls_score.bias"])
-        scores = logits.softmax(-1)[..., 1:]
-        model, row, label = torch.where(scores > heads.score_thresh)
-        scores = scores[model, row, label]
-        label = label + 1
-        weight, bias = (values[f"{name}.bbox_pred.{part}"] for part in ("weight", "bias"))
-        weight = weight.unflatten(1, (-1, 4))[model, label]
-        offsets = torch.einsum("kf,kdf->kd", hidden[row], weight)
-        offsets = offsets + bias.unflatten(1, (-1, 4))[model, label]
-        boxes = heads.box_coder.decode_single(offsets, proposals[row])
+    def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
+        """As ``RoIHeads.postprocess_detections``; boxes are computed only where the score is high enough."""
+        hidden, name = shared["hidden"], "roi_heads.box_predictor"
+        weight, bias = (values[f"{name}.cls_score.{part}"] for part in ("weight", "bias"))
+        scores = _products(hidden, weight, bias).softmax(-1)[..., 1:]
+        model, row, label = torch.where(scores > self.heads.score_thresh)
+        weight, bias = (
+            values[f"{name}.bbox_pred.{part}"].unflatten(1, (-1, 4)) for part in ("weight", "bias")
+        )
+        offsets = torch.einsum("kf,kdf->kd", hidden[row], weight[model, label + 1])
+        offsets = offsets + bias[model, label + 1]
+        boxes = self.heads.box_coder.decode_single(offsets, shared["proposals"][row])
         boxes = box_ops.clip_boxes_to_image(boxes, size)
-        return Hits(model, label, boxes, scores)[box_ops.remove_small_boxes(boxes, min_size=1e-2)]
+        found = Hits(model, label + 1, boxes, scores[model, row, label])
+        return found[box_ops.remove_small_boxes(boxes, min_size=1e-2)]
 
 
 class Convolutions(LastLayer):
     """FCOS': three convolutions of the two towers' features, at every level."""
 
-    nms_threshold = property(lambda self: self.model.nms_thresh)
-    most = property(lambda self: self.model.detections_per_img)
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, model.nms_thresh, model.detections_per_img)
 
-    def shared(self, images: Any, features: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
+    def shared(self, images: Any, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """Each level's features for classes, features for boxes, and anchors."""
-        levels, head = list(features.values()), self.model.head
-        towers = [head.classification_head.conv, head.regression_head.conv]
-        both = [[tower(level) for level in levels] for tower in towers]
+        levels = list(features.values())
         sizes = [level.shape[-2] * level.shape[-1] for level in levels]
-        anchors = self.model.anchor_generator(images, levels)
+        head, anchors = self.model.head, self.model.anchor_generator(images, levels)
+        whole = {f"classes.{i}": head.classification_head.conv(f) for i, f in enumerate(levels)}
+        whole |= {f"corners.{i}": head.regression_head.conv(f) for i, f in enumerate(levels)}
         return [
-            (*(t[i] for t in both[0]), *(t[i] for t in both[1]), *anchors[i].split(sizes))
-            for i in range(len(anchors))
+            {name: tensor[row] for name, tensor in whole.items()}
+            | {f"anchors.{i}": part for i, part in enumerate(own.split(sizes))}
+            for row, own in enumerate(anchors)
         ]
 
-    def widest(self, shared: tuple[Tensor, ...]) -> int:
-        """Scores of every class at every place of the first level."""
-        return int(shared[0].shape[-2:].numel() * self.model.head.classification_head.num_classes)
+    def widest(self, shared: dict[str, Tensor]) -> int:
+        """Scores of all classes at every place of the first level."""
+        outputs = self.model.head.classification_head.num_classes
+        return int(shared["classes.0"].shape[-2:].numel() * outputs)
 
-    def hits(self, shared: tuple[Tensor, ...], values: Values, size: tuple[int, int]) -> Hits:
-        """As ``FCOS.postprocess_detections``."""
-        levels = len(shared) // 3
-        return join(
-            [self._level(*shared[i::levels], values, size) for i in range(levels)]  # type: ignore[arg-type]
-        )
+    def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
+        """As ``FCOS.postprocess_detections``, level by level."""
+        names = ("classes", "corners", "anchors")
+        levels = range(len(shared) // len(names))
+        found = [self._level(*(shared[f"{n}.{i}"] for n in names), values) for i in levels]
+        hits = join(found)
+        return dataclasses.replace(hits, boxes=box_ops.clip_boxes_to_image(hits.boxes, size))
 
-    def _level(
-        self, classes: Tensor, corners: Tensor, anchors: Tensor, values: Values, size: tuple[int, int]
-    ) -> Hits:
+    def _level(self, classes: Tensor, corners: Tensor, anchors: Tensor, values: Values) -> Hits:
         """One level's; of each candidate no more than torchvision takes of a level."""
-        center = _convolve(corners, values, "head.regression_head.bbox_ctrness")
         logits = _convolve(classes, values, "head.classification_head.cls_logits")
+        center = _convolve(corners, values, "head.regression_head.bbox_ctrness")
         scores = (logits.sigmoid() * center.sigmoid()).sqrt()
         model, place, label = torch.where(scores > self.model.score_thresh)
         kept = _best(model, scores[model, place, label], self.model.topk_candidates)
         model, place, label = model[kept], place[kept], label[kept]
         offsets = _convolve(corners, values, "head.regression_head.bbox_reg")[model, place].relu()
         boxes = self.model.box_coder.decode(offsets, anchors[place])
-        boxes = box_ops.clip_boxes_to_image(boxes, size)
         return Hits(model, label, boxes, scores[model, place, label])
 
 
@@ -160,7 +165,9 @@ def _convolve(inputs: Float[Tensor, "F H W"], values: Values, name: str) -> Floa
     return joined[0].flatten(1).unflatten(0, bias.shape).transpose(1, 2)
 
 
-def _best(group: Int64[Tensor, " K"], scores: Float[Tensor, " K"], most: int) -> Int64[Tensor, " k"]:
+def _best(
+    group: Int64[Tensor, " K"], scores: Float[Tensor, " K"], most: int
+) -> Int64[Tensor, " k"]:
     """The rows of the highest scores of each group, no more than so many, in falling order within a group."""
     order = scores.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
