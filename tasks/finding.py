@@ -27,8 +27,8 @@ from tasks.coco import CocoSplit
 from tasks.last_layers import Hits, Values, join, last_layer, suppress
 from tasks.layers import select
 
-# Shared tensors are kept between calls up to this size, and computed again beyond it.
-KEEP_BYTES = 2 * 1024**3
+# Shared tensors of a split are kept between calls up to this size, and computed again beyond it.
+KEEP_BYTES = 1024**3
 # The widest tensor of one chunk of candidates may take this much.
 WORK_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3}
 BATCH = 16  # images at once through the shared part

@@ -131,15 +131,16 @@ class Convolutions(LastLayer):
 
     def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
         """As ``FCOS.postprocess_detections``, level by level."""
-        names = ("classes", "corners", "anchors")
-        levels = range(len(shared) // len(names))
-        found = [self._level(*(shared[f"{n}.{i}"] for n in names), values) for i in levels]
-        hits = join(found)
+        levels = [name.partition(".")[2] for name in shared if name.startswith("anchors.")]
+        hits = join([self._level(shared, level, values) for level in levels])
         return dataclasses.replace(hits, boxes=box_ops.clip_boxes_to_image(hits.boxes, size))
 
-    def _level(self, classes: Tensor, corners: Tensor, anchors: Tensor, values: Values) -> Hits:
+    def _level(self, shared: dict[str, Tensor], level: str, values: Values) -> Hits:
         """One level's; of each candidate no more than torchvision takes of a level."""
-        logits = _convolve(classes, values, "head.classification_head.cls_logits")
+        corners, anchors = shared[f"corners.{level}"], shared[f"anchors.{level}"]
+        logits = _convolve(
+            shared[f"classes.{level}"], values, "head.classification_head.cls_logits"
+        )
         center = _convolve(corners, values, "head.regression_head.bbox_ctrness")
         scores = (logits.sigmoid() * center.sigmoid()).sqrt()
         model, place, label = torch.where(scores > self.model.score_thresh)
@@ -155,14 +156,16 @@ def _products(
 ) -> Float[Tensor, "n P C"]:
     """n linear layers of the same inputs, as one product."""
     joined = F.linear(inputs, weight.flatten(0, 1), bias.flatten())
-    return joined.unflatten(1, bias.shape).transpose(0, 1)
+    products: Tensor = joined.unflatten(1, bias.shape).transpose(0, 1)
+    return products
 
 
 def _convolve(inputs: Float[Tensor, "F H W"], values: Values, name: str) -> Float[Tensor, "n P C"]:
     """n convolutions of the same inputs, as one with n times the outputs; rows are places."""
     weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
     joined = F.conv2d(inputs[None], weight.flatten(0, 1), bias.flatten(), padding=1)
-    return joined[0].flatten(1).unflatten(0, bias.shape).transpose(1, 2)
+    maps: Tensor = joined[0].flatten(1).unflatten(0, bias.shape)
+    return maps.transpose(1, 2)
 
 
 def _best(
