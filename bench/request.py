@@ -9,7 +9,13 @@ from typing import Any
 from bench import plugins
 from bench.errors import BadRequest
 
-DIRECT = ("arch", "layers", "track", "pretrained")  # task settings with an option of their own
+DIRECT = (
+    "arch",
+    "layers",
+    "track",
+    "pretrained",
+    "limit",
+)  # task settings with an option of their own
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 pycocotools takes every image, category, size range and threshold in turn, for each model alone. Here all models go
 together. A detection can only be matched with a box of its category that it overlaps by half, so that the greedy
-matching runs over those few pairs: first the best detection of each category in each image, then the second best, and so
-on. Precision and recall are then read off one sorted list for each model and category. The arithmetic is pycocotools'
-own, in float64, and so are its rules for ties, crowds and size ranges.
+matching runs over those few pairs: first the best detection of each category in each image, then the second best, and
+so on. Precision and recall are then read off one sorted list for each model and category. The arithmetic is
+pycocotools' own, in float64, and so are its rules for ties, crowds and size ranges.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Detections:
     Attributes:
         model: number of the model.
         image: position of the image in its split.
-        category: id of the category.
+        category: id of the category; what is of an unknown one does not count.
         boxes: left, top, right and bottom in pixels.
         scores: how sure the model is; of equal ones in an image the first counts first.
     """
@@ -237,8 +237,10 @@ class _Pairs:
 
 def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]:
     """The detections of a few models at a time, so that their outcomes fit into memory."""
-    model, image, category = (t.numpy() for t in (found.model, found.image, found.category))
-    scores = found.scores.double().numpy()
+    known = torch.from_numpy(np.isin(found.category.numpy(), truth.categories))
+    fields = {field.name: getattr(found, field.name)[known] for field in dataclasses.fields(found)}
+    model, image, category = (fields[name].numpy() for name in ("model", "image", "category"))
+    scores = fields["scores"].double().numpy()
     cell = truth.cells(image, category)
     order = np.lexsort((-scores, cell, model))
     model, cell, scores = model[order], cell[order], scores[order]
@@ -246,7 +248,7 @@ def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]
     start = np.diff(group, prepend=-1) != 0
     place = np.arange(len(group))
     kept = place - np.maximum.accumulate(np.where(start, place, 0)) < MOST
-    corners = found.boxes[torch.from_numpy(order[kept])]
+    corners = fields["boxes"][torch.from_numpy(order[kept])]
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).double().numpy()
     model, cell, scores = model[kept], cell[kept], scores[kept]
     each = truth.ranges.shape[0] * len(truth.thresholds) * max(1, len(model) // models)

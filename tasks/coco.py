@@ -100,8 +100,12 @@ class CocoSplit:
 
     def annotations(self, index: int) -> list[Content]:
         """What is annotated in the image at this position, in COCO's form."""
-        found: list[Content] = self.api.imgToAnns[self.ids[index]]
+        found: list[Content] = self.api.imgToAnns.get(self.ids[index], [])
         return found
+
+    def subset(self, rows: Sequence[int]) -> "CocoSplit":
+        """The images at these positions alone, still in the order of their ids."""
+        return CocoSplit(index(_chosen(self.api.dataset, rows)), self.read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,10 +316,14 @@ def _use(root: Path, readers: dict[str, _Reader], limit: int | None) -> Content:
 
 
 def _limit(content: Content, split: str, limit: int | None) -> Content:
-    """The chosen images, and what is annotated in them."""
-    images = content["images"]
-    order = torch.randperm(len(images), generator=generator(0, "limit", split))[:limit]
-    chosen = [images[row] for row in order.sort().values.tolist()]
+    """So many images at random, the same ones in every run."""
+    order = torch.randperm(len(content["images"]), generator=generator(0, "limit", split))
+    return _chosen(content, order[:limit].tolist())
+
+
+def _chosen(content: Content, rows: Sequence[int]) -> Content:
+    """The images at these positions, and what is annotated in them."""
+    chosen = [content["images"][row] for row in sorted(rows)]
     ids = {image["id"] for image in chosen}
     kept = [one for one in content["annotations"] if one["image_id"] in ids]
     return {**content, "images": chosen, "annotations": kept}

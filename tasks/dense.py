@@ -16,7 +16,7 @@ from tasks.scoring import Candidates, cross_entropy
 from tasks.training import Batches
 from tasks.upsampling import Pixels
 
-AUGMENTATIONS = ("none", "mirror", "symmetries")
+AUGMENTATIONS = ("none", "flip", "symmetries")
 
 
 def pixel_cross_entropy(
@@ -48,7 +48,7 @@ def symmetric(
     draw = torch.rand(3, len(squares), generator=rng, device=rng.device) < 0.5
     left, top, corner = draw[:, :, None, None, None].to(squares.device)
     squares = squares.flip(-1).where(left, squares)
-    if augment == "mirror":
+    if augment == "flip":
         return squares
     squares = squares.flip(-2).where(top, squares)
     return squares.transpose(-1, -2).where(corner, squares)

@@ -5,7 +5,6 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection import (
     FCOS,
@@ -22,6 +21,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from bench.errors import BadRequest, BenchError, unknown
 from bench.importing import read_weights
+from tasks.layers import select
 
 RELEASED: dict[str, Any] = {
     "fasterrcnn_resnet50_fpn": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
@@ -39,7 +39,8 @@ class Sizes:
         outputs: classes with the background as 0; a category's class is its id, as in released weights.
         side: the images' shorter side, to which they are resized; the longer one is at most 5/3 of it, as in
             torchvision (800 and 1333).
-        released: whether normalization stands still with the released statistics, so that released weights fit.
+        released: whether normalization stands still with the released statistics and the first layers are frozen, as
+            torchvision trains on from released weights.
     """
 
     outputs: int
@@ -53,32 +54,32 @@ def build(arch: str, sizes: Sizes, *, pretrained: str | None = None) -> nn.Modul
     Args:
         arch: one of ``NAMES``.
         sizes: what it takes and gives.
-        pretrained: None, "released" (torchvision downloads its weights of COCO) or a file of weights. Weights of the
-            last layer that are for other classes are left out.
+        pretrained: None, "released" (torchvision downloads its weights of COCO) or a file of weights. A last layer
+            that is for other classes is left out.
 
     Raises:
         BadRequest: unknown architecture, or weights that do not fit or cannot be read.
         BenchError: the released weights could not be downloaded.
     """
-    if arch not in NAMES:
-        raise unknown("architecture", arch, NAMES)
-    if pretrained and arch not in RELEASED:
-        raise BadRequest(f"'{arch}' has no pretrained weights: leave --pretrained out")
-    limits = {"min_size": sizes.side, "max_size": round(sizes.side * 1333 / 800)}
-    make = {
+    makers = {
         "fasterrcnn_small": _small_faster_rcnn,
         "fcos_small": _small_fcos,
         "fasterrcnn_resnet50_fpn": _faster_rcnn,
         "fcos_resnet50_fpn": _fcos,
     }
-    model: nn.Module = make[arch](sizes, limits)
+    if arch not in makers:
+        raise unknown("architecture", arch, makers)
+    if sizes.released and arch not in RELEASED:
+        raise BadRequest(f"'{arch}' has no pretrained weights: leave --pretrained out")
+    limits = {"min_size": sizes.side, "max_size": round(sizes.side * 1333 / 800)}
+    model: nn.Module = makers[arch](sizes, limits)
     if pretrained:
         _load(model, arch, pretrained)
     return model.eval()
 
 
 class Small(nn.Module):
-    """A small backbone: four convolutions to a quarter of the resolution, then three more blocks around.
+    """A small backbone: to a quarter of the resolution, and three more convolutions there.
 
     Attributes:
         out_channels: as torchvision's detectors want it.
@@ -87,9 +88,9 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.out_channels = WIDTH
-        self.body = nn.Sequential(
-            _block(3, 24, 2), _block(24, 48, 2), _block(48, WIDTH, 1), _block(WIDTH, WIDTH, 1), _block(WIDTH, WIDTH, 1)
-        )  # fmt: skip
+        widths = (3, 24, 48, WIDTH, WIDTH, WIDTH)
+        strides = (2, 2, 1, 1, 1)
+        self.body = nn.Sequential(*map(_block, widths, widths[1:], strides))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """One feature map, by the name that torchvision's detectors look for."""
@@ -105,7 +106,7 @@ def _block(channels: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def _small_faster_rcnn(sizes: Sizes, limits: dict[str, int]) -> FasterRCNN:
-    """Anchors from 10 to 34 pixels; few proposals, and a hidden layer of 128."""
+    """Anchors of 10 to 32 pixels, few proposals, and hidden layers of 128."""
     pool, hidden = 5, 128
     return FasterRCNN(
         Small(),
@@ -134,3 +135,62 @@ def _small_fcos(sizes: Sizes, limits: dict[str, int]) -> FCOS:
         size_divisible=4,
         **limits,
     )
+
+
+def _faster_rcnn(sizes: Sizes, limits: dict[str, int]) -> FasterRCNN:
+    model = FasterRCNN(_resnet50(sizes.released), sizes.outputs, **limits)
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.eps = 0.0  # the released weights were trained so
+    return model
+
+
+def _fcos(sizes: Sizes, limits: dict[str, int]) -> FCOS:
+    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}
+    return FCOS(_resnet50(sizes.released, **levels), sizes.outputs, **limits)
+
+
+def _resnet50(released: bool, **levels: Any) -> nn.Module:
+    backbone: nn.Module = resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d if released else nn.BatchNorm2d,
+        trainable_layers=3 if released else 5,
+        **levels,
+    )
+    return backbone
+
+
+def _load(model: nn.Module, arch: str, source: str) -> None:
+    """Put released or local weights in place, but for a last layer of other classes."""
+    weights = _released(arch) if source == "released" else read_weights(Path(source))
+    there = model.state_dict()
+    last = set(select(model, "head"))
+    other = {n for n in last & weights.keys() if weights[n].shape != there[n].shape}
+    try:
+        found = model.load_state_dict(
+            {name: tensor for name, tensor in weights.items() if name not in other}, strict=False
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BadRequest(f"{source} does not hold weights of '{arch}': {reason}") from None
+    missing = [name for name in found.missing_keys if name not in last]
+    if missing:
+        raise BadRequest(f"{source} does not hold weights of '{arch}': '{missing[0]}' is missing")
+
+
+def _released(arch: str) -> dict[str, Tensor]:
+    """torchvision's weights of COCO, from its cache or downloaded.
+
+    Raises:
+        BenchError: they could not be downloaded.
+    """
+    try:
+        weights: dict[str, Tensor] = RELEASED[arch].get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BenchError(
+            f"the released weights of '{arch}' could not be had ({reason}): give a local file, "
+            "--pretrained FILE"
+        ) from error
+    return weights

@@ -1,9 +1,9 @@
 """``shapes``: scenes that the suite draws itself, in COCO's format, the same ones on every machine.
 
 Each scene has up to six objects of five kinds, told apart by form alone: colour, size (a sixth to five eighths of the
-side), stretch and a small turn are random. Later objects hide parts of earlier ones, and what is hidden too far is not annotated. The
-background is a soft texture; sticks and half discs, which are no objects, lie in it; everything is under pixel noise.
-Some scenes have a crowd, many small objects of a kind outlined as one, and some have nothing.
+side), stretch and a small turn are random. Later objects hide parts of earlier ones, and what is hidden too far is not
+annotated. The background is a soft texture; sticks and half discs, which are no objects, lie in it; everything is under
+pixel noise. Some scenes have a crowd, many small objects of a kind outlined as one, and some have nothing.
 
 Everything random is a whole number, and textures are computed in whole numbers, so that no machine rounds differently.
 A pixel belongs to an object where pycocotools says so: the images are painted with the very masks that are annotated,

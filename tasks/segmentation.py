@@ -37,7 +37,7 @@ class Segmentation(Trained):
     Attributes:
         dataset: one of ``tasks.masks.NAMES``.
         arch: one of ``tasks.fcn.NAMES``.
-        augment: "none", "mirror" (left and right) or "symmetries" (the eight of a square).
+        augment: "none", "flip" (left and right) or "symmetries" (the eight of a square).
         image_size: side of the squares that images become (see ``tasks.masks``); a multiple of the network's stride.
         limit: at most so many images of each split are used; None means all.
         pixels: how many pixels of every scored image are units, and what the loss is taken from.
