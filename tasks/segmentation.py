@@ -120,7 +120,10 @@ class Segmentation(Trained):
             rows = slice(start, start + self.batch_size)
             inputs = images.inputs(images.pixels[rows])
             coarse = model(inputs.contiguous(memory_format=torch.channels_last))
-            matrix = matrix + upsampling.confusion(coarse[None], images.labels[rows].to(self.device)).cpu()
+            matrix = (
+                matrix
+                + upsampling.confusion(coarse[None], images.labels[rows].to(self.device)).cpu()
+            )
         return float(mean_iou(matrix))
 
     def _split(self, split: str) -> MaskedSplit:
