@@ -21,7 +21,8 @@ from bench.errors import BadRequest
 from bench.progress import say
 
 Content = dict[str, Any]  # one JSON object
-Masks = list[list[float]] | Content  # polygons, or a run-length encoding
+Numbers = list[int | float]
+Masks = list[Numbers] | Content  # polygons, or a run-length encoding
 LISTS = ("images", "annotations", "categories")
 
 
@@ -154,13 +155,32 @@ def _masks(masks: Any, image: Content, what: str, counts: collections.Counter[st
     if not isinstance(masks, dict) or masks.get("size") != size:
         raise BadRequest(f"{what} has a mask that is neither polygons nor of the image's size")
     runs = masks.get("counts")
-    lengths = [] if isinstance(runs, str) else _numbers(runs, what, "counts")
-    if lengths and (min(lengths) < 0 or sum(lengths) != math.prod(size)):
+    lengths = _unpacked(runs) if isinstance(runs, str) else _numbers(runs, what, "counts")
+    if min(lengths, default=0) < 0 or sum(lengths) != math.prod(size):
         raise BadRequest(f"{what} has a mask whose counts are not those of the image's size")
     return {"size": size, "counts": runs}
 
 
-def _numbers(values: Any, what: str, name: str) -> list[float]:
+def _unpacked(text: str) -> Numbers:
+    """The run lengths of COCO's compressed form, which pycocotools decodes without counting them.
+
+    Each number is written in letters of five bits, the lowest first, with one bit more that says whether it goes on;
+    from the fourth on it is the difference to the number two before.
+    """
+    lengths: Numbers = []
+    value = shift = 0
+    for letter in text:
+        code = ord(letter) - 48
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            value -= (code & 16) << (shift - 4)  # the sign
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    return lengths
+
+
+def _numbers(values: Any, what: str, name: str) -> Numbers:
     if not isinstance(values, list) or not all(
         isinstance(value, int | float) and math.isfinite(value) for value in values
     ):

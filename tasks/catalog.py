@@ -89,7 +89,7 @@ TASKS: dict[str, Variant] = {
     "shapes": Variant(
         "tasks.detection:Detection",
         "boxes of five kinds of shapes in scenes of 80 x 80 that the suite draws; embedded",
-        {"dataset": "shapes", "epochs": 15, "train_size": 200, "subset_lr": 3e-3},
+        {"dataset": "shapes", "epochs": 18, "train_size": 200, "subset_lr": 3e-3},
         k=100,
         samples=50,
     ),

@@ -1,7 +1,7 @@
 """``shapes``: scenes that the suite draws itself, in COCO's format, the same ones on every machine.
 
-Each scene has up to six objects of five kinds, told apart by form alone: colour, size (a sixth to five eighths of the
-side), stretch and a small turn are random. Later objects hide parts of earlier ones, and what is hidden too far is not
+Each scene has up to six objects of five kinds, told apart by form alone: colour, size (a sixth of the side to all of
+it), stretch and a small turn are random. Later objects hide parts of earlier ones, and what is hidden too far is not
 annotated. The background is a soft texture; sticks and half discs, which are no objects, lie in it; everything is under
 pixel noise. Some scenes have a crowd, many small objects of a kind outlined as one, and some have nothing.
 
@@ -177,7 +177,7 @@ class Scene:
     def _object(self, canvas: Any) -> None:
         kind = self._whole(0, len(CLASSES))
         # Small objects are more frequent: the size is the smaller one of two.
-        size = min(self._whole(SIDE // 6, 5 * SIDE // 8 + 1) for _ in range(2))
+        size = min(self._whole(SIDE // 6, SIDE) for _ in range(2))
         outline = self._placed(_outline(kind), size)
         mask = _inside(outline)
         self._paint(canvas, mask)
@@ -231,7 +231,7 @@ def _round(count: int, corners: int, radii: Sequence[float] = (1.0,)) -> Points:
     ]
 
 
-_STICK: Points = [(-1, -0.12), (1, -0.12), (1, 0.12), (-1, 0.12)]
+_STICK: Points = [(-1.0, -0.12), (1.0, -0.12), (1.0, 0.12), (-1.0, 0.12)]
 _HALF: Points = _round(13, 24)
 
 

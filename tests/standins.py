@@ -1,8 +1,14 @@
 """Small stand-ins that tests share."""
 
+import io
+import json
 import sys
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from bench import cli
@@ -60,3 +66,51 @@ def call(*arguments: object) -> int:
     finally:
         sys.argv = old
     return 0
+
+
+def coco_content(split: str = "train", count: int = 3, **changes: object) -> dict:
+    """COCO's annotations of a few images of 40 x 30: in image n, n - 1 boxes; ``changes`` replaces whole lists."""
+    named = [
+        {"id": 10 * n, "file_name": f"{split}-{n}.png", "width": 40, "height": 30}
+        for n in range(1, count + 1)
+    ]
+    boxes = [
+        {
+            "id": 100 * n + m,
+            "image_id": 10 * n,
+            "category_id": (1, 3)[m % 2],
+            "iscrowd": 0,
+            "area": 80.0,
+            "bbox": [5.0 * m, 2.0, 10.0, 8.0],
+            "segmentation": [[5 * m, 2, 5 * m + 10, 2, 5 * m + 10, 10, 5 * m, 10]],
+        }
+        for n in range(1, count + 1)
+        for m in range(n - 1)
+    ]
+    categories = [{"id": 3, "name": "dog"}, {"id": 1, "name": "cat"}]
+    return {"images": named, "annotations": boxes, "categories": categories, **changes}
+
+
+def write_coco(root: Path, *, zips: bool = False, **contents: dict) -> Path:
+    """A folder in COCO's layout with random images; ``train`` and ``val`` replace the annotations of a split."""
+    (root / "annotations").mkdir(parents=True)
+    for seed, split in enumerate(("train", "val")):
+        content = contents.get(split) or coco_content(split)
+        text = json.dumps(content)
+        (root / "annotations" / f"instances_{split}2017.json").write_text(text, encoding="utf-8")
+        rng = np.random.default_rng(seed)
+        files = {}
+        for image in content["images"]:
+            pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            files[f"{split}2017/{image['file_name'] or 'nameless'}"] = file.getvalue()
+        if zips:
+            with zipfile.ZipFile(root / f"{split}2017.zip", "w") as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+        else:
+            (root / f"{split}2017").mkdir()
+            for name, data in files.items():
+                (root / name).write_bytes(data)
+    return root
