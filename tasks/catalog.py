@@ -40,7 +40,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fcos_small": _DETECTOR,
     "fasterrcnn_resnet50_fpn": _PYRAMID,
     "fcos_resnet50_fpn": _PYRAMID,
-    "fcn_small": {"lr": 5e-3, "optimizer": "adamw", "weight_decay": 0.01, "precision": "bfloat16"},
+    "fcn_small": {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.01, "precision": "bfloat16"},
     # A tenth of the rate of torchvision's own training, for batches of 8 and weights that are already good.
     "fcn_resnet50": {"lr": 5e-4, "weight_decay": 1e-4, "precision": "bfloat16"},
 }
@@ -108,7 +108,7 @@ TASKS: dict[str, Variant] = {
         "classes of the pixels of the same scenes; embedded",
         {
             "layers": "head",
-            "epochs": 25,
+            "epochs": 35,
             "augment": "symmetries",
             "train_size": 200,
             "subset_lr": 3e-3,

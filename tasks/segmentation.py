@@ -38,7 +38,7 @@ class Segmentation(Trained):
         dataset: one of ``tasks.masks.NAMES``.
         arch: one of ``tasks.fcn.NAMES``.
         augment: "none", "flip" (left and right) or "symmetries" (the eight of a square).
-        image_size: side of the squares that images become (see ``tasks.masks``); a multiple of the network's stride.
+        image_size: side of the squares that images become (see ``tasks.masks``); a multiple of 8.
         limit: at most so many images of each split are used; None means all.
         pixels: how many pixels of every scored image are units, and what the loss is taken from.
     """
@@ -63,10 +63,9 @@ class Segmentation(Trained):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        stride = fcn.STRIDES[self.arch]
-        if self.image_size % stride:
+        if self.image_size % fcn.STRIDE:
             raise BadRequest(
-                f"image_size is {self.image_size}, expected a multiple of {stride} for {self.arch}"
+                f"image_size is {self.image_size}, expected a multiple of {fcn.STRIDE}"
             )
         self._scorers: dict[tuple[str, str], DenseScorer] = {}
 

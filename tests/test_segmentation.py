@@ -305,9 +305,7 @@ def test_reloading_a_row_gives_back_its_mean_iou(layers, few_scenes, tmp_path):
 
 
 def test_the_side_must_be_a_multiple_of_the_stride():
-    with pytest.raises(
-        BadRequest, match="image_size is 82, expected a multiple of 4 for fcn_small"
-    ):
+    with pytest.raises(BadRequest, match="image_size is 82, expected a multiple of 8"):
         make(image_size=82)
 
 
