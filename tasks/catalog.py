@@ -108,7 +108,7 @@ TASKS: dict[str, Variant] = {
         "classes of the pixels of the same scenes; embedded",
         {
             "layers": "head",
-            "epochs": 35,
+            "epochs": 50,
             "augment": "symmetries",
             "train_size": 200,
             "subset_lr": 3e-3,
