@@ -84,22 +84,18 @@ class BoxPredictor(LastLayer):
         ]
 
     def widest(self, shared: dict[str, Tensor]) -> int:
-        """Scores of all classes, or the weights of the boxes above the threshold: say, as many as proposals."""
-        rows, columns = shared["hidden"].shape
-        return int(rows * max(self.heads.box_predictor.cls_score.out_features, 4 * columns))
+        """Boxes of all classes."""
+        return int(len(shared["hidden"]) * self.heads.box_predictor.bbox_pred.out_features)
 
     def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
-        """As ``RoIHeads.postprocess_detections``; boxes are computed only where the score is high enough."""
-        hidden, name = shared["hidden"], "roi_heads.box_predictor"
-        weight, bias = (values[f"{name}.cls_score.{part}"] for part in ("weight", "bias"))
-        scores = _products(hidden, weight, bias).softmax(-1)[..., 1:]
+        """As ``RoIHeads.postprocess_detections``; boxes are decoded only where the score is high enough."""
+        name = "roi_heads.box_predictor"
+        scores = _products(shared["hidden"], values, f"{name}.cls_score").softmax(-1)[..., 1:]
         model, row, label = torch.where(scores > self.heads.score_thresh)
-        weight, bias = (
-            values[f"{name}.bbox_pred.{part}"].unflatten(1, (-1, 4)) for part in ("weight", "bias")
+        offsets = _products(shared["hidden"], values, f"{name}.bbox_pred").unflatten(-1, (-1, 4))
+        boxes = self.heads.box_coder.decode_single(
+            offsets[model, row, label + 1], shared["proposals"][row]
         )
-        offsets = torch.einsum("kf,kdf->kd", hidden[row], weight[model, label + 1])
-        offsets = offsets + bias[model, label + 1]
-        boxes = self.heads.box_coder.decode_single(offsets, shared["proposals"][row])
         boxes = box_ops.clip_boxes_to_image(boxes, size)
         found = Hits(model, label + 1, boxes, scores[model, row, label])
         return found[box_ops.remove_small_boxes(boxes, min_size=1e-2)]
@@ -151,13 +147,12 @@ class Convolutions(LastLayer):
         return Hits(model, label, boxes, scores[model, place, label])
 
 
-def _products(
-    inputs: Float[Tensor, "P F"], weight: Float[Tensor, "n C F"], bias: Float[Tensor, "n C"]
-) -> Float[Tensor, "n P C"]:
+def _products(inputs: Float[Tensor, "P F"], values: Values, name: str) -> Float[Tensor, "n P C"]:
     """n linear layers of the same inputs, as one product."""
+    weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
     joined = F.linear(inputs, weight.flatten(0, 1), bias.flatten())
-    products: Tensor = joined.unflatten(1, bias.shape).transpose(0, 1)
-    return products
+    products: Tensor = joined.unflatten(1, bias.shape)
+    return products.transpose(0, 1)
 
 
 def _convolve(inputs: Float[Tensor, "F H W"], values: Values, name: str) -> Float[Tensor, "n P C"]:
