@@ -27,6 +27,10 @@ QUICK: dict[str, dict[str, Any]] = {
         "arch": "fasterrcnn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
         "image_size": 80,
     },
+    "segmentation": {
+        "arch": "fcn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
+        "image_size": 40, "layers": "last-norms:2",
+    },
 }  # fmt: skip
 CHANNELS = {"digits": 1, "mnist": 1}
 SIZES = {"digits": 8, "mnist": 28, "cifar10": 32, "cifar100": 32}
