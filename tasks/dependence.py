@@ -20,17 +20,17 @@ class Parts:
     Attributes:
         shared: images to the tuple of tensors that the generated part starts from, each with rows for every image.
         own: those tensors to logits; the only part that uses generated tensors.
+        first: generated parameters of layers that work on shared tensors alone.
         widest_shared, widest: values an image of the largest tensor in ``shared`` and in ``own``.
         widest_own: the same of those in ``own`` that depend on generated tensors: what each candidate has for itself.
-        first: generated parameters of layers that work on shared tensors alone.
     """
 
     shared: fx.GraphModule
     own: fx.GraphModule
+    first: frozenset[str]
     widest_shared: int
     widest: int
     widest_own: int
-    first: frozenset[str]
 
     def rows(self, device: str) -> int:
         """How many images to run at once without gradients: on a CPU, so many that they stay in its cache."""
@@ -89,8 +89,9 @@ def split(model: nn.Module, names: Iterable[str], images: Tensor) -> Parts:
     shared.recompile()
     widest_own = max(values.sizes.get(node, 0) for node in dependent)
     widest = max(widest_own, *(values.sizes[node] for node in frontier))
-    per_image = (-(-size // len(images)) for size in (max(rest), widest, widest_own))
-    return Parts(shared, fx.GraphModule(traced, own), *per_image, _first(dependent, set(names)))
+    sizes = (-(-size // len(images)) for size in (max(rest), widest, widest_own))
+    first = _first(dependent, set(names))
+    return Parts(shared, fx.GraphModule(traced, own), first, *sizes)
 
 
 def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:
