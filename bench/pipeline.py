@@ -213,12 +213,7 @@ class Run:
         known = {row.numpy().tobytes(): index for index, row in enumerate(zoo.vectors)}
         sources = [known.get(row.numpy().tobytes()) for row in vectors]
         if vectors is not zoo.vectors and None not in sources:
-            originals = self.evaluate(zoo, zoo.vectors)
-            rows = torch.tensor(sources)
-            return dataclasses.replace(
-                originals,
-                **{n: getattr(originals, n)[rows] for n in ("val", "train", "train_loss", "wrong")},
-            )
+            return self.evaluate(zoo, zoo.vectors).rows(torch.tensor(sources))
         with Stopwatch(self.device) as selecting:
             train = self.task.evaluate(zoo, vectors, "train")
         with Stopwatch(self.device) as scoring:
@@ -226,7 +221,7 @@ class Run:
         loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))
         return Evaluated(
             val.scores.double(), train.scores.double(), loss, val.wrong, selecting.seconds,
-            scoring.seconds,
+            scoring.seconds, val.features,
         )  # fmt: skip
 
     @functools.cached_property

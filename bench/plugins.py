@@ -8,9 +8,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadRequest, unknown
+
+if TYPE_CHECKING:
+    from tasks.catalog import Variant
 
 CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup", "noise")
 
@@ -44,16 +47,30 @@ def generators() -> dict[str, Plugin]:
     return found
 
 
-def tasks() -> dict[str, tuple[str, dict[str, Any], str]]:
-    """All tasks that have a name: (target, settings, one line about it)."""
-    from tasks.catalog import TASKS
+def tasks() -> "dict[str, Variant]":
+    """All tasks that have a name."""
+    from tasks.catalog import TASKS, Variant
 
-    found = {
-        name: (variant.target, variant.settings, variant.about) for name, variant in TASKS.items()
-    }
+    found = dict(TASKS)
     for entry in importlib.metadata.entry_points(group="bench.tasks"):
-        found.setdefault(entry.name, (entry.value, {}, "from another package"))
+        found.setdefault(entry.name, Variant(entry.value, "from another package"))
     return found
+
+
+def task_variant(name: str) -> "Variant":
+    """What is known of a task before it is loaded, by name or as ``module:Class``.
+
+    Raises:
+        BadRequest: no such task.
+    """
+    from tasks.catalog import Variant
+
+    if ":" in name:
+        return Variant(name, "")
+    known = tasks()
+    if name not in known:
+        raise unknown("task", name, known)
+    return known[name]
 
 
 def load_generator(name: str) -> type[Any]:
@@ -79,12 +96,10 @@ def load_task(name: str, preset: str, settings: dict[str, Any]) -> Any:
     Raises:
         BadRequest: no such task, setting or value.
     """
-    known = tasks()
-    if ":" not in name and name not in known:
-        raise unknown("task", name, known)
-    target, own, _ = known.get(name, (name, {}, ""))
-    cls = _load(target)
-    return construct(cls, {**own, **cls.presets.get(preset, {}), **settings}, "task setting")
+    variant = task_variant(name)
+    cls = _load(variant.target)
+    values = {**variant.settings, **cls.presets.get(preset, {}), **settings}
+    return construct(cls, values, "task setting")
 
 
 def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import plugins
 from bench.errors import BadRequest
 
 DIRECT = ("arch", "layers", "track", "pretrained")  # task settings with an option of their own
@@ -68,16 +69,18 @@ class Request:
 def command(request: Request) -> str:
     """The command line that repeats the run; folders and the device are the reader's own and left out."""
     options = {"task": request.task, "generator": request.generator}
+    variant = plugins.task_variant(request.task)
+    usual = {field.name: field.default for field in dataclasses.fields(Request)}
+    usual |= {"k": variant.k, "samples": variant.samples}
     if request.zoo:
         options["zoo"] = request.zoo.name
     own = request.of_task()
     options |= {name: own.pop(name) for name in DIRECT if own.get(name) is not None}
     if "pretrained" in options:
         options["pretrained"] = Path(options["pretrained"]).name
-    for field in dataclasses.fields(Request):
-        value = getattr(request, field.name)
-        if field.name in ("k", "samples", "seed", "zoo_seed", "preset") and value != field.default:
-            options[field.name.replace("_", "-")] = value
+    for name in ("k", "samples", "seed", "zoo_seed", "preset"):
+        if getattr(request, name) != usual[name]:
+            options[name.replace("_", "-")] = getattr(request, name)
     if request.min_score is not None:
         options["min-score"] = str(request.min_score)
     pairs = [f"{n}={v}" for n, v in request.of_generator().items()]
