@@ -12,10 +12,13 @@ ARCHITECTURES = {
     "vit_base": "timm vit_base_patch16_224; smaller patches on small images",
     "convnext_tiny": "timm convnext_tiny; smaller patches on small images",
     "convnext_base": "timm convnext_base; smaller patches on small images",
+    "ddpm32": "diffusers UNet2DModel as google/ddpm-cifar10-32, 35.7 million parameters",
+    "ddpm8": "diffusers UNet2DModel for 8 x 8 images, 164 thousand parameters",
 }
 
 _SMALL = {"lr": 0.1, "precision": "float32"}
 _RESNET = {"lr": 0.1, "precision": "bfloat16"}
+_DIFFUSION = {"optimizer": "adamw", "weight_decay": 0.0}
 _MODERN = {"lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "bfloat16"}
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -27,6 +30,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vit_base": _MODERN,
     "convnext_tiny": _MODERN,
     "convnext_base": _MODERN,
+    "ddpm32": {**_DIFFUSION, "lr": 2e-4, "precision": "bfloat16"},
+    "ddpm8": {**_DIFFUSION, "lr": 2e-3, "precision": "float32"},
 }
 
 
@@ -53,6 +58,7 @@ def _classification(about: str, dataset: str, **settings: Any) -> Variant:
 
 
 _PHOTOS = {"augment": "crop-flip"}
+_GENERATION = "tasks.image_generation:ImageGeneration"
 
 TASKS: dict[str, Variant] = {
     "digits": _classification(
@@ -70,4 +76,27 @@ TASKS: dict[str, Variant] = {
     "pets": _classification("Oxford-IIIT Pets, 224 x 224, 37 breeds", "pets", **_PHOTOS),
     "food101": _classification("Food-101, 224 x 224, 101 dishes", "food101", **_PHOTOS),
     "imagenet": _classification("ImageNet-1K, 224 x 224, 1000 classes", "imagenet", **_PHOTOS),
+    "cifar10-ddpm": Variant(
+        _GENERATION,
+        "CIFAR-10 drawn by a DDPM UNet, scored by FID",
+        {"dataset": "cifar10", "augment": "flip", "epochs": 10, "passes": 10},
+    ),
+    "digits-ddpm": Variant(
+        _GENERATION,
+        "digits drawn by a small DDPM UNet, scored by the Fréchet distance in a classifier's features; embedded",
+        {
+            "dataset": "digits",
+            "arch": "ddpm8",
+            "layers": "up_blocks.1.*norm*",
+            "epochs": 20,
+            "passes": 13,
+            "batch_size": 64,
+            "fid_images": 256,
+            "sampler": "dpm-solver++",
+            "steps": 10,
+            "feature_network": "convnet3",
+        },
+        k=40,
+        samples=24,
+    ),
 }

@@ -19,7 +19,9 @@ SAMPLERS: dict[str, Callable[[], Scheduler]] = {
     "ddim": DDIMScheduler,  # Song et al. 2021, eta = 0
     "dpm-solver++": DPMSolverMultistepScheduler,  # Lu et al. 2022, second order
 }
-TIMESTEPS = 1000  # of training; betas from 1e-4 to 0.02 in a line, as in DDPM and as diffusers' defaults
+TIMESTEPS = (
+    1000  # of training; betas from 1e-4 to 0.02 in a line, as in DDPM and as diffusers' defaults
+)
 
 
 class PerCandidate(nn.Module):
@@ -43,6 +45,13 @@ class PerCandidate(nn.Module):
             return only
         pieces = inputs.chunk(self.used)
         return torch.cat([layer(piece) for layer, piece in zip(self.copies, pieces, strict=False)])
+
+
+def together(layout: Layout) -> bool:
+    """Whether candidates gain from running at once: those with matrices or kernels of their own share too little, and
+    those with an embedding of time of their own share none of it."""
+    vectors = all(len(shape) == 1 for shape in layout.shapes)
+    return vectors and not any("time_emb" in name for name in layout.names)
 
 
 class Denoiser:

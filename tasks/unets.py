@@ -68,10 +68,10 @@ def load(arch: str, channels: int, size: int, source: str) -> UNet2DModel:
     """
     model = build(arch, channels, size)
     if source != "released" and not Path(source).exists():
-        raise BadRequest(f"no weights at {source}: expected 'released', a diffusers folder or a file")
-    weights = (
-        read_weights(Path(source)) if Path(source).is_file() else _saved(arch, model, source)
-    )
+        raise BadRequest(
+            f"no weights at {source}: expected 'released', a diffusers folder or a file"
+        )
+    weights = read_weights(Path(source)) if Path(source).is_file() else _saved(arch, model, source)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

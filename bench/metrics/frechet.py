@@ -15,6 +15,7 @@ from bench.errors import BenchError
 
 BLOCK = 2048  # images at a time in kernels and distances: all pairs at once would fill the memory
 NEIGHBOURS = 3  # of precision and recall, as in their paper
+GROUPS = 10  # of images, for the jackknife
 HALVINGS = 4  # of the images, for the estimate without bias
 
 
@@ -164,6 +165,31 @@ def unbiased(
         first = none.add(features[:, half])
         halves += [frechet(part.gaussian(), real, real_root) for part in (first, whole - first)]
     return 2 * frechet(whole.gaussian(), real, real_root) - torch.stack(halves).mean(0)
+
+
+def standard_error(
+    features: Float[Tensor, "N n d"], real: Gaussian, real_root: Float[Tensor, "d d"] | None = None
+) -> Float[Tensor, " N"]:
+    """How far the Fréchet distance would move with other images of the same models, by the grouped jackknife.
+
+    The images are left out in ``GROUPS`` groups, one after another (Quenouille 1956; Efron and Tibshirani 1993, chapter
+    11).
+
+    Raises:
+        BenchError: fewer than two images a group.
+    """
+    if features.shape[1] < 2 * GROUPS:
+        raise BenchError(
+            f"the jackknife needs at least {2 * GROUPS} images, there are {features.shape[1]}"
+        )
+    real_root = root(real) if real_root is None else real_root
+    none = Moments.zero(features.shape[:1], real.mean)
+    whole = none.add(features)
+    without = [
+        frechet((whole - none.add(group)).gaussian(), real, real_root)
+        for group in features.tensor_split(GROUPS, dim=1)
+    ]
+    return torch.stack(without).std(0, correction=0) * (GROUPS - 1) ** 0.5
 
 
 def kid(features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]) -> Float[Tensor, " N"]:
