@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BadRequest, BenchError, unknown
@@ -148,21 +148,22 @@ class ImageGeneration(Trained):
         """Channels and side of the images."""
         return self.data.train.images.shape[1], self.data.train.images.shape[3]
 
-    def build(self, pretrained: str | None = None) -> UNet2DModel:
+    def build(self, pretrained: str | None = None) -> nn.Module:
         """The UNet for the data's images."""
         if pretrained:
             return unets.load(self.arch, *self.shape, pretrained)
         return unets.build(self.arch, *self.shape)
 
-    def training(self, model: torch.nn.Module, rng: torch.Generator) -> AveragedTraining:
+    def training(self, model: nn.Module, rng: torch.Generator) -> AveragedTraining:
         """Training of a whole network, which ends as the moving average."""
         loss = functools.partial(self.whole_loss, rng=rng)
         return AveragedTraining(model, loss, self.recipe, self.per_epoch, decay=self.ema)
 
-    def whole_loss(self, model: torch.nn.Module, rng: torch.Generator) -> Loss:
+    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
         """Mean squared error of the noise that the network finds in noisy images (Ho et al. 2020, equation 14)."""
         data, kind = Batches(self._train, self.recipe, rng), torch.device(self.device).type
-        mixed, process = self.recipe.precision == "bfloat16", DDPMScheduler(TIMESTEPS)
+        mixed = self.recipe.precision == "bfloat16"
+        process: Any = DDPMScheduler(TIMESTEPS)
 
         def loss(step: int) -> Tensor:
             images, _ = data(step)
@@ -176,7 +177,7 @@ class ImageGeneration(Trained):
 
         return loss
 
-    def part_loss(self, model: torch.nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
+    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
         """The same; blocks before the layout's parameters need no gradients, and get none."""
         return self.whole_loss(model, rng)
 
@@ -200,7 +201,7 @@ class ImageGeneration(Trained):
                 self._check_precision(self._scorers[key], exact, zoo.vectors[:1])
         return self._scorers[key](vectors, further=split == "val")
 
-    def score(self, model: torch.nn.Module) -> float:
+    def score(self, model: nn.Module) -> float:
         """The distance to the validation images of one network."""
         alone = self._scorer(Layout((), ()), self.network(None), "val", model, self.draw_precision)
         return float(alone(torch.empty(1, 0), further=False).scores)
@@ -234,7 +235,7 @@ class ImageGeneration(Trained):
         own = {f"{_FEATURES}{n}": t for n, t in self.network(None).tensors.items()}
         return dataclasses.replace(zoo, base={**zoo.base, **own})
 
-    def base_model(self, zoo: Zoo) -> torch.nn.Module:
+    def base_model(self, zoo: Zoo) -> nn.Module:
         """The base of a zoo, with its first checkpoint in place."""
         base = {n: t for n, t in zoo.base.items() if not n.startswith(_FEATURES)}
         return super().base_model(dataclasses.replace(zoo, base=base))

@@ -1,10 +1,9 @@
 """Score many image generating networks of one base at once: draw images, and compare them with real ones."""
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import torch
-from diffusers import UNet2DModel
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -83,7 +82,7 @@ class ImageScorer:
 
     def __init__(
         self,
-        model: UNet2DModel,
+        model: Any,
         layout: Layout,
         sampler: Sampler,
         noise: Float[Tensor, "n C S S"],
@@ -91,7 +90,7 @@ class ImageScorer:
         reference: Reference,
         precision: str = "float32",
     ) -> None:
-        self.kind = model.device.type
+        self.kind: str = model.device.type
         self.sampler, self.noise, self.network, self.reference = sampler, noise, network, reference
         self.precision = precision
         each = 4 * len(noise) * len(reference.root)
@@ -100,7 +99,7 @@ class ImageScorer:
         rows = PIXELS[self.kind] // noise[0, 0].numel()
         self.batch = max(1, rows // self.together)
         if self.kind == "cpu":
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         self.denoiser = Denoiser(model, layout, self.together, sampler.times)
 
     @torch.inference_mode()
@@ -139,7 +138,8 @@ class ImageScorer:
     def features(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n m d"]:
         """Features of all images of each of a few candidates."""
         images = self.draw(vectors, len(self.noise))
-        return self.network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        found: Tensor = self.network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return found
 
     def distance(self, features: Float[Tensor, "n m d"]) -> Float[Tensor, " n"]:
         """Fréchet distance to the real images."""

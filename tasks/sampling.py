@@ -4,18 +4,18 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from bench.errors import BadRequest, BenchError, unknown
 from bench.zoo import Layout
 
-Scheduler = DDIMScheduler | DPMSolverMultistepScheduler
 # Deterministic ones: all that differs between two images from the same noise is the weights.
-SAMPLERS: dict[str, Callable[[], Scheduler]] = {
+SAMPLERS: dict[str, Callable[[], Any]] = {
     "ddim": DDIMScheduler,  # Song et al. 2021, eta = 0
     "dpm-solver++": DPMSolverMultistepScheduler,  # Lu et al. 2022, second order
 }
@@ -61,15 +61,13 @@ class Denoiser:
     same noise, the blocks before their first own layer run once for all. So does the embedding of time.
 
     Args:
-        model: the base, in eval mode, on its device; its generated layers are replaced.
+        model: the base, a UNet2DModel in eval mode on its device; its generated layers are replaced.
         layout: which parameters the candidates' vectors hold.
         count: how many candidates at once, at most.
         times: the sampler's timesteps.
     """
 
-    def __init__(
-        self, model: UNet2DModel, layout: Layout, count: int, times: Int64[Tensor, " T"]
-    ) -> None:
+    def __init__(self, model: Any, layout: Layout, count: int, times: Int64[Tensor, " T"]) -> None:
         self.model, self.layout, self.times = model, layout, times.to(model.device)
         self.own: dict[str, PerCandidate] = {}
         for name in layout.names:
@@ -130,14 +128,15 @@ class Sampler:
             raise BadRequest(f"steps is {self.steps}, expected 1 to {TIMESTEPS}")
 
     @functools.cached_property
-    def _scheduler(self) -> Scheduler:
+    def _scheduler(self) -> Any:
         return SAMPLERS[self.name]()
 
     @property
     def times(self) -> Int64[Tensor, " T"]:
         """The timesteps at which the network is asked."""
         self._scheduler.set_timesteps(self.steps)
-        return self._scheduler.timesteps
+        times: Tensor = self._scheduler.timesteps
+        return times
 
     def __call__(
         self, denoise: Denoiser, noise: Float[Tensor, "B C S S"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.errors import BadRequest, BenchError, unknown
 from bench.importing import read_weights
@@ -39,7 +39,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 RELEASED = {"ddpm32": "google/ddpm-cifar10-32"}
 
 
-def build(arch: str, channels: int, size: int) -> UNet2DModel:
+def build(arch: str, channels: int, size: int) -> nn.Module:
     """The architecture for images of this shape, freshly initialised, in eval mode.
 
     Raises:
@@ -51,11 +51,14 @@ def build(arch: str, channels: int, size: int) -> UNet2DModel:
     factor = 2 ** (len(config["block_out_channels"]) - 1)
     if size % factor:
         raise BadRequest(f"'{arch}' takes images whose side is a multiple of {factor}, not {size}")
-    model = UNet2DModel(sample_size=size, in_channels=channels, out_channels=channels, **config)
-    return model.eval()
+    model: Any = UNet2DModel(
+        sample_size=size, in_channels=channels, out_channels=channels, **config
+    )
+    made: nn.Module = model.eval()
+    return made
 
 
-def load(arch: str, channels: int, size: int, source: str) -> UNet2DModel:
+def load(arch: str, channels: int, size: int, source: str) -> nn.Module:
     """The architecture with trained weights.
 
     Args:
@@ -80,7 +83,7 @@ def load(arch: str, channels: int, size: int, source: str) -> UNet2DModel:
     return model
 
 
-def _saved(arch: str, model: UNet2DModel, source: str) -> dict[str, Tensor]:
+def _saved(arch: str, model: Any, source: str) -> dict[str, Tensor]:
     """Weights by diffusers' own loading, which also reads the names of its early versions."""
     released = source == "released"
     if released and arch not in RELEASED:
@@ -88,7 +91,7 @@ def _saved(arch: str, model: UNet2DModel, source: str) -> dict[str, Tensor]:
     place = RELEASED[arch] if released else source
     folder = None if released or not Path(source, "unet").is_dir() else "unet"
     try:
-        found = UNet2DModel.from_pretrained(place, subfolder=folder, torch_dtype=torch.float32)
+        found: Any = UNet2DModel.from_pretrained(place, subfolder=folder, torch_dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         if released:

@@ -94,7 +94,8 @@ class Gaussian:
 def root(gaussian: Gaussian) -> Float[Tensor, "*N d d"]:
     """The symmetric square root of the covariance."""
     values, vectors = torch.linalg.eigh(gaussian.covariance)
-    return (vectors * _roots(values)[..., None, :]) @ vectors.mT
+    found: Tensor = (vectors * _roots(values)[..., None, :]) @ vectors.mT
+    return found
 
 
 def frechet(
@@ -189,7 +190,8 @@ def standard_error(
         frechet((whole - none.add(group)).gaussian(), real, real_root)
         for group in features.tensor_split(GROUPS, dim=1)
     ]
-    return torch.stack(without).std(0, correction=0) * (GROUPS - 1) ** 0.5
+    error: Tensor = torch.stack(without).std(0, correction=0) * (GROUPS - 1) ** 0.5
+    return error
 
 
 def kid(features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]) -> Float[Tensor, " N"]:
