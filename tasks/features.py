@@ -105,7 +105,7 @@ def inception(weights: str, device: str) -> FeatureNetwork:
     path = home() / "features" / f"inception-{name}.pth"
     if not path.is_file():
         # torch-fidelity unpickles whatever its file holds: it gets one that is written here, of tensors alone.
-        tensors = _download() if weights == RELEASED else read_weights(Path(weights))
+        tensors = _weights(weights)
         with atomic(path) as temporary:
             torch.save(tensors, temporary)
     try:
@@ -121,6 +121,17 @@ def inception(weights: str, device: str) -> FeatureNetwork:
         prepare=lambda images: images.expand(-1, 3, -1, -1),
         identity=f"{INCEPTION} {name}",
     )
+
+
+def _weights(weights: str) -> dict[str, Tensor]:
+    if weights == RELEASED:
+        return _download()
+    if not Path(weights).is_file():
+        raise BadRequest(
+            f"weights of InceptionV3 with SHA-256 {weights} were not used here before: give the file, "
+            "--set task.feature_weights=FILE"
+        )
+    return read_weights(Path(weights))
 
 
 def _download() -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ from tasks.sampling import SAMPLERS, TIMESTEPS, Sampler
 from tasks.trained import Trained
 from tasks.training import AveragedTraining, Batches, Loss
 
-FEWEST = 40  # images: of fewer, no distance can be said to be one
+FEWEST = 20  # images: of fewer, no distance can be said to be one
 _FEATURES = "features."  # in a zoo's base: the weights of the network that images are compared by
 
 

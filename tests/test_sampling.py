@@ -69,7 +69,9 @@ def test_images_are_those_of_diffusers_pipeline(layers, monkeypatch):
     layout, vectors = candidates(layers, count=3 if layers in LAYERS[:4] else 1)
     start = noise()
     ours = drawn(layout, vectors, Sampler("ddim", 6), start)
-    monkeypatch.setattr("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: start)
+    monkeypatch.setattr(
+        "diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: start
+    )
     for vector, images in zip(vectors, ours, strict=True):
         pipeline = DDIMPipeline(loaded(layout, vector), DDIMScheduler())
         pipeline.set_progress_bar_config(disable=True)
