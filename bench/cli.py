@@ -53,7 +53,14 @@ Preset = Annotated[str, typer.Option(help="quick (2 CPU cores) or paper (the pap
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder of real data, or to download it to.")]
 Pretrained = Annotated[
-    str | None, typer.Option(help="'released' for timm's weights, or a file of weights.")
+    str | None,
+    typer.Option(
+        help="'released' for released weights, or a file (or diffusers folder) of weights."
+    ),
+]
+FidImages = Annotated[
+    int | None,
+    typer.Option(help="Images that each model draws for FID: 50,000 for publication."),
 ]
 Set = Annotated[
     list[str] | None,
@@ -104,6 +111,7 @@ def run(
         float | None, typer.Option(help="Also compare models of this score or better alone.")
     ] = None,
     pretrained: Pretrained = None,
+    fid_images: FidImages = None,
     settings: Set = None,
     results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
         "results"
@@ -130,7 +138,7 @@ def run(
         Request(
             task=task,
             generator=generator,
-            settings=_settings(settings, arch, layers, track, pretrained),
+            settings=_settings(settings, arch, layers, track, pretrained, fid_images),
             k=sizes[0],
             samples=variant.samples if samples is None else samples,
             seed=seed,
@@ -167,6 +175,7 @@ def collect(
     device: Device = "auto",
     data_dir: DataDir = None,
     pretrained: Pretrained = None,
+    fid_images: FidImages = None,
     settings: Set = None,
     force: Force = False,
     debug: Debug = False,
@@ -178,7 +187,7 @@ def collect(
     request = Request(
         task=task,
         generator="copy",
-        settings=_settings(settings, arch, layers, track, pretrained),
+        settings=_settings(settings, arch, layers, track, pretrained, fid_images),
         k=plugins.task_variant(task).k if k is None else k,
         zoo_seed=zoo_seed,
         preset=preset,
@@ -356,7 +365,7 @@ def calibrate(
     request = Request(
         task=task,
         generator="copy",
-        settings=_settings(settings, arch, layers, track, None),
+        settings=_settings(settings, arch, layers, track),
         k=k,
         samples=samples,
         seed=seed,
@@ -428,11 +437,14 @@ def _settings(
     arch: str | None,
     layers: str | None,
     track: str | None,
-    pretrained: str | None,
+    pretrained: str | None = None,
+    fid_images: int | None = None,
 ) -> dict[str, Any]:
     """``--set`` pairs and the task's own options as one mapping; values are read as JSON where they are JSON."""
     values: dict[str, Any] = {}
-    options = {"arch": arch, "layers": layers, "track": track, "pretrained": pretrained}
+    options = {
+        "arch": arch, "layers": layers, "track": track, "pretrained": pretrained, "fid_images": fid_images,
+    }  # fmt: skip
     values |= {f"task.{name}": value for name, value in options.items() if value is not None}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BadRequest, BenchError, unknown
-from bench.metrics import frechet as fd
 from bench.randomness import derive, generator
 from bench.store import digest, home, stage
 from bench.zoo import Layout, Zoo
@@ -23,7 +22,7 @@ from tasks.collecting import load_tensors, save_tensors
 from tasks.features import FeatureNetwork
 from tasks.image_scoring import ImageScorer, Reference
 from tasks.images import AUGMENTATIONS, Images
-from tasks.sampling import SAMPLERS, TIMESTEPS, Sampler
+from tasks.sampling import TIMESTEPS, Sampler
 from tasks.trained import Trained
 from tasks.training import AveragedTraining, Batches, Loss
 
@@ -50,7 +49,8 @@ class ImageGeneration(Trained):
     Attributes:
         dataset: one of ``tasks.datasets.NAMES``.
         arch: one of ``tasks.unets.ARCHITECTURES``.
-        fid_images: images that a model draws for each split.
+        fid_images: images that a model draws for each split; they are compared with all real ones, so that there is no
+            ``train_size`` or ``val_size``.
         sampler: one of ``tasks.sampling.SAMPLERS``.
         steps: of the sampler, each of which runs the network once.
         draw_precision: of drawing images, "float32", or "bfloat16" for autocast. The latter is refused where it moves
@@ -87,19 +87,21 @@ class ImageGeneration(Trained):
     def __post_init__(self) -> None:
         super().__post_init__()
         for kind, value, valid in (
-            ("sampler", self.sampler, SAMPLERS),
             ("feature network", self.feature_network, features.NAMES),
             ("draw_precision", self.draw_precision, ("float32", "bfloat16")),
         ):
             if value not in valid:
                 raise unknown(kind, value, valid)
-        for name, low, high in (
-            ("fid_images", FEWEST, None), ("steps", 1, TIMESTEPS), ("ema", 0, 1)
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value < low or (high is not None and value > high):
-                most = "" if high is None else f" and at most {high}"
-                raise BadRequest(f"{name} is {value}, expected at least {low}{most}")
+        Sampler(self.sampler, self.steps)  # this and the next say themselves what is wrong
+        features.weights_identity(self.feature_weights)
+        if self.fid_images < FEWEST:
+            raise BadRequest(f"fid_images is {self.fid_images}, expected at least {FEWEST}")
+        if self.ema >= 1:
+            raise BadRequest(f"ema is {self.ema}, expected a number below 1")
+        for name in ("train_size", "val_size"):
+            usual = (type(self).__dataclass_fields__[name].default, None, self.fid_images)
+            if getattr(self, name) not in usual:
+                raise BadRequest(f"{name} decides nothing here: set fid_images")
         self._scorers: dict[tuple[str, str], ImageScorer] = {}
 
     @functools.cached_property
@@ -191,7 +193,11 @@ class ImageGeneration(Trained):
     # Scoring ---------------------------------------------------------------------------------------------------------
 
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
-        """Distance of every candidate's images to the split's, and on validation the other numbers of ``further``."""
+        """Distance of every candidate's images to the split's; on validation further metrics too.
+
+        These are the distance without the bias of few images, the kernel distance (KID, where the distance is FID),
+        precision and recall, of ``bench.metrics.frechet``.
+        """
         key = (zoo.hash, split)
         if key not in self._scorers:
             make = functools.partial(self._scorer, zoo.layout, self.network(zoo), split)
@@ -199,7 +205,11 @@ class ImageGeneration(Trained):
             if self.draw_precision != "float32":
                 exact = make(self.base_model(zoo), "float32")
                 self._check_precision(self._scorers[key], exact, zoo.vectors[:1])
-        return self._scorers[key](vectors, further=split == "val")
+        found = self._scorers[key](vectors, further=split == "val")
+        kernel = "KID" if self.metric == "FID" else self.metric.replace("fd-", "kd-")
+        names = {"unbiased": f"{self.metric} unbiased", "kernel": kernel}
+        extra = {names.get(name, name): values for name, values in found.extra.items()}
+        return dataclasses.replace(found, extra=extra)
 
     def score(self, model: nn.Module) -> float:
         """The distance to the validation images of one network."""
@@ -218,9 +228,10 @@ class ImageGeneration(Trained):
 
     def _check_precision(self, mixed: ImageScorer, exact: ImageScorer, first: Tensor) -> None:
         """Refuse half precision that moves a distance by more than other images would."""
-        images, real = exact.features(first), exact.reference
-        moved = abs(float(mixed.distance(mixed.features(first)) - exact.distance(images)))
-        noise = float(fd.standard_error(images, real.gaussian, real.root))
+        count = len(exact.noise)
+        ours, theirs = (one.network(one.draw(first, count)[0])[None] for one in (mixed, exact))
+        moved = abs(float(exact.distance(ours) - exact.distance(theirs)))
+        noise = float(exact.standard_error(theirs))
         if moved > noise:
             raise BenchError(
                 f"in bfloat16 the first checkpoint's {self.metric} moves by {moved:.3g}, more than the {noise:.3g} "

@@ -18,7 +18,6 @@ from tasks.sampling import Denoiser, Sampler, pixels, together
 # Of all images in one batch: on a CPU, so few that they stay in its cache.
 PIXELS = {"cpu": 2**15, "cuda": 2**19}
 CANDIDATES = 8  # at once, at most
-FEATURE_BYTES = 2**30  # features of the candidates that are scored at once
 PAIRED = (
     10_000  # images of which all pairs are compared: of more, that takes longer than to draw them
 )
@@ -93,9 +92,7 @@ class ImageScorer:
         self.kind: str = model.device.type
         self.sampler, self.noise, self.network, self.reference = sampler, noise, network, reference
         self.precision = precision
-        each = 4 * len(noise) * len(reference.root)
-        fit = max(1, min(CANDIDATES, FEATURE_BYTES // each))
-        self.together = fit if together(layout) else 1
+        self.together = CANDIDATES if together(layout) else 1
         rows = PIXELS[self.kind] // noise[0, 0].numel()
         self.batch = max(1, rows // self.together)
         if self.kind == "cpu":
@@ -123,28 +120,27 @@ class ImageScorer:
         """
         found = []
         for some in track(vectors.split(self.together), f"draw images with {len(vectors)} models"):
-            features = self.features(some)
-            extra = self.further(features) if further else {}
-            found.append((self.distance(features), extra, self.compared(features)))
+            for images in self.draw(some, len(self.noise)):
+                # One at a time from here on: no digit depends on who else is scored.
+                features = self.network(images)[None]
+                extra = self.further(features) if further else {}
+                found.append((self.distance(features), extra, self.compared(features)))
         distances, extras, compared = zip(*found, strict=True)
-        names = extras[0]
         return Evaluation(
             scores=torch.cat(distances).cpu(),
             wrong=None,
-            extra={name: torch.cat([extra[name] for extra in extras]).cpu() for name in names},
+            extra={name: torch.cat([extra[name] for extra in extras]).cpu() for name in extras[0]},
             features=torch.cat(compared),
         )
-
-    def features(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n m d"]:
-        """Features of all images of each of a few candidates."""
-        images = self.draw(vectors, len(self.noise))
-        found: Tensor = self.network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        return found
 
     def distance(self, features: Float[Tensor, "n m d"]) -> Float[Tensor, " n"]:
         """Fréchet distance to the real images."""
         ours, real = fd.Gaussian.of(features), self.reference
         return fd.frechet(ours, real.gaussian, real.root)
+
+    def standard_error(self, features: Float[Tensor, "n m d"]) -> Float[Tensor, " n"]:
+        """How far other images would move it."""
+        return fd.standard_error(features, self.reference.gaussian, self.reference.root)
 
     def further(self, features: Float[Tensor, "n m d"]) -> dict[str, Float[Tensor, " n"]]:
         """The distance without the bias of few images, the kernel distance, precision and recall."""
