@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import DDPMScheduler
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -198,6 +198,21 @@ class ImageGeneration(Trained):
         These are the distance without the bias of few images, the kernel distance (KID, where the distance is FID),
         precision and recall, of ``bench.metrics.frechet``.
         """
+        found = self._candidates(zoo, split)(vectors, further=split == "val")
+        kernel = "KID" if self.metric == "FID" else self.metric.replace("fd-", "kd-")
+        names = {"unbiased": f"{self.metric} unbiased", "kernel": kernel}
+        extra = {names.get(name, name): values for name, values in found.extra.items()}
+        return dataclasses.replace(found, extra=extra)
+
+    def draw(
+        self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str, count: int
+    ) -> UInt8[Tensor, "N m C S S"]:
+        """The first images that each candidate is scored by on a split."""
+        scorer = self._candidates(zoo, split)
+        return torch.cat([scorer.draw(some, count) for some in vectors.split(scorer.together)])
+
+    def _candidates(self, zoo: Zoo, split: str) -> ImageScorer:
+        """The scorer of a zoo's candidates."""
         key = (zoo.hash, split)
         if key not in self._scorers:
             make = functools.partial(self._scorer, zoo.layout, self.network(zoo), split)
@@ -205,11 +220,7 @@ class ImageGeneration(Trained):
             if self.draw_precision != "float32":
                 exact = make(self.base_model(zoo), "float32")
                 self._check_precision(self._scorers[key], exact, zoo.vectors[:1])
-        found = self._scorers[key](vectors, further=split == "val")
-        kernel = "KID" if self.metric == "FID" else self.metric.replace("fd-", "kd-")
-        names = {"unbiased": f"{self.metric} unbiased", "kernel": kernel}
-        extra = {names.get(name, name): values for name, values in found.extra.items()}
-        return dataclasses.replace(found, extra=extra)
+        return self._scorers[key]
 
     def score(self, model: nn.Module) -> float:
         """The distance to the validation images of one network."""
