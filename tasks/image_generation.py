@@ -253,8 +253,9 @@ class ImageGeneration(Trained):
 
     def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
         """K checkpoints; a classifier that they are scored with goes with them, so that one file says it all."""
+        network = self.network(None)  # one that cannot be had costs no training
         zoo = super().collect(k, rng=rng, work=work)
-        own = {f"{_FEATURES}{n}": t for n, t in self.network(None).tensors.items()}
+        own = {f"{_FEATURES}{n}": t for n, t in network.tensors.items()}
         return dataclasses.replace(zoo, base={**zoo.base, **own})
 
     def base_model(self, zoo: Zoo) -> nn.Module:
