@@ -83,6 +83,10 @@ ZOOS = [
     ("shapes", "fasterrcnn_small", "last-norms:1", "seeds"),
     ("shapes", "fcos_small", "head", "trajectory"),
     ("shapes", "fcos_small", "head.regression_head.*", "trajectory"),
+    ("shapes-seg", "fcn_small", "head", "trajectory"),
+    ("shapes-seg", "fcn_small", "classifier.*", "trajectory"),
+    ("shapes-seg", "fcn_small", "last-norms:2", "seeds"),
+    ("shapes-seg", "fcn_small", "all", "seeds"),
 ]
 
 
@@ -121,6 +125,7 @@ def test_reloading_a_row_of_the_large_architectures(arch, tmp_path):
         ("digits", "last-norms:2", "seeds"),
         ("digits", "last-norms:2", "trajectory"),
         ("shapes", "head", "trajectory"),
+        ("shapes-seg", "head", "trajectory"),
     ],
 )
 def test_a_killed_collection_goes_on_without_repeating_checkpoints(
