@@ -189,7 +189,7 @@ def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
 def test_in_a_trajectory_only_the_chosen_layers_move():
     task = make(arch="convnet3")
     zoo = task.collect(5, rng=generator(0), work=work_folder())
-    base, _ = task._base(generator(0))
+    base, _ = task.base(generator(0))
     state = base.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in zoo.base.items())
     assert set(zoo.base) | set(zoo.layout.names) == set(state)
