@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 # Of a CPU core: tensors of this size are still there when the next operation reads them.
 CACHE_BYTES = 2 * 1024**2
+GPU_BYTES = 1024**3  # of one tensor on a GPU
 LEAST, MOST = 4, 250  # images at once
 
 
@@ -34,9 +35,8 @@ class Parts:
 
     def rows(self, device: str) -> int:
         """How many images to run at once without gradients: on a CPU, so many that they stay in its cache."""
-        if torch.device(device).type != "cpu":
-            return MOST
-        budget = CACHE_BYTES * torch.get_num_threads()
+        on_cpu = torch.device(device).type == "cpu"
+        budget = CACHE_BYTES * torch.get_num_threads() if on_cpu else GPU_BYTES
         return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
 
     def __call__(self, images: Tensor) -> Any:

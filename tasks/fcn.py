@@ -53,7 +53,7 @@ def _resnet50(classes: int) -> nn.Module:
 
 
 def _small(classes: int) -> nn.Module:
-    """Six convolutions to an eighth of the resolution, and a linear classifier; 0.23 M parameters."""
+    """Six convolutions to an eighth of the resolution, and a linear classifier; 0.2 M parameters."""
     blocks: OrderedDict[str, nn.Module] = OrderedDict(
         block1=_block(3, 24, stride=2),
         block2=_block(24, 48, stride=2),
