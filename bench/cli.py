@@ -39,7 +39,7 @@ Arch = Annotated[str | None, typer.Option(help="Architecture; default: the task'
 Layers = Annotated[
     str | None,
     typer.Option(
-        help="Generated parameters: last-norms:N, norms:A-B, linear, conv:first, shortcut, all, or name patterns."
+        help="Generated parameters: last-norms:N, norms:A-B, linear, conv:first, shortcut, head, all, or name patterns."
     ),
 ]
 Track = Annotated[
