@@ -221,7 +221,7 @@ class Run:
         loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))
         return Evaluated(
             val.scores.double(), train.scores.double(), loss, val.wrong, selecting.seconds,
-            scoring.seconds, val.features,
+            scoring.seconds, val.features, {n: v for n, v in val.extra.items() if n != "loss"},
         )  # fmt: skip
 
     @functools.cached_property

@@ -16,14 +16,14 @@ class Images:
 
     Attributes:
         pixels: uint8 images; on the device, or on the CPU where they would not fit.
-        labels: class numbers, on the device.
+        labels: class numbers of the images, on the device; or of every pixel, where the pixels are.
         mean, std: per channel, of the training images in [0, 1].
         size: side of the model's input; smaller or larger images are resized.
         device: where batches are wanted.
     """
 
     pixels: UInt8[Tensor, "M C H W"]
-    labels: Int64[Tensor, " M"]
+    labels: Int64[Tensor, " M"] | UInt8[Tensor, "M H W"]
     mean: Float[Tensor, "C 1 1"]
     std: Float[Tensor, "C 1 1"]
     size: int
@@ -32,13 +32,10 @@ class Images:
     @classmethod
     def of(cls, data: ImageData, split: Split, size: int, device: str) -> "Images":
         """The split, moved to the device unless it takes more than half of the device's free memory."""
-        fits = not device.startswith("cuda") or (
-            split.images.numel() < torch.cuda.mem_get_info(device)[0] // 2
-        )
         column = [
             torch.tensor(values).view(-1, 1, 1).to(device) for values in (data.mean, data.std)
         ]
-        pixels = split.images.to(device) if fits else split.images
+        pixels = split.images.to(device) if fits(split.images.numel(), device) else split.images
         return cls(pixels, split.labels.to(device), column[0], column[1], size, device)
 
     def __len__(self) -> int:
@@ -57,6 +54,17 @@ class Images:
         return flat.reshape(*batch.shape[:-2], self.size, self.size)
 
 
+def fits(size: int, device: str) -> bool:
+    """Whether so many bytes take less than half of the device's free memory."""
+    return not device.startswith("cuda") or size < torch.cuda.mem_get_info(device)[0] // 2
+
+
+def flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
+    """Random mirroring, for a whole batch at once."""
+    mirrored = torch.rand(len(pixels), 1, 1, 1, generator=rng, device=rng.device) < 0.5
+    return torch.where(mirrored.to(pixels.device), pixels.flip(3), pixels)
+
+
 def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
     """Random crop after padding by an eighth of the side, and random mirroring, for a whole batch at once."""
     count, _, height, width = pixels.shape
@@ -71,3 +79,6 @@ def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[T
     example = torch.arange(count, device=pixels.device)[:, None, None]
     cropped = padded.permute(0, 2, 3, 1)[example, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)
+
+
+AUGMENTATIONS = {"flip": flip, "crop-flip": crop_flip}

@@ -7,10 +7,10 @@ from bench.zoo import Layout
 from tasks import stacking
 from tasks.classification import Classification
 from tasks.collecting import fold_statistics, neutral_statistics
-from tasks.images import crop_flip
+from tasks.images import crop_flip, flip
 from tasks.layers import select
 from tasks.models import Shape, build
-from tasks.training import Batches, Recipe, Training, classify
+from tasks.training import Batches, Recipe, Training, supervise
 from tests.standins import image_data, images
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05)
@@ -89,6 +89,15 @@ def test_an_epoch_sees_every_example_once():
     assert sorted(rows.tolist()) == list(range(48))
 
 
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    pixels = torch.randint(256, (200, 3, 4, 6), dtype=torch.uint8)
+    changed = flip(pixels, generator(0))
+    mirrored = (changed == pixels.flip(3)).flatten(1).all(1)
+    assert 70 < mirrored.sum() < 130
+    assert torch.equal(changed[~mirrored], pixels[~mirrored])
+    assert torch.equal(changed, flip(pixels, generator(0)))
+
+
 def test_cropped_images_are_shifted_mirrored_or_padded_originals():
     pixels = torch.randint(1, 256, (64, 3, 32, 32), dtype=torch.uint8)
     changed = crop_flip(pixels, generator(0))
@@ -112,7 +121,7 @@ def test_learning_rates_warm_up_and_end_near_zero():
 def test_divergence_is_a_clear_error():
     model = build("mlp3", Shape(3, 32, 4))
     data = Batches(images(), Recipe(lr=1e30, batch_size=16), generator(0))
-    loss = classify(model, data)
+    loss = supervise(model, data)
     training = Training(loss, list(model.parameters()), data.recipe, data.per_epoch, lr=1e30)
     with pytest.raises(BenchError, match="diverged"):
         training.run(0, 6)
