@@ -20,7 +20,7 @@ from torch import Tensor
 from tasks.coco import CocoSplit
 
 MOST = 100  # detections that count, for one model, image and category
-BLOCK = 2**26  # outcomes (of boxes, for every size range and threshold) in memory at once
+BLOCK = 2**25  # outcomes in memory at once: of every detection, for every size range and threshold
 SIZES = ("small", "medium", "large")
 Array = Any  # numpy's; shapes are said where they are made
 
@@ -101,12 +101,18 @@ class Truth:
 
     def score(self, found: Detections, models: int) -> Precision:
         """Average precision of the models number 0 to ``models - 1``, those that found nothing among them."""
-        precision = np.zeros((models, *self.wanted.shape, len(self.thresholds), len(self.recalls)))
-        missed = np.ones((models, self.units), bool)
-        for some in _in_order(found, self, models):
-            matched, ignored, taken = self._match(some)
-            missed[taken] = False
-            self._accumulate(some, matched, ignored, precision)
+        parts = [self._score(some) for some in _in_order(found, self, models)]
+        names = parts[0].values
+        return Precision(
+            {name: torch.cat([part.values[name] for part in parts]) for name in names},
+            torch.cat([part.missed for part in parts]),
+        )
+
+    def _score(self, some: "_Sorted") -> Precision:
+        matched, ignored, taken = self._match(some)
+        missed = np.ones((some.models, self.units), bool)
+        missed[taken] = False
+        precision = self._accumulate(some, matched, ignored)
         return Precision(self._summary(precision), torch.from_numpy(missed))
 
     def _match(self, some: "_Sorted") -> tuple[Array, Array, Array]:
@@ -155,10 +161,10 @@ class Truth:
         group = some.model[detection] * len(self.count) + some.cell[detection]
         return _Pairs(detection, box[order], overlap[order], some.model[detection], group)
 
-    def _accumulate(
-        self, some: "_Sorted", matched: Array, ignored: Array, precision: Array
-    ) -> None:
-        """Fill in the precision of these models, [models, categories, ranges, thresholds, recalls]."""
+    def _accumulate(self, some: "_Sorted", matched: Array, ignored: Array) -> Array:
+        """The precision of each model, [models, categories, ranges, thresholds, recalls]."""
+        shape = (*self.wanted.shape, len(self.thresholds), len(self.recalls))
+        precision = np.zeros((some.models, *shape))
         category = some.cell % len(self.categories)
         order = np.lexsort((some.cell, -some.scores, category, some.model))
         ends = np.flatnonzero(
@@ -169,6 +175,7 @@ class Truth:
             right = matched[rows] & ~ignored[rows]
             wrong = ~matched[rows] & ~ignored[rows]
             precision[some.model[rows[0]], kind] = self._precision(right, wrong, self.wanted[kind])
+        return precision
 
     def _precision(self, right: Array, wrong: Array, wanted: Array) -> Array:
         """Of detections in falling order: precision at every recall, [ranges, thresholds, recalls]."""
@@ -208,7 +215,8 @@ class Truth:
 class _Sorted:
     """Detections of a few models: by model and cell, in falling order of their scores, no more than count."""
 
-    model: Array
+    models: int
+    model: Array  # from 0 on
     cell: Array
     boxes: Array  # left, top, width, height
     area: Array
@@ -251,12 +259,14 @@ def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]
     corners = fields["boxes"][torch.from_numpy(order[kept])]
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).double().numpy()
     model, cell, scores = model[kept], cell[kept], scores[kept]
-    each = truth.ranges.shape[0] * len(truth.thresholds) * max(1, len(model) // models)
+    each = len(truth.ranges) * len(truth.thresholds)
+    each *= max(1, len(model) // models) + len(truth.categories) * len(truth.recalls)
     few = max(1, BLOCK // each)
     for low in range(0, models, few):
         rows = slice(*np.searchsorted(model, [low, low + few]))
         area = boxes[rows, 2] * boxes[rows, 3]
-        yield _Sorted(model[rows], cell[rows], boxes[rows], area, scores[rows])
+        count = min(few, models - low)
+        yield _Sorted(count, model[rows] - low, cell[rows], boxes[rows], area, scores[rows])
 
 
 def _iou(found: Array, boxes: Array, crowd: Array) -> Array:
