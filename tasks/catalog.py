@@ -31,7 +31,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "convnext_tiny": _MODERN,
     "convnext_base": _MODERN,
     "ddpm32": {**_DIFFUSION, "lr": 2e-4, "precision": "bfloat16"},
-    "ddpm8": {**_DIFFUSION, "lr": 2e-3, "precision": "float32"},
+    "ddpm8": {**_DIFFUSION, "lr": 4e-3, "precision": "float32"},
 }
 
 
@@ -89,11 +89,11 @@ TASKS: dict[str, Variant] = {
             "arch": "ddpm8",
             "layers": "up_blocks.1.*norm*",
             "epochs": 20,
-            "passes": 13,
-            "batch_size": 64,
+            "passes": 29,
+            "subset_lr": 2e-3,
             "fid_images": 256,
             "sampler": "dpm-solver++",
-            "steps": 10,
+            "steps": 12,
             "feature_network": "convnet3",
         },
         k=40,
