@@ -58,6 +58,12 @@ Pretrained = Annotated[
         help="'released' for released weights, or a file (or diffusers folder) of weights."
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        help="Images of each split to use at all, drawn at random (tasks on COCO's data)."
+    ),
+]
 FidImages = Annotated[
     int | None,
     typer.Option(help="Images that each model draws for FID: 50,000 for publication."),
@@ -111,6 +117,7 @@ def run(
         float | None, typer.Option(help="Also compare models of this score or better alone.")
     ] = None,
     pretrained: Pretrained = None,
+    limit: Limit = None,
     fid_images: FidImages = None,
     settings: Set = None,
     results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
@@ -138,7 +145,7 @@ def run(
         Request(
             task=task,
             generator=generator,
-            settings=_settings(settings, arch, layers, track, pretrained, fid_images),
+            settings=_settings(settings, arch, layers, track, pretrained, limit, fid_images),
             k=sizes[0],
             samples=variant.samples if samples is None else samples,
             seed=seed,
@@ -175,6 +182,7 @@ def collect(
     device: Device = "auto",
     data_dir: DataDir = None,
     pretrained: Pretrained = None,
+    limit: Limit = None,
     fid_images: FidImages = None,
     settings: Set = None,
     force: Force = False,
@@ -187,7 +195,7 @@ def collect(
     request = Request(
         task=task,
         generator="copy",
-        settings=_settings(settings, arch, layers, track, pretrained, fid_images),
+        settings=_settings(settings, arch, layers, track, pretrained, limit, fid_images),
         k=plugins.task_variant(task).k if k is None else k,
         zoo_seed=zoo_seed,
         preset=preset,
@@ -438,12 +446,14 @@ def _settings(
     layers: str | None,
     track: str | None,
     pretrained: str | None = None,
+    limit: int | None = None,
     fid_images: int | None = None,
 ) -> dict[str, Any]:
     """``--set`` pairs and the task's own options as one mapping; values are read as JSON where they are JSON."""
     values: dict[str, Any] = {}
     options = {
-        "arch": arch, "layers": layers, "track": track, "pretrained": pretrained, "fid_images": fid_images,
+        "arch": arch, "layers": layers, "track": track, "pretrained": pretrained, "limit": limit,
+        "fid_images": fid_images,
     }  # fmt: skip
     values |= {f"task.{name}": value for name, value in options.items() if value is not None}
     for pair in pairs or []:

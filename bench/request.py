@@ -10,7 +10,7 @@ from bench import plugins
 from bench.errors import BadRequest
 
 # Task settings with an option of their own.
-DIRECT = ("arch", "layers", "track", "pretrained", "fid_images")
+DIRECT = ("arch", "layers", "track", "pretrained", "limit", "fid_images")
 
 
 @dataclasses.dataclass(frozen=True)
