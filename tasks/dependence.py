@@ -34,7 +34,7 @@ class Parts:
     widest_own: int
 
     def rows(self, device: str) -> int:
-        """How many images to run at once without gradients: on a CPU, so many that they stay in its cache."""
+        """How many images to run at once without gradients: on a CPU so many that they stay in its cache."""
         on_cpu = torch.device(device).type == "cpu"
         budget = CACHE_BYTES * torch.get_num_threads() if on_cpu else GPU_BYTES
         return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
