@@ -50,8 +50,8 @@ class Precision:
 
     Attributes:
         values: by name: "mAP" (mean over the IoU thresholds 0.50, 0.55 ... 0.95, recalls and categories), "AP50" and
-            "AP75" at one threshold, and "small", "medium" and "large" as "mAP" of objects of that size alone (areas up
-            to 32^2, up to 96^2, beyond); nan where there are none.
+            "AP75" at one threshold, and "mAP small", "mAP medium" and "mAP large" of objects of that size alone (areas
+            up to 32^2, up to 96^2, beyond), each only where there are any.
         missed: which boxes no detection was matched with at IoU 0.5. Crowds are no boxes.
     """
 
@@ -200,14 +200,13 @@ class Truth:
         of = {
             name: precision[:, self.wanted[:, i] > 0, i] for i, name in enumerate(self.range_names)
         }
-        whole = {"mAP": of["all"]} | {name: of[name] for name in SIZES}
-        at = {f"AP{100 * t:.0f}": of["all"][:, :, [i]] for i, t in enumerate(self.thresholds)}
-        chosen = {**whole, "AP50": at["AP50"], "AP75": at["AP75"]}
+        chosen = {"mAP": of["all"]} | {f"mAP {name}": of[name] for name in SIZES}
+        for percent in (50, 75):
+            chosen[f"AP{percent}"] = of["all"][:, :, self.thresholds == percent / 100]
         return {
-            name: torch.from_numpy(
-                part.reshape(len(part), -1).mean(1) if part.shape[1] else np.full(len(part), np.nan)
-            )
+            name: torch.from_numpy(part.reshape(len(part), -1).mean(1))
             for name, part in chosen.items()
+            if part.size
         }
 
 
