@@ -96,7 +96,7 @@ class DenseScorer:
     def __init__(
         self, model: nn.Module, layout: Layout, images: Images, pixels: Pixels, classes: int
     ) -> None:
-        self.images, self.pixels, self.classes = images, pixels, classes
+        self.images, self.pixels, self.classes = images, pixels.to(images.device), classes
         self.candidates = Candidates(model, layout, images)
 
     @torch.inference_mode()
