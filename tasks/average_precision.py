@@ -50,8 +50,8 @@ class Precision:
 
     Attributes:
         values: by name: "mAP" (mean over the IoU thresholds 0.50, 0.55 ... 0.95, recalls and categories), "AP50" and
-            "AP75" at one threshold, and "small", "medium" and "large" as "mAP" of objects of that size alone (areas up
-            to 32^2, up to 96^2, beyond); nan where there are none.
+            "AP75" at one threshold, and "mAP small", "mAP medium" and "mAP large" of objects of that size alone (areas
+            up to 32^2, up to 96^2, beyond), each only where there are any.
         missed: which boxes no detection was matched with at IoU 0.5. Crowds are no boxes.
     """
 
@@ -64,6 +64,7 @@ class Truth:
 
     Attributes:
         units: how many boxes are no crowds; they are numbered in the order of the annotations.
+        wanted: how many boxes of each category count in each size range, [categories, ranges].
     """
 
     def __init__(self, split: CocoSplit) -> None:
@@ -72,24 +73,18 @@ class Truth:
         self.recalls, self.ranges = np.asarray(params.recThrs), np.asarray(params.areaRng, float)
         self.range_names: list[str] = params.areaRngLbl
         self.categories = np.array(sorted(split.api.cats))
-        rows = [
-            (image, one["category_id"], one["iscrowd"], one["area"], *one["bbox"])
-            for image in range(len(split))
-            for one in split.annotations(image)
-        ]
-        table = np.array(rows, float).reshape(-1, 8)
-        cell = self.cells(table[:, 0].astype(int), table[:, 1].astype(int))
-        self.units = int((table[:, 2] == 0).sum())
-        unit = np.where(table[:, 2] == 0, np.cumsum(table[:, 2] == 0) - 1, -1)
+        image, category, crowd, area, *box = _table(split).T
+        cell = self.cells(image.astype(int), category.astype(int))
         order = np.argsort(cell, kind="stable")
-        table, self.cell, self.unit = table[order], cell[order], unit[order]
-        self.crowd, self.boxes = table[:, 2] > 0, table[:, 4:]
-        self.ignored = self._outside(table[:, 3]) | self.crowd[:, None]
+        self.cell, self.crowd = cell[order], crowd[order] > 0
+        self.boxes = np.stack(box, axis=1)[order]
+        self.ignored = self._outside(area[order]) | self.crowd[:, None]
+        self.unit = (np.cumsum(crowd == 0) - 1)[order]  # of a crowd: meaningless
+        self.units = int((crowd == 0).sum())
         self.count = np.bincount(self.cell, minlength=len(split) * len(self.categories))
         self.first = np.cumsum(self.count) - self.count
-        wanted = np.zeros((len(self.categories), len(self.ranges)), int)
-        np.add.at(wanted, self.cell % len(self.categories), ~self.ignored)
-        self.wanted = wanted
+        self.wanted = np.zeros((len(self.categories), len(self.ranges)), int)
+        np.add.at(self.wanted, self.cell % len(self.categories), ~self.ignored)
 
     def cells(self, image: Array, category: Array) -> Array:
         """The number of each cell."""
@@ -200,14 +195,13 @@ class Truth:
         of = {
             name: precision[:, self.wanted[:, i] > 0, i] for i, name in enumerate(self.range_names)
         }
-        whole = {"mAP": of["all"]} | {name: of[name] for name in SIZES}
-        at = {f"AP{100 * t:.0f}": of["all"][:, :, [i]] for i, t in enumerate(self.thresholds)}
-        chosen = {**whole, "AP50": at["AP50"], "AP75": at["AP75"]}
+        chosen = {"mAP": of["all"]} | {f"mAP {name}": of[name] for name in SIZES}
+        for percent in (50, 75):
+            chosen[f"AP{percent}"] = of["all"][:, :, self.thresholds == percent / 100]
         return {
-            name: torch.from_numpy(
-                part.reshape(len(part), -1).mean(1) if part.shape[1] else np.full(len(part), np.nan)
-            )
+            name: torch.from_numpy(part.reshape(len(part), -1).mean(1))
             for name, part in chosen.items()
+            if part.size
         }
 
 
@@ -241,6 +235,16 @@ class _Pairs:
         turn = place - np.maximum.accumulate(np.where(start, place, 0))
         order = np.argsort(turn, kind="stable")
         yield from np.split(order, np.cumsum(np.bincount(turn))[:-1]) if len(turn) else ()
+
+
+def _table(split: CocoSplit) -> Array:
+    """Of every annotated box: image, category, crowd, area, left, top, width, height."""
+    rows = [
+        (image, one["category_id"], one["iscrowd"], one["area"], *one["bbox"])
+        for image in range(len(split))
+        for one in split.annotations(image)
+    ]
+    return np.array(rows, float).reshape(-1, 8)
 
 
 def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]:
