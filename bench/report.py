@@ -10,6 +10,8 @@ from rich.text import Text
 
 from bench.record import Interval, Population, Record, likeness, percent
 
+WIDTH = 96  # columns that the widest table needs
+
 
 def render(record: Record, path: str) -> RenderableType:
     """The whole report.
@@ -32,12 +34,16 @@ def render(record: Record, path: str) -> RenderableType:
 
 def show(record: Record, path: str) -> None:
     """Print the report on standard output."""
-    Console().print(render(record, path))
+    console = Console()
+    console.width = max(
+        console.width, WIDTH
+    )  # a row broken by the terminal beats figures cut short
+    console.print(render(record, path))
 
 
 def picture(record: Record, path: str) -> str:
     """The report as an SVG picture that needs nothing from the network."""
-    console = Console(record=True, width=96, file=io.StringIO())
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(render(record, path))
     svg = console.export_svg(title=f"python -m bench show {path}")
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
