@@ -288,7 +288,8 @@ TYPES = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "int64")
 COLUMNS = [
     "path", "id", "key", "created", "content", "tier", "command",
     "task", "kind", "dataset", "dataset_hash", "arch", "layers", "metric", "higher_is_better", "units", "settings",
-    "scoring", "zoo_hash", "track", "k", "d", "zoo_seed", "version", "preset", "samples", "seed", "train_size", "val_size",
+    "scoring", "zoo_hash", "track", "k", "d", "zoo_seed", "version", "preset", "samples", "seed", "train_size",
+    "val_size",
     "generator", "source", "hyperparameters", "aligned", "uses",
     "collapsed", "verdict", "sees_training", "peak_memory_bytes", "device", "cpu", "git_commit", "side", "controls",
     *_NUMBERS, "threads",

@@ -97,7 +97,7 @@ class Task(ABC):
     def identity(self) -> dict[str, Any]:
         """Everything that decides what ``collect`` and ``evaluate`` compute, as plain JSON data.
 
-        It has at least ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers``. What decides a score beside the
+        It has ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers`` at least. What decides a score besides
         checkpoints and ``size`` is under ``scoring``, which is part of the comparability key.
         """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -70,6 +71,21 @@ def image_data(name: str, train: int = 60, val: int = 40, classes: int = 4) -> d
         std=(0.25,) * channels,
         hash="0" * 64,
     )
+
+
+def untrained_inception(path: Path) -> None:
+    """Write a file of random weights of torch-fidelity's InceptionV3."""
+    from torch_fidelity import (
+        feature_extractor_inceptionv3 as module,
+    )  # here, because it takes a second
+
+    class Untrained(module.FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: object, **__: object) -> None:
+            """Keep what it was initialised with."""
+
+    with pytest.MonkeyPatch.context() as patch, scoped(generator(0, "inception")):
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        torch.save(Untrained("inception", ["2048"]).state_dict(), path)
 
 
 def images(name: str = "cifar10", count: int = 48) -> Images:

@@ -4,31 +4,20 @@ import urllib.error
 
 import pytest
 import torch
-from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from bench.errors import BadRequest, BenchError
 from bench.metrics import frechet as fd
 from tasks import datasets, features
-from tests.standins import image_data
+from tests.standins import image_data, untrained_inception
 
 
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     """Weights of the reference implementation's network, drawn at random."""
-
-    class Untrained(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_, **__):
-            return None
-
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {}
-        )
-        torch.manual_seed(0)
-        torch.save(Untrained("inception", ["2048"]).state_dict(), path)
+    untrained_inception(path)
     return path
 
 

@@ -8,6 +8,7 @@ import scipy.linalg
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from safetensors.torch import save_file
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from bench import check, pipeline, plugins, report, side
 from bench.errors import BadRequest, BenchError
@@ -20,7 +21,7 @@ from bench.verify import verify
 from bench.zoo import Zoo
 from tasks import collecting, datasets, features, image_scoring, unets
 from tasks.image_scoring import COMPARED
-from tests.standins import image_data
+from tests.standins import image_data, untrained_inception
 
 SMALL = {
     "epochs": 1,
@@ -77,6 +78,27 @@ def test_a_score_is_the_distance_of_images_that_diffusers_draws(zoo, split, monk
         root = scipy.linalg.sqrtm(c1 @ c2).real
         expected = np.sum((m1 - m2) ** 2) + np.trace(c1 + c2 - 2 * root)
         assert score.item() == pytest.approx(expected, rel=1e-3)  # a pixel may round otherwise
+
+
+def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
+    """From a file to the score, on images that the task drew; torch-fidelity's own network and formula stand beside."""
+    path = tmp_path / "weights.pth"
+    untrained_inception(path)
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name, train=6))
+    task = make(feature_network="inception", feature_weights=str(path))
+    known = task.identity()["feature_weights"]
+    assert task.metric == f"fd-inception-{known[:8]}"
+    score = task.evaluate(zoo, zoo.vectors[:1], "train").scores.item()
+    network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(path))
+    images = [task.draw(zoo, zoo.vectors[:1], "train", 20)[0], task.data.train.images]
+    ours, real = (network(some.expand(-1, 3, -1, -1))[0].double() for some in images)
+    x, y = ((one - one.mean(0)) / (len(one) - 1) ** 0.5 for one in (ours, real))
+    common = torch.linalg.svdvals(x @ y.T).sum()  # the trace of the root, where images are few
+    apart = (ours.mean(0) - real.mean(0)).square().sum()
+    expected = apart + x.square().sum() + y.square().sum() - 2 * common
+    assert score == pytest.approx(expected.item(), rel=1e-6)
+    again = make(feature_network="inception", feature_weights=known)  # as verifying a record does
+    assert again.identity() == task.identity()
 
 
 def test_further_metrics_are_those_of_validation_alone(zoo):
