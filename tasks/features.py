@@ -67,14 +67,14 @@ def metric(network: str, weights: str) -> str:
     if network != INCEPTION:
         return f"fd-{network}"
     known = weights_identity(weights)
-    return "FID" if known in (RELEASED, REFERENCE) else f"fd-inception-{known[:8]}"
+    return "FID" if known == RELEASED else f"fd-inception-{known[:8]}"
 
 
 # InceptionV3 ---------------------------------------------------------------------------------------------------------
 
 
 def weights_identity(weights: str) -> str:
-    """What names weights of InceptionV3: "released", or the SHA-256 of their file.
+    """What names weights of InceptionV3: "released" for the reference implementation's, else the SHA-256 of their file.
 
     Args:
         weights: "released", a file, or the SHA-256 of one that was used here before.
@@ -82,11 +82,12 @@ def weights_identity(weights: str) -> str:
     Raises:
         BadRequest: no such file.
     """
-    if weights == RELEASED or re.fullmatch(r"[0-9a-f]{64}", weights):
+    if weights == RELEASED:
         return weights
-    if not Path(weights).is_file():
+    known = re.fullmatch(r"[0-9a-f]{64}", weights)
+    if not known and not Path(weights).is_file():
         raise BadRequest(f"no file {weights}: expected 'released' or weights of InceptionV3")
-    found = file_hash(Path(weights))
+    found = weights if known else file_hash(Path(weights))
     return RELEASED if found.startswith(REFERENCE) else found
 
 

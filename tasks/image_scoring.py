@@ -19,7 +19,7 @@ from tasks.sampling import Denoiser, Sampler, pixels, together
 PIXELS = {"cpu": 2**15, "cuda": 2**19}
 CANDIDATES = 8  # at once, at most
 PAIRED = (
-    10_000  # images of which all pairs are compared: of more, that takes longer than to draw them
+    10_000  # images, at most, of which all pairs are compared: their number grows with the square
 )
 COMPARED = 64  # images, and at most as many features of each, by which two models are compared
 

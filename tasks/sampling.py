@@ -20,7 +20,7 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
     "dpm-solver++": DPMSolverMultistepScheduler,  # Lu et al. 2022, second order
 }
 TIMESTEPS = (
-    1000  # of training; betas from 1e-4 to 0.02 in a line, as in DDPM and as diffusers' defaults
+    1000  # of training; betas from 1e-4 to 0.02 in a line, as in DDPM and by diffusers' default
 )
 
 
@@ -48,8 +48,11 @@ class PerCandidate(nn.Module):
 
 
 def together(layout: Layout) -> bool:
-    """Whether candidates gain from running at once: those with matrices or kernels of their own share too little, and
-    those with an embedding of time of their own share none of it."""
+    """Whether candidates gain from running at once.
+
+    Those with matrices or kernels of their own share too little, and those with an embedding of time of their own need
+    one each.
+    """
     vectors = all(len(shape) == 1 for shape in layout.shapes)
     return vectors and not any("time_emb" in name for name in layout.names)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 import typer
 from PIL import Image, ImageDraw
+from torchvision.utils import make_grid
 
 from bench import pipeline, store
 from bench.record import Population, Record
@@ -17,20 +18,18 @@ from bench.verify import request
 from bench.zoo import Zoo
 
 SIDE = 8  # images along each side of a grid
-HEIGHT = 320  # pixels of a grid
+HEIGHT = 400  # pixels of a grid, at most
+GAP, GREY = 2, 110  # between images
 MARGIN, TITLE = 12, 18
 
 
 def grid(images: torch.Tensor) -> Image.Image:
-    """The first images as one square picture, enlarged by whole pixels."""
-    count, channels, size, _ = images[: SIDE * SIDE].shape
-    rows = images[: SIDE * SIDE].reshape(SIDE, count // SIDE, channels, size, size)
-    pixels = rows.permute(0, 3, 1, 4, 2).reshape(SIDE * size, -1, channels)
-    picture = Image.fromarray(pixels.expand(-1, -1, 3).contiguous().numpy())
+    """The first images with gaps between them, enlarged by whole pixels."""
+    tiled = make_grid(images[: SIDE * SIDE], nrow=SIDE, padding=GAP, pad_value=GREY)
+    picture = Image.fromarray(tiled.permute(1, 2, 0).numpy())
     factor = max(1, HEIGHT // picture.height)
-    return picture.resize(
-        (factor * picture.width, factor * picture.height), Image.Resampling.NEAREST
-    )
+    size = (factor * picture.width, factor * picture.height)
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def beside(pictures: dict[str, Image.Image]) -> Image.Image:

@@ -44,13 +44,12 @@ class Moments:
 
     def add(self, features: Float[Tensor, "*N n d"]) -> Self:
         """The sums with n more images of every set."""
-        centred = features.double() - self.origin
-        return dataclasses.replace(
-            self,
-            count=self.count + features.shape[-2],
-            total=self.total + centred.sum(-2),
-            products=self.products + centred.mT @ centred,
-        )
+        total, products = self.total, self.products
+        for some in features.split(BLOCK, dim=-2):
+            centred = some.double() - self.origin
+            total, products = total + centred.sum(-2), products + centred.mT @ centred
+        count = self.count + features.shape[-2]
+        return dataclasses.replace(self, count=count, total=total, products=products)
 
     def __sub__(self, part: Self) -> Self:
         """The sums without those of a part of the images, about the same origin."""
@@ -86,7 +85,7 @@ class Gaussian:
     @classmethod
     def of(cls, features: Float[Tensor, "*N n d"]) -> Self:
         """Of features that are all there."""
-        origin = features.double().flatten(0, -2).mean(0)
+        origin = features.flatten(0, -2).mean(0, dtype=torch.float64)
         found = Moments.zero(features.shape[:-2], origin).add(features).gaussian()
         return cls(found.mean, found.covariance)
 
