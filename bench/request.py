@@ -1,6 +1,7 @@
 """What a run is asked to do, checked before any work starts."""
 
 import dataclasses
+import itertools
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from bench.errors import BadRequest
 
 DIRECT = ("arch", "layers", "track", "pretrained")  # task settings with an option of their own
+SET = "set."  # in flat settings, what the name of a hyperparameter or further task setting begins with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,47 @@ class Request:
     def of_generator(self) -> dict[str, Any]:
         """The settings that are the generator's."""
         return {n: value for n, value in self.settings.items() if not n.startswith("task.")}
+
+
+def of(flat: Mapping[str, Any]) -> Request:
+    """The request of flat settings, as recipes of studies and the paper's tables have them.
+
+    Args:
+        flat: fields of ``Request`` by name; ``arch``, ``layers``, ``track`` and ``pretrained``; and as ``set.NAME``
+            what the command line sets with ``--set NAME=``.
+
+    Raises:
+        BadRequest: a value of the wrong type or out of range.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    values: dict[str, Any] = {"settings": {}}
+    for name, value in flat.items():
+        if name.startswith(SET):
+            values["settings"][name.removeprefix(SET)] = value
+        elif name in DIRECT:
+            values["settings"][f"task.{name}"] = value
+        else:
+            values[name] = value
+    try:
+        return TypeAdapter(Request).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise BadRequest(f"{name}={values.get(name)}: {first['msg']}") from None
+
+
+def options(command_line: str) -> frozenset[tuple[str, str]]:
+    """What a recorded command asks for, whatever the order: each option with its value."""
+    try:
+        words = shlex.split(command_line)[4:]  # after "python -m bench run"
+    except ValueError:
+        return frozenset()
+    return frozenset(
+        (name, "" if value.startswith("--") else value)
+        for name, value in itertools.pairwise([*words, ""])
+        if name.startswith("--")
+    )
 
 
 def command(request: Request) -> str:

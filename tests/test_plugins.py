@@ -277,7 +277,7 @@ def test_leaves_import_only_leaves():
 
 def test_the_leaderboard_imports_what_reads_records_and_never_torch():
     for path in files_of("leaderboard"):
-        check(path, "bench", {"record", "errors", "side", "store", "report"})
+        check(path, "bench", {"record", "errors", "side", "store", "report", "paper", "request"})
         check(path, "generators", set())
         check(path, "tasks", set())
         assert not of_package(imports(path) | {f"{m}.x" for m in imports(path)}, "torch"), path
