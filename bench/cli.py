@@ -1,6 +1,5 @@
 """The command line: every command parses, calls one function and prints. torch is imported only by work."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadRequest, BenchError
+from bench.request import Request, parsed
 
 app = typer.Typer(
     name="bench",
@@ -111,7 +111,6 @@ def run(
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
     from bench import pipeline, report
-    from bench.request import Request
 
     sizes = _numbers("--k", k)
     runs = pipeline.nested(
@@ -161,7 +160,6 @@ def collect(
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
     from bench import pipeline
-    from bench.request import Request
 
     request = Request(
         task=task,
@@ -339,7 +337,6 @@ def calibrate(
     from rich.console import Console
 
     from bench import calibrate as known
-    from bench.request import Request
 
     request = Request(
         task=task,
@@ -426,10 +423,7 @@ def _settings(
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise BadRequest(f"--set {pair}: expected name=value")
-        try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name] = {"True": True, "False": False, "None": None}.get(text, text)
+        values[name] = parsed(text)
     return values
 
 

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bench.request import SET
+
 FOLDER = Path(__file__).parent
-SET = "set."  # what the name of a hyperparameter begins with
 # Which of our numbers (columns of ``leaderboard.load``) stands against which of theirs, for generated models and for
 # the rows that are the originals'.
 OURS = {

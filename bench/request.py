@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +94,14 @@ def of(flat: Mapping[str, Any]) -> Request:
         first = error.errors()[0]
         name = str(first["loc"][0])
         raise BadRequest(f"{name}={values.get(name)}: {first['msg']}") from None
+
+
+def parsed(text: str) -> Any:
+    """The value that a text on the command line stands for: JSON, Python's constants, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
 
 
 def options(command_line: str) -> frozenset[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """The p-diff paper's tables (``bench.paper``) beside the official logs and our records: pure functions, no widgets."""
 
 import itertools
-import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -36,15 +35,8 @@ def explicit(command_line: str) -> tuple[dict[str, Any], list[str]]:
         if option == "--set" and name.startswith("task."):
             changes.append(f"{name.removeprefix('task.')}={text}")
         elif option == "--set":
-            own[name] = _value(text)
+            own[name] = request.parsed(text)
     return own, changes
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def matching(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
@@ -93,8 +85,8 @@ def _cells(table: Table, row: Row, runs: pd.DataFrame) -> dict[tuple[str, str], 
     log = logs().get(row.log or "", {})
     if any(one.log for one in table.row):
         for name in (n for n in table.columns if n != "ensemble"):  # they have none
-            number = logged(table, row, name)
-            cells["log", name] = "" if number is None else f"{number:.2f}"
+            theirs = logged(table, row, name)
+            cells["log", name] = "" if theirs is None else f"{theirs:.2f}"
         cells["log", "K"] = log.get("n_ckpt", "")
     settings = table.settings(row)
     if not settings:

@@ -12,7 +12,7 @@ from bench import plugins
 from bench.errors import BadRequest
 
 REPOSITORY = Path(__file__).parents[1]
-LEAVES = {"errors", "progress", "randomness", "store", "timing", "zoo", "importing"}
+LEAVES = {"errors", "progress", "randomness", "store", "remote", "timing", "zoo", "importing"}
 
 
 @dataclasses.dataclass
