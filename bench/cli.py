@@ -8,6 +8,7 @@ import typer
 
 from bench.errors import BadRequest, BenchError
 from bench.request import Request, parsed
+from bench.study.command import study
 
 app = typer.Typer(
     name="bench",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 zoo_app = typer.Typer(help="Zoos made elsewhere.", no_args_is_help=True)
 app.add_typer(zoo_app, name="zoo")
+app.command(epilog="Example: python -m bench study table3 --data-dir data --results results")(study)
 
 THEME = {  # of the leaderboard: quiet, one accent; light and dark follow the reader's system
     "light.primaryColor": "#2563eb",

@@ -22,6 +22,7 @@ OURS = {
     "generated": {
         "original": "original_best", "ensemble": "average_selected", "best": "generated_best",
         "avg.": "generated_mean", "med.": "generated_median", "worst": "generated_worst",
+        "selected": "generated_selected",
         "time, s": "sample_s", "memory, MB": "peak_memory_bytes",
         "orig.-orig.": "oo", "gen.-gen.": "gg", "orig.-gen.": "og", "nearest": "og_max",
         "speedup": "speedup", "amortised": "speedup_amortised",
@@ -35,7 +36,7 @@ LOGGED = {
     },
     "original": {"best": "o_max", "avg.": "o_mean", "med.": "o_med"},
 }  # fmt: skip
-SCORES = ("original", "ensemble", "best", "avg.", "med.", "worst")
+SCORES = ("original", "ensemble", "best", "selected", "avg.", "med.", "worst")
 
 
 class _Facts(BaseModel):

@@ -1,7 +1,7 @@
 """A store that machines share: any folder that fsspec knows (file://, s3://, gs://, ...), behind the local one.
 
-``BENCH_STORE`` names it. Stages are looked for there before they are made, and put there once they are; what is in it is
-addressed by its content, so two machines that put the same stage at once do no harm.
+``BENCH_STORE`` names it. Stages are looked for there before they are made, and put there once they are; what is in it
+is addressed by its content, so two machines that put the same stage at once do no harm.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What the two executors have in common: what they are told, what they tell, and how a stage ends."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -83,12 +83,12 @@ class Executor:
 
     Attributes:
         gpus: how many GPUs it has.
-        execute: does stages, each after those that it needs, and tells what happens. A stage whose process dies is begun
-            again; one that fails stops only what needs it. Closing the iterator stops those that run.
+        execute: does stages, each after those that it needs, and tells what happens. A stage whose process dies is
+            begun again; one that fails stops only what needs it. Closing the iterator stops those that run.
     """
 
     gpus: int
-    execute: Callable[[Sequence[Node]], Iterator[Event]]
+    execute: Callable[[Sequence[Node]], Generator[Event]]
 
 
 def skipped(missing: Node) -> Outcome:

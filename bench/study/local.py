@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -38,7 +38,7 @@ def opened(setting: Setting) -> Iterator[Executor]:
     yield Executor(len(_devices()), functools.partial(_execute, setting))
 
 
-def _execute(setting: Setting, nodes: Sequence[Node]) -> Iterator[Event]:
+def _execute(setting: Setting, nodes: Sequence[Node]) -> Generator[Event]:
     agenda, room, jobs = Agenda(nodes), Room.of_machine(), Jobs(setting)
     try:
         while agenda.active:
@@ -206,7 +206,10 @@ class Jobs:
         if outcome is not None:
             return outcome
         reason = f"its process died ({_reason(job.process.exitcode)})"
-        with self.setting.log(job.node).open("a", encoding="utf-8") as log:
+        with (
+            contextlib.suppress(OSError),  # the disk may be full
+            self.setting.log(job.node).open("a", encoding="utf-8") as log,
+        ):
             print(reason, file=log)
         if job.left > 0:
             self.start(job.node, job.devices, job.left - 1)

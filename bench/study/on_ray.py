@@ -1,12 +1,13 @@
-"""Stages as tasks of a Ray cluster, which orders and places them and begins them again when a process or machine dies."""
+"""Stages as tasks of a Ray cluster: it orders and places them, and begins them again when a process or machine dies."""
 
 import contextlib
 import dataclasses
 import functools
+import importlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def opened(setting: Setting) -> Iterator[Executor]:
         BadRequest: Ray is not installed, or there is no cluster at the address.
     """
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")
     except ImportError:
         raise BadRequest(
             "--executor ray needs Ray, which is not installed: pip install 'pgen-bench[ray]'"
@@ -55,7 +56,7 @@ def opened(setting: Setting) -> Iterator[Executor]:
         ray.shutdown()
 
 
-def _execute(ray: Any, setting: Setting, nodes: Sequence[Node]) -> Iterator[Event]:
+def _execute(ray: Any, setting: Setting, nodes: Sequence[Node]) -> Generator[Event]:
     for needs in {node.needs for node in nodes}:
         _warn(ray, needs)
     board = ray.remote(num_cpus=0)(Board).remote()

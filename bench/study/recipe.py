@@ -101,9 +101,9 @@ class Cell:
 
     @property
     def label(self) -> tuple[str, ...]:
-        """What the cell is called; cells that differ in their seed alone share it."""
-        head = [self.table.id, *self.row.label] if self.table and self.row else []
-        return (*head, *(str(value) for name, value in self.at.items() if name not in SEEDS))
+        """What the cell is called; cells of a row that differ in their seed alone share it."""
+        own = (str(value) for name, value in self.at.items() if name not in SEEDS)
+        return (*(self.row.label if self.row else ()), *own)
 
 
 def names() -> dict[str, Path]:
@@ -208,12 +208,17 @@ def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
             continue
         run = options(command(cell.request))
         if run in seen:
-            both = {" ".join(seen[run].label), " ".join(cell.label)} - {""}
+            both = sorted({_place(seen[run]), _place(cell)})
             raise BadRequest(
-                f"{recipe.name}: the same run twice ({' and '.join(sorted(both)) or 'an axis'}): "
-                f"{command(cell.request)}"
+                f"{recipe.name}: the same run twice ({' and '.join(both)}): {command(cell.request)}"
             )
         seen[run] = cell
+
+
+def _place(cell: Cell) -> str:
+    """Where a cell stands in its recipe."""
+    table = [f"table {cell.table.id}"] if cell.table else []
+    return ", ".join([*table, *cell.label]) or "an axis has a value twice"
 
 
 def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Any]]) -> list[Cell]:

@@ -1,5 +1,6 @@
 """What one stage of a study does, in a process of its own, with the pipeline's own code."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -20,13 +21,14 @@ def carry_out(node: Node) -> Outcome:
     import torch
 
     torch.set_num_threads(node.needs.cpus)
-    say(node.label)
     began = time.monotonic()
     try:
+        say(node.label)
         with store.watched() as made:
             files = _do(node)
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+            traceback.print_exc()
         text = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         return Outcome("failed", time.monotonic() - began, error=" ".join(text.split()))
     state: State = "done" if made or files else "cached"
