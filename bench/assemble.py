@@ -57,7 +57,7 @@ def assemble(
     facts = _zoo(zoo, request)
     key = record.comparability_key(task, facts, protocol)
     scores, similarity, novelty = compare.compare(
-        {name: (e.val, e.train, e.train_loss, e.wrong) for name, e in evaluated.items()},
+        {name: (e.val, e.train, e.train_loss, e.compared) for name, e in evaluated.items()},
         sampled.vectors,
         zoo.vectors,
         higher_is_better=higher,
@@ -85,7 +85,7 @@ def assemble(
         scores=scores,
         similarity=similarity,
         novelty=novelty,
-        tests=_tests(evaluated, higher),
+        tests=_tests(evaluated, higher) if run.task.independent_units else None,
         timing=_timing(run, zoo, sampled, evaluated["generated"], scores),
         environment=describe(run.device),
         artifacts=record.Artifacts(zoo=_artifact(zoo_path), generated=_artifact(sampled.path)),
@@ -117,13 +117,15 @@ def _generator(run: Finished) -> record.Generator:
     )
 
 
-def _tests(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> record.Tests:
-    """The selected generated model against the best original, and against the average."""
+def _tests(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> record.Tests | None:
+    """The selected generated model against the best original, and against the average; None without wrong units."""
     sign = 1.0 if higher_is_better else -1.0
-    generated, original = evaluated["generated"], evaluated["original"]
+    generated, original, average = (evaluated[n] for n in ("generated", "original", "average"))
+    if generated.wrong is None or original.wrong is None or average.wrong is None:
+        return None
     chosen = generated.wrong[compare.select(sign * generated.train, generated.train_loss)]
     best = original.wrong[int((sign * original.val).argmax())]
-    against = {"best_original": best, "average": evaluated["average"].wrong[0]}
+    against = {"best_original": best, "average": average.wrong[0]}
     results = {name: mcnemar(chosen, other) for name, other in against.items()}
     return record.Tests(
         **{name: record.Paired(wins=w, losses=x, p=p) for name, (w, x, p) in results.items()}

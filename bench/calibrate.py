@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from rich.table import Table
 from scipy.stats import binomtest
 from torch import Tensor
@@ -82,13 +82,13 @@ class Pool:
         zoo: the checkpoints that zoos are drawn from.
         held: really trained models that never enter a zoo; empty where the zoo's own rows are independent runs, and
             those that were not drawn serve.
-        val, wrong: validation scores and wrong units of the zoo's rows, then of ``held``.
+        val, compared: validation scores and wrong units (or features) of the zoo's rows, then of ``held``.
     """
 
     zoo: Zoo
     held: Float[Tensor, "H D"]
     val: Float[Tensor, " P"]
-    wrong: Bool[Tensor, "P M"]
+    compared: Shaped[Tensor, "P M"]
 
     def draw(self, k: int, rng: torch.Generator) -> tuple[Zoo, Float[Tensor, "m D"]]:
         """A zoo of k checkpoints, and the trained models it has not seen."""
@@ -100,16 +100,16 @@ class Pool:
 
     def scores(
         self, task: Any, vectors: Float[Tensor, "N D"]
-    ) -> tuple[Float[Tensor, " N"], Bool[Tensor, "N M"]]:
-        """Validation scores and wrong units; rows of the pool are looked up, all others are scored together."""
+    ) -> tuple[Float[Tensor, " N"], Shaped[Tensor, "N M"]]:
+        """Scores on validation, and what models are compared by; rows of the pool are looked up, not scored again."""
         everything = torch.cat([self.zoo.vectors, self.held])
         known = {row.numpy().tobytes(): index for index, row in enumerate(everything)}
         places = torch.tensor([known.get(row.numpy().tobytes(), -1) for row in vectors])
-        val, wrong = self.val[places].clone(), self.wrong[places].clone()
+        val, compared = self.val[places].clone(), self.compared[places].clone()
         if (places < 0).any():
             found = task.evaluate(self.zoo, vectors[places < 0], "val")
-            val[places < 0], wrong[places < 0] = found.scores.double(), found.wrong
-        return val, wrong
+            val[places < 0], compared[places < 0] = found.scores.double(), found.compared
+        return val, compared
 
 
 @functools.cache
@@ -170,9 +170,11 @@ def trial(run: Run, pool: Pool, rng: torch.Generator) -> dict[str, str]:
             maker.fit(zoo, rng=derive(key, "fit"))
             vectors[f"{kind} {name}"] = maker.sample(count, rng=derive(key, "sample"))
             check_vectors(vectors[f"{kind} {name}"], count, zoo, name)
-    val, wrong = pool.scores(run.task, torch.cat(list(vectors.values())))
+    both = pool.scores(run.task, torch.cat(list(vectors.values())))
     sizes = [len(rows) for rows in vectors.values()]
-    scored = dict(zip(vectors, zip(val.split(sizes), wrong.split(sizes), strict=True), strict=True))
+    scored = dict(
+        zip(vectors, zip(*(part.split(sizes) for part in both), strict=True), strict=True)
+    )
     shared = {name: scored[f"control {name}"] for name in beside} | {"original": scored["original"]}
     compared = compare.Beside.of(
         shared, higher_is_better=run.task.higher_is_better, rng=derive(rng, "controls")
@@ -213,7 +215,7 @@ def scored_pool(run: Run, request: Request, held: int) -> Pool:
         say(f"train {held} independent runs from the same base")
         vectors = independent(run.task, zoo, held, generator(request.zoo_seed, "held"))
     found = run.task.evaluate(zoo, torch.cat([zoo.vectors, vectors]), "val")
-    return Pool(zoo, vectors, found.scores.double(), found.wrong)
+    return Pool(zoo, vectors, found.scores.double(), found.compared)
 
 
 def independent(task: Any, zoo: Zoo, count: int, rng: torch.Generator) -> Float[Tensor, "n D"]:

@@ -47,7 +47,10 @@ Layers = Annotated[
 Track = Annotated[
     str | None, typer.Option(help="trajectory (steps of one run) or seeds (independent runs).")
 ]
-K = Annotated[int, typer.Option("--k", help="Checkpoints in the zoo.")]
+K = Annotated[
+    int | None,
+    typer.Option("--k", help="Checkpoints in the zoo. Default: the task's own, 200 for most."),
+]
 Preset = Annotated[str, typer.Option(help="quick (2 CPU cores) or paper (the paper's recipe).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder of real data, or to download it to.")]
@@ -77,9 +80,17 @@ def run(
     layers: Layers = None,
     track: Track = None,
     k: Annotated[
-        str, typer.Option("--k", help="Checkpoints in the zoo; 1,10,50 makes a record for each.")
-    ] = "200",
-    samples: Annotated[int, typer.Option(help="Models to generate.")] = 100,
+        str | None,
+        typer.Option(
+            "--k",
+            help="Checkpoints in the zoo; 1,10,50 makes a record for each. "
+            "Default: the task's own, 200 for most.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Models to generate. Default: the task's own, 100 for most."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the generator's fit and samples.")] = 0,
     zoo_seed: ZooSeed = 0,
     zoo: Annotated[
@@ -112,16 +123,17 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
-    from bench import pipeline, report
+    from bench import pipeline, plugins, report
 
-    sizes = _numbers("--k", k)
+    variant = plugins.task_variant(task)
+    sizes = _numbers("--k", k) if k else [variant.k]
     runs = pipeline.nested(
         Request(
             task=task,
             generator=generator,
             settings=_settings(settings, arch, layers, track, pretrained),
             k=sizes[0],
-            samples=samples,
+            samples=variant.samples if samples is None else samples,
             seed=seed,
             zoo_seed=zoo_seed,
             preset=preset,
@@ -150,7 +162,7 @@ def collect(
     arch: Arch = None,
     layers: Layers = None,
     track: Track = None,
-    k: K = 200,
+    k: K = None,
     zoo_seed: ZooSeed = 0,
     preset: Preset = "quick",
     device: Device = "auto",
@@ -161,13 +173,13 @@ def collect(
     debug: Debug = False,
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
-    from bench import pipeline
+    from bench import pipeline, plugins
 
     request = Request(
         task=task,
         generator="copy",
         settings=_settings(settings, arch, layers, track, pretrained),
-        k=k,
+        k=plugins.task_variant(task).k if k is None else k,
         zoo_seed=zoo_seed,
         preset=preset,
         device=device,
@@ -193,8 +205,8 @@ def list_(debug: Debug = False) -> None:
 
     console = Console()
     console.print("[bold]tasks[/]")
-    for name, (_, _, about) in plugins.tasks().items():
-        console.print(f"  {name:<16}{about}", markup=False)
+    for name, variant in plugins.tasks().items():
+        console.print(f"  {name:<16}{variant.about}", markup=False)
     console.print("\n[bold]architectures[/]")
     for name, about in ARCHITECTURES.items():
         console.print(f"  {name:<16}{about}", markup=False)
@@ -323,7 +335,7 @@ def calibrate(
     pool: Annotated[
         int, typer.Option(help="Checkpoints that zoos and oracles are drawn from.")
     ] = 400,
-    k: K = 100,
+    k: Annotated[int, typer.Option("--k", help="Checkpoints in each zoo.")] = 100,
     samples: Annotated[int, typer.Option(help="Models of each planted generator.")] = 100,
     arch: Arch = "mlp3",
     layers: Layers = "all",
@@ -438,7 +450,9 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # which typer makes of Ctrl-C
+            raise
         print(
             "stopped: finished stages are kept, the same command goes on from there",
             file=sys.stderr,

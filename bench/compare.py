@@ -26,7 +26,9 @@ from bench.record import (
 )
 from bench.stages import Evaluated
 
-Scored = tuple[Tensor, Tensor, Tensor, Tensor]  # val scores, train scores, train losses, wrong
+Scored = tuple[
+    Tensor, Tensor, Tensor, Tensor
+]  # val scores, train scores, train losses, wrong units or features
 
 
 def compare(
@@ -61,8 +63,8 @@ class Beside:
     """What generated models are compared with; it does not depend on them.
 
     Attributes:
-        scored: validation scores and wrong units of "original" and the controls.
-        with_originals, within: IoU of every population with the originals, and within it.
+        scored: validation scores and wrong units (or features) of "original" and the controls.
+        with_originals, within: similarity of every population with the originals, and within it.
         curves: score at novelty, of the controls that have one.
     """
 
@@ -79,11 +81,11 @@ class Beside:
         higher_is_better: bool,
         rng: torch.Generator,
     ) -> "Beside":
-        """From scores and wrong units; noise, copy, average, interpolation and gaussian must be among the controls."""
+        """From scores and wrong units (or features) of originals and all controls that the verdict reads."""
         scored = {name: found for name, found in scored.items() if name != "generated"}
         original = scored["original"][1]
-        alike = {name: similar.iou(wrong, original) for name, (_, wrong) in scored.items()}
-        within = {name: similar.iou(wrong, wrong) for name, (_, wrong) in scored.items()}
+        alike = {name: similar.pairwise(wrong, original) for name, (_, wrong) in scored.items()}
+        within = {name: similar.pairwise(wrong, wrong) for name, (_, wrong) in scored.items()}
         levels = [name for name in scored if name.startswith("noise ")]
         groups = {"noise": levels, "interpolation": ["interpolation"], "gaussian": ["gaussian"]}
         curves = {
@@ -110,14 +112,14 @@ def assess(
 
     Args:
         beside: originals and controls.
-        scored: validation scores and wrong units of the generated models.
+        scored: validation scores and wrong units (or features) of the generated models.
         generated, originals: the vectors.
         rng: of the bootstrap.
     """
-    cross = similar.iou(scored[1], beside.scored["original"][1])
+    cross = similar.pairwise(scored[1], beside.scored["original"][1])
     similarity = _similarity(
         {**beside.with_originals, "generated": cross},
-        {**beside.within, "generated": similar.iou(scored[1], scored[1])},
+        {**beside.within, "generated": similar.pairwise(scored[1], scored[1])},
         derive(rng, "similarity"),
     )
     alike, usual = similarity.generated_generated, similarity.original_original
@@ -149,15 +151,15 @@ def good_models(
     """The paper's comparisons among models that score ``min_score`` or better on validation."""
     sign = 1.0 if higher_is_better else -1.0
     ours, theirs = (
-        found.wrong[sign * found.val >= sign * min_score] for found in (generated, original)
+        found.compared[sign * found.val >= sign * min_score] for found in (generated, original)
     )
-    cross = similar.iou(ours, theirs).double()
+    cross = similar.pairwise(ours, theirs).double()
     return GoodModels(
         min_score=min_score,
         originals=len(theirs),
         generated=len(ours),
-        original_original=similar.mean_off_diagonal(similar.iou(theirs, theirs)),
-        generated_generated=similar.mean_off_diagonal(similar.iou(ours, ours)),
+        original_original=similar.mean_off_diagonal(similar.pairwise(theirs, theirs)),
+        generated_generated=similar.mean_off_diagonal(similar.pairwise(ours, ours)),
         original_generated=float(cross.mean()) if cross.numel() else None,
         original_generated_max=float(cross.max(dim=1).values.mean()) if cross.numel() else None,
     )

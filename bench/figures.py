@@ -74,9 +74,9 @@ def _half(tensor: Tensor) -> Array:
 def _per_model(evaluated: Mapping[str, Evaluated]) -> dict[str, Array]:
     """Similarity to the nearest original, and the training score, of every model."""
     found: dict[str, Array] = {}
-    originals = evaluated["original"].wrong
+    originals = evaluated["original"].compared
     for name, scored in evaluated.items():
-        alike = similar.iou(scored.wrong, originals)
+        alike = similar.pairwise(scored.compared, originals)
         if name == "original":
             alike = alike.fill_diagonal_(-1.0)
         if alike.shape[1] > 1 or name != "original":
@@ -86,10 +86,10 @@ def _per_model(evaluated: Mapping[str, Evaluated]) -> dict[str, Array]:
 
 
 def _iou(original: Evaluated, generated: Evaluated) -> dict[str, Array]:
-    rows = [_few(scored.wrong, IOU_MODELS) for scored in (original, generated)]
-    wrong = torch.cat(rows)
+    rows = [_few(scored.compared, IOU_MODELS) for scored in (original, generated)]
+    models = torch.cat(rows)
     count = np.array([len(rows[0])], dtype=np.int32)
-    return {"iou": _half(similar.iou(wrong, wrong)), "iou_originals": count}
+    return {"iou": _half(similar.pairwise(models, models)), "iou_originals": count}
 
 
 def embed(points: Mapping[str, Float[Tensor, "*rows D"]]) -> dict[str, Array]:
@@ -150,15 +150,18 @@ def _weights(
 
 
 def _right(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> dict[str, Array]:
-    """Which validation units populations and their chosen models get right."""
-    total = evaluated["original"].wrong.shape[1]
+    """Which validation units populations and their chosen models get right; nothing where there are none."""
+    wrong = {name: scored.wrong for name, scored in evaluated.items() if scored.wrong is not None}
+    if not wrong:
+        return {}
+    total = wrong["original"].shape[1]
     kept = torch.from_numpy(evenly(total, UNITS))
     found: dict[str, Array] = {"units": np.array([len(kept), total], dtype=np.int32)}
-    for name, scored in evaluated.items():
-        right = ~scored.wrong[:, kept]
+    for name, outcomes in wrong.items():
+        right = ~outcomes[:, kept]
         share = right.double().mean(0)
         found[f"right_mean.{name}"] = (255 * share).round().to(torch.uint8).numpy()
-        for statistic, model in _chosen(scored, higher_is_better).items():
+        for statistic, model in _chosen(evaluated[name], higher_is_better).items():
             found[f"right_{statistic}.{name}"] = np.packbits(right[model].numpy())
     return found
 

@@ -133,6 +133,11 @@ class Run:
 
     # Stages --------------------------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """What other zoos need as well: the trained network that checkpoints are collected from."""
+        if not self.request.zoo:
+            self.task.prepare(rng=generator(self.request.zoo_seed, "zoo"))
+
     def zoo(self) -> tuple[Zoo, Path]:
         """The checkpoints: given, cached or collected."""
         if self.request.zoo:
@@ -236,18 +241,12 @@ class Run:
         known = {row.numpy().tobytes(): index for index, row in enumerate(zoo.vectors)}
         sources = [known.get(row.numpy().tobytes()) for row in vectors]
         if vectors is not zoo.vectors and None not in sources:
-            originals = self.evaluate(zoo, zoo.vectors)
-            rows = torch.tensor(sources)
-            return dataclasses.replace(
-                originals,
-                **{n: getattr(originals, n)[rows] for n in ("val", "train", "train_loss", "wrong")},
-            )
+            return self.evaluate(zoo, zoo.vectors).rows(torch.tensor(sources))
         train, select_s = self._timed(zoo, vectors, "train")
         val, score_s = self._timed(zoo, vectors, "val")
         loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))
-        return Evaluated(
-            val.scores.double(), train.scores.double(), loss, val.wrong, select_s, score_s
-        )
+        scores = val.scores.double(), train.scores.double()
+        return Evaluated(*scores, loss, val.wrong, select_s, score_s, val.features)
 
     def _timed(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> tuple[Any, float]:
         """The evaluation, and its seconds: without those for what is computed once for all models of the zoo.

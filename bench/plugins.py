@@ -3,14 +3,18 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadRequest, unknown
+
+if TYPE_CHECKING:
+    from tasks.catalog import Variant
 
 CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup", "noise")
 
@@ -34,26 +38,44 @@ class Plugin:
 
 def generators() -> dict[str, Plugin]:
     """All generators that have a name: the files of ``generators/``, then installed packages' entry points."""
-    found: dict[str, Plugin] = {}
-    for path in sorted(_package_folder("generators").glob("*.py")):
-        if path.stem not in ("base", "__init__"):
-            found |= {plugin.name: plugin for plugin in _read(path)}
+    found = dict(_own_generators())
     for entry in importlib.metadata.entry_points(group="bench.generators"):
         about = f"from the package {entry.dist.name}" if entry.dist else "from another package"
         found.setdefault(entry.name, Plugin(entry.name, entry.value, about, {}))
     return found
 
 
-def tasks() -> dict[str, tuple[str, dict[str, Any], str]]:
-    """All tasks that have a name: (target, settings, one line about it)."""
-    from tasks.catalog import TASKS
+@functools.cache  # reading the sources takes a tenth of a second, and a run asks for fifteen generators
+def _own_generators() -> dict[str, Plugin]:
+    paths = sorted(_package_folder("generators").glob("*.py"))
+    files = [path for path in paths if path.stem not in ("base", "__init__")]
+    return {plugin.name: plugin for path in files for plugin in _read(path)}
 
-    found = {
-        name: (variant.target, variant.settings, variant.about) for name, variant in TASKS.items()
-    }
+
+def tasks() -> "dict[str, Variant]":
+    """All tasks that have a name."""
+    from tasks.catalog import TASKS, Variant
+
+    found = dict(TASKS)
     for entry in importlib.metadata.entry_points(group="bench.tasks"):
-        found.setdefault(entry.name, (entry.value, {}, "from another package"))
+        found.setdefault(entry.name, Variant(entry.value, "from another package"))
     return found
+
+
+def task_variant(name: str) -> "Variant":
+    """What is known of a task before it is loaded, by name or as ``module:Class``.
+
+    Raises:
+        BadRequest: no such task.
+    """
+    from tasks.catalog import Variant
+
+    if ":" in name:
+        return Variant(name, "")
+    known = tasks()
+    if name not in known:
+        raise unknown("task", name, known)
+    return known[name]
 
 
 def load_generator(name: str) -> type[Any]:
@@ -67,7 +89,7 @@ def load_generator(name: str) -> type[Any]:
         if not callable(getattr(cls, "fit", None)) or not callable(getattr(cls, "sample", None)):
             raise BadRequest(f"{name} is no generator: it has no fit and sample")
         return cls
-    known = generators()
+    known = _own_generators() if name in _own_generators() else generators()
     if name not in known:
         raise unknown("generator", name, known)
     return _load(known[name].target)
@@ -79,12 +101,10 @@ def load_task(name: str, preset: str, settings: dict[str, Any]) -> Any:
     Raises:
         BadRequest: no such task, setting or value.
     """
-    known = tasks()
-    if ":" not in name and name not in known:
-        raise unknown("task", name, known)
-    target, own, _ = known.get(name, (name, {}, ""))
-    cls = _load(target)
-    return construct(cls, {**own, **cls.presets.get(preset, {}), **settings}, "task setting")
+    variant = task_variant(name)
+    cls = _load(variant.target)
+    values = {**variant.settings, **cls.presets.get(preset, {}), **settings}
+    return construct(cls, values, "task setting")
 
 
 def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:

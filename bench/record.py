@@ -381,6 +381,11 @@ class Artifacts(_Model):
     side: Artifact | None = None
 
 
+def percent(metric: str) -> bool:
+    """Whether people are shown this metric in percent."""
+    return metric in ("accuracy", "mAP", "mean IoU")
+
+
 def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:
     """The hash under which records may be ranked together: same checkpoints, data, metric and protocol."""
     sizes = [protocol.samples, protocol.train_size, protocol.val_size]

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.record import Interval, Population, Record
+from bench.record import Interval, Population, Record, percent
 
 
 def render(record: Record, path: str) -> RenderableType:
@@ -83,10 +83,9 @@ def _scores(record: Record) -> Table:
 
 
 def _numbers(record: Record, population: Population) -> list[str]:
-    percent = record.task.metric == "accuracy"
 
     def number(value: float) -> str:
-        return f"{100 * value:.2f}" if percent else f"{value:.4g}"
+        return f"{100 * value:.2f}" if percent(record.task.metric) else f"{value:.4g}"
 
     middle = [population.best, population.selected, population.mean]
     interval = number((population.high - population.low) / 2)
@@ -171,7 +170,7 @@ def factor(value: float) -> str:
 def sentences(record: Record) -> list[str]:
     """What the numbers say, in words; every sentence follows from the record."""
     lines = ["", *_verdict(record)]
-    points = 100 if record.task.metric == "accuracy" else 1
+    points = 100 if percent(record.task.metric) else 1
     similarity, novelty, timing = record.similarity, record.novelty, record.timing
     alike, usual = similarity.generated_generated, similarity.original_original
     if novelty.collapsed is not None and alike and usual:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import plugins
 from bench.errors import BadRequest
 
 DIRECT = ("arch", "layers", "track", "pretrained")  # task settings with an option of their own
@@ -73,14 +74,15 @@ def of(flat: Mapping[str, Any]) -> Request:
 
     Args:
         flat: fields of ``Request`` by name; ``arch``, ``layers``, ``track`` and ``pretrained``; and as ``set.NAME``
-            what the command line sets with ``--set NAME=``.
+            what the command line sets with ``--set NAME=``. Without ``k`` and ``samples`` they are the task's own.
 
     Raises:
-        BadRequest: a value of the wrong type or out of range.
+        BadRequest: no such task, or a value of the wrong type or out of range.
     """
     from pydantic import TypeAdapter, ValidationError
 
-    values: dict[str, Any] = {"settings": {}}
+    variant = plugins.task_variant(str(flat.get("task", "")))
+    values: dict[str, Any] = {"settings": {}, "k": variant.k, "samples": variant.samples}
     for name, value in flat.items():
         if name.startswith(SET):
             values["settings"][name.removeprefix(SET)] = value
@@ -120,16 +122,18 @@ def options(command_line: str) -> frozenset[tuple[str, str]]:
 def command(request: Request) -> str:
     """The command line that repeats the run; folders and the device are the reader's own and left out."""
     options = {"task": request.task, "generator": request.generator}
+    variant = plugins.task_variant(request.task)
+    usual = {field.name: field.default for field in dataclasses.fields(Request)}
+    usual |= {"k": variant.k, "samples": variant.samples}
     if request.zoo:
         options["zoo"] = request.zoo.name
     own = request.of_task()
     options |= {name: own.pop(name) for name in DIRECT if own.get(name) is not None}
     if "pretrained" in options:
         options["pretrained"] = Path(options["pretrained"]).name
-    for field in dataclasses.fields(Request):
-        value = getattr(request, field.name)
-        if field.name in ("k", "samples", "seed", "zoo_seed", "preset") and value != field.default:
-            options[field.name.replace("_", "-")] = value
+    for name in ("k", "samples", "seed", "zoo_seed", "preset"):
+        if getattr(request, name) != usual[name]:
+            options[name.replace("_", "-")] = getattr(request, name)
     if request.min_score is not None:
         options["min-score"] = str(request.min_score)
     pairs = [f"{n}={v}" for n, v in request.of_generator().items()]

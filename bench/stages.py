@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -41,16 +41,31 @@ class Evaluated:
     Attributes:
         val, train: scores on the two splits.
         train_loss: what breaks ties of ``train``.
-        wrong: which validation units each model gets wrong.
+        wrong: which validation units each model gets wrong; None where the task has no such units.
         select_s, score_s: seconds that scoring it on train and on validation took.
+        features: what models are compared by where there is no ``wrong``.
     """
 
     val: Float[Tensor, " N"]
     train: Float[Tensor, " N"]
     train_loss: Float[Tensor, " N"]
-    wrong: Bool[Tensor, "N M"]
+    wrong: Bool[Tensor, "N M"] | None
     select_s: float
     score_s: float
+    features: Float[Tensor, "N M"] | None = None
+
+    @property
+    def compared(self) -> Tensor:
+        """What similarity compares: wrong units, or else features."""
+        found = self.features if self.wrong is None else self.wrong
+        assert found is not None  # the task's evaluation has one of them
+        return found
+
+    def rows(self, index: Int64[Tensor, " n"]) -> "Evaluated":
+        """Some of the models; times are still those of all."""
+        fields = vars(self).items()
+        some: dict[str, Any] = {n: v[index] for n, v in fields if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **some)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -84,12 +99,12 @@ def save_sampled(sampled: Sampled, path: Path) -> None:
 def load_evaluated(path: Path) -> Evaluated:
     """Read what ``save_evaluated`` wrote."""
     tensors, facts = _read(path)
-    fields: dict[str, Any] = {**tensors, **facts}
+    fields: dict[str, Any] = {"wrong": None, **tensors, **facts}
     return Evaluated(**fields)
 
 
 def save_evaluated(evaluated: Evaluated, path: Path) -> None:
     """Scores, wrong units and times to one safetensors file."""
-    fields = dataclasses.asdict(evaluated)
+    fields = {n: v for n, v in vars(evaluated).items() if v is not None}
     tensors = {n: v.contiguous() for n, v in fields.items() if isinstance(v, Tensor)}
     _write(tensors, {n: v for n, v in fields.items() if n not in tensors}, path)

@@ -46,8 +46,3 @@ def open_record(path: Path, label: str = "") -> Shown:
     if file_hash(file) != named.sha256:
         return Shown(label, record, {}, f"{file.name} is not the file that the record names")
     return Shown(label, record, arrays)
-
-
-def percent(metric: str) -> bool:
-    """Whether scores of this metric are shown in percent."""
-    return metric in ("accuracy", "mean IoU")

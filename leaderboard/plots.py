@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from bench.record import ControlSimilarity, Interval, Population, Record
+from bench.record import ControlSimilarity, Interval, Population, Record, percent
 from bench.side import MODELS, evenly
 from leaderboard.load import plain
-from leaderboard.opened import Shown, percent
+from leaderboard.opened import Shown
 
 Array = NDArray[Any]
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bench.errors import BenchError
 from bench.zoo import Zoo
 
 
@@ -20,11 +21,25 @@ class Evaluation:
         scores: the headline metric of each model, float64.
         wrong: which of the M units each model gets wrong, or None where the task has no such units.
         extra: further metrics by name, one value a model; ``loss`` breaks ties when a model is selected.
+        features: what models are compared by where there is no ``wrong``: numbers of 0 or more that describe what each
+            of them does; see ``bench.metrics.similarity.weighted_jaccard``.
     """
 
     scores: Float[Tensor, " N"]
     wrong: Bool[Tensor, "N M"] | None
     extra: dict[str, Float[Tensor, " N"]]
+    features: Float[Tensor, "N M"] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.wrong is None) is (self.features is None):
+            raise BenchError("an evaluation needs wrong units or features, and not both")
+
+    @property
+    def compared(self) -> Tensor:
+        """What similarity compares: wrong units, or else features."""
+        found = self.features if self.wrong is None else self.wrong
+        assert found is not None  # see above
+        return found
 
 
 @dataclasses.dataclass(eq=False)
@@ -35,8 +50,10 @@ class Task(ABC):
         kind: classification, detection, segmentation or image generation.
         metric: the headline metric's name.
         higher_is_better: whether a higher score is better.
-        units: what one column of ``Evaluation.wrong`` is.
+        units: what one column of ``Evaluation.wrong``, or of ``features``, is.
+        independent_units: whether units are independent of each other, as tests between two models need them.
         presets: settings that differ from the defaults (the quick preset), by preset name.
+        beside_base: settings that do not decide what ``prepare`` makes.
         device: where the work is done; it is no setting.
         force: whether to make again what is in the store; it is no setting.
         data_dir: the folder that real data is looked for in; it is no setting (the data's hash is).
@@ -46,7 +63,9 @@ class Task(ABC):
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     units: ClassVar[str]
+    independent_units: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    beside_base: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     force: ClassVar[bool] = False
     data_dir: ClassVar[str | None] = None
@@ -60,6 +79,13 @@ class Task(ABC):
             rng: the source of every random draw.
             work: a folder for unfinished work. Interrupted, a second call goes on from what lies there; the harness
                 removes it once the zoo is saved.
+        """
+
+    def prepare(self, *, rng: torch.Generator) -> None:  # noqa: B027 - not every task has a base
+        """Make what zoos share that differ in ``beside_base`` alone, for ``collect`` to find; nothing by default.
+
+        Args:
+            rng: the one that ``collect`` gets.
         """
 
     @abstractmethod

@@ -38,11 +38,14 @@ class Variant:
         target: ``module:Class`` of the task.
         about: one line for ``bench list``.
         settings: fields of the class that differ from its defaults.
+        k, samples: checkpoints and generated models of a run that does not say how many.
     """
 
     target: str
     about: str
-    settings: dict[str, Any]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    k: int = 200
+    samples: int = 100
 
 
 def _classification(about: str, dataset: str, **settings: Any) -> Variant:

@@ -16,21 +16,8 @@ from bench.randomness import derive
 from bench.store import atomic
 from bench.timing import Stopwatch
 from bench.zoo import Layout
-from tasks.dependence import Parts, split
-from tasks.images import Images
-from tasks.training import (
-    Batches,
-    Recipe,
-    StackedTraining,
-    Training,
-    check_finite,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from tasks.training import Training, optimizer_tensors, restore_optimizer
 
-# Runs train together as far as this much memory goes: on a GPU for activations, on a CPU for values, gradients and
-# momenta, which have to stay in its cache.
-STACK_BYTES = {"cuda": 2 * 1024**3, "cpu": 32 * 1024**2}
 Curve = list[tuple[float, float]]
 
 
@@ -40,18 +27,19 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary)
 
 
-def train_base(model: nn.Module, data: Batches, score: Callable[[], float], state: Path) -> Curve:
+def train_base(
+    model: nn.Module, training: Training, score: Callable[[], float], state: Path
+) -> Curve:
     """Train a whole network in place; returns (seconds of training, score) after each epoch, more often in the first.
 
     Args:
         model: on its device; left in eval mode.
-        data: the batches; their recipe says how long.
+        training: of the model's parameters; its recipe says how long.
         score: the model's validation score, called in eval mode; its time does not count.
         state: file that keeps the state after every epoch, so that a killed run goes on from there.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    training = Training(model, list(model.parameters()), data)
-    watch, curve, first = Stopwatch(data.images.device), [], 0
+    watch, curve, first = Stopwatch(training.device), [], 0
     if state.exists():
         tensors = load_tensors(state)
         named = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
@@ -59,8 +47,8 @@ def train_base(model: nn.Module, data: Batches, score: Callable[[], float], stat
         restore_optimizer(training.optimizer, tensors)
         curve = [(seconds, value) for seconds, value in tensors["curve"].tolist()]
         first, watch.seconds = len(tensors["epochs"]), curve[-1][0]
-    for epoch in track(range(first, data.recipe.epochs), "train the base network, epochs"):
-        begin, end = epoch * data.per_epoch, (epoch + 1) * data.per_epoch
+    for epoch in track(range(first, training.recipe.epochs), "train the base network, epochs"):
+        begin, end = epoch * training.per_epoch, (epoch + 1) * training.per_epoch
         early = {end // 8, end // 4, end // 2} - {0} if epoch == 0 else set()
         for stop in sorted({*early, end}):
             model.train()
@@ -126,26 +114,10 @@ class Rows:
         save_tensors({**facts, **state}, self._state_path)
 
 
-def part_training(
-    base: nn.Module, layout: Layout, data: Batches, lr: float | None
-) -> tuple[Training, list[Tensor]]:
-    """Plain training of the generated part of a frozen network in eval mode, and the tensors it trains.
-
-    What does not depend on the generated part runs without gradients, and its normalization statistics stand still:
-    a checkpoint is completely described by the base and its row.
-    """
-    images = data.images
-    parts = split(base, layout.names, images.inputs(images.pixels[:2]))
-    base.requires_grad_(False)
-    own = [base.get_parameter(name).requires_grad_(True) for name in layout.names]
-
-    def forward(inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            shared = parts.features(inputs)
-        logits: Tensor = parts.own(*shared)
-        return logits
-
-    return Training(forward, own, data, lr=lr), own
+def free(model: nn.Module, layout: Layout) -> list[Tensor]:
+    """Freeze a network except for the layout's parameters, which are returned."""
+    model.requires_grad_(False)
+    return [model.get_parameter(name).requires_grad_(True) for name in layout.names]
 
 
 def put(vector: Float[Tensor, " D"], layout: Layout, tensors: Sequence[Tensor]) -> None:
@@ -161,11 +133,18 @@ def take(tensors: Sequence[Tensor]) -> Float[Tensor, " D"]:
 
 
 def trajectory(
-    base: nn.Module, layout: Layout, data: Batches, rows: Rows, *, lr: float, every: int
+    training: Training, own: Sequence[Tensor], layout: Layout, rows: Rows, *, every: int
 ) -> None:
-    """Go on training only the generated part, and keep a checkpoint every few steps."""
-    training, own = part_training(base, layout, data, lr)
-    watch = Stopwatch(data.images.device)
+    """Go on training only the generated part, and keep a checkpoint every few steps.
+
+    Args:
+        training: of the generated part.
+        own: the tensors that it trains, in the order of the layout.
+        layout: the generated part.
+        rows: gets one row a checkpoint.
+        every: steps between two checkpoints.
+    """
+    watch = Stopwatch(training.device)
     if rows.done:
         put(rows.vectors[rows.done - 1], layout, own)
         restore_optimizer(training.optimizer, rows.state)
@@ -177,136 +156,29 @@ def trajectory(
 
 
 def seeds(
-    fresh: Callable[[torch.Generator], nn.Module],
-    base: nn.Module | None,
-    layout: Layout,
-    images: Images,
-    recipe: Recipe,
+    train: Callable[[Sequence[torch.Generator]], Float[Tensor, "S D"]],
     rows: Rows,
     rng: torch.Generator,
+    *,
+    together: int,
+    device: str,
 ) -> None:
     """Independent runs, each from its own start and on its own batches.
 
     Args:
-        fresh: makes a network from a source of randomness.
-        base: None to train whole networks, or the frozen network whose generated part is trained anew.
-        layout: the generated part.
-        images, recipe: what to train on, and how.
+        train: one run for each source of randomness; the vectors they end at.
         rows: gets one row a run.
         rng: the source of the runs' seeds.
+        together: how many runs to train at once.
+        device: where they are trained.
     """
-    together = stack_size(layout, images, recipe) if base is None or images.device != "cpu" else 1
     for low in track(range(rows.done, rows.k, together), "train seeds"):
         keys = [derive(rng, seed) for seed in range(low, min(low + together, rows.k))]
-        starts = [fresh(derive(key, "start")) for key in keys]
-        watch = Stopwatch(images.device)
+        watch = Stopwatch(device)
         with watch:
-            if base is None:
-                vectors = train_whole(starts, layout, images, recipe, keys)
-            else:
-                own = [take([start.get_parameter(n) for n in layout.names]) for start in starts]
-                vectors = train_part(base, layout, torch.stack(own), images, recipe, keys)
+            vectors = train(keys)
         # A run's share of the time its stack took: SGD at its best, one run alone takes longer.
         rows.keep(vectors, [watch.seconds / len(keys)] * len(keys), {})
-
-
-def stack_size(layout: Layout, images: Images, recipe: Recipe) -> int:
-    """How many runs to train at once; on a CPU, networks with kernels train faster one after another."""
-    kind = torch.device(images.device).type
-    activations = 4 * 40 * recipe.batch_size * images.mean.numel() * images.size**2
-    each = activations if kind == "cuda" else 3 * 4 * layout.dim
-    kernels = any(len(shape) == 4 for shape in layout.shapes)
-    return 1 if kind == "cpu" and kernels else max(1, min(200, STACK_BYTES[kind] // each))
-
-
-def train_whole(
-    starts: list[nn.Module],
-    layout: Layout,
-    images: Images,
-    recipe: Recipe,
-    keys: Sequence[torch.Generator],
-) -> Float[Tensor, "S D"]:
-    """Train whole networks in train mode, then express each one's running statistics in its affine parameters."""
-    model = starts[0].train()
-    tensors: Mapping[str, Tensor]
-    buffers: Mapping[str, Tensor]
-    if len(starts) == 1:
-        data = Batches(images, recipe, keys[0])
-        alone = Training(model, list(model.parameters()), data)
-        alone.run(0, alone.steps)
-        tensors, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    else:
-        tensors = {n: torch.stack([s.get_parameter(n) for s in starts]) for n in layout.names}
-        state = {
-            n: torch.stack([s.get_buffer(n) for s in starts]) for n, _ in model.named_buffers()
-        }
-        stacked = StackedTraining(model, tensors, state, recipe)
-        run_stack(stacked, images, recipe, keys)
-        tensors, buffers = stacked.parameters, stacked.buffers
-    folded = layout.flatten(fold_statistics(model, tensors, buffers)).detach().cpu()
-    return folded.reshape(len(starts), layout.dim)
-
-
-def train_part(
-    base: nn.Module,
-    layout: Layout,
-    vectors: Float[Tensor, "S D"],
-    images: Images,
-    recipe: Recipe,
-    keys: Sequence[torch.Generator],
-    *,
-    steps: int | None = None,
-    lr: float | None = None,
-) -> Float[Tensor, "S D"]:
-    """Train S versions of the generated part, each on its own batches, everything in eval mode.
-
-    Args:
-        base: the frozen network, in eval mode.
-        layout: the generated part.
-        vectors: where each version starts.
-        images, recipe: what to train on, and how.
-        keys: the source of each version's data order and augmentation.
-        steps: optimizer steps; None takes the recipe's epochs.
-        lr: a constant learning rate; None takes the recipe's schedule.
-    """
-    if images.device != "cpu":
-        parts = split(base, layout.names, images.inputs(images.pixels[:2]))
-        start = layout.unflatten(vectors.to(images.device))
-        stacked = StackedTraining(parts.own, start, {}, recipe)
-        run_stack(stacked, images, recipe, keys, parts, steps, lr)
-        return layout.flatten(stacked.parameters).detach().cpu()
-    trained = []
-    for vector, key in zip(vectors, keys, strict=True):
-        training, own = part_training(base, layout, Batches(images, recipe, key), lr)
-        put(vector, layout, own)
-        training.run(0, training.steps if steps is None else steps)
-        trained.append(take(own))
-    return torch.stack(trained)
-
-
-def run_stack(
-    training: StackedTraining,
-    images: Images,
-    recipe: Recipe,
-    keys: Sequence[torch.Generator],
-    parts: Parts | None = None,
-    steps: int | None = None,
-    lr: float | None = None,
-) -> None:
-    """The steps of all runs of a stack, each on its own batches; what ``parts`` share needs no gradients."""
-    sources = [Batches(images, recipe, key) for key in keys]
-    total = recipe.epochs * sources[0].per_epoch
-    for step in track(range(total if steps is None else steps), "steps"):
-        pixels, labels = map(
-            torch.stack, zip(*(source.drawn(step) for source in sources), strict=True)
-        )
-        inputs: tuple[Tensor, ...] = (images.inputs(pixels),)
-        if parts is not None:
-            with torch.no_grad():
-                outputs = parts.features(inputs[0].flatten(0, 1))
-            inputs = tuple(tensor.unflatten(0, labels.shape) for tensor in outputs)
-        losses = training.step(inputs, labels, recipe.rate(step, total) if lr is None else lr)
-    check_finite(losses)
 
 
 def fold_statistics(

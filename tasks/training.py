@@ -16,6 +16,8 @@ from bench.errors import BenchError
 from bench.randomness import derive
 from tasks.images import Images, crop_flip
 
+Loss = Callable[[int], Tensor]  # the loss of the batch of a step
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -82,28 +84,48 @@ class Batches:
         return pixels, self.images.labels[rows.to(self.images.device)]
 
 
+def classify(forward: Callable[[Tensor], Tensor], data: Batches) -> Loss:
+    """Cross-entropy of a classifier (inputs to logits) on the batch of each step, in the recipe's precision."""
+    kind = torch.device(data.images.device).type
+    mixed = data.recipe.precision == "bfloat16"
+
+    def loss(step: int) -> Tensor:
+        inputs, labels = data(step)
+        with torch.autocast(kind, torch.bfloat16, enabled=mixed):
+            logits = forward(inputs.contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(logits.float(), labels)
+
+    return loss
+
+
 class Training:
     """Trains the given tensors of one network by plain steps.
 
     Args:
-        forward: inputs to logits, as a function of the tensors.
+        loss: of the batch of each step, as a function of the tensors.
         parameters: what is trained, in place.
-        data: the batches.
+        recipe: how, and for how many epochs.
+        per_epoch: steps an epoch.
         lr: a constant learning rate; None takes the recipe's schedule.
+
+    Attributes:
+        steps: of the whole recipe.
+        device: of the parameters.
     """
 
     def __init__(
         self,
-        forward: Callable[[Tensor], Tensor],
+        loss: Loss,
         parameters: Sequence[Tensor],
-        data: Batches,
+        recipe: Recipe,
+        per_epoch: int,
         *,
         lr: float | None = None,
     ) -> None:
-        self.forward, self.data, self.recipe, self.lr = forward, data, data.recipe, lr
-        self.optimizer = self.recipe.make_optimizer(parameters)
-        self.steps = self.recipe.epochs * data.per_epoch
-        self.loss = torch.zeros(())
+        self.loss, self.recipe, self.per_epoch, self.lr = loss, recipe, per_epoch, lr
+        self.optimizer = recipe.make_optimizer(parameters)
+        self.steps = recipe.epochs * per_epoch
+        self.device = parameters[0].device
 
     def run(self, start: int, end: int) -> None:
         """Steps number ``start`` to ``end - 1``.
@@ -111,18 +133,15 @@ class Training:
         Raises:
             BenchError: training diverged.
         """
-        kind = torch.device(self.data.images.device).type
+        loss = torch.zeros(())
         for step in range(start, end):
             rate = self.recipe.rate(step, self.steps) if self.lr is None else self.lr
             set_rate(self.optimizer, rate)
-            inputs, labels = self.data(step)
-            with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-                logits = self.forward(inputs.contiguous(memory_format=torch.channels_last))
-            self.loss = F.cross_entropy(logits.float(), labels)
+            loss = self.loss(step)
             self.optimizer.zero_grad(set_to_none=True)
-            self.loss.backward()
+            loss.backward()
             self.optimizer.step()
-        check_finite(self.loss.detach())
+        check_finite(loss.detach())
 
 
 class StackedTraining:

@@ -61,7 +61,7 @@ def test_models_of_the_pool_are_not_scored_again(zoo):
     class Task:
         def evaluate(self, zoo, vectors, split):
             assert len(vectors) == 1  # the only one that is not in the pool
-            return type("", (), {"scores": torch.tensor([0.5]), "wrong": torch.ones(1, 3) > 0})
+            return type("", (), {"scores": torch.tensor([0.5]), "compared": torch.ones(1, 3) > 0})
 
     val = torch.arange(12).double()
     pool = Pool(zoo, zoo.vectors[:0], val, torch.zeros(12, 3, dtype=torch.bool))

@@ -14,7 +14,14 @@ from sklearn.metrics import jaccard_score
 from bench.compare import compare, population, select, timing
 from bench.metrics import statistics
 from bench.metrics.novelty import Curve, advantage, novelty
-from bench.metrics.similarity import iou, mean_off_diagonal, nearest_l2_ratio, toward_mean
+from bench.metrics.similarity import (
+    iou,
+    mean_off_diagonal,
+    nearest_l2_ratio,
+    pairwise,
+    toward_mean,
+    weighted_jaccard,
+)
 from bench.metrics.statistics import (
     cross_interval,
     mean_interval,
@@ -71,6 +78,37 @@ def test_iou_is_symmetric_with_ones_on_the_diagonal(n, m, share, seed):
     assert torch.equal(matrix, matrix.T)
     assert (matrix.diagonal() == 1).all()
     assert ((matrix >= 0) & (matrix <= 1)).all()
+
+
+@quick
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 40), seeds)
+def test_weighted_jaccard_is_minima_over_maxima(n, p, m, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.exponential(size=(n, m)), rng.exponential(size=(p, m))
+    pairs = [[np.minimum(x, y).sum() / np.maximum(x, y).sum() for y in b] for x in a]
+    found = pairwise(torch.from_numpy(a).float(), torch.from_numpy(b).float())
+    np.testing.assert_allclose(found.numpy(), pairs, rtol=1e-5)
+
+
+@quick
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 60), st.floats(0, 1), seeds)
+def test_weighted_jaccard_of_zeros_and_ones_is_iou(n, p, m, share, seed):
+    a, b = masks(n, m, share, seed), masks(p, m, share, seed + 1)
+    assert torch.allclose(weighted_jaccard(a.float(), b.float()), iou(a, b), atol=1e-6)
+
+
+@quick
+@given(st.integers(1, 6), st.integers(1, 300), seeds)
+def test_weighted_jaccard_is_symmetric_with_ones_on_the_diagonal(n, m, seed):
+    features = torch.rand(n, m, generator=generator(seed))
+    alike = weighted_jaccard(features, features)
+    assert torch.equal(alike, alike.T)
+    assert torch.equal(alike.diagonal(), torch.ones(n))
+
+
+def test_weighted_jaccard_of_nothing_is_one():
+    assert weighted_jaccard(torch.zeros(1, 3), torch.zeros(2, 3)).tolist() == [[1.0, 1.0]]
+    assert weighted_jaccard(torch.zeros(1, 3), torch.ones(1, 3)).item() == 0.0
 
 
 @quick

@@ -58,13 +58,11 @@ def test_every_generator_loads(name):
 def test_every_task_is_described_and_has_a_class():
     found = plugins.tasks()
     assert "digits" in found
-    for target, settings, about in found.values():
-        module, _, name = target.partition(":")
-        tree = ast.parse((REPOSITORY / f"{module.replace('.', '/')}.py").read_text())
-        (cls,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name]
-        fields = {n.target.id for n in cls.body if isinstance(n, ast.AnnAssign)}
-        assert set(settings) <= fields
-        assert about
+    for name, variant in found.items():
+        assert dataclasses.is_dataclass(type(plugins.load_task(name, "quick", {})))
+        assert variant.about
+        assert variant.k >= 1
+        assert variant.samples >= 10  # the verdict calls nothing novel below
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from bench import plugins
 from bench.errors import BadRequest
 from bench.randomness import generator
 from bench.zoo import Zoo
-from tasks import classification, collecting, datasets
+from tasks import classification, collecting, datasets, trained
 from tests.standins import image_data
 
 counter = itertools.count()
@@ -52,7 +52,7 @@ def test_every_named_task(name):
     identity = task.identity()
     assert {"dataset", "dataset_hash", "arch", "layers"} <= set(identity)
     assert identity == make(name, arch="convnet3").identity()
-    assert plugins.tasks()[name][2]
+    assert plugins.tasks()[name].about
     assert all(getattr(type(task), field) for field in ("kind", "metric", "units"))
 
 
@@ -135,14 +135,14 @@ def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch, tmp_path)
             raise KeyboardInterrupt
         return 0.5
 
-    monkeypatch.setattr(task, "_accuracy", die_in_the_third_epoch)
+    monkeypatch.setattr(task, "score", die_in_the_third_epoch)
     with pytest.raises(KeyboardInterrupt):
         task.collect(2, rng=generator(0), work=work_folder())
     epochs = []
     run = collecting.Training.run
 
     def counted(self, start, end):
-        epochs.append(start // self.data.per_epoch)
+        epochs.append(start // self.per_epoch)
         run(self, start, end)
 
     monkeypatch.setattr(collecting.Training, "run", counted)
@@ -153,7 +153,7 @@ def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch, tmp_path)
 
 def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
     make(arch="convnet3").collect(2, rng=generator(0), work=work_folder())
-    monkeypatch.setattr(classification, "train_base", None)  # calling it would fail
+    monkeypatch.setattr(trained, "train_base", None)  # calling it would fail
     make(arch="convnet3", layers="linear", track="seeds").collect(
         2, rng=generator(0), work=work_folder()
     )
@@ -214,7 +214,7 @@ def test_names_must_be_known(field):
 
 
 def test_settings_are_fields_with_documentation():
-    text = classification.Classification.__doc__
+    text = trained.Trained.__doc__ + classification.Classification.__doc__
     for field in dataclasses.fields(classification.Classification):
         assert field.name in text
 

@@ -4,20 +4,24 @@ import torch
 from bench.errors import BenchError
 from bench.randomness import generator
 from bench.zoo import Layout
-from tasks.collecting import (
-    fold_statistics,
-    neutral_statistics,
-    run_stack,
-    train_part,
-    train_whole,
-)
+from tasks import stacking
+from tasks.classification import Classification
+from tasks.collecting import fold_statistics, neutral_statistics
 from tasks.images import crop_flip
 from tasks.layers import select
 from tasks.models import Shape, build
-from tasks.training import Batches, Recipe, StackedTraining, Training
-from tests.standins import images
+from tasks.training import Batches, Recipe, Training, classify
+from tests.standins import image_data, images
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05)
+
+
+def classification(arch):
+    """A task that trains by ``RECIPE`` on the images of ``images``."""
+    task = Classification("cifar10", arch, epochs=2, batch_size=16, lr=0.05, precision="float32")
+    task.data = image_data("cifar10", train=48)
+    assert task.recipe == RECIPE
+    return task
 
 
 def layout_of(model, pattern):
@@ -33,12 +37,9 @@ def test_whole_networks_trained_together_equal_those_trained_alone(arch):
         return [build(arch, Shape(3, 32, 4)) for _ in keys]
 
     layout = layout_of(starts()[0], "all")
-    together = train_whole(starts(), layout, data, RECIPE, keys)
-    alone = [
-        train_whole([start], layout, data, RECIPE, [key])
-        for start, key in zip(starts(), keys, strict=True)
-    ]
-    assert torch.allclose(together, torch.cat(alone), atol=2e-3)
+    together = stacking.train_whole(starts(), layout, data, RECIPE, keys)
+    train_alone = super(Classification, classification(arch)).train_whole
+    assert torch.allclose(together, train_alone(starts(), layout, keys), atol=2e-3)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
 
 
@@ -51,13 +52,9 @@ def test_parts_trained_together_equal_those_trained_alone(arch, pattern):
     layout, data = layout_of(base, pattern), images()
     keys = [generator(seed) for seed in range(2)]
     start = torch.stack([layout.flatten(dict(base.named_parameters())).detach()] * 2)
-    alone = train_part(base, layout, start, data, RECIPE, keys, steps=4, lr=0.01)
-    from tasks.dependence import split
-
-    parts = split(base, layout.names, data.inputs(data.pixels[:2]))
-    stacked = StackedTraining(parts.own, layout.unflatten(start), {}, RECIPE)
-    run_stack(stacked, data, RECIPE, keys, parts, 4, 0.01)
-    assert torch.allclose(alone, layout.flatten(stacked.parameters), atol=1e-4)
+    alone = classification(arch).train_part(base, layout, start, keys, steps=4, lr=0.01)
+    stacked = stacking.train_part(base, layout, start, data, RECIPE, keys, steps=4, lr=0.01)
+    assert torch.allclose(alone, stacked, atol=1e-4)
     assert not torch.allclose(alone, start, atol=1e-5)
 
 
@@ -115,6 +112,7 @@ def test_learning_rates_warm_up_and_end_near_zero():
 def test_divergence_is_a_clear_error():
     model = build("mlp3", Shape(3, 32, 4))
     data = Batches(images(), Recipe(lr=1e30, batch_size=16), generator(0))
-    training = Training(model, list(model.parameters()), data, lr=1e30)
+    loss = classify(model, data)
+    training = Training(loss, list(model.parameters()), data.recipe, data.per_epoch, lr=1e30)
     with pytest.raises(BenchError, match="diverged"):
         training.run(0, 6)

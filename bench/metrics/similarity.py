@@ -1,10 +1,15 @@
-"""Similarity of models: IoU of their wrong predictions (paper, equation 7), as matrix products."""
+"""Similarity of models: IoU of their wrong predictions (paper, equation 7), or the same of what they make."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 BLOCK = 10_000  # units at a time, as numbers: the whole matrix of them would be four times the sets
+
+
+def pairwise(a: Shaped[Tensor, "N M"], b: Shaped[Tensor, "P M"]) -> Float[Tensor, "N P"]:
+    """Similarity of every pair of models, in [0, 1]: IoU of wrong units, or of features the weighted Jaccard index."""
+    return iou(a, b) if a.dtype == torch.bool else weighted_jaccard(a, b)
 
 
 def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
@@ -31,6 +36,24 @@ def _products(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor,
     if x.device.type != "cpu":
         return x @ y.T
     return torch.from_numpy(x.numpy() @ y.numpy().T)
+
+
+def weighted_jaccard(a: Float[Tensor, "N M"], b: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
+    """Sum of minima over sum of maxima for every pair of rows of numbers that are not negative; 1.0 where all are 0.
+
+    In [0, 1], 1 for equal rows alone, and on zeros and ones the intersection over union (Ruzicka 1958; Ioffe, ICDM
+    2010). Minima and maxima add up to the sums and differ by the absolute differences, so that one distance is enough.
+
+    >>> weighted_jaccard(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.5], [1.0, 2.0]]))
+    tensor([[0.5000, 1.0000]])
+    """
+    a, b = a.double(), b.double()
+    apart = torch.cdist(a, b, p=1)
+    if a.shape == b.shape and torch.equal(a, b):
+        apart = (apart + apart.T) / 2  # the last digit depends on the order of a pair
+    together = a.sum(1, keepdim=True) + b.sum(1)
+    alike = (together - apart) / (together + apart)
+    return alike.masked_fill_(together == 0, 1.0).clamp_(0, 1).float()
 
 
 def mean_off_diagonal(matrix: Float[Tensor, "N N"]) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-from bench import remote, store
+from bench import plugins, remote, store
 from bench.errors import BadRequest, BenchError
 from bench.record import Record
 from bench.request import Request, command, options
@@ -15,7 +15,7 @@ from bench.study.executor import VARIABLES, Executor, Finished, Outcome, Setting
 from bench.study.graph import Node, build
 from bench.study.past import Past
 from bench.study.plan import Plan
-from bench.study.recipe import Cell, Kind, Needs, Recipe, requests
+from bench.study.recipe import KINDS, Cell, Kind, Needs, Recipe, requests
 from bench.study.view import View
 
 EXECUTORS: dict[str, Callable[[Setting], AbstractContextManager[Executor]]] = {
@@ -79,7 +79,7 @@ def run(recipe: Recipe, found: Sequence[Cell], how: How) -> Summary:
     logs = store.home() / "logs" / recipe.name
     logs.mkdir(parents=True, exist_ok=True)
     environment = {name: os.environ.get(name, "") for name in VARIABLES}
-    setting = Setting(environment, logs, how.retries, how.address)
+    setting = Setting(environment, logs, modules(found), how.retries, how.address)
     with EXECUTORS[how.executor](setting) as executor:
         asked = placed(found, how, executor.gpus)
         left = unfinished(asked, how.results)
@@ -105,6 +105,14 @@ def plan(recipe: Recipe, found: Sequence[Cell], how: How) -> Plan:
         asked = placed(found, how, executor.gpus)
     left = unfinished(asked, how.results)
     return Plan(asked, left, build(left, needs(recipe, asked[0].device)))
+
+
+def modules(found: Sequence[Cell]) -> list[str]:
+    """What the stages of some cells import."""
+    loaded = {plugins.load_generator(cell.request.generator).__module__ for cell in found}
+    targets = {plugins.task_variant(cell.request.task).target for cell in found}
+    named = {target.partition(":")[0] for target in targets}
+    return ["bench.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
 
 
 def prepare(how: How) -> None:
@@ -164,8 +172,7 @@ def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
     Raises:
         BadRequest: a stage has no share.
     """
-    kinds: tuple[Kind, ...] = ("collect", "controls", "fit", "record")
-    own = {kind: recipe.needs.get(kind, Needs()) for kind in kinds}
+    own = {kind: recipe.needs.get(kind, Needs()) for kind in KINDS}
     if device == "cpu":
         return {kind: part.model_copy(update={"gpus": 0.0}) for kind, part in own.items()}
     for kind, part in own.items():
@@ -179,8 +186,6 @@ def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
 
 def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
     """The runs that have no record of the same code yet."""
-    from bench import plugins
-
     known = records(results)
     sources = {
         name: plugins.source_hash(plugins.load_generator(name))

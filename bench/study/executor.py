@@ -63,12 +63,14 @@ class Setting:
     Attributes:
         environment: where the store is; variables of the processes that do the stages.
         logs: folder of what the stages print, ``<id>.log`` each.
+        modules: what the stages import, to be imported ahead where that saves time.
         retries: how often a stage is begun again after its process died.
         address: of a Ray cluster; None starts one here.
     """
 
     environment: Mapping[str, str]
     logs: Path
+    modules: Sequence[str] = ()
     retries: int = 2
     address: str | None = None
 

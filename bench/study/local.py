@@ -163,7 +163,7 @@ class Job:
 class Jobs:
     """The stages that run, each in a process of its own: its peak memory is its alone, and a crash takes nothing else.
 
-    On Linux the processes are forked from one that has imported torch and done nothing else, which costs milliseconds.
+    On Linux the processes are forked from one that has imported what they need and done nothing else.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -171,7 +171,7 @@ class Jobs:
         self._context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
         if sys.platform == "linux":
             self._context = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload(["bench.pipeline", "bench.study.work"])
+            self._context.set_forkserver_preload(list(setting.modules))
         self._jobs: list[Job] = []
 
     def start(self, node: Node, devices: tuple[str, ...], left: int | None = None) -> None:

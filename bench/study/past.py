@@ -96,7 +96,14 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
 def _like(node: Node) -> str:
     """What stages share that take as long, relative to their size."""
     request = node.request
-    parts: list[Any] = [node.kind, request.task, request.preset, request.device, node.needs.cpus]
+    parts: list[Any] = [
+        node.kind,
+        len(node.after),
+        request.task,
+        request.preset,
+        request.device,
+        node.needs.cpus,
+    ]
     parts.append(sorted((n, str(value)) for n, value in request.of_task().items()))
     if node.kind in ("fit", "record"):
         parts.append(request.generator)
@@ -110,7 +117,7 @@ def _size(node: Node) -> float:
     request = node.request
     if node.kind == "collect":
         seeds = request.of_task().get("track") == "seeds"
-        return float(request.collected or request.k) if seeds else 1.0
+        return float(request.collected or request.k) if seeds else 1.0  # else the base takes most
     if node.kind == "controls":
         return float(_models(request))
     return float(request.samples) if node.kind == "record" else 1.0
@@ -125,9 +132,11 @@ def _rule(node: Node) -> Estimate:
     """A rule of thumb."""
     request = node.request
     cost = _cost(request, node.needs.cpus)
+    if node.kind == "base":
+        return Estimate(START + cost.training, cost.base / 2, measured=False)
     if node.kind == "collect":
         k = request.collected or request.k
-        runs = k if cost.seeds else 1
+        runs = k if cost.seeds else 0 if node.after else 1
         return Estimate(START + runs * cost.training, cost.base + k * cost.vector, measured=False)
     if node.kind == "fit":
         seconds = FIT[request.preset, request.device] * FITTED.get(request.generator, 0.0)

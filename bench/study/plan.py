@@ -14,6 +14,7 @@ from bench.study.past import Estimate, Past, longest
 from bench.study.view import duration
 
 WORDS = {
+    "base": "networks trained that several zoos start from",
     "collect": "zoos collected",
     "controls": "originals and controls scored",
     "fit": "generators fitted and sampled",

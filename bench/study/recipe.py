@@ -8,7 +8,7 @@ import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -22,7 +22,8 @@ NAMES = (
     "task", "generator", *DIRECT, "k", "samples", "seed", "zoo_seed", "preset", "align", "min_score", "zoo",
 )  # fmt: skip
 SEEDS = ("seed", "zoo_seed")  # axes that a report pools
-Kind = Literal["collect", "controls", "fit", "record"]
+Kind = Literal["base", "collect", "controls", "fit", "record"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class _Part(BaseModel):

@@ -43,6 +43,9 @@ def _do(node: Node) -> dict[str, bytes]:
     if node.kind == "record":
         return _record(node)
     run = Run(node.request)
+    if node.kind == "base":
+        run.prepare()
+        return {}
     zoo, _ = run.zoo()
     if node.kind == "controls":
         run.evaluate(zoo, zoo.vectors)

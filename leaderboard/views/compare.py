@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from leaderboard import opened, plots, shared
+from bench.record import percent
+from leaderboard import plots, shared
 from leaderboard.opened import Shown
 
 
@@ -40,7 +41,7 @@ def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
         novelty = record.novelty
 
         def score(value: float, metric: str = record.task.metric) -> str:
-            return f"{100 * value:.2f}" if opened.percent(metric) else f"{value:.4g}"
+            return f"{100 * value:.2f}" if percent(metric) else f"{value:.4g}"
 
         found[one.label] = {
             f"{statistic} generated": score(getattr(scores.generated, statistic))

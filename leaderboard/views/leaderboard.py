@@ -8,7 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from bench.errors import BadRequest
-from leaderboard import export, opened, plots, shared, table, ties
+from bench.record import percent
+from leaderboard import export, plots, shared, table, ties
 from leaderboard.shared import verbatim
 
 RUN = "views/run.py"
@@ -254,7 +255,7 @@ def digits(board: dict[str, Any]) -> int:
 
 def presentable(ranked: pd.DataFrame, board: dict[str, Any]) -> pd.DataFrame:
     """The table as text, as it is shown and exported."""
-    accuracy = opened.percent(str(board["metric"]))
+    accuracy = percent(str(board["metric"]))
 
     def score(value: float) -> str:
         return f"{100 * value:.{digits(board)}f}" if accuracy else f"{value:.4g}"
@@ -300,7 +301,7 @@ def times(value: float) -> str:
 def columns_of(board: dict[str, Any]) -> dict[str, Any]:
     """How each column of the table is shown."""
     text, number = st.column_config.TextColumn, st.column_config.NumberColumn
-    score = f"%.{digits(board)}f" if opened.percent(str(board["metric"])) else "%.4g"
+    score = f"%.{digits(board)}f" if percent(str(board["metric"])) else "%.4g"
     formats = {
         **dict.fromkeys(table.STATISTICS, score),
         "p_best": "%.2g",
@@ -333,7 +334,7 @@ def columns_of(board: dict[str, Any]) -> dict[str, Any]:
 def sortable(shown: pd.DataFrame, ranked: pd.DataFrame, board: dict[str, Any]) -> pd.DataFrame:
     """The table with numbers where ``presentable`` has text, so that a click on a column sorts it."""
     found = shown.copy()
-    scale = 100 if opened.percent(str(board["metric"])) else 1
+    scale = 100 if percent(str(board["metric"])) else 1
     for name in table.STATISTICS:
         found[name] = ranked[name].to_numpy() * scale
     for name in ("p_best", "nearest_iou", "novelty", *TIMES, "seeds"):

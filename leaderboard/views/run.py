@@ -8,7 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from bench import report
-from leaderboard import opened, plots, shared
+from bench.record import percent
+from leaderboard import plots, shared
 from leaderboard.load import plain
 from leaderboard.opened import Shown
 
@@ -35,7 +36,7 @@ def page() -> None:
 def show_populations(one: Shown) -> None:
     """Every population's statistics."""
     scores, alike = one.record.scores, one.record.similarity
-    scale = 100 if opened.percent(one.record.task.metric) else 1
+    scale = 100 if percent(one.record.task.metric) else 1
     name = one.record.generator.name
     rows = {
         "original": scores.original,

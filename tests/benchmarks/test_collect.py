@@ -7,9 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from bench.randomness import derive, generator
-from tasks.collecting import Rows, seeds, trajectory
+from tasks import stacking
+from tasks.classification import part_loss
+from tasks.collecting import Rows, free, seeds, trajectory
 from tasks.scoring import Scorer
-from tasks.training import Batches, Recipe
+from tasks.training import Batches, Recipe, Training
 from tests.benchmarks.networks import images, network
 
 LR = 0.01
@@ -30,7 +32,9 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
         with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
             rows = Rows(Path(folder), count, layout.dim)
             data = Batches(train, recipe, generator(0, "data"))
-            trajectory(model, layout, data, rows, lr=LR, every=1)
+            own, loss = free(model, layout), part_loss(model, layout, data)
+            training = Training(loss, own, recipe, data.per_epoch, lr=LR)
+            trajectory(training, own, layout, rows, every=1)
             return rows.vectors.clone(), Scorer(model, layout, val)(rows.vectors).wrong
 
     def plain():
@@ -73,10 +77,15 @@ def test_collect_mlp3_seeds(versus, short, tmp_path):
                 parameter += 0.01 * torch.randn(parameter.shape, generator=rng)
         return model
 
+    def stack(keys):
+        starts = [fresh(derive(key, "start")) for key in keys]
+        return stacking.train_whole(starts, layout, train, recipe, keys)
+
     def ours():
         with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
             rows = Rows(Path(folder), count, layout.dim)
-            seeds(fresh, None, layout, train, recipe, rows, key)
+            together = stacking.size(layout, train, recipe)
+            seeds(stack, rows, key, together=together, device="cpu")
             return rows.vectors.clone()
 
     def plain():
