@@ -62,9 +62,7 @@ class Run:
     def execute(self) -> tuple[Record, Path]:
         """All stages; returns the record and the file it was written to."""
         results = self.request.results
-        with store.atomic(results / ".writable") as probe:  # fail before the work, not after it
-            probe.touch()
-        (results / ".writable").unlink(missing_ok=True)
+        store.check_writable(results)  # fail before the work, not after it
         with self.stage("collect"):
             zoo, zoo_path = self.zoo()
         say(f"fit {self.request.generator} and sample {self.request.samples} models")

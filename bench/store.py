@@ -77,6 +77,18 @@ def _unwritable(path: Path, error: OSError) -> BadRequest:
     )
 
 
+def check_writable(folder: Path) -> None:
+    """Fail now, rather than after the work, where files could not be kept.
+
+    Raises:
+        BadRequest: the folder cannot be written.
+        BenchError: the disk is full.
+    """
+    with atomic(folder / ".writable") as probe:
+        probe.touch()
+    (folder / ".writable").unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:

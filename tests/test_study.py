@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 import signal
 import subprocess
@@ -156,7 +157,8 @@ def test_a_driver_that_is_stopped_leaves_no_process_and_the_next_goes_on(tiny, t
     results = tmp_path / "results"
     driver = studies.begun(tiny, "--results", results, "--device", "cpu")
     studies.until(lambda: studies.made("collect"))
-    driver.send_signal(stop)
+    # Ctrl-C reaches every process of the terminal, a kill the driver alone.
+    (os.killpg if stop == signal.SIGINT else os.kill)(driver.pid, stop)
     _, err = driver.communicate(timeout=60)
     assert driver.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in err
@@ -170,7 +172,7 @@ def test_a_driver_that_is_stopped_leaves_no_process_and_the_next_goes_on(tiny, t
 
 @linux
 def test_two_studies_at_once_collect_a_zoo_once(tiny, tmp_path):
-    studies.order("slow", "3")
+    studies.order("slow", "2")
     drivers = [
         studies.begun(tiny, "--results", tmp_path / name, "--device", "cpu") for name in ("a", "b")
     ]
@@ -197,6 +199,45 @@ def test_a_dry_run_does_nothing_and_says_what_is_shared(tiny, tmp_path, capsys):
     assert "nothing is left to do" in out
     assert run(tiny, tmp_path, "--dry-run", "--fix", "seed=9", "--results", tmp_path / "none") == 0
     assert "earlier runs" in capsys.readouterr().out
+
+
+def test_without_ray_it_says_how_to_get_it(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run(tiny, tmp_path, "--executor", "ray") == 2
+    err = capsys.readouterr().err
+    assert (
+        err
+        == "error: --executor ray needs Ray, which is not installed: pip install 'pgen-bench[ray]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "which study? Name one, or give a recipe's file; --list names them"),
+        (("smok",), "unknown study 'smok': did you mean 'smoke'?"),
+        (
+            ("tiny", "--device", "tpu"),
+            "unknown device 'tpu' of a study: expected auto, cpu or cuda",
+        ),
+        (("tiny", "--fix", "k"), "--fix k: expected name=value"),
+        (("tiny", "--fix", "kk=1"), "unknown setting 'kk'"),
+        (("tiny", "--only", "seed=7"), "no run of the study is left"),
+        (("tiny", "--results", "/dev/null/x"), "cannot write to /dev/null/x"),
+        (("tiny", "--store", "nothing://x"), "BENCH_STORE=nothing://x cannot be used"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_starts_nothing(
+    tiny, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.setenv("BENCH_STORE", "")
+    monkeypatch.chdir(tiny.parent)
+    assert call("study", *(tiny if word == "tiny" else word for word in arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert not store.home().exists()
 
 
 # Room on a machine ---------------------------------------------------------------------------------------------------

@@ -74,16 +74,17 @@ def run(recipe: Recipe, found: Sequence[Cell], how: How) -> Summary:
     Raises:
         BadRequest: the study cannot be run as it is; nothing was started.
     """
-    prepare(how)
+    store.check_writable(how.results)
+    remote.check()
     check(recipe, found)
     logs = store.home() / "logs" / recipe.name
-    logs.mkdir(parents=True, exist_ok=True)
     environment = {name: os.environ.get(name, "") for name in VARIABLES}
     setting = Setting(environment, logs, modules(found), how.retries, how.address)
     with EXECUTORS[how.executor](setting) as executor:
         asked = placed(found, how, executor.gpus)
         left = unfinished(asked, how.results)
         nodes = build(left, needs(recipe, asked[0].device))
+        store.check_writable(logs)
         summary = Summary(before=len(asked) - len(left))
         past = Past()
         with View(recipe.title, nodes, past) as view, closing(executor.execute(nodes)) as events:
@@ -113,14 +114,6 @@ def modules(found: Sequence[Cell]) -> list[str]:
     targets = {plugins.task_variant(cell.request.task).target for cell in found}
     named = {target.partition(":")[0] for target in targets}
     return ["bench.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
-
-
-def prepare(how: How) -> None:
-    """Fail now, rather than after the work, where records or stages could not be kept."""
-    with store.atomic(how.results / ".writable") as probe:
-        probe.touch()
-    (how.results / ".writable").unlink(missing_ok=True)
-    remote.check()
 
 
 def check(recipe: Recipe, found: Sequence[Cell]) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -172,6 +173,8 @@ class Jobs:
         if sys.platform == "linux":
             self._context = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload(list(setting.modules))
+            with _interrupts_ignored():
+                forkserver.ensure_running()
         self._jobs: list[Job] = []
 
     def start(self, node: Node, devices: tuple[str, ...], left: int | None = None) -> None:
@@ -226,6 +229,16 @@ class Jobs:
                 job.process.kill()
                 job.process.join()
         self._jobs.clear()
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """A process that is started within it never gets Ctrl-C, nor do its own: the driver stops them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _reason(exitcode: int | None) -> str:

@@ -44,6 +44,7 @@ def opened(setting: Setting) -> Iterator[Executor]:
             "--executor ray needs Ray, which is not installed: pip install 'pgen-bench[ray]'"
         ) from None
     address = setting.address or os.environ.get("RAY_ADDRESS") or "local"
+    _answers(address)
     own = {"include_dashboard": False, "object_store_memory": 2**28} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **own)
@@ -54,6 +55,20 @@ def opened(setting: Setting) -> Iterator[Executor]:
         yield Executor(gpus, functools.partial(_execute, ray, setting))
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Fail at once where nothing listens; Ray itself waits for minutes.
+
+    Raises:
+        BadRequest: nothing does.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise BadRequest(f"no Ray cluster at {address}: {error}") from None
 
 
 def _execute(ray: Any, setting: Setting, nodes: Sequence[Node]) -> Generator[Event]:

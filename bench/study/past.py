@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import plugins
 from bench.request import Request
 from bench.store import home
 from bench.study.executor import Outcome
@@ -131,7 +133,8 @@ def _models(request: Request) -> int:
 def _rule(node: Node) -> Estimate:
     """A rule of thumb."""
     request = node.request
-    cost = _cost(request, node.needs.cpus)
+    settings = json.dumps(request.of_task(), default=str)
+    cost = _cost(request.task, request.preset, settings, request.device, node.needs.cpus)
     if node.kind == "base":
         return Estimate(START + cost.training, cost.base / 2, measured=False)
     if node.kind == "collect":
@@ -158,15 +161,14 @@ class _Cost:
     seeds: bool
 
 
-def _cost(request: Request, cores: int) -> _Cost:
-    from bench import plugins
-
-    task = plugins.load_task(request.task, request.preset, request.of_task())
+@functools.lru_cache
+def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Cost:
+    task = plugins.load_task(name, preset, json.loads(settings))
     images, side = DATA.get(getattr(task, "dataset", ""), (10_000, 224))
     side = 224 if getattr(task, "pretrained", None) else side
     small, large, millions = ARCHITECTURES.get(getattr(task, "arch", ""), OTHER)
     work = small * (side / 32) ** 2 if side <= 64 else large * (side / 224) ** 2
-    speed = SPEED["cuda"] if request.device == "cuda" else SPEED["cpu"] * cores
+    speed = SPEED["cuda"] if device == "cuda" else SPEED["cpu"] * cores
     whole = getattr(task, "layers", "") == "all"
     scored = min(images, getattr(task, "train_size", None) or images) + images // 5
     return _Cost(

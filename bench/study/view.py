@@ -25,8 +25,9 @@ class View:
     """
 
     def __init__(self, title: str, nodes: Sequence[Node], past: Past) -> None:
-        self._title, self._total = title, len(nodes)
-        self._left = {node.id: past.estimate(node).seconds for node in nodes}
+        self._title, self._total, self._past = title, len(nodes), past
+        self._left = {node.id: node for node in nodes}
+        self._rules = {node.id: past.estimate(node).seconds for node in nodes}
         self._expected = self._took = 0.0  # of the stages that were made so far
         self._running: dict[str, TaskID | None] = {}
         self._most = 1
@@ -76,9 +77,9 @@ class View:
         if row is not None:
             self._progress.remove_task(row)
         self._counts[outcome.state] += 1
-        expected = self._left.pop(name, 0.0)
+        del self._left[name]
         if outcome.state == "done":
-            self._expected += expected
+            self._expected += self._rules[name]
             self._took += outcome.seconds
         self._refresh()
         line = f"{outcome.state:<8}{event.node.label} ({outcome.seconds:.1f} s)"
@@ -87,20 +88,29 @@ class View:
         if not self._live:
             ended = sum(self._counts.values())
             say(f"[{ended}/{self._total}] {line}")
-        elif outcome.error:
+        elif outcome.state == "failed":
             self._progress.console.print(line, markup=False, style="red")
 
-    def seconds_left(self) -> float:
-        """What is left of the work, at the pace of what was done, as many stages at once as there were at most."""
+    def seconds_left(self) -> float | None:
+        """What is left, as many stages at once as there were at most; None where nothing tells yet.
+
+        Stages like those that were made take as long as they did; those of another kind, what was estimated before at
+        the pace of what was made.
+        """
+        estimates = [self._past.estimate(node) for node in self._left.values()]
+        if not self._expected and not all(estimate.measured for estimate in estimates):
+            return None
         pace = self._took / self._expected if self._expected else 1.0
-        return pace * sum(self._left.values()) / self._most
+        seconds = sum(e.seconds * (1.0 if e.measured else pace) for e in estimates)
+        return seconds / self._most
 
     def _refresh(self) -> None:
-        counts = [f"{count} {state}" for state, count in self._counts.items() if count]
-        counts += [f"{len(self._running)} running"] if self._running else []
-        left = f"about {duration(self.seconds_left())} left" if self._left else ""
-        note = ", ".join(filter(None, [*counts, left]))
-        self._progress.update(self._all, completed=sum(self._counts.values()), note=note)
+        notes = [f"{count} {state}" for state, count in self._counts.items() if count]
+        notes += [f"{len(self._running)} running"] if self._running else []
+        left = self.seconds_left() if self._left else None
+        notes += [] if left is None else [f"about {duration(left)} left"]
+        ended = sum(self._counts.values())
+        self._progress.update(self._all, completed=ended, note=", ".join(notes))
 
 
 def duration(seconds: float) -> str:
