@@ -55,7 +55,14 @@ Preset = Annotated[str, typer.Option(help="quick (2 CPU cores) or paper (the pap
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder of real data, or to download it to.")]
 Pretrained = Annotated[
-    str | None, typer.Option(help="'released' for timm's weights, or a file of weights.")
+    str | None,
+    typer.Option(help="'released' for timm's or torchvision's weights, or a file of weights."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        help="Images of each split to use at all, drawn at random (tasks on COCO's data)."
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -106,6 +113,7 @@ def run(
         float | None, typer.Option(help="Also compare models of this score or better alone.")
     ] = None,
     pretrained: Pretrained = None,
+    limit: Limit = None,
     settings: Set = None,
     results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
         "results"
@@ -131,7 +139,7 @@ def run(
         Request(
             task=task,
             generator=generator,
-            settings=_settings(settings, arch, layers, track, pretrained),
+            settings=_settings(settings, arch, layers, track, pretrained, limit),
             k=sizes[0],
             samples=variant.samples if samples is None else samples,
             seed=seed,
@@ -168,6 +176,7 @@ def collect(
     device: Device = "auto",
     data_dir: DataDir = None,
     pretrained: Pretrained = None,
+    limit: Limit = None,
     settings: Set = None,
     force: Force = False,
     debug: Debug = False,
@@ -178,7 +187,7 @@ def collect(
     request = Request(
         task=task,
         generator="copy",
-        settings=_settings(settings, arch, layers, track, pretrained),
+        settings=_settings(settings, arch, layers, track, pretrained, limit),
         k=plugins.task_variant(task).k if k is None else k,
         zoo_seed=zoo_seed,
         preset=preset,
@@ -355,7 +364,7 @@ def calibrate(
     request = Request(
         task=task,
         generator="copy",
-        settings=_settings(settings, arch, layers, track, None),
+        settings=_settings(settings, arch, layers, track),
         k=k,
         samples=samples,
         seed=seed,
@@ -427,11 +436,18 @@ def _settings(
     arch: str | None,
     layers: str | None,
     track: str | None,
-    pretrained: str | None,
+    pretrained: str | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """``--set`` pairs and the task's own options as one mapping; values are read as JSON where they are JSON."""
     values: dict[str, Any] = {}
-    options = {"arch": arch, "layers": layers, "track": track, "pretrained": pretrained}
+    options = {
+        "arch": arch,
+        "layers": layers,
+        "track": track,
+        "pretrained": pretrained,
+        "limit": limit,
+    }
     values |= {f"task.{name}": value for name, value in options.items() if value is not None}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")

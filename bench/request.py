@@ -11,7 +11,8 @@ from typing import Any
 from bench import plugins
 from bench.errors import BadRequest
 
-DIRECT = ("arch", "layers", "track", "pretrained")  # task settings with an option of their own
+# Task settings with an option of their own.
+DIRECT = ("arch", "layers", "track", "pretrained", "limit")
 SET = "set."  # in flat settings, what the name of a hyperparameter or further task setting begins with
 
 
@@ -73,8 +74,8 @@ def of(flat: Mapping[str, Any]) -> Request:
     """The request of flat settings, as recipes of studies and the paper's tables have them.
 
     Args:
-        flat: fields of ``Request`` by name; ``arch``, ``layers``, ``track`` and ``pretrained``; and as ``set.NAME``
-            what the command line sets with ``--set NAME=``. Without ``k`` and ``samples`` they are the task's own.
+        flat: fields of ``Request`` by name; what ``DIRECT`` names; and as ``set.NAME`` what the command line sets with
+            ``--set NAME=``. Without ``k`` and ``samples`` they are the task's own.
 
     Raises:
         BadRequest: no such task, or a value of the wrong type or out of range.

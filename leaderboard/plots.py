@@ -291,7 +291,9 @@ def iou_heat_map(shown: Shown) -> go.Figure | None:
     names = [f"original {i}" for i in range(own)]
     names += [f"generated {i}" for i in range(len(values) - own)]
     off = values[~np.eye(len(values), dtype=bool)]
-    low = float(off.min()) if off.size else 0.0
+    low = (
+        min(float(off.min()), 0.99) if off.size else 0.0
+    )  # models all alike: a scale must have two ends
     figure = go.Figure(
         go.Heatmap(
             z=values,

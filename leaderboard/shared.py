@@ -108,8 +108,17 @@ def labels(frame: pd.DataFrame) -> dict[str, str]:
     return dict(zip(frame["id"], names, strict=True))
 
 
-def pick(frame: pd.DataFrame, most: int, label: str = "Runs") -> list[Shown]:
-    """A list in which the reader picks runs of a table; the first one without a choice.
+def opening(frame: pd.DataFrame, count: int) -> list[str]:
+    """Runs that a page opens with: of the board with most of them one a generator, what learns longest first."""
+    largest = frame["board"].value_counts().index[0]  # of equal ones the first
+    own = frame[frame["board"] == largest].sort_values(
+        ["seed", "fit_s"], ascending=[True, False], kind="stable"
+    )
+    return [str(run) for run in own.drop_duplicates("generator")["id"].head(count)]
+
+
+def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
+    """A list in which the reader picks runs of a table.
 
     The page's address keeps their ids under "run".
 
@@ -117,6 +126,7 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs") -> list[Shown]:
         frame: rows of ``runs``.
         most: how many may be picked.
         label: of the widget.
+        first: how many are shown before the reader picks any.
     """
     linked = st.query_params.get_all("run")
     offered = frame.head(MOST)
@@ -124,7 +134,8 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs") -> list[Shown]:
         st.caption(f"The first {MOST} of {len(frame):,} runs are offered: narrow them by filters.")
         offered = pd.concat([frame[frame["id"].isin(linked)], offered]).drop_duplicates("id")
     names = labels(offered)
-    default = [run for run in linked if run in names][:most] or list(names)[:1]
+    default = [run for run in linked if run in names][:most]
+    default = default or [run for run in opening(frame, first) if run in names] or list(names)[:1]
     if most == 1:
         one = st.selectbox(
             label, list(names), index=list(names).index(default[0]), format_func=names.__getitem__
@@ -146,7 +157,7 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs") -> list[Shown]:
     return found
 
 
-def pick_runs(most: int, label: str = "Runs") -> list[Shown]:
+def pick_runs(most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
     """The runs that a page is about, of those that the filters leave; none, and the reason on the page.
 
     What the reader must know of them is said as well: that they are of several boards, or lack a side file.
@@ -154,12 +165,13 @@ def pick_runs(most: int, label: str = "Runs") -> list[Shown]:
     Args:
         most: how many may be picked.
         label: of the list.
+        first: how many are shown before the reader picks any.
     """
     frame = chosen()
     if frame.empty:
         st.info("No records match these filters. Remove one in the sidebar.")
         return []
-    shown = pick(frame, most, label)
+    shown = pick(frame, most, label, first)
     if not shown:
         st.info("Choose one run or several.")
     if frame[frame["id"].isin([one.record.id for one in shown])]["board"].nunique() > 1:

@@ -12,10 +12,19 @@ ARCHITECTURES = {
     "vit_base": "timm vit_base_patch16_224; smaller patches on small images",
     "convnext_tiny": "timm convnext_tiny; smaller patches on small images",
     "convnext_base": "timm convnext_base; smaller patches on small images",
+    "fasterrcnn_small": "torchvision's Faster R-CNN over five convolutions, for images of 80 pixels",
+    "fcos_small": "torchvision's FCOS over five convolutions, for images of 80 pixels",
+    "fasterrcnn_resnet50_fpn": "torchvision's Faster R-CNN over ResNet-50 with a feature pyramid",
+    "fcos_resnet50_fpn": "torchvision's FCOS over ResNet-50 with a feature pyramid",
+    "fcn_small": "FCN over six convolutions, for images of 80 pixels",
+    "fcn_resnet50": "torchvision's FCN over ResNet-50",
 }
 
 _SMALL = {"lr": 0.1, "precision": "float32"}
 _RESNET = {"lr": 0.1, "precision": "bfloat16"}
+_DETECTOR = {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "float32"}
+# As torchvision's references, for 8 images a step.
+_PYRAMID = {"lr": 0.01, "weight_decay": 1e-4, "precision": "float32"}
 _MODERN = {"lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "bfloat16"}
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -27,6 +36,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vit_base": _MODERN,
     "convnext_tiny": _MODERN,
     "convnext_base": _MODERN,
+    "fasterrcnn_small": _DETECTOR,
+    "fcos_small": _DETECTOR,
+    "fasterrcnn_resnet50_fpn": _PYRAMID,
+    "fcos_resnet50_fpn": _PYRAMID,
+    "fcn_small": {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.01, "precision": "bfloat16"},
+    # A tenth of the rate of torchvision's own training, for batches of 8 and weights that are already good.
+    "fcn_resnet50": {"lr": 5e-4, "weight_decay": 1e-4, "precision": "bfloat16"},
 }
 
 
@@ -70,4 +86,48 @@ TASKS: dict[str, Variant] = {
     "pets": _classification("Oxford-IIIT Pets, 224 x 224, 37 breeds", "pets", **_PHOTOS),
     "food101": _classification("Food-101, 224 x 224, 101 dishes", "food101", **_PHOTOS),
     "imagenet": _classification("ImageNet-1K, 224 x 224, 1000 classes", "imagenet", **_PHOTOS),
+    "shapes": Variant(
+        "tasks.detection:Detection",
+        "boxes of five kinds of shapes in scenes of 80 x 80 that the suite draws; embedded",
+        {"dataset": "shapes", "epochs": 18, "train_size": 200, "subset_lr": 3e-3},
+        k=100,
+        samples=50,
+    ),
+    "coco": Variant(
+        "tasks.detection:Detection",
+        "COCO, boxes of 80 categories, from released weights",
+        {
+            "dataset": "coco",
+            "arch": "fasterrcnn_resnet50_fpn",
+            "pretrained": "released",
+            "epochs": 0,
+        },
+    ),
+    "shapes-seg": Variant(
+        "tasks.segmentation:Segmentation",
+        "classes of the pixels of the same scenes; embedded",
+        {
+            "layers": "head",
+            "epochs": 50,
+            "augment": "symmetries",
+            "train_size": 200,
+            "subset_lr": 3e-3,
+        },
+        k=100,
+        samples=50,
+    ),
+    "coco-voc": Variant(
+        "tasks.segmentation:Segmentation",
+        "COCO, pixels of the 20 categories of PASCAL VOC, from released weights",
+        {
+            "dataset": "coco-voc",
+            "arch": "fcn_resnet50",
+            "layers": "backbone.layer4.2.bn2.*,backbone.layer4.2.bn3.*",
+            "epochs": 0,
+            "augment": "flip",
+            "image_size": 520,
+            "pretrained": "released",
+            "train_size": 500,
+        },
+    ),
 }

@@ -19,20 +19,13 @@ from tasks.images import Images
 from tasks.models import NAMES, Shape, build
 from tasks.scoring import Scorer
 from tasks.trained import Trained
-from tasks.training import Batches, Loss, classify
+from tasks.training import Batches, Loss, supervise
 
 
 def part_loss(model: nn.Module, layout: Layout, data: Batches) -> Loss:
     """Cross-entropy; what does not depend on the layout's parameters runs without gradients."""
-    parts = split_model(model, layout.names, data.images.inputs(data.images.pixels[:2]))
-
-    def forward(inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            shared = parts.features(inputs)
-        logits: Tensor = parts.own(*shared)
-        return logits
-
-    return classify(forward, data)
+    sample = data.images.inputs(data.images.pixels[:2])
+    return supervise(split_model(model, layout.names, sample), data)
 
 
 @dataclasses.dataclass(eq=False)
@@ -86,7 +79,7 @@ class Classification(Trained):
 
     def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
         """Cross-entropy of the network."""
-        return classify(model, Batches(self._train, self.recipe, rng))
+        return supervise(model, Batches(self._train, self.recipe, rng))
 
     def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
         """Cross-entropy; what does not depend on the layout's parameters runs without gradients."""

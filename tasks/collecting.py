@@ -38,6 +38,8 @@ def train_base(
         score: the model's validation score, called in eval mode; its time does not count.
         state: file that keeps the state after every epoch, so that a killed run goes on from there.
     """
+    if not training.recipe.epochs:  # pretrained weights as they are
+        return [(0.0, score())]
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     watch, curve, first = Stopwatch(training.device), [], 0
     if state.exists():

@@ -21,12 +21,16 @@ class Parts:
         shared: images to the tuple of tensors that the generated part starts from, each with rows for every image.
         own: those tensors to logits; the only part that uses generated tensors.
         widest_shared, widest: values an image of the largest tensor in ``shared`` and in ``own``.
+        widest_own: the same of those in ``own`` that depend on generated tensors: what each candidate has for itself.
+        first: generated parameters of layers that work on shared tensors alone.
     """
 
     shared: fx.GraphModule
     own: fx.GraphModule
     widest_shared: int
     widest: int
+    widest_own: int
+    first: frozenset[str]
 
     def rows(self, device: str) -> int:
         """How many images to run at once without gradients: on a CPU, so many that they stay in its cache."""
@@ -34,6 +38,12 @@ class Parts:
             return MOST
         budget = CACHE_BYTES * torch.get_num_threads()
         return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
+
+    def __call__(self, images: Tensor) -> Any:
+        """What the whole model makes of a batch; no gradients flow through what is shared."""
+        with torch.no_grad():
+            shared = self.features(images)
+        return self.own(*shared)
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The shared tensors of a batch, computed a few images at a time on a CPU."""
@@ -77,9 +87,10 @@ def split(model: nn.Module, names: Iterable[str], images: Tensor) -> Parts:
     shared = fx.GraphModule(traced, _shared_graph(traced.graph, frontier))
     shared.graph.eliminate_dead_code()
     shared.recompile()
-    widest = max(values.sizes.get(node, 0) for node in [*dependent, *frontier])
-    per_image = (-(-size // len(images)) for size in (max(rest), widest))
-    return Parts(shared, fx.GraphModule(traced, own), *per_image)
+    widest_own = max(values.sizes.get(node, 0) for node in dependent)
+    widest = max(widest_own, *(values.sizes[node] for node in frontier))
+    per_image = (-(-size // len(images)) for size in (max(rest), widest, widest_own))
+    return Parts(shared, fx.GraphModule(traced, own), *per_image, _first(dependent, set(names)))
 
 
 def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:
@@ -109,6 +120,16 @@ def _dependent(nodes: list[fx.Node], names: set[str]) -> set[fx.Node]:
         if direct or node.op == "output" or found.intersection(node.all_input_nodes):
             found.add(node)
     return found
+
+
+def _first(dependent: set[fx.Node], names: set[str]) -> frozenset[str]:
+    """Generated parameters of modules that are called on shared tensors alone."""
+    used: dict[bool, set[str]] = {True: set(), False: set()}
+    for node in dependent:
+        if node.op == "call_module":
+            after = bool(dependent.intersection(node.all_input_nodes))
+            used[after] |= {name for name in names if name.startswith(f"{node.target}.")}
+    return frozenset(used[False] - used[True])
 
 
 def _ends(path: str) -> list[int]:

@@ -16,14 +16,14 @@ class Images:
 
     Attributes:
         pixels: uint8 images; on the device, or on the CPU where they would not fit.
-        labels: class numbers, on the device.
+        labels: class numbers of the images, on the device; or of every pixel, where the pixels are.
         mean, std: per channel, of the training images in [0, 1].
         size: side of the model's input; smaller or larger images are resized.
         device: where batches are wanted.
     """
 
     pixels: UInt8[Tensor, "M C H W"]
-    labels: Int64[Tensor, " M"]
+    labels: Int64[Tensor, " M"] | UInt8[Tensor, "M H W"]
     mean: Float[Tensor, "C 1 1"]
     std: Float[Tensor, "C 1 1"]
     size: int
@@ -32,13 +32,10 @@ class Images:
     @classmethod
     def of(cls, data: ImageData, split: Split, size: int, device: str) -> "Images":
         """The split, moved to the device unless it takes more than half of the device's free memory."""
-        fits = not device.startswith("cuda") or (
-            split.images.numel() < torch.cuda.mem_get_info(device)[0] // 2
-        )
         column = [
             torch.tensor(values).view(-1, 1, 1).to(device) for values in (data.mean, data.std)
         ]
-        pixels = split.images.to(device) if fits else split.images
+        pixels = split.images.to(device) if fits(split.images.numel(), device) else split.images
         return cls(pixels, split.labels.to(device), column[0], column[1], size, device)
 
     def __len__(self) -> int:
@@ -55,6 +52,11 @@ class Images:
         flat = batch.reshape(-1, *batch.shape[-3:])
         flat = F.interpolate(flat, (self.size, self.size), mode="bilinear", antialias=True)
         return flat.reshape(*batch.shape[:-2], self.size, self.size)
+
+
+def fits(size: int, device: str) -> bool:
+    """Whether so many bytes take less than half of the device's free memory."""
+    return not device.startswith("cuda") or size < torch.cuda.mem_get_info(device)[0] // 2
 
 
 def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:

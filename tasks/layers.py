@@ -10,9 +10,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import BadRequest
 
-PATTERNS = "last-norms:N, norms:A-B, linear, conv:first, shortcut, all, or parameter names with * (comma-separated)"
+PATTERNS = (
+    "last-norms:N, norms:A-B, linear, conv:first, shortcut, head, all, "
+    "or parameter names with * (comma-separated)"
+)
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _SHORTCUTS = ("downsample", "shortcut")
+# The last layers of torchvision's Faster R-CNN and FCOS.
+_HEADS = (
+    "roi_heads.box_predictor",
+    "head.classification_head.cls_logits",
+    "head.regression_head.bbox_reg",
+    "head.regression_head.bbox_ctrness",
+)
 
 
 def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
@@ -21,7 +31,8 @@ def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
     ``last-norms:N``: the last N normalization layers. ``norms:A-B``: the normalization layers numbered A up to, not
     including, B, counted from 1 without those of shortcuts, so that ``norms:16-18`` are the paper's "BN-layer16 to 18"
     of ResNet-18 (Table 2b). ``linear``: the last linear layer; ``conv:first``: the first convolution; ``shortcut``:
-    the first shortcut projection (Table 8c). ``all``: every parameter. Else: names, ``*`` matching anything.
+    the first shortcut projection (Table 8c). ``head``: a detector's box predictor (Table 10), or the last
+    convolution of a segmentation network. ``all``: every parameter. Else: names, ``*`` matching anything.
 
     Raises:
         BadRequest: nothing matches; the message has the patterns and the nearest names.
@@ -58,6 +69,10 @@ def _chosen(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:
         yield from _inside(norms[int(match[1]) - 1 : int(match[2]) - 1], names)
     elif pattern == "linear":
         yield from _inside(_of_type(model, (nn.Linear,))[-1:], names)
+    elif pattern == "head":
+        convolutions = _of_type(model, (nn.Conv2d,))
+        last = [name for name in convolutions if name.startswith("classifier.")][-1:]
+        yield from _inside([*_HEADS, *last], names)
     elif pattern == "conv:first":
         yield from _inside(_of_type(model, (nn.Conv2d,))[:1], names)
     elif pattern == "shortcut":

@@ -33,7 +33,7 @@ class Scored:
     loss: Float[Tensor, " N"]
 
 
-class Scorer:
+class Candidates:
     """Runs candidates of one base on one split.
 
     Args:
@@ -46,13 +46,16 @@ class Scorer:
         self.images = images
         self.layout = layout
         self.kind = torch.device(images.device).type
-        first = images.inputs(images.pixels[: min(2, len(images))])
+        first = images.inputs(images.pixels[:1])
         if self.kind == "cpu":
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parts = split(model, layout.names, first)
-        # With kernels of their own, candidates together are a grouped convolution. On a CPU that takes several times as
-        # long as one candidate after another with channels last.
-        self.alone = self.kind == "cpu" and any(len(shape) == 4 for shape in layout.shapes)
+        # Kernels of many candidates together are a grouped convolution, or one of many outputs. On a CPU that takes
+        # several times as long as one candidate after another with channels last, unless it is a plain product.
+        shapes = dict(zip(layout.names, layout.shapes, strict=True))
+        products = {name for name in self.parts.first if shapes[name][2:] == (1, 1)}
+        kernels = {name for name, shape in shapes.items() if len(shape) == 4}
+        self.alone = self.kind == "cpu" and not kernels <= products
         rows = self.parts.rows(images.device)
         self.batches = [slice(low, low + rows) for low in range(0, len(images), rows)]
 
@@ -80,29 +83,29 @@ class Scorer:
         else:
             yield from ([(rows, self._shared(rows))] for rows in self.batches)
 
-    @torch.inference_mode()
-    def __call__(self, vectors: Float[Tensor, "N D"]) -> Scored:
-        """Score N candidates; in float32, without tensor-core rounding."""
-        device, count = self.images.device, len(vectors)
-        widest = 4 * self.parts.rows(device) * self.parts.widest
-        chunk = 1 if self.alone else max(1, WORK_BYTES[self.kind] // widest)
-        wrong = torch.empty(count, len(self.images), dtype=torch.bool, device=device)
-        loss = torch.zeros(count, dtype=torch.float64, device=device)
+    def __call__(
+        self, vectors: Float[Tensor, "N D"]
+    ) -> Iterator[tuple[slice, slice, Float[Tensor, "n B *output"]]]:
+        """What N candidates make of the images: which candidates, which images, and the network's output.
+
+        In float32, without tensor-core rounding. Every candidate meets every image once; consecutive items may belong
+        to different candidates and images.
+        """
+        count = len(vectors)
+        each = 4 * self.parts.rows(self.images.device) * self.parts.widest_own
+        chunk = 1 if self.alone else max(1, WORK_BYTES[self.kind] // each)
         with _as_reference(self.kind):
             for block in self._blocks():
                 for low in track(range(0, count, chunk), f"score {count} models"):
-                    some = slice(low, low + chunk)
-                    run = self._candidates(vectors[some].to(device))
+                    some = slice(low, min(low + chunk, count))
+                    run = self._in_place(vectors[some].to(self.images.device))
                     for rows, shared in block:
-                        logits, labels = run(shared), self.images.labels[rows]
-                        wrong[some, rows] = logits.argmax(-1) != labels
-                        loss[some] += _cross_entropy(logits, labels)
-        return Scored(wrong.cpu(), loss.cpu() / len(self.images))
+                        yield some, rows, run(shared)
 
-    def _candidates(
+    def _in_place(
         self, vectors: Float[Tensor, "n D"]
-    ) -> Callable[[tuple[Tensor, ...]], Float[Tensor, "n B classes"]]:
-        """The generated part with these candidates in place: shared tensors to logits."""
+    ) -> Callable[[tuple[Tensor, ...]], Float[Tensor, "n B *output"]]:
+        """The generated part with these candidates in place: shared tensors to the output."""
         own = self.parts.own
         if self.alone:
             for name, tensor in self.layout.unflatten(vectors[0]).items():
@@ -115,6 +118,32 @@ class Scorer:
 
         tensors = self.layout.unflatten(vectors)
         return functools.partial(vmap(one, in_dims=(0, None)), tensors)
+
+
+class Scorer:
+    """Scores candidates of one base on one split of a classification task.
+
+    Args:
+        model: the base, in eval mode, on the device.
+        layout: which parameters the candidates' vectors hold.
+        images: the split.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout, images: Images) -> None:
+        self.images = images
+        self.candidates = Candidates(model, layout, images)
+
+    @torch.inference_mode()
+    def __call__(self, vectors: Float[Tensor, "N D"]) -> Scored:
+        """Score N candidates."""
+        device, count = self.images.device, len(vectors)
+        wrong = torch.empty(count, len(self.images), dtype=torch.bool, device=device)
+        loss = torch.zeros(count, dtype=torch.float64, device=device)
+        for some, rows, logits in self.candidates(vectors):
+            labels = self.images.labels[rows]
+            wrong[some, rows] = logits.argmax(-1) != labels
+            loss[some] += cross_entropy(logits, labels)
+        return Scored(wrong.cpu(), loss.cpu() / len(self.images))
 
 
 @contextmanager
@@ -132,7 +161,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
-def _cross_entropy(
+def cross_entropy(
     logits: Float[Tensor, "n B classes"], labels: Int64[Tensor, " B"]
 ) -> Float[Tensor, " n"]:
     """Summed over the batch, in float64; a candidate with non-finite logits has an infinite loss."""

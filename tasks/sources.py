@@ -154,7 +154,7 @@ def _find_folders(root: Path) -> Source | None:
     parts = [part for part in ("train", "test", "val") if (root / part).is_dir()]
     if "train" not in parts or len(parts) < 2:
         return None
-    files = _files(root, parts)
+    files = list_files(root, parts)
 
     def open_() -> Opened:
         folders = (
@@ -173,15 +173,13 @@ def _find_folders(root: Path) -> Source | None:
 
 def _find_zips(root: Path) -> Source | None:
     """The zip files in ``root`` with an ImageFolder tree in them, where there are any."""
-    zips = [
-        path for path in sorted(root.glob("*.zip")) if any(map(_ENTRY.search, _zip_names(path)))
-    ]
+    zips = [path for path in sorted(root.glob("*.zip")) if any(map(_ENTRY.search, zip_names(path)))]
     if not zips:
         return None
-    return Source([_stamp(path, path.name) for path in zips], lambda: _open_zips(zips))
+    return Source([stamp(path, path.name) for path in zips], lambda: _open_zips(zips))
 
 
-def _zip_names(path: Path) -> list[str]:
+def zip_names(path: Path) -> list[str]:
     """The names in a zip file.
 
     Raises:
@@ -266,17 +264,17 @@ def _index(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
     return tree
 
 
-def _files(root: Path, parts: Iterable[str]) -> list[tuple[str, int, int]]:
+def list_files(root: Path, parts: Iterable[str]) -> list[tuple[str, int, int]]:
     """Every file under these folders of ``root``: its name relative to ``root``, size and time."""
     return sorted(
-        _stamp(path := Path(folder, name), path.relative_to(root).as_posix())
+        stamp(path := Path(folder, name), path.relative_to(root).as_posix())
         for part in parts
         for folder, _, names in os.walk(root / part, followlinks=True)
         for name in names
     )
 
 
-def _stamp(path: Path, name: str) -> tuple[str, int, int]:
+def stamp(path: Path, name: str) -> tuple[str, int, int]:
     """The file's name, size and time of change."""
     try:
         status = path.stat()
@@ -292,7 +290,7 @@ def _find_torchvision(spec: Spec, root: Path) -> Source | None:
     """Torchvision's own files under ``root``, where they are there and complete."""
     if not spec.folder or not (root / spec.folder).is_dir():
         return None
-    files = _files(root, [spec.folder])
+    files = list_files(root, [spec.folder])
     return Source(files, lambda: _open_torchvision(spec, root)) if files else None
 
 

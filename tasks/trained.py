@@ -47,7 +47,7 @@ class Trained(Task):
         layers: which parameters are generated, a pattern of ``tasks.layers``.
         track: "trajectory" (consecutive steps of one run, the rest frozen) or "seeds" (independent runs).
         epochs, batch_size, lr, weight_decay, optimizer, augment, precision: training, see ``Recipe``; None takes the
-            architecture's own.
+            architecture's own. No epochs are possible from pretrained weights.
         subset_lr: constant learning rate of the generated part on a trajectory, and in ``finetune``; None takes the
             recipe's peak rate for normalization parameters, and a tenth of it where there are others.
         every: optimizer steps between two checkpoints of a trajectory.
@@ -91,7 +91,8 @@ class Trained(Task):
                 raise unknown(kind, value, valid)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not value > 0 and field.name != "weight_decay":
+            fine = field.name == "weight_decay" or (field.name == "epochs" and self.pretrained)
+            if isinstance(value, int | float) and not value > 0 and not (fine and value == 0):
                 raise BadRequest(f"{field.name} is {value}, expected a number above 0")
 
     # What a task brings ----------------------------------------------------------------------------------------------

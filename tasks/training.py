@@ -29,7 +29,7 @@ class Recipe:
         batch_size: examples a step.
         lr: peak learning rate; linear warm-up over a tenth of the steps, then cosine to zero.
         weight_decay: of the optimizer.
-        augment: "none" or "crop-flip".
+        augment: how training images vary, as the task names it; "none" leaves them as they are.
         precision: "float32", or "bfloat16" for autocast.
     """
 
@@ -69,6 +69,11 @@ class Batches:
     def _shuffled(self, epoch: int) -> Int64[Tensor, " M"]:
         return torch.randperm(len(self.images), generator=derive(self.rng, "order", epoch))
 
+    def rows(self, step: int) -> Int64[Tensor, " B"]:
+        """Which images a step trains on."""
+        epoch, position = divmod(step, self.per_epoch)
+        return self._order(epoch)[position * self.size : (position + 1) * self.size]
+
     def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], Int64[Tensor, " B"]]:
         """Augmented inputs and labels of one step."""
         pixels, labels = self.drawn(step)
@@ -76,16 +81,25 @@ class Batches:
 
     def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"]]:
         """The same before normalization: augmented pixels, and labels."""
-        epoch, position = divmod(step, self.per_epoch)
-        rows = self._order(epoch)[position * self.size : (position + 1) * self.size]
+        rows = self.rows(step)
         pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
         if self.recipe.augment == "crop-flip":
             pixels = crop_flip(pixels, derive(self.rng, "augment", step))
         return pixels, self.images.labels[rows.to(self.images.device)]
 
 
-def classify(forward: Callable[[Tensor], Tensor], data: Batches) -> Loss:
-    """Cross-entropy of a classifier (inputs to logits) on the batch of each step, in the recipe's precision."""
+def supervise(
+    forward: Callable[[Tensor], Tensor],
+    data: Batches,
+    criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> Loss:
+    """What a network (inputs to logits) loses on the batch of each step, in the recipe's precision.
+
+    Args:
+        forward: the network.
+        data: the batches.
+        criterion: float32 logits and labels to the loss.
+    """
     kind = torch.device(data.images.device).type
     mixed = data.recipe.precision == "bfloat16"
 
@@ -93,7 +107,7 @@ def classify(forward: Callable[[Tensor], Tensor], data: Batches) -> Loss:
         inputs, labels = data(step)
         with torch.autocast(kind, torch.bfloat16, enabled=mixed):
             logits = forward(inputs.contiguous(memory_format=torch.channels_last))
-        return F.cross_entropy(logits.float(), labels)
+        return criterion(logits.float(), labels)
 
     return loss
 

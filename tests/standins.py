@@ -1,16 +1,45 @@
 """Small stand-ins that tests share."""
 
+import io
+import json
 import sys
+import zipfile
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from bench import cli
-from tasks import datasets
+from bench.randomness import generator, scoped
+from tasks import coco, datasets, detectors, scenes
 from tasks.images import Images
+from tasks.layers import select
 
+# Settings that make a task of each kind small, by kind; its data is a stand-in, see ``small_data``.
+QUICK: dict[str, dict[str, Any]] = {
+    "classification": {
+        "arch": "convnet3", "epochs": 1, "batch_size": 20, "train_size": 30, "precision": "float32"
+    },
+    "detection": {
+        "arch": "fasterrcnn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
+        "image_size": 80,
+    },
+}  # fmt: skip
 CHANNELS = {"digits": 1, "mnist": 1}
 SIZES = {"digits": 8, "mnist": 28, "cifar10": 32, "cifar100": 32}
+
+
+def small_data(monkeypatch) -> None:
+    """Every data set becomes a small one of the same form."""
+    load = coco.load
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+    monkeypatch.setattr(scenes, "COUNTS", {"train": 8, "val": 8})
+    monkeypatch.setattr(
+        coco, "load", lambda name, data_dir=None, limit=None: load("shapes", None, limit)
+    )
 
 
 def image_data(name: str, train: int = 60, val: int = 40, classes: int = 4) -> datasets.ImageData:
@@ -60,3 +89,71 @@ def call(*arguments: object) -> int:
     finally:
         sys.argv = old
     return 0
+
+
+def coco_content(split: str = "train", count: int = 3, **changes: object) -> dict:
+    """COCO's annotations of a few images of 40 x 30: in image n, n - 1 boxes; ``changes`` replaces whole lists."""
+    named = [
+        {"id": 10 * n, "file_name": f"{split}-{n}.png", "width": 40, "height": 30}
+        for n in range(1, count + 1)
+    ]
+    boxes = [
+        {
+            "id": 100 * n + m,
+            "image_id": 10 * n,
+            "category_id": (1, 3)[m % 2],
+            "iscrowd": 0,
+            "area": 80.0,
+            "bbox": [5.0 * m, 2.0, 10.0, 8.0],
+            "segmentation": [[5 * m, 2, 5 * m + 10, 2, 5 * m + 10, 10, 5 * m, 10]],
+        }
+        for n in range(1, count + 1)
+        for m in range(n - 1)
+    ]
+    categories = [{"id": 3, "name": "dog"}, {"id": 1, "name": "cat"}]
+    return {"images": named, "annotations": boxes, "categories": categories, **changes}
+
+
+def write_coco(root: Path, *, zips: bool = False, **contents: dict) -> Path:
+    """A folder in COCO's layout with random images; ``train`` and ``val`` replace the annotations of a split."""
+    (root / "annotations").mkdir(parents=True)
+    for seed, split in enumerate(("train", "val")):
+        content = contents.get(split) or coco_content(split)
+        text = json.dumps(content)
+        (root / "annotations" / f"instances_{split}2017.json").write_text(text, encoding="utf-8")
+        rng = np.random.default_rng(seed)
+        files = {}
+        for image in content["images"]:
+            pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            files[f"{split}2017/{image['file_name'] or 'nameless'}"] = file.getvalue()
+        if zips:
+            with zipfile.ZipFile(root / f"{split}2017.zip", "w") as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+        else:
+            (root / f"{split}2017").mkdir()
+            for name, data in files.items():
+                (root / name).write_bytes(data)
+    return root
+
+
+def wild_detector(arch: str, *, side: int = 40, background: float = 0.0) -> nn.Module:
+    """A detector that finds a lot, most of it wrong: random, but no two of its scores are nearly equal."""
+    with scoped(generator(0, arch)), torch.no_grad():
+        model = detectors.build(arch, detectors.Sizes(6, side))
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0  # statistics of these images
+        model.backbone.train()(torch.randn(8, 3, side, side))
+        for name in select(model, "head"):
+            nn.init.normal_(model.get_parameter(name), std=0.1 if arch.startswith("fcos") else 0.3)
+        if arch.startswith("fcos"):
+            model.get_parameter("head.classification_head.cls_logits.bias").sub_(2.5)
+            model.get_parameter("head.regression_head.bbox_reg.bias").add_(3)  # no empty boxes
+        else:
+            model.get_parameter("roi_heads.box_predictor.cls_score.bias")[0] += background
+            for layer in ("fc6", "fc7"):
+                model.get_parameter(f"roi_heads.box_head.{layer}.weight").mul_(3)
+    return model.eval()

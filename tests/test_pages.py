@@ -143,6 +143,32 @@ def runs_of(test):
     return next(widget for widget in test.multiselect if widget.label == "Runs")
 
 
+@pytest.fixture
+def two_boards(page):
+    """A board with one record, and a larger one that comes after it in every list."""
+    large = {"key": "f" * 16, "zoo__hash": "f" * 64, "task__name": "z"}
+    slow = {"generator__name": "slow", "timing__fit_s": 9.0}
+    whole(
+        page.folder,
+        record(id="1" * 16, task__name="a"),
+        record(id="2" * 16, **large),
+        record(id="3" * 16, **large, **slow),
+    )
+    return page
+
+
+def test_the_leaderboard_opens_with_the_largest_board(two_boards):
+    assert two_boards().selectbox[0].value == "f" * 16
+
+
+def test_a_page_of_runs_opens_with_what_learned_longest(two_boards):
+    assert runs_of(two_boards("similarity")).value == ["3" * 16]
+
+
+def test_compare_opens_with_one_run_of_every_generator(two_boards):
+    assert runs_of(two_boards("compare")).value == ["3" * 16, "2" * 16]
+
+
 def boards_of(test):
     return next(widget for widget in test.selectbox if widget.label == "Board")
 

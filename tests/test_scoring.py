@@ -18,6 +18,8 @@ CASES = [
     ("resnet18", "shortcut"),
     ("resnet18", "conv:first"),
     ("resnet18", "linear"),
+    ("resnet18", "layer4.1.conv2.weight"),
+    ("resnet50", "layer4.2.conv3.weight"),
     ("resnet50", "norms:10-14"),
     ("vit_tiny", "last-norms:2"),
     ("vit_tiny", "pos_embed"),
@@ -81,6 +83,29 @@ def test_what_is_shared_does_not_depend_on_the_candidates():
     assert "layer4.1.bn1" in used
 
 
+@pytest.mark.parametrize(
+    ("layers", "first"),
+    [
+        ("linear", {"fc.weight", "fc.bias"}),
+        ("last-norms:2", {"layer4.1.bn1.weight", "layer4.1.bn1.bias"}),
+    ],
+)
+def test_which_parameters_work_on_shared_tensors_alone(layers, first):
+    model, layout, _ = candidates("resnet18", layers)
+    assert split(model, layout.names, torch.randn(2, 3, 32, 32)).first == first
+
+
+def test_only_kernels_that_are_a_plain_product_run_together_on_a_cpu():
+    def alone(arch, layers):
+        model, layout, _ = candidates(arch, layers)
+        return scoring.Candidates(model, layout, images()).alone
+
+    assert not alone("resnet50", "layer4.2.conv3.weight")  # one pixel, on shared tensors
+    assert alone("resnet50", "layer4.2.conv2.weight,layer4.2.conv3.weight")
+    assert alone("resnet18", "layer4.1.conv2.weight")
+    assert not alone("resnet18", "last-norms:2")
+
+
 def test_overwriting_operations_do_not_spoil_shared_tensors():
     """A candidate's in-place sum onto a shared tensor would change the next candidate's result."""
     model, layout, vectors = candidates("resnet18", "shortcut", count=2)
@@ -101,7 +126,7 @@ def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_resu
     monkeypatch.setitem(scoring.WORK_BYTES, "cpu", 1)
     again = scoring.Scorer(model, layout, data)
     first, second = kept(vectors), again(vectors)
-    assert again._kept == []
+    assert again.candidates._kept == []
     assert torch.equal(first.wrong, second.wrong)
     assert torch.allclose(first.loss, second.loss)
 

@@ -12,16 +12,15 @@ from bench import plugins
 from bench.errors import BadRequest
 from bench.randomness import generator
 from bench.zoo import Zoo
-from tasks import classification, collecting, datasets, trained
-from tests.standins import image_data
+from tasks import classification, collecting, trained
+from tests.standins import QUICK, image_data, small_data
 
 counter = itertools.count()
-QUICK = {"epochs": 1, "batch_size": 20, "train_size": 30, "precision": "float32"}
 
 
 @pytest.fixture(autouse=True)
 def _standins(monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+    small_data(monkeypatch)
 
 
 def work_folder() -> Path:
@@ -29,49 +28,67 @@ def work_folder() -> Path:
 
 
 def make(name="digits", **settings):
-    return plugins.load_task(name, "quick", {**QUICK, **settings})
+    kind = plugins.load_task(name, "quick", {}).kind
+    return plugins.load_task(name, "quick", {**QUICK[kind], **settings})
 
 
 @pytest.mark.parametrize("name", plugins.tasks())
 def test_every_named_task(name):
-    task = make(name, arch="convnet3")
+    task = make(name)
     zoo = task.collect(3, rng=generator(0), work=work_folder())
-    assert zoo.vectors.shape == (3, 128)
+    assert zoo.vectors.shape == (3, zoo.layout.dim)
     assert len(zoo.scores) == 3
     assert zoo.collect_s > 0
     for split in ("train", "val"):
         result = task.evaluate(zoo, zoo.vectors, split)
         assert result.scores.shape == (3,)
-        assert result.wrong.shape == (3, task.size(split))
-        assert torch.allclose(result.scores, 1 - result.wrong.double().mean(1))
-        assert result.extra["loss"].shape == (3,)
+        assert result.scores.dtype == torch.float64
+        assert len(result.compared) == 3
+        assert all(values.shape == (3,) for values in result.extra.values())
+        assert task.size(split) <= task.available(split)
     initial = task.initial(zoo, 2, rng=generator(1))
-    assert initial.shape == (2, 128)
+    assert initial.shape == (2, zoo.layout.dim)
     assert torch.equal(initial, task.initial(zoo, 2, rng=generator(1)))
     assert not torch.allclose(initial[0], zoo.vectors[0])
     identity = task.identity()
     assert {"dataset", "dataset_hash", "arch", "layers"} <= set(identity)
-    assert identity == make(name, arch="convnet3").identity()
+    assert identity == make(name).identity()
     assert plugins.tasks()[name].about
     assert all(getattr(type(task), field) for field in ("kind", "metric", "units"))
 
 
+def test_accuracy_is_the_share_of_images_that_are_not_wrong():
+    task = make()
+    zoo = task.collect(2, rng=generator(0), work=work_folder())
+    assert zoo.vectors.shape == (2, 128)
+    for split in ("train", "val"):
+        result = task.evaluate(zoo, zoo.vectors, split)
+        assert result.wrong.shape == (2, task.size(split))
+        assert torch.allclose(result.scores, 1 - result.wrong.double().mean(1))
+        assert result.extra["loss"].shape == (2,)
+
+
 ZOOS = [
-    ("mlp3", "all", "seeds"),
-    ("mlp3", "all", "trajectory"),
-    ("convnet3", "all", "seeds"),
-    ("convnet3", "last-norms:2", "seeds"),
-    ("convnet3", "all", "trajectory"),
-    ("resnet18", "last-norms:2", "trajectory"),
-    ("resnet50", "last-norms:2", "trajectory"),
-    ("vit_tiny", "last-norms:2", "trajectory"),
-    ("convnext_tiny", "last-norms:2", "trajectory"),
+    ("digits", "mlp3", "all", "seeds"),
+    ("digits", "mlp3", "all", "trajectory"),
+    ("digits", "convnet3", "all", "seeds"),
+    ("digits", "convnet3", "last-norms:2", "seeds"),
+    ("digits", "convnet3", "all", "trajectory"),
+    ("digits", "resnet18", "last-norms:2", "trajectory"),
+    ("digits", "resnet50", "last-norms:2", "trajectory"),
+    ("digits", "vit_tiny", "last-norms:2", "trajectory"),
+    ("digits", "convnext_tiny", "last-norms:2", "trajectory"),
+    ("shapes", "fasterrcnn_small", "head", "trajectory"),
+    ("shapes", "fasterrcnn_small", "all", "seeds"),
+    ("shapes", "fasterrcnn_small", "last-norms:1", "seeds"),
+    ("shapes", "fcos_small", "head", "trajectory"),
+    ("shapes", "fcos_small", "head.regression_head.*", "trajectory"),
 ]
 
 
-@pytest.mark.parametrize(("arch", "layers", "track"), ZOOS)
-def test_reloading_a_row_gives_back_its_recorded_score(arch, layers, track, tmp_path):
-    settings = {"arch": arch, "layers": layers, "track": track}
+@pytest.mark.parametrize(("name", "arch", "layers", "track"), ZOOS)
+def test_reloading_a_row_gives_back_its_recorded_score(name, arch, layers, track, tmp_path):
+    settings = {"name": name, "arch": arch, "layers": layers, "track": track}
     zoo = make(**settings).collect(2, rng=generator(0), work=work_folder())
     zoo.save(tmp_path / "zoo")
     loaded = Zoo.load(tmp_path / "zoo")
@@ -98,13 +115,18 @@ def test_reloading_a_row_of_the_large_architectures(arch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layers", "track"),
-    [("all", "seeds"), ("last-norms:2", "seeds"), ("last-norms:2", "trajectory")],
+    ("name", "layers", "track"),
+    [
+        ("digits", "all", "seeds"),
+        ("digits", "last-norms:2", "seeds"),
+        ("digits", "last-norms:2", "trajectory"),
+        ("shapes", "head", "trajectory"),
+    ],
 )
 def test_a_killed_collection_goes_on_without_repeating_checkpoints(
-    layers, track, monkeypatch, tmp_path
+    name, layers, track, monkeypatch, tmp_path
 ):
-    settings = {"arch": "convnet3", "layers": layers, "track": track, "epochs": 2}
+    settings = {"name": name, "layers": layers, "track": track, "epochs": 2}
     whole = make(**settings).collect(6, rng=generator(0), work=tmp_path / "whole")
     kept, keep = [], collecting.Rows.keep
 

@@ -10,7 +10,7 @@ from tasks.collecting import fold_statistics, neutral_statistics
 from tasks.images import crop_flip
 from tasks.layers import select
 from tasks.models import Shape, build
-from tasks.training import Batches, Recipe, Training, classify
+from tasks.training import Batches, Recipe, Training, supervise
 from tests.standins import image_data, images
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05)
@@ -112,7 +112,7 @@ def test_learning_rates_warm_up_and_end_near_zero():
 def test_divergence_is_a_clear_error():
     model = build("mlp3", Shape(3, 32, 4))
     data = Batches(images(), Recipe(lr=1e30, batch_size=16), generator(0))
-    loss = classify(model, data)
+    loss = supervise(model, data)
     training = Training(loss, list(model.parameters()), data.recipe, data.per_epoch, lr=1e30)
     with pytest.raises(BenchError, match="diverged"):
         training.run(0, 6)

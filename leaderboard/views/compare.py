@@ -13,7 +13,7 @@ from leaderboard.opened import Shown
 def page() -> None:
     """The page."""
     st.title("Compare")
-    shown = shared.pick_runs(most=6)
+    shown = shared.pick_runs(most=6, first=3)
     if not shown:
         return
     st.subheader("Score against similarity")

@@ -36,10 +36,17 @@ LABELS = {
 }
 TIMES = ("seconds_per_model", "speedup", "speedup_amortised", "break_even")
 QUIET = "#858c99"  # of controls; readable on light and on dark
-WIDTHS = {"rank": 40, "generator": 120, "kind": 84, **dict.fromkeys(table.STATISTICS, 62)}
+WIDTHS = {
+    "rank": 40,
+    "generator": 120,
+    "kind": 84,
+    "verdict": 80,
+    "collapsed": 88,
+    **dict.fromkeys(table.STATISTICS, 62),
+}
 ALWAYS = ("rank", "generator", "kind")
 DEFAULT = (
-    "best", "selected", "mean", "interval", "median", "worst", "novelty", "collapsed", "verdict",
+    "best", "selected", "mean", "interval", "verdict", "novelty", "collapsed", "median", "worst",
     "seconds_per_model", "speedup", "speedup_amortised", "seeds", "device",
 )  # fmt: skip
 HELP = {
@@ -95,16 +102,22 @@ def choose_board(found: pd.DataFrame) -> dict[str, Any]:
     if len(names) < len(entries):
         st.caption(f"The first {len(names)} of {len(entries):,} boards are offered.")
         names += [linked] if linked in entries and linked not in names else []
+    first = linked if linked in names else largest(found)
     chosen = st.selectbox(
         "Board",
         names,
-        index=names.index(linked) if linked in names else 0,
+        index=names.index(first) if first in names else 0,
         format_func=lambda name: title(entries[name]),
         help="A board is one zoo of checkpoints, scored in one way.",
     )
     if len(names) > 1:
         st.query_params["board"] = chosen
     return entries[chosen]
+
+
+def largest(found: pd.DataFrame) -> str:
+    """The board with most records, of equal ones the first."""
+    return str(found["board"].iloc[int(found["records"].to_numpy().argmax())])
 
 
 def title(board: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ ROWS = {
 def page() -> None:
     """The page."""
     st.title("Speed")
-    shown = shared.pick_runs(most=4)
+    shown = shared.pick_runs(most=4, first=2)
     if not shown:
         return
     st.subheader("Score against wall time")
@@ -40,7 +40,12 @@ def page() -> None:
         if figure:
             st.plotly_chart(figure, key=f"break-even-{number}")
     st.subheader("Times")
-    st.dataframe(seconds(shown), width="stretch", height="content")
+    st.dataframe(
+        seconds(shown),
+        width="stretch",
+        height="content",
+        column_config={"_index": st.column_config.Column(width=170)},
+    )
     st.caption(
         "Synchronised with the device, sampling warmed up; collecting does not count its evaluations."
     )

@@ -1,11 +1,21 @@
 """Scoring many candidates at once against one after another."""
 
+import copy
+
+import numpy as np
 import torch
+from pycocotools.cocoeval import COCOeval
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from bench.randomness import generator
+from bench.zoo import Layout
+from tasks import coco, finding
+from tasks.average_precision import Detections, Truth
+from tasks.layers import select
 from tasks.scoring import Scorer
 from tests.benchmarks.networks import around, check_wrong, images, network
+from tests.standins import wild_detector
 
 BATCH = 250  # of the plain loops
 
@@ -28,6 +38,101 @@ def test_evaluate_against_dataloader(versus, short):
         return (inputs for inputs, _ in DataLoader(files, batch_size=BATCH))
 
     _compare(versus, short, "convnet3", "all", 10, data, batches, count, sample)
+
+
+def test_evaluate_detection_heads(versus, short):
+    """Box predictors against loading each into torchvision's Faster R-CNN and running it on the same images."""
+    count, size, sample = (20, 40, 2) if short else (100, 300, 2)
+    split = coco.load("shapes", limit=size).val
+    model, alone = (wild_detector("fasterrcnn_small", side=80, background=6) for _ in range(2))
+    names = select(model, "head")
+    layout = Layout.of({name: model.get_parameter(name) for name in names})
+    vectors = around(model, layout, count)
+    pictures = [split.image(i).float() / 255 for i in range(size)]
+
+    @torch.inference_mode()
+    def plain():
+        found = []
+        for vector in vectors[:sample]:
+            alone.load_state_dict(layout.unflatten(vector), strict=False)
+            for low in range(0, size, finding.BATCH):
+                found += alone(pictures[low : low + finding.BATCH])
+        return found
+
+    def agree(found, expected):
+        assert len(found.model) > 10 * count * size
+        for number, one in enumerate(expected):
+            rows = (found.model == number // size) & (found.image == number % size)
+            assert torch.equal(found.category[rows], one["labels"])
+            assert torch.allclose(found.boxes[rows], one["boxes"], atol=1e-3)
+            assert torch.allclose(found.scores[rows], one["scores"], atol=1e-5)
+
+    versus(
+        lambda: finding.finder(model, layout, split)(vectors),
+        plain,
+        agree,
+        scale=count / sample,
+        rounds=5 if short else 3,
+    )
+
+
+def test_average_precision(versus, short):
+    """mAP of many models' detections, against pycocotools' for each."""
+    count, size, sample = (10, 40, 2) if short else (50, 300, 1)
+    split = coco.load("shapes", limit=size).val
+    found, results = _detections(split, count)
+
+    def plain():
+        values = []
+        for rows in results[:sample]:
+            with coco.quiet():
+                run = COCOeval(split.api, split.api.loadRes(copy.deepcopy(rows)), "bbox")
+                run.evaluate()
+                run.accumulate()
+                run.summarize()
+            values.append(run.stats[0])
+        return values
+
+    def agree(ours, values):
+        assert all(value > 0.1 for value in values)
+        assert np.allclose(ours.values["mAP"][:sample], values, rtol=0, atol=1e-10)
+
+    versus(
+        lambda: Truth(split).score(found, count),
+        plain,
+        agree,
+        scale=count / sample,
+        rounds=5 if short else 3,
+    )
+
+
+def _detections(split, count):
+    """Every box twice, moved a little, with some of another category: as tensors, and as pycocotools wants them."""
+    rng = generator(0, "detections")
+    rows = [
+        (model, image, *one["bbox"], one["category_id"])
+        for model in range(count)
+        for image in range(len(split))
+        for one in split.annotations(image)
+        for _ in range(2)
+    ]
+    table = torch.tensor(rows, dtype=torch.float64)
+    boxes = table[:, 2:6] + 2 * torch.randn(len(table), 4, generator=rng, dtype=torch.float64)
+    boxes[:, 2:].clamp_(min=1)
+    boxes[:, 2:] += boxes[:, :2]
+    other = torch.rand(len(table), generator=rng) < 0.3
+    category = table[:, 6].long().where(~other, torch.randint(1, 6, (len(table),), generator=rng))
+    scores = torch.rand(len(table), generator=rng, dtype=torch.float64)
+    found = Detections(table[:, 0].long(), table[:, 1].long(), category, boxes, scores)
+    results = [[] for _ in range(count)]
+    for (model, image, *_), (x, y, right, low), kind, score in zip(
+        rows, boxes.tolist(), category.tolist(), scores.tolist(), strict=True
+    ):
+        box = [x, y, right - x, low - y]
+        results[model].append(
+            {"image_id": split.ids[image], "category_id": kind, "bbox": box, "score": score}
+        )
+    return found, results
 
 
 def _compare(versus, short, arch, layers, classes, data, batches, count, sample):

@@ -1,0 +1,140 @@
+"""Object detection: fine-tune or train detectors, generate their box predictor, and score candidates by COCO's mAP."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.errors import BadRequest
+from bench.randomness import generator
+from bench.zoo import Layout, Zoo
+from tasks import coco
+from tasks.average_precision import Truth
+from tasks.base import Evaluation
+from tasks.boxes import BoxBatches, Examples, detect, losing
+from tasks.coco import CocoSplit
+from tasks.detectors import NAMES, Sizes, build
+from tasks.finding import Finder, finder
+from tasks.trained import Trained
+from tasks.training import Loss
+
+
+@dataclasses.dataclass(eq=False)
+class Detection(Trained):
+    """Train detectors, generate a subset of their weights, score by mAP (paper, F.1 and Table 10).
+
+    A box is wrong where no detection of its category is matched with it at IoU 0.5, in pycocotools' greedy order. What
+    counts as a detection is torchvision's own rule: scores above the architecture's threshold (0.05 for Faster R-CNN,
+    0.2 for FCOS), and the 100 best of an image. Boxes of crowds are no units. Equal training mAPs are not told apart by
+    a loss: the first model is selected.
+
+    Attributes:
+        dataset: one of ``tasks.coco.NAMES``.
+        arch: one of ``tasks.detectors.NAMES``.
+        epochs: 0 takes pretrained weights as they are for the base.
+        augment: "none" or "flip" (mirrored from left to right, every other time).
+        limit: how many images of each split are used at all, chosen at random; None means all.
+        image_size: the images' shorter side after resizing; None takes 800, and for ``shapes`` the images' own.
+    """
+
+    kind: ClassVar[str] = "detection"
+    metric: ClassVar[str] = "mAP"
+    units: ClassVar[str] = (
+        "validation box, wrong where no detection of its category matches it at IoU 0.5"
+    )
+    independent_units: ClassVar[bool] = False  # boxes of one image see each other
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": None}}
+    data_sets: ClassVar[Sequence[str]] = coco.NAMES
+    architectures: ClassVar[Sequence[str]] = NAMES
+    augmentations: ClassVar[Sequence[str]] = ("none", "flip")
+
+    dataset: str = "shapes"
+    arch: str = "fasterrcnn_small"
+    layers: str = "head"
+    batch_size: int = 8
+    augment: str = "flip"
+    train_size: int | None = 1000
+    limit: int | None = None
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._finders: dict[tuple[str, str], Finder] = {}
+
+    @functools.cached_property
+    def data(self) -> coco.CocoData:
+        """The data set, read on first use."""
+        return coco.load(self.dataset, Path(self.data_dir) if self.data_dir else None, self.limit)
+
+    @property
+    def dataset_hash(self) -> str:
+        """SHA-256 of the images and annotations."""
+        return self.data.hash
+
+    def available(self, split: str) -> int:
+        """How many images the split has."""
+        return len(self._split(split))
+
+    def _split(self, split: str) -> CocoSplit:
+        return self.data.train if split == "train" else self.data.val
+
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        """Classes and input size of the detector."""
+        own = min(self.data.train.sizes[0]) if self.dataset == "shapes" else 800
+        outputs = max(self.data.category_ids) + 1
+        return Sizes(outputs, self.image_size or own, released=bool(self.pretrained))
+
+    def build(self, pretrained: str | None = None) -> nn.Module:
+        """The detector for the data's categories."""
+        return build(self.arch, self.sizes, pretrained=pretrained)
+
+    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
+        """The sum of torchvision's losses."""
+        return detect(model, BoxBatches(self._train, self.recipe, rng, self.device))
+
+    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
+        """The same; only what leads from the layout's parameters to the loss has gradients."""
+        return detect(losing(model), BoxBatches(self._train, self.recipe, rng, self.device))
+
+    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
+        """mAP in [0, 1] and the missed boxes of every candidate; AP50, AP75, small, medium and large beside."""
+        key = (zoo.hash, split)
+        if key not in self._finders:
+            self._finders[key] = finder(self.base_model(zoo), zoo.layout, self._scored(split))
+        found = self._finders[key](vectors)
+        precision = self._truth(split).score(found, len(vectors))
+        values = dict(precision.values)
+        return Evaluation(values.pop(self.metric), precision.missed, values)
+
+    def score(self, model: nn.Module) -> float:
+        """Validation mAP of one detector."""
+        find = finder(model, Layout((), ()), self._scored("val"))
+        found = find(torch.empty(1, 0))
+        return float(self._truth("val").score(found, 1).values[self.metric])
+
+    @functools.cached_property
+    def _train(self) -> Examples:
+        return Examples(self.data.train)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a task lives as long as its run
+    def _scored(self, split: str) -> CocoSplit:
+        """The fixed random subset of a split that is scored."""
+        whole = self._split(split)
+        order = torch.randperm(len(whole), generator=generator(0, "scored", split))
+        return whole.subset(order[: self.size(split)].tolist())
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - as above
+    def _truth(self, split: str) -> Truth:
+        truth = Truth(self._scored(split))
+        if not truth.units:
+            raise BadRequest(
+                f"none of the {self.size(split)} scored images of {split} has a box: "
+                f"raise --set task.{split}_size"
+            )
+        return truth

@@ -1,0 +1,144 @@
+"""Semantic segmentation: fully convolutional networks trained on masks, and candidates scored by mean IoU."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.errors import BadRequest
+from bench.randomness import generator
+from bench.zoo import Layout, Zoo
+from tasks import fcn, masks, upsampling
+from tasks.base import Evaluation
+from tasks.confusion import mean_iou, pixel_accuracy
+from tasks.dense import (
+    AUGMENTATIONS,
+    DenseScorer,
+    MaskedBatches,
+    pixel_cross_entropy,
+    random_pixels,
+)
+from tasks.dependence import split as split_model
+from tasks.images import Images
+from tasks.masks import MaskedSplit
+from tasks.trained import Trained
+from tasks.training import Loss, supervise
+
+
+@dataclasses.dataclass(eq=False)
+class Segmentation(Trained):
+    """Train segmentation networks, generate a subset of their weights, score by mean IoU.
+
+    Attributes:
+        dataset: one of ``tasks.masks.NAMES``.
+        arch: one of ``tasks.fcn.NAMES``.
+        augment: "none", "flip" (left and right) or "symmetries" (the eight of a square).
+        image_size: side of the squares that images become (see ``tasks.masks``); a multiple of 8.
+        limit: at most so many images of each split are used; None means all.
+        pixels: how many pixels of every scored image are units, and what the loss is taken from.
+    """
+
+    kind: ClassVar[str] = "segmentation"
+    metric: ClassVar[str] = "mean IoU"
+    units: ClassVar[str] = (
+        "pixel of a fixed random subset, as many of each validation image; wrong where its class is not predicted"
+    )
+    independent_units: ClassVar[bool] = False  # pixels of one image belong together
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": 5000}}
+    data_sets: ClassVar[Sequence[str]] = masks.NAMES
+    architectures: ClassVar[Sequence[str]] = fcn.NAMES
+    augmentations: ClassVar[Sequence[str]] = AUGMENTATIONS
+
+    dataset: str = "shapes-seg"
+    arch: str = "fcn_small"
+    batch_size: int = 8
+    image_size: int = 80
+    limit: int | None = None
+    pixels: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size % fcn.STRIDE:
+            raise BadRequest(
+                f"image_size is {self.image_size}, expected a multiple of {fcn.STRIDE}"
+            )
+        self._scorers: dict[tuple[str, str], DenseScorer] = {}
+
+    @functools.cached_property
+    def data(self) -> masks.MaskedData:
+        """The data set, loaded on first use."""
+        folder = Path(self.data_dir) if self.data_dir else None
+        return masks.load(self.dataset, self.image_size, folder, self.limit)
+
+    @property
+    def dataset_hash(self) -> str:
+        """SHA-256 of the images and annotations."""
+        return self.data.hash
+
+    def available(self, split: str) -> int:
+        """How many images the split has."""
+        return len(self._split(split))
+
+    def build(self, pretrained: str | None = None) -> nn.Module:
+        """The architecture for the data's classes; it gives logits before upsampling."""
+        return fcn.build(self.arch, len(self.data.classes), pretrained=pretrained)
+
+    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
+        """Cross-entropy over all pixels."""
+        data = MaskedBatches(self._train, self.recipe, rng)
+        return supervise(model, data, pixel_cross_entropy)
+
+    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
+        """The same; what does not depend on the layout's parameters runs without gradients."""
+        data = MaskedBatches(self._train, self.recipe, rng)
+        parts = split_model(model, layout.names, data.images.inputs(data.images.pixels[:1]))
+        return supervise(parts, data, pixel_cross_entropy)
+
+    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
+        """Mean IoU and pixel accuracy in [0, 1] over all pixels; wrong units, and their mean cross-entropy."""
+        key = (zoo.hash, split)
+        if key not in self._scorers:
+            images, classes = self._scored(split), len(self.data.classes)
+            pixels = random_pixels(images.labels, self.pixels, split)
+            model = self.base_model(zoo)
+            self._scorers[key] = DenseScorer(model, zoo.layout, images, pixels, classes)
+        scored = self._scorers[key](vectors)
+        extra = {"loss": scored.loss, "pixel accuracy": pixel_accuracy(scored.matrices)}
+        return Evaluation(mean_iou(scored.matrices), scored.wrong, extra)
+
+    @torch.inference_mode()
+    def score(self, model: nn.Module) -> float:
+        """Validation mean IoU of one network."""
+        images, matrix = self._scored("val"), torch.zeros(())
+        for start in range(0, len(images), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            inputs = images.inputs(images.pixels[rows])
+            coarse = model(inputs.contiguous(memory_format=torch.channels_last))
+            matrix = (
+                matrix
+                + upsampling.confusion(coarse[None], images.labels[rows].to(self.device)).cpu()
+            )
+        return float(mean_iou(matrix))
+
+    def _split(self, split: str) -> MaskedSplit:
+        return self.data.train if split == "train" else self.data.val
+
+    @functools.cached_property
+    def _train(self) -> Images:
+        """The whole training split, for training."""
+        return self.data.train.on(self.device)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a task lives as long as its run
+    def _scored(self, split: str) -> Images:
+        """The fixed random subset of a split that is scored."""
+        whole = self._split(split)
+        if self.size(split) == len(whole):
+            return whole.on(self.device)
+        order = torch.randperm(len(whole), generator=generator(0, "scored", split))
+        rows = order[: self.size(split)].sort().values
+        return MaskedSplit(whole.images[rows], whole.masks[rows]).on(self.device)
