@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bench.request import SET
 
 FOLDER = Path(__file__).parent
+# Mean IoU within and between populations; "good" is among models of a run's ``min_score`` or better alone.
+SIMILARITIES = {"orig.-orig.": "oo", "gen.-gen.": "gg", "orig.-gen.": "og", "nearest": "og_max"}
 # Which of our numbers (columns of ``leaderboard.load``) stands against which of theirs, for generated models and for
 # the rows that are the originals'.
 OURS = {
@@ -24,7 +26,8 @@ OURS = {
         "avg.": "generated_mean", "med.": "generated_median", "worst": "generated_worst",
         "selected": "generated_selected",
         "time, s": "sample_s", "memory, MB": "peak_memory_bytes",
-        "orig.-orig.": "oo", "gen.-gen.": "gg", "orig.-gen.": "og", "nearest": "og_max",
+        **SIMILARITIES,
+        **{f"good {name}": f"good_{field}" for name, field in SIMILARITIES.items()},
         "speedup": "speedup", "amortised": "speedup_amortised",
     },
     "original": {"best": "original_best", "avg.": "original_mean", "med.": "original_median"},
@@ -32,7 +35,7 @@ OURS = {
 LOGGED = {
     "generated": {
         "original": "o_max", "best": "g_max", "avg.": "g_mean", "med.": "g_med", "worst": "g_min",
-        "orig.-orig.": "oo", "gen.-gen.": "gg", "orig.-gen.": "og", "nearest": "og_max",
+        **SIMILARITIES,
     },
     "original": {"best": "o_max", "avg.": "o_mean", "med.": "o_med"},
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench import request
-from bench.paper import OURS, Row, Table, hyperparameters, logged, logs
+from bench.paper import OURS, Row, Table, logged, logs
 
 OPTIONS = ("task", "generator", "arch", "layers", "track", "k", "pretrained")
 DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
@@ -51,21 +51,24 @@ def matching(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
         keep &= runs[name] == value
     found = runs[keep & ~runs["aligned"].astype(bool)]
     sets = [explicit(line) for line in found["command"]]
-    own = hyperparameters(settings)
+    own, changes = explicit(command(settings))
     found = found[[given == own for given, _ in sets]]
     if found.empty:
         return found
-    differs = [_differs(row, explicit(str(row["command"]))[1]) for row in found.to_dict("records")]
+    differs = [
+        _differs(row, explicit(str(row["command"]))[1], changes) for row in found.to_dict("records")
+    ]
     found = found.assign(differs=differs)
     best = found.sort_values(["preset", "val_size", "board"], ascending=[True, False, True]).iloc[0]
     same = ["board", "preset", "source", "device", "differs"]
     return found[(found[same] == best[same]).all(axis=1)].sort_values("seed")
 
 
-def _differs(run: Mapping[Any, Any], changes: list[str]) -> str:
+def _differs(run: Mapping[Any, Any], changes: list[str], wanted: list[str]) -> str:
     """How a run differs from the paper's setting, in words."""
     parts = [] if run["preset"] == "paper" else [f"{run['preset']} preset"]
-    return ", ".join([*parts, *changes])
+    parts += [change for change in changes if change not in wanted]
+    return ", ".join([*parts, *(f"not {change}" for change in wanted if change not in changes)])
 
 
 def shown(table: Table, runs: pd.DataFrame) -> pd.DataFrame:

@@ -32,6 +32,7 @@ def refused(folder, text):
         ("[axes]\nseed = []", "mine: axis 'seed' is empty"),
         ("[axes]\nseed = 1", "axes.seed: Input should be a valid list"),
         ("[axes]\nseed = [0, 1, 0]", "mine: the same run twice (an axis has a value twice): python -m bench run"),
+        ("[axes]\nmin_score = [0.5, 0.6]", "mine: the same run twice"),  # they would share one record
         ('[axes]\nseed = ["first"]', "mine: seed=first: Input should be a valid integer"),
         ("[axes]\nk = [0]", "k is 0, expected at least 1"),
         ('[axes]\ngenerator = ["vae"]', "mine: 'generator' is an axis and fixed"),

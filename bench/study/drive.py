@@ -1,7 +1,6 @@
 """A study from its cells to its records: what is there is found, the rest is made, failures are told at the end."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from bench.errors import BadRequest, BenchError
 from bench.record import Record
 from bench.request import Request, command, options
 from bench.study import local, on_ray
-from bench.study.executor import VARIABLES, Executor, Finished, Outcome, Setting, Started
+from bench.study.executor import Executor, Finished, Outcome, Setting, Started
 from bench.study.graph import Node, build
 from bench.study.past import Past
 from bench.study.plan import Plan
@@ -78,7 +77,7 @@ def run(recipe: Recipe, found: Sequence[Cell], how: How) -> Summary:
     remote.check()
     check(recipe, found)
     logs = store.home() / "logs" / recipe.name
-    environment = {name: os.environ.get(name, "") for name in VARIABLES}
+    environment = {"BENCH_HOME": str(store.home().resolve()), "BENCH_STORE": remote.url() or ""}
     setting = Setting(environment, logs, modules(found), how.retries, how.address)
     with EXECUTORS[how.executor](setting) as executor:
         asked = placed(found, how, executor.gpus)
@@ -153,10 +152,23 @@ def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
     if how.device == "cuda" and not gpus:
         raise BadRequest("device 'cuda' is not there: choose --device cpu")
     device = "cuda" if gpus and how.device != "cpu" else "cpu"
+    data_dir = str(Path(how.data_dir).resolve()) if how.data_dir else None
     return [
-        dataclasses.replace(request, device=device, data_dir=how.data_dir, results=how.results)
+        dataclasses.replace(
+            _absolute(request), device=device, data_dir=data_dir, results=how.results
+        )
         for request in requests(found)
     ]
+
+
+def _absolute(request: Request) -> Request:
+    """The run with the paths of its files as any folder's process finds them."""
+    weights = Path(str(request.settings.get("task.pretrained")))
+    settings = dict(request.settings)
+    if weights.is_file():
+        settings["task.pretrained"] = str(weights.resolve())
+    zoo = request.zoo.resolve() if request.zoo else None
+    return dataclasses.replace(request, settings=settings, zoo=zoo)
 
 
 def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
@@ -178,20 +190,21 @@ def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
 
 
 def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
-    """The runs that have no record of the same code yet."""
+    """The runs that have no record yet, of the same code and on the same kind of device."""
     known = records(results)
     sources = {
         name: plugins.source_hash(plugins.load_generator(name))
         for name in {request.generator for request in asked}
     }
-    return [
-        request
-        for request in asked
-        if not any(
+
+    def recorded(request: Request) -> bool:
+        return any(
             record.generator.source == sources[request.generator]
+            and (record.timing.device == "cpu") == (request.device == "cpu")
             for record in known.get(options(command(request)), ())
         )
-    ]
+
+    return [request for request in asked if not recorded(request)]
 
 
 def records(results: Path) -> Mapping[Command, list[Record]]:

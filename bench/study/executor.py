@@ -8,7 +8,6 @@ from typing import Literal
 from bench.study.graph import Node
 
 State = Literal["done", "cached", "failed", "skipped"]
-VARIABLES = ("BENCH_HOME", "BENCH_STORE")  # where the store is
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,11 +21,15 @@ ARCHITECTURES = {
     "mlp3": (0.0003, 0.015, 0.1), "convnet3": (0.008, 0.4, 0.05), "resnet18": (1.1, 3.6, 11),
     "resnet50": (2.6, 8.2, 25), "vit_tiny": (2.5, 2.5, 5.7), "vit_base": (35, 35, 86),
     "convnext_tiny": (9, 9, 29), "convnext_base": (31, 31, 89),
+    "fasterrcnn_small": (0.02, 0.8, 0.5), "fcos_small": (0.02, 0.8, 0.5), "fcn_small": (0.02, 1.0, 0.3),
+    "fasterrcnn_resnet50_fpn": (0.5, 21, 42), "fcos_resnet50_fpn": (0.5, 20, 32), "fcn_resnet50": (0.6, 28, 33),
+    "ddpm8": (0.6, 30, 1), "ddpm32": (12, 600, 36),
 }  # fmt: skip
 DATA = {
     "digits": (1_000, 8), "mnist": (60_000, 28), "cifar10": (50_000, 32), "cifar100": (50_000, 32),
     "stl10": (5_000, 96), "flowers102": (1_020, 224), "pets": (3_680, 224), "food101": (75_750, 224),
-    "imagenet": (1_281_167, 224),
+    "imagenet": (1_281_167, 224), "shapes": (600, 80), "shapes-seg": (600, 80), "coco": (118_000, 800),
+    "coco-voc": (118_000, 520),
 }  # fmt: skip
 OTHER = (20.0, 20.0, 40.0)  # of another architecture
 SPEED = {"cpu": 60.0, "cuda": 20_000.0}  # GFLOP/s, of a core and of a GPU
@@ -164,20 +168,24 @@ class _Cost:
 @functools.lru_cache
 def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Cost:
     task = plugins.load_task(name, preset, json.loads(settings))
-    images, side = DATA.get(getattr(task, "dataset", ""), (10_000, 224))
-    side = 224 if getattr(task, "pretrained", None) else side
-    small, large, millions = ARCHITECTURES.get(getattr(task, "arch", ""), OTHER)
+    get = functools.partial(getattr, task)
+    images, side = DATA.get(get("dataset", ""), (10_000, 224))
+    images = min(images, get("limit", None) or images)
+    side = 224 if get("pretrained", None) and side < 224 else side
+    small, large, millions = ARCHITECTURES.get(get("arch", ""), OTHER)
     work = small * (side / 32) ** 2 if side <= 64 else large * (side / 224) ** 2
     speed = SPEED["cuda"] if device == "cuda" else SPEED["cpu"] * cores
-    whole = getattr(task, "layers", "") == "all"
-    scored = min(images, getattr(task, "train_size", None) or images) + images // 5
+    whole = get("layers", "") == "all"
+    scored = min(images, get("train_size", None) or images) + images // 5
+    if get("fid_images", None):  # it draws its own, in many steps
+        scored = 2 * task.fid_images * task.steps
     return _Cost(
-        training=3 * work * images * getattr(task, "epochs", 10) / speed,
+        training=3 * work * images * get("epochs", 10) * get("passes", 1) / speed,
         scoring=scored * work * (1.0 if whole else OWN) / speed,
         base=8e6 * millions,
         vector=4e6 * millions if whole else 8e3,
         outcomes=images / 5,
-        seeds=getattr(task, "track", "") == "seeds",
+        seeds=get("track", "") == "seeds",
     )
 
 

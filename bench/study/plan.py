@@ -83,7 +83,7 @@ def _source(estimates: Sequence[Estimate]) -> str:
 def size(count: float) -> str:
     """Bytes as people say it.
 
-    >>> size(1500), size(2_340_000), size(7.2e9)
+    >>> size(1500.0), size(2.34e6), size(7.2e9)
     ('1.5 kB', '2.3 MB', '7.2 GB')
     """
     for unit, name in ((1e9, "GB"), (1e6, "MB")):

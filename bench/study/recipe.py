@@ -202,12 +202,12 @@ def _request(recipe: Recipe, settings: Mapping[str, Any]) -> Request:
 
 
 def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
-    """Rows of originals may share a run with another row; nothing else may."""
+    """Rows of originals may share a run with another row; nothing else may, nor differ in what is no other run."""
     seen: dict[frozenset[tuple[str, str]], Cell] = {}
     for cell in found:
         if cell.row is not None and cell.row.population == "original":
             continue
-        run = options(command(cell.request))
+        run = options(command(dataclasses.replace(cell.request, min_score=None)))
         if run in seen:
             both = sorted({_place(seen[run]), _place(cell)})
             raise BadRequest(

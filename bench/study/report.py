@@ -14,6 +14,12 @@ from bench.study.recipe import SEEDS, Cell, Recipe
 # What a study without reference numbers shows.
 PLAIN = ["original", "ensemble", "best", "selected", "avg.", "med.", "worst", "speedup"]
 LEVEL = 0.95
+ALIKE = {
+    "oo": "original_original",
+    "gg": "generated_generated",
+    "og": "original_generated",
+    "og_max": "original_generated_max",
+}
 Known = Mapping[frozenset[tuple[str, str]], Sequence[Record]]
 
 
@@ -207,7 +213,7 @@ def _scaled(number: Measured, factor: float) -> Measured:
 
 def read(record: Record, field: str) -> Measured | None:
     """One number of a record; None where it has none."""
-    if field in ("oo", "gg", "og", "og_max"):
+    if field.removeprefix("good_") in ALIKE:
         return _alike(record, field)
     if hasattr(record.timing, field):
         value = getattr(record.timing, field)
@@ -221,14 +227,10 @@ def read(record: Record, field: str) -> Measured | None:
 
 
 def _alike(record: Record, field: str) -> Measured | None:
-    """A similarity: among good models alone where the run asked for them."""
-    name = {
-        "oo": "original_original",
-        "gg": "generated_generated",
-        "og": "original_generated",
-        "og_max": "original_generated_max",
-    }[field]
-    value = getattr(record.similarity.good or record.similarity, name)
-    if isinstance(value, Interval):
-        return Measured(value.value, value.low, value.high)
-    return None if value is None else Measured(float(value))
+    """A similarity; among good models alone where the run asked for them."""
+    good, name = record.similarity.good, ALIKE[field.removeprefix("good_")]
+    if field.startswith("good_"):
+        value = getattr(good, name) if good else None
+        return None if value is None else Measured(value)
+    found: Interval | None = getattr(record.similarity, name)
+    return Measured(found.value, found.low, found.high) if found else None

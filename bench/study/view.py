@@ -62,7 +62,9 @@ class View:
         self._progress.stop()
 
     def started(self, event: Started) -> None:
-        """A stage begins."""
+        """A stage begins; word of it may come after its end."""
+        if event.node.id not in self._left:
+            return
         place = f"on {event.where}" if event.where else ""
         label = f"  {escape(event.node.label)}"
         row = self._progress.add_task(label, total=None, note=place) if self._live else None
@@ -116,7 +118,7 @@ class View:
 def duration(seconds: float) -> str:
     """Seconds as people say it.
 
-    >>> duration(42.4), duration(200), duration(9000), duration(200_000)
+    >>> duration(42.4), duration(200.0), duration(9000.0), duration(2e5)
     ('42 s', '3 min', '2.5 h', '2.3 days')
     """
     if seconds < 90:
