@@ -18,7 +18,7 @@ from bench.stages import Evaluated, Sampled
 from bench.zoo import Zoo
 
 VERSION = 1  # of the protocol: records of different versions are never ranked together
-SELECTION = "highest train score, ties by lowest train loss, then the first"
+SELECTION = "{best} train score, ties by lowest train loss, then the first"
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ def assemble(
         preset=request.preset,
         samples=request.samples,
         seed=request.seed,
-        selection=SELECTION,
+        selection=SELECTION.format(best="highest" if higher else "lowest"),
         train_size=run.task.size("train"),
         val_size=run.task.size("val"),
     )
@@ -62,6 +62,7 @@ def assemble(
         zoo.vectors,
         higher_is_better=higher,
         rng=generator(0, key, "bootstrap"),
+        further={name: e.further for name, e in evaluated.items()},
     )
     ratio = aligned_l2_ratio(sampled.vectors, zoo)
     novelty = novelty.model_copy(update={"nearest_l2_ratio_aligned": ratio})

@@ -56,13 +56,19 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder of real data, or to download it to.")]
 Pretrained = Annotated[
     str | None,
-    typer.Option(help="'released' for timm's or torchvision's weights, or a file of weights."),
+    typer.Option(
+        help="'released' for released weights, or a file (or diffusers folder) of weights."
+    ),
 ]
 Limit = Annotated[
     int | None,
     typer.Option(
         help="Images of each split to use at all, drawn at random (tasks on COCO's data)."
     ),
+]
+FidImages = Annotated[
+    int | None,
+    typer.Option(help="Images that each model draws for FID: 50,000 for publication."),
 ]
 Set = Annotated[
     list[str] | None,
@@ -114,6 +120,7 @@ def run(
     ] = None,
     pretrained: Pretrained = None,
     limit: Limit = None,
+    fid_images: FidImages = None,
     settings: Set = None,
     results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
         "results"
@@ -139,7 +146,7 @@ def run(
         Request(
             task=task,
             generator=generator,
-            settings=_settings(settings, arch, layers, track, pretrained, limit),
+            settings=_settings(settings, arch, layers, track, pretrained, limit, fid_images),
             k=sizes[0],
             samples=variant.samples if samples is None else samples,
             seed=seed,
@@ -177,6 +184,7 @@ def collect(
     data_dir: DataDir = None,
     pretrained: Pretrained = None,
     limit: Limit = None,
+    fid_images: FidImages = None,
     settings: Set = None,
     force: Force = False,
     debug: Debug = False,
@@ -187,7 +195,7 @@ def collect(
     request = Request(
         task=task,
         generator="copy",
-        settings=_settings(settings, arch, layers, track, pretrained, limit),
+        settings=_settings(settings, arch, layers, track, pretrained, limit, fid_images),
         k=plugins.task_variant(task).k if k is None else k,
         zoo_seed=zoo_seed,
         preset=preset,
@@ -438,16 +446,14 @@ def _settings(
     track: str | None,
     pretrained: str | None = None,
     limit: int | None = None,
+    fid_images: int | None = None,
 ) -> dict[str, Any]:
     """``--set`` pairs and the task's own options as one mapping; values are read as JSON where they are JSON."""
     values: dict[str, Any] = {}
     options = {
-        "arch": arch,
-        "layers": layers,
-        "track": track,
-        "pretrained": pretrained,
-        "limit": limit,
-    }
+        "arch": arch, "layers": layers, "track": track, "pretrained": pretrained, "limit": limit,
+        "fid_images": fid_images,
+    }  # fmt: skip
     values |= {f"task.{name}": value for name, value in options.items() if value is not None}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")

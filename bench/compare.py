@@ -15,6 +15,7 @@ from bench.metrics import statistics
 from bench.randomness import derive
 from bench.record import (
     ControlSimilarity,
+    Further,
     GoodModels,
     Interval,
     NoisePopulation,
@@ -38,6 +39,7 @@ def compare(
     *,
     higher_is_better: bool,
     rng: torch.Generator,
+    further: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> tuple[Scores, Similarity, Novelty]:
     """Scores, similarity and novelty of all populations.
 
@@ -47,11 +49,15 @@ def compare(
         higher_is_better: of the score.
         rng: of the bootstrap. Every interval draws from a source of its own, so that a control's is the same in every
             record, whatever was generated.
+        further: other metrics of each population on validation.
     """
     scores = {
-        name: population(*scored[:3], higher_is_better=higher_is_better, rng=derive(rng, name))
+        name: population(
+            *scored[:3], higher_is_better=higher_is_better, rng=derive(rng, name),
+            further=(further or {}).get(name),
+        )
         for name, scored in populations.items()
-    }
+    }  # fmt: skip
     scored = {name: (val, wrong) for name, (val, _, _, wrong) in populations.items()}
     beside = Beside.of(scored, higher_is_better=higher_is_better, rng=rng)
     similarity, novelty = assess(beside, scored["generated"], generated, originals, rng=rng)
@@ -182,14 +188,16 @@ def population(
     *,
     higher_is_better: bool,
     rng: torch.Generator,
+    further: Mapping[str, Float[Tensor, " N"]] | None = None,
 ) -> Population:
     """Statistics of one population's validation scores; the selected model is chosen on train alone."""
     sign = 1.0 if higher_is_better else -1.0
     low, high = statistics.mean_interval(val, rng)
     ordered = (sign * val).sort().values * sign
+    chosen = select(sign * train, train_loss)
     return Population(
         best=float(ordered[-1]),
-        selected=float(val[select(sign * train, train_loss)]),
+        selected=float(val[chosen]),
         mean=_mean(val),
         median=float(val.double().quantile(0.5)),
         worst=float(ordered[0]),
@@ -197,11 +205,15 @@ def population(
         low=low,
         high=high,
         values=val.tolist(),
+        further={
+            name: Further(mean=_mean(values), selected=float(values[chosen]))
+            for name, values in (further or {}).items()
+        },
     )
 
 
 def select(train: Float[Tensor, " N"], loss: Float[Tensor, " N"]) -> int:
-    """The model with the highest training score; of several, the one with the lowest loss, then the first."""
+    """The model with the highest of ``train``; of several, the one with the lowest loss, then the first."""
     best = (train == train.max()).nonzero().flatten()
     return int(best[loss[best].argmin()])
 

@@ -243,8 +243,10 @@ class Run:
         train, select_s = self._timed(zoo, vectors, "train")
         val, score_s = self._timed(zoo, vectors, "val")
         loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))
-        scores = val.scores.double(), train.scores.double()
-        return Evaluated(*scores, loss, val.wrong, select_s, score_s, val.features)
+        return Evaluated(
+            val.scores.double(), train.scores.double(), loss, val.wrong, select_s, score_s,
+            val.features, {n: v for n, v in val.extra.items() if n != "loss"},
+        )  # fmt: skip
 
     def _timed(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> tuple[Any, float]:
         """The evaluation, and its seconds: without those for what is computed once for all models of the zoo.

@@ -123,6 +123,13 @@ def _close(a: float | None, b: float | None) -> bool:
     return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
 
 
+class Further(_Model):
+    """Another metric of a population on validation: the mean over its models, and that of the selected one."""
+
+    mean: float
+    selected: float
+
+
 class Population(_Model):
     """Scores of one population of models on validation.
 
@@ -131,6 +138,7 @@ class Population(_Model):
         selected: the score of the model that was chosen on the training split.
         low, high: 95 % bootstrap interval of the mean over models.
         values: the score of every model.
+        further: other metrics by name; nothing is selected by them.
     """
 
     best: float
@@ -142,6 +150,7 @@ class Population(_Model):
     low: float
     high: float
     values: Annotated[list[float], Field(min_length=1)]
+    further: dict[Name, Further] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -384,6 +393,11 @@ class Artifacts(_Model):
 def percent(metric: str) -> bool:
     """Whether people are shown this metric in percent."""
     return metric in ("accuracy", "mAP", "mean IoU")
+
+
+def likeness(kind: str) -> str:
+    """What the similarity of two models is, in words, by the task's kind."""
+    return "overlap of image features" if kind == "image generation" else "IoU of wrong predictions"
 
 
 def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:

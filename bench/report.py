@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.record import Interval, Population, Record, percent
+from bench.record import Interval, Population, Record, likeness, percent
 
 
 def render(record: Record, path: str) -> RenderableType:
@@ -21,6 +21,7 @@ def render(record: Record, path: str) -> RenderableType:
     return Group(
         _title(record),
         _scores(record),
+        *_further(record),
         _similarity(record),
         _timing(record),
         *(Text(line) for line in sentences(record)),
@@ -57,7 +58,7 @@ def _scores(record: Record) -> Table:
     """One row a population, the generator last."""
     table = Table(header_style="bold", pad_edge=False, box=None)
     table.add_column("population", no_wrap=True)
-    for column in ("n", "best", "selected", "mean", "±", "median", "worst", "IoU", "nearest"):
+    for column in ("n", "best", "selected", "mean", "±", "median", "worst", "alike", "nearest"):
         table.add_column(column, justify="right", no_wrap=True)
     scores, similarity = record.scores, record.similarity
     own = similarity.original_original
@@ -75,8 +76,8 @@ def _scores(record: Record) -> Table:
     name = escape(record.generator.name)
     table.add_row(name, *_numbers(record, scores.generated), *pair, style="bold green")
     table.caption = (
-        "±: half the width of the mean's 95 % interval. IoU of wrong predictions with\n"
-        "the originals: on average, and with the nearest one."
+        "±: half the width of the mean's 95 % interval. alike, nearest: "
+        f"{likeness(record.task.kind)}\nwith the originals, on average and with the nearest one."
     )
     table.caption_justify = "left"
     return table
@@ -93,9 +94,27 @@ def _numbers(record: Record, population: Population) -> list[str]:
     return [str(len(population.values)), *map(number, middle), interval, *last]
 
 
+def _further(record: Record) -> list[Table]:
+    """Other metrics of the originals and the generator's models, where there are some."""
+    scores = record.scores
+    if not scores.generated.further:
+        return []
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    table.add_column("\nalso on validation")
+    pair = (("original", scores.original), (escape(record.generator.name), scores.generated))
+    for name, _ in pair:
+        for column in ("selected", "mean"):
+            table.add_column(f"{name}\n{column}", justify="right")
+    for metric in scores.generated.further:
+        found = [population.further[metric] for _, population in pair]
+        cells = [f"{value:.4g}" for one in found for value in (one.selected, one.mean)]
+        table.add_row(escape(metric), *cells)
+    return [table]
+
+
 def _similarity(record: Record) -> Table:
     table = Table(header_style="bold", pad_edge=False, box=None)
-    table.add_column("\nsimilarity (IoU of wrong predictions)")
+    table.add_column(f"\nsimilarity ({likeness(record.task.kind)})")
     table.add_column("\nmean", justify="right")
     table.add_column("\n95 %", justify="right")
     similarity = record.similarity
@@ -206,4 +225,9 @@ def sentences(record: Record) -> list[str]:
         lines.append(line)
     elif timing.sgd_s is None:
         lines.append("no speedup: there is no time of SGD to the same score in this zoo")
+    if record.task.kind == "image generation":
+        lines.append(
+            f"{record.task.metric} of {record.protocol.val_size:,} images is too large, as is any distance of few "
+            "images: compare it with others of as many images, or take the unbiased one"
+        )
     return lines

@@ -12,7 +12,7 @@ from bench import plugins
 from bench.errors import BadRequest
 
 # Task settings with an option of their own.
-DIRECT = ("arch", "layers", "track", "pretrained", "limit")
+DIRECT = ("arch", "layers", "track", "pretrained", "limit", "fid_images")
 SET = "set."  # in flat settings, what the name of a hyperparameter or further task setting begins with
 
 
@@ -134,13 +134,14 @@ def command(request: Request) -> str:
         options["pretrained"] = Path(options["pretrained"]).name
     for name in ("k", "samples", "seed", "zoo_seed", "preset"):
         if getattr(request, name) != usual[name]:
-            options[name.replace("_", "-")] = getattr(request, name)
+            options[name] = getattr(request, name)
     if request.min_score is not None:
-        options["min-score"] = str(request.min_score)
+        options["min_score"] = str(request.min_score)
     pairs = [f"{n}={v}" for n, v in request.of_generator().items()]
     pairs += [f"task.{n}={v}" for n, v in own.items()]
     words = ["python", "-m", "bench", "run"]
-    words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--align"] if request.align else []
     words += [word for pair in pairs for word in ("--set", pair)]
     return shlex.join(words)

@@ -13,6 +13,8 @@ from torch import Tensor
 from bench.errors import BenchError
 from bench.store import atomic
 
+_FURTHER = "further."  # of the names of further metrics in an evaluation's file
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
@@ -44,6 +46,7 @@ class Evaluated:
         wrong: which validation units each model gets wrong; None where the task has no such units.
         select_s, score_s: seconds that scoring it on train and on validation took.
         features: what models are compared by where there is no ``wrong``.
+        further: other metrics on validation, by name.
     """
 
     val: Float[Tensor, " N"]
@@ -53,6 +56,7 @@ class Evaluated:
     select_s: float
     score_s: float
     features: Float[Tensor, "N M"] | None = None
+    further: dict[str, Float[Tensor, " N"]] = dataclasses.field(default_factory=dict)
 
     @property
     def compared(self) -> Tensor:
@@ -65,7 +69,8 @@ class Evaluated:
         """Some of the models; times are still those of all."""
         fields = vars(self).items()
         some: dict[str, Any] = {n: v[index] for n, v in fields if isinstance(v, Tensor)}
-        return dataclasses.replace(self, **some)
+        further = {name: values[index] for name, values in self.further.items()}
+        return dataclasses.replace(self, **some, further=further)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,12 +104,15 @@ def save_sampled(sampled: Sampled, path: Path) -> None:
 def load_evaluated(path: Path) -> Evaluated:
     """Read what ``save_evaluated`` wrote."""
     tensors, facts = _read(path)
+    names = [name for name in tensors if name.startswith(_FURTHER)]
+    further = {name.removeprefix(_FURTHER): tensors.pop(name) for name in names}
     fields: dict[str, Any] = {"wrong": None, **tensors, **facts}
-    return Evaluated(**fields)
+    return Evaluated(**fields, further=further)
 
 
 def save_evaluated(evaluated: Evaluated, path: Path) -> None:
     """Scores, wrong units and times to one safetensors file."""
     fields = {n: v for n, v in vars(evaluated).items() if v is not None}
+    fields |= {f"{_FURTHER}{name}": values for name, values in fields.pop("further").items()}
     tensors = {n: v.contiguous() for n, v in fields.items() if isinstance(v, Tensor)}
     _write(tensors, {n: v for n, v in fields.items() if n not in tensors}, path)

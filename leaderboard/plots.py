@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from bench.record import ControlSimilarity, Interval, Population, Record, percent
+from bench.record import ControlSimilarity, Interval, Population, Record, likeness, percent
 from bench.side import MODELS, evenly
 from leaderboard.load import plain
 from leaderboard.opened import Shown
@@ -121,22 +121,21 @@ def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
     for one, own in zip(shown, _colours(shown), strict=True):
         scores = one.record.scores.generated
         _cloud(figure, one, "generated", scores, own, _label(one, several), size=8)
-    figure = _layout(
-        figure, "IoU of wrong predictions with the nearest original", _metric(first.record)
-    )
-    return _zoom(figure)
+    alike = f"{likeness(first.record.task.kind)} with the nearest original"
+    figure = _layout(figure, alike, _metric(first.record))
+    return _zoom(figure, first.record.task.higher_is_better)
 
 
-def _zoom(figure: go.Figure) -> go.Figure:
-    """Axes that fit the models which are visible; the noise curve goes far beyond them."""
+def _zoom(figure: go.Figure, higher_is_better: bool) -> go.Figure:
+    """Axes that fit the models which are visible; the noise curve goes far beyond them, as few bad models do."""
     clouds = [t for t in figure.data if t.mode == "markers" and t.visible is True]
     if not clouds:
         return figure
-    for axis, name in (("xaxis", "x"), ("yaxis", "y")):
-        values = np.concatenate([trace[name] for trace in clouds])
+    for axis, name, sign in (("xaxis", "x", 1), ("yaxis", "y", 1 if higher_is_better else -1)):
+        values = sign * np.concatenate([trace[name] for trace in clouds])
         low, high = np.quantile(values, 0.005), values.max()
         pad = 0.3 * (high - low) + 1e-3 * abs(high)
-        figure.layout[axis].range = [low - pad, high + pad / 3]
+        figure.layout[axis].range = sorted([sign * (low - pad), sign * (high + pad / 3)])
     return figure
 
 
@@ -165,7 +164,7 @@ def _cloud(
         name=label,
         marker={"color": own, "size": size, "symbol": symbol, "opacity": 0.65},
         visible="legendonly" if hidden else True,
-        hovertemplate=f"{label}<br>IoU %{{x:.3f}}<br>score %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"{label}<br>similarity %{{x:.3f}}<br>score %{{y:.4g}}<extra></extra>",
     )
 
 
@@ -179,7 +178,7 @@ def _noise_curve(figure: go.Figure, shown: Shown) -> None:
         name="original + noise (means)",
         text=[f"{level.amplitude:g}" for level in levels],
         line={"color": colour("noise"), "width": 2},
-        hovertemplate="noise %{text}<br>IoU %{x:.3f}<br>mean %{y:.4g}<extra></extra>",
+        hovertemplate="noise %{text}<br>similarity %{x:.3f}<br>mean %{y:.4g}<extra></extra>",
     )
 
 
@@ -246,7 +245,8 @@ def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
             hovertemplate="%{x}: %{y:.3f}<extra></extra>",
         )
     lowest = min((min(bar.y, default=0.0) for bar in figure.data), default=0.0)
-    figure = _layout(figure, "", "mean IoU of wrong predictions", showlegend=len(shown) > 1)
+    alike = f"mean {likeness(shown[0].record.task.kind)}"
+    figure = _layout(figure, "", alike, showlegend=len(shown) > 1)
     return figure.update_yaxes(range=[max(0.0, lowest - 0.15), 1.0])
 
 
@@ -271,7 +271,7 @@ def controls_similarity(shown: Shown) -> go.Figure:
             marker={"color": [row[3] for row in rows], "size": 10, "symbol": symbol},
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
-    figure = _layout(figure, "IoU of wrong predictions with originals", "")
+    figure = _layout(figure, f"{likeness(shown.record.task.kind)} with originals", "")
     return figure.update_yaxes(autorange="reversed")
 
 
@@ -282,7 +282,7 @@ def _by_nearest(
 
 
 def iou_heat_map(shown: Shown) -> go.Figure | None:
-    """IoU of wrong predictions of every pair of models, originals first."""
+    """Similarity of every pair of models, originals first."""
     matrix, count = shown.side.get("iou"), shown.side.get("iou_originals")
     if matrix is None or count is None:
         return None
@@ -302,7 +302,7 @@ def iou_heat_map(shown: Shown) -> go.Figure | None:
             colorscale="Viridis",
             customdata=[[f"{a}, {b}" for b in names] for a in names],
             hovertemplate="%{customdata}: %{z:.3f}<extra></extra>",
-            colorbar={"title": "IoU", "thickness": 12, "len": 0.7},
+            colorbar={"title": "similarity", "thickness": 12, "len": 0.7},
         )
     )
     for line in ("add_vline", "add_hline"):
@@ -344,7 +344,7 @@ def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
             marker=points | {"size": 5, "opacity": 0.5},
             hovertemplate="K %{x}: %{y:.3f}<extra></extra>",
         )
-    figure = _layout(figure, "K, checkpoints in the zoo", "mean IoU with the nearest original")
+    figure = _layout(figure, "K, checkpoints in the zoo", "mean similarity to the nearest original")
     values = sorted(runs["k"].unique())
     return figure.update_xaxes(type="log", tickvals=values, ticktext=[str(v) for v in values])
 

@@ -18,6 +18,8 @@ ARCHITECTURES = {
     "fcos_resnet50_fpn": "torchvision's FCOS over ResNet-50 with a feature pyramid",
     "fcn_small": "FCN over six convolutions, for images of 80 pixels",
     "fcn_resnet50": "torchvision's FCN over ResNet-50",
+    "ddpm32": "diffusers UNet2DModel as google/ddpm-cifar10-32, 35.7 million parameters",
+    "ddpm8": "diffusers UNet2DModel for 8 x 8 images, 164 thousand parameters",
 }
 
 _SMALL = {"lr": 0.1, "precision": "float32"}
@@ -25,6 +27,7 @@ _RESNET = {"lr": 0.1, "precision": "bfloat16"}
 _DETECTOR = {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "float32"}
 # As torchvision's references, for 8 images a step.
 _PYRAMID = {"lr": 0.01, "weight_decay": 1e-4, "precision": "float32"}
+_DIFFUSION = {"optimizer": "adamw", "weight_decay": 0.0}
 _MODERN = {"lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "bfloat16"}
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -43,6 +46,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fcn_small": {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.01, "precision": "bfloat16"},
     # A tenth of the rate of torchvision's own training, for batches of 8 and weights that are already good.
     "fcn_resnet50": {"lr": 5e-4, "weight_decay": 1e-4, "precision": "bfloat16"},
+    "ddpm32": {**_DIFFUSION, "lr": 2e-4, "precision": "bfloat16"},
+    "ddpm8": {**_DIFFUSION, "lr": 2e-3, "precision": "float32"},
 }
 
 
@@ -69,6 +74,7 @@ def _classification(about: str, dataset: str, **settings: Any) -> Variant:
 
 
 _PHOTOS = {"augment": "crop-flip"}
+_GENERATION = "tasks.image_generation:ImageGeneration"
 
 TASKS: dict[str, Variant] = {
     "digits": _classification(
@@ -129,5 +135,28 @@ TASKS: dict[str, Variant] = {
             "pretrained": "released",
             "train_size": 500,
         },
+    ),
+    "cifar10-ddpm": Variant(
+        _GENERATION,
+        "CIFAR-10 drawn by a DDPM UNet, scored by FID",
+        {"dataset": "cifar10", "augment": "flip", "epochs": 10, "passes": 10},
+    ),
+    "digits-ddpm": Variant(
+        _GENERATION,
+        "digits drawn by a small DDPM UNet, scored by the Fréchet distance in a classifier's features; embedded",
+        {
+            "dataset": "digits",
+            "arch": "ddpm8",
+            "layers": "up_blocks.1.*norm*",
+            "epochs": 20,
+            "passes": 13,
+            "batch_size": 64,
+            "fid_images": 256,
+            "sampler": "dpm-solver++",
+            "steps": 10,
+            "feature_network": "convnet3",
+        },
+        k=40,
+        samples=24,
     ),
 }

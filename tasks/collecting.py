@@ -16,7 +16,7 @@ from bench.randomness import derive
 from bench.store import atomic
 from bench.timing import Stopwatch
 from bench.zoo import Layout
-from tasks.training import Training, optimizer_tensors, restore_optimizer
+from tasks.training import Training
 
 Curve = list[tuple[float, float]]
 
@@ -46,7 +46,7 @@ def train_base(
         tensors = load_tensors(state)
         named = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         model.load_state_dict(named)
-        restore_optimizer(training.optimizer, tensors)
+        training.restore(tensors)
         curve = [(seconds, value) for seconds, value in tensors["curve"].tolist()]
         first, watch.seconds = len(tensors["epochs"]), curve[-1][0]
     for epoch in track(range(first, training.recipe.epochs), "train the base network, epochs"):
@@ -61,7 +61,7 @@ def train_base(
             begin = stop
         save_tensors(
             {f"model.{n}": t for n, t in model.state_dict().items()}
-            | optimizer_tensors(training.optimizer)
+            | training.state()
             | {"curve": torch.tensor(curve, dtype=torch.float64), "epochs": torch.ones(epoch + 1)},
             state,
         )
@@ -149,12 +149,12 @@ def trajectory(
     watch = Stopwatch(training.device)
     if rows.done:
         put(rows.vectors[rows.done - 1], layout, own)
-        restore_optimizer(training.optimizer, rows.state)
+        training.restore(rows.state)
         watch.seconds = float(rows.seconds[rows.done - 1])
     for row in track(range(rows.done, rows.k), "collect checkpoints"):
         with watch:
             training.run(row * every, (row + 1) * every)
-        rows.keep(take(own)[None], [watch.seconds], optimizer_tensors(training.optimizer))
+        rows.keep(take(own)[None], [watch.seconds], training.state())
 
 
 def seeds(

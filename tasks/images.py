@@ -59,6 +59,12 @@ def fits(size: int, device: str) -> bool:
     return not device.startswith("cuda") or size < torch.cuda.mem_get_info(device)[0] // 2
 
 
+def flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
+    """Random mirroring, for a whole batch at once."""
+    mirrored = torch.rand(len(pixels), 1, 1, 1, generator=rng, device=rng.device) < 0.5
+    return torch.where(mirrored.to(pixels.device), pixels.flip(3), pixels)
+
+
 def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
     """Random crop after padding by an eighth of the side, and random mirroring, for a whole batch at once."""
     count, _, height, width = pixels.shape
@@ -73,3 +79,6 @@ def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[T
     example = torch.arange(count, device=pixels.device)[:, None, None]
     cropped = padded.permute(0, 2, 3, 1)[example, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)
+
+
+AUGMENTATIONS = {"flip": flip, "crop-flip": crop_flip}

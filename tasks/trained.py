@@ -54,12 +54,14 @@ class Trained(Task):
         train_size, val_size: how many examples of each split are scored (a fixed random subset); None means all.
         pretrained: None, "released" or a file of weights to start from.
         data_sets, architectures, augmentations: what the settings of these names may be.
+        keeps_pretrained: whether pretrained weights are the base as they are, instead of where its training starts.
     """
 
     data_sets: ClassVar[Sequence[str]]
     architectures: ClassVar[Sequence[str]]
     augmentations: ClassVar[Sequence[str]] = ("none",)
     beside_base: ClassVar[tuple[str, ...]] = ("layers", "track", "every", "subset_lr", "train_size")
+    keeps_pretrained: ClassVar[bool] = False
 
     dataset: str = "digits"
     arch: str = "resnet18"
@@ -122,6 +124,11 @@ class Trained(Task):
     def score(self, model: nn.Module) -> float:
         """The validation score of one network in eval mode, as ``evaluate`` gives it."""
 
+    def training(self, model: nn.Module, rng: torch.Generator) -> Training:
+        """Training of a whole network."""
+        loss = self.whole_loss(model, rng)
+        return Training(loss, list(model.parameters()), self.recipe, self.per_epoch)
+
     @functools.cached_property
     def per_epoch(self) -> int:
         """Optimizer steps an epoch."""
@@ -150,7 +157,7 @@ class Trained(Task):
         }
 
     def _pretrained_identity(self) -> str | None:
-        if self.pretrained and Path(self.pretrained).is_file():
+        if self.pretrained and Path(self.pretrained).exists():
             return file_hash(Path(self.pretrained))
         return self.pretrained
 
@@ -172,14 +179,14 @@ class Trained(Task):
 
     def prepare(self, *, rng: torch.Generator) -> None:
         """Train the base."""
-        self._base(rng)
+        self.base(rng)
 
     def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
         """K checkpoints: consecutive steps of one run, or independent runs; see ``tasks.collecting``."""
         names = select(self.build(), self.layers)  # a bad pattern costs no training
         whole = self.track == "seeds" and self.layers == "all"
         # Of the base of whole networks only its curve is used: SGD's, in one run.
-        model, curve = self._base(rng)
+        model, curve = self.base(rng)
         layout = Layout.of({name: model.get_parameter(name) for name in names})
         rows = Rows(work, k, layout.dim)
         key = derive(rng, self.track)
@@ -244,7 +251,7 @@ class Trained(Task):
         """Train whole networks in train mode, then express each one's running statistics in its affine parameters."""
         trained = []
         for model, key in zip(starts, keys, strict=True):
-            training = self._training(model.train(), key)
+            training = self.training(model.train(), key)
             training.run(0, training.steps)
             folded = fold_statistics(
                 model, dict(model.named_parameters()), dict(model.named_buffers())
@@ -303,11 +310,6 @@ class Trained(Task):
             ) from None
         return model.to(self.device)
 
-    def _training(self, model: nn.Module, rng: torch.Generator) -> Training:
-        """Plain training of a whole network."""
-        loss = self.whole_loss(model, rng)
-        return Training(loss, list(model.parameters()), self.recipe, self.per_epoch)
-
     def _part(
         self, model: nn.Module, layout: Layout, rng: torch.Generator, lr: float | None
     ) -> tuple[Training, list[Tensor]]:
@@ -320,7 +322,7 @@ class Trained(Task):
         loss = self.part_loss(model, layout, rng)
         return Training(loss, own, self.recipe, self.per_epoch, lr=lr), own
 
-    def _base(self, rng: torch.Generator) -> tuple[nn.Module, Curve]:
+    def base(self, rng: torch.Generator) -> tuple[nn.Module, Curve]:
         """The trained network that a subset is frozen into; shared by every choice of layers, track and K."""
         identity = {n: v for n, v in self.identity().items() if n not in self.beside_base}
         identity |= {"seed": rng.initial_seed(), "device": self.device}
@@ -330,7 +332,12 @@ class Trained(Task):
         def make() -> dict[str, Tensor]:
             key = derive(rng, "base")
             model = self.fresh(key)
-            curve = train_base(model, self._training(model, key), lambda: self.score(model), state)
+            if self.pretrained and self.keeps_pretrained:
+                curve = [(0.0, self.score(model))]
+            else:
+                curve = train_base(
+                    model, self.training(model, key), lambda: self.score(model), state
+                )
             return {"curve": torch.tensor(curve, dtype=torch.float64), **model.state_dict()}
 
         tensors = stage(path, load_tensors, make, save_tensors, force=self.force)

@@ -1,5 +1,6 @@
 """Training with SGD or AdamW: one network (or a part of one) by plain steps, or many stacked."""
 
+import copy
 import dataclasses
 import functools
 import math
@@ -11,10 +12,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from bench.errors import BenchError
 from bench.randomness import derive
-from tasks.images import Images, crop_flip
+from tasks.images import AUGMENTATIONS, Images
 
 Loss = Callable[[int], Tensor]  # the loss of the batch of a step
 
@@ -83,8 +85,9 @@ class Batches:
         """The same before normalization: augmented pixels, and labels."""
         rows = self.rows(step)
         pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
-        if self.recipe.augment == "crop-flip":
-            pixels = crop_flip(pixels, derive(self.rng, "augment", step))
+        if self.recipe.augment != "none":
+            vary = AUGMENTATIONS[self.recipe.augment]
+            pixels = vary(pixels, derive(self.rng, "augment", step))
         return pixels, self.images.labels[rows.to(self.images.device)]
 
 
@@ -156,6 +159,60 @@ class Training:
             loss.backward()
             self.optimizer.step()
         check_finite(loss.detach())
+
+    def state(self) -> dict[str, Tensor]:
+        """What a killed run needs to go on, beside the parameters."""
+        return optimizer_tensors(self.optimizer)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        restore_optimizer(self.optimizer, state)
+
+
+class AveragedTraining(Training):
+    """Trains a copy of a network; the network itself holds the moving average of the copy's weights.
+
+    Diffusion models are used with such an average (Ho et al. 2020, appendix B). Its decay after s steps is
+    (1 + s) / (10 + s), until that reaches the given one, so that the beginning of a short training is forgotten.
+
+    Args:
+        model: on its device.
+        loss: of a network, on the batch of each step.
+        recipe, per_epoch: see ``Training``.
+        decay: share of the average that a step keeps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module], Loss],
+        recipe: Recipe,
+        per_epoch: int,
+        *,
+        decay: float,
+    ) -> None:
+        self.live, self.decay, self.done = copy.deepcopy(model).train(), decay, 0
+        self.live.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(loss(self.live), list(self.live.parameters()), recipe, per_epoch)
+        self.pair = [list(one.parameters()) for one in (model, self.live)]
+        self.optimizer.register_step_post_hook(lambda *_: self._average())
+
+    def _average(self) -> None:
+        self.done += 1
+        rate = min(self.decay, (1 + self.done) / (10 + self.done))
+        get_ema_multi_avg_fn(rate)(*self.pair, self.done)
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimizer's, the copy's weights, and the number of steps."""
+        live = {f"live.{n}": t for n, t in self.live.state_dict().items()}
+        return {**super().state(), **live, "averaged": torch.tensor(self.done)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        super().restore(state)
+        live = {n.removeprefix("live."): t for n, t in state.items() if n.startswith("live.")}
+        self.live.load_state_dict(live)
+        self.done = int(state["averaged"])
 
 
 class StackedTraining:

@@ -91,6 +91,20 @@ def content(**fields):
     return made
 
 
+def distances():
+    """A record's content whose scores are distances of drawn images, lower being better, as plain data."""
+    made = content(
+        task__name="digits-ddpm", task__kind="image generation", task__metric="fd-convnet3",
+        task__higher_is_better=False, timing__target_score=0.9,
+    )  # fmt: skip
+    scores = made["scores"]
+    for one in [*scores["noise"], *(scores[name] for name in scores if name != "noise")]:
+        one["best"], one["worst"] = one["worst"], one["best"]
+        one["selected"] = one["best"]
+        one["further"] = {"kd-convnet3": {"mean": 0.5, "selected": 0.25}}
+    return made
+
+
 def record(**fields):
     return Record.model_validate_json(json.dumps(content(**fields)))
 

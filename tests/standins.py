@@ -27,6 +27,14 @@ QUICK: dict[str, dict[str, Any]] = {
         "arch": "fasterrcnn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
         "image_size": 80,
     },
+    "image generation": {
+        "arch": "ddpm8", "layers": "up_blocks.1.*norm*", "epochs": 1, "passes": 1, "batch_size": 20,
+        "precision": "float32", "feature_network": "convnet3", "fid_images": 20, "steps": 2,
+    },
+    "segmentation": {
+        "arch": "fcn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
+        "image_size": 40, "layers": "last-norms:2",
+    },
 }  # fmt: skip
 CHANNELS = {"digits": 1, "mnist": 1}
 SIZES = {"digits": 8, "mnist": 28, "cifar10": 32, "cifar100": 32}

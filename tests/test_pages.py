@@ -9,8 +9,19 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from bench import side
+from bench.record import Record
 from leaderboard import app, shared
-from tests.records import BASE, MARKUP, content, outcomes, population, record, seed, written
+from tests.records import (
+    BASE,
+    MARKUP,
+    content,
+    distances,
+    outcomes,
+    population,
+    record,
+    seed,
+    written,
+)
 
 APP = Path(app.__file__)
 REPOSITORY = APP.parents[1]
@@ -409,3 +420,37 @@ def test_side_files_of_the_shipped_records_are_small():
     files = list((APP.parent / "results").rglob("*.npz"))
     assert sum(file.stat().st_size for file in files) < 20_000_000
     assert all(file.stat().st_size <= side.LIMIT for file in files)
+
+
+# Distances of drawn images: lower is better, and no unit is right or wrong ----------------------
+
+
+@pytest.fixture
+def drawn(page):
+    """Pages on one record of distances, whose side file has no outcomes."""
+    one = Record.model_validate_json(json.dumps(distances()))
+    kept = {name: array for name, array in arrays(one).items() if not name.startswith("right_")}
+    del kept["units"]
+    written(page.folder, one, kept)
+    return page
+
+
+def test_a_board_of_distances_ranks_the_lowest_first(drawn):
+    test = drawn(query={"by": "mean"})
+    means = shown(test)["mean"]
+    assert means.iloc[0] == means.min() < means.max() == means.iloc[-1]
+    text = " ".join(one.value for one in [*test.markdown, *test.caption])
+    assert "fd-convnet3" in text
+    assert "(lower is better)" in text
+    assert "no mean over units" in text
+
+
+def test_runs_of_distances(drawn):
+    captions = " ".join(one.value for one in drawn("compare").caption)
+    assert "points lie below the curve" in captions
+    captions = " ".join(one.value for one in drawn("similarity").caption)
+    assert "overlap of image features" in captions
+    assert "IoU" not in captions
+    populations = drawn("run").dataframe[0].value
+    assert populations["mean kd-convnet3"].tolist() == [0.5] * len(populations)
+    assert drawn("speed").get("plotly_chart")

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.record import Record
+from bench.side import MODELS
 from leaderboard import load, plots
 from leaderboard.opened import Shown
-from tests.records import MARKUP, record, seed
+from tests.records import MARKUP, distances, population, record, seed
 from tests.test_pages import arrays
 
 FIGURES = {
@@ -75,6 +77,26 @@ def test_every_model_is_a_point_with_its_score_and_similarity():
     noise = found["original + noise (means)"]
     assert list(noise.text) == ["0.1", "0.3"]
     np.testing.assert_allclose(noise.y, [100 * n.mean for n in one.record.scores.noise])
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_axes_leave_out_what_is_far_worse_and_never_what_is_better(higher):
+    values = [0.9 + 0.0001 * i for i in range(399)]
+    worst, best = (-5.0, 0.95) if higher else (7.0, 0.85)
+    content = distances()
+    content["task"]["higher_is_better"] = higher
+    content["task"]["metric"] = "score"
+    content["scores"]["generated"] = population(best, *values, worst)
+    if not higher:
+        own = content["scores"]["generated"]
+        own["best"], own["worst"], own["selected"] = own["worst"], own["best"], own["worst"]
+    content["protocol"]["samples"] = 401
+    one = Record.model_validate_json(json.dumps(content))
+    nearest = {"nearest.generated": np.linspace(0.5, 0.9, MODELS).astype(np.float16)}
+    figure = plots.score_against_similarity([Shown("x", one, {**arrays(one), **nearest})])
+    low, high = figure.layout.yaxis.range
+    assert low < best < high
+    assert not low < worst < high
 
 
 def test_lengths_that_do_not_fit_draw_no_points():

@@ -28,6 +28,7 @@ def population(values, **more):
         "low": (ordered[0] + mean) / 2,
         "high": (ordered[-1] + mean) / 2,
         "values": list(values),
+        "further": {},
         **more,
     }
 

@@ -83,6 +83,10 @@ ZOOS = [
     ("shapes", "fasterrcnn_small", "last-norms:1", "seeds"),
     ("shapes", "fcos_small", "head", "trajectory"),
     ("shapes", "fcos_small", "head.regression_head.*", "trajectory"),
+    ("shapes-seg", "fcn_small", "head", "trajectory"),
+    ("shapes-seg", "fcn_small", "classifier.*", "trajectory"),
+    ("shapes-seg", "fcn_small", "last-norms:2", "seeds"),
+    ("shapes-seg", "fcn_small", "all", "seeds"),
 ]
 
 
@@ -121,6 +125,7 @@ def test_reloading_a_row_of_the_large_architectures(arch, tmp_path):
         ("digits", "last-norms:2", "seeds"),
         ("digits", "last-norms:2", "trajectory"),
         ("shapes", "head", "trajectory"),
+        ("shapes-seg", "head", "trajectory"),
     ],
 )
 def test_a_killed_collection_goes_on_without_repeating_checkpoints(
@@ -184,7 +189,7 @@ def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
 def test_in_a_trajectory_only_the_chosen_layers_move():
     task = make(arch="convnet3")
     zoo = task.collect(5, rng=generator(0), work=work_folder())
-    base, _ = task._base(generator(0))
+    base, _ = task.base(generator(0))
     state = base.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in zoo.base.items())
     assert set(zoo.base) | set(zoo.layout.names) == set(state)

@@ -7,7 +7,7 @@ from bench.zoo import Layout
 from tasks import stacking
 from tasks.classification import Classification
 from tasks.collecting import fold_statistics, neutral_statistics
-from tasks.images import crop_flip
+from tasks.images import crop_flip, flip
 from tasks.layers import select
 from tasks.models import Shape, build
 from tasks.training import Batches, Recipe, Training, supervise
@@ -87,6 +87,15 @@ def test_an_epoch_sees_every_example_once():
     source = Batches(data, Recipe(batch_size=16), generator(0))
     rows = torch.cat([source._order(0)[i * 16 : (i + 1) * 16] for i in range(source.per_epoch)])
     assert sorted(rows.tolist()) == list(range(48))
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    pixels = torch.randint(256, (200, 3, 4, 6), dtype=torch.uint8)
+    changed = flip(pixels, generator(0))
+    mirrored = (changed == pixels.flip(3)).flatten(1).all(1)
+    assert 70 < mirrored.sum() < 130
+    assert torch.equal(changed[~mirrored], pixels[~mirrored])
+    assert torch.equal(changed, flip(pixels, generator(0)))
 
 
 def test_cropped_images_are_shifted_mirrored_or_padded_originals():

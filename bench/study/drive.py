@@ -165,7 +165,7 @@ def _absolute(request: Request) -> Request:
     """The run with the paths of its files as any folder's process finds them."""
     weights = Path(str(request.settings.get("task.pretrained")))
     settings = dict(request.settings)
-    if weights.is_file():
+    if weights.exists():
         settings["task.pretrained"] = str(weights.resolve())
     zoo = request.zoo.resolve() if request.zoo else None
     return dataclasses.replace(request, settings=settings, zoo=zoo)

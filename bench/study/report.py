@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from bench.paper import OURS, SCORES, Row, Table, logged
-from bench.record import Interval, Record
+from bench.record import Interval, Record, percent
 from bench.request import command, options
 from bench.study.recipe import SEEDS, Cell, Recipe
 
@@ -164,8 +164,8 @@ def _chosen(known: Known) -> tuple[dict[frozenset[tuple[str, str]], Record], str
 def _entry(column: str, table: Table | None, row: Row | None, made: Sequence[Record]) -> Entry:
     field = OURS[row.population if row else "generated"].get(column)
     if table is None or row is None:
-        percent = column in SCORES and all(r.task.metric == "accuracy" for r in made)
-        return Entry(column, None, None, measure(made, field, 100.0 if percent else 1.0))
+        hundred = column in SCORES and all(percent(r.task.metric) for r in made)
+        return Entry(column, None, None, measure(made, field, 100.0 if hundred else 1.0))
     paper = dict(zip(table.columns, row.paper, strict=True)).get(column, "")
     ours = measure(made, field, table.factor(column))
     return Entry(column, None if paper == "" else float(paper), logged(table, row, column), ours)

@@ -26,7 +26,8 @@ NUMBERS = """
 | 95 % | interval of the mean: bootstrap over models, or Student's t over seeds where there are several |
 | # | 1 and the number of rows that are better beyond chance; rows of equal rank cannot be told apart |
 | p | selected model better than the best original: exact McNemar test, Holm's correction |
-| novelty | median of 1 - IoU of wrong predictions with the nearest original: 0 is a copy |
+| novelty | median of 1 - similarity to the nearest original: 0 is a copy |
+| similarity | IoU of wrong predictions, or the overlap of drawn images' features |
 | advantage | mean score above that of noise-added originals of the same novelty |
 | collapsed | generated models are more alike than the originals are |
 | verdict | *broken*, *copies*, *averages* or *novel*, by rule |

@@ -18,10 +18,11 @@ def page() -> None:
         return
     st.subheader("Score against similarity")
     st.plotly_chart(plots.score_against_similarity(shown), key="scatter")
+    side = "above" if shown[0].record.task.higher_is_better else "below"
     st.caption(
         "Each point is a model. A copy of an original lies at the right edge; a generator is worth something where its "
-        "points lie above the curve of noise-added originals, that is: better at the same similarity. Click a name in "
-        "the legend to show or hide it. After the paper's Fig. 4b."
+        f"points lie {side} the curve of noise-added originals, that is: better at the same similarity. Click a name "
+        "in the legend to show or hide it. After the paper's Fig. 4b."
     )
     st.subheader("Numbers")
     st.dataframe(numbers(shown), width="stretch", height="content")
@@ -50,7 +51,7 @@ def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
             "best original": score(scores.original.best),
             "mean original": score(scores.original.mean),
             "average of the originals": score(scores.average.selected),
-            "IoU with the nearest original": f"{record.similarity.original_generated_max.value:.3f}",
+            "similarity to the nearest original": f"{record.similarity.original_generated_max.value:.3f}",
             "verdict": novelty.verdict or "-",
             "collapsed": "-" if novelty.collapsed is None else "yes" if novelty.collapsed else "no",
         }

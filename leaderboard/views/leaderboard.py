@@ -21,7 +21,7 @@ LABELS = {
     "worst": "Worst",
     "interval": "95 %",
     "p_best": "p",
-    "nearest_iou": "Nearest IoU",
+    "nearest_iou": "Nearest",
     "novelty": "Novelty",
     "advantage": "Advantage",
     "verdict": "Verdict",
@@ -58,8 +58,9 @@ HELP = {
     "interval": "95 % interval of the mean: over models, or over seeds where there are several.",
     "p_best": "Selected model better than the best original: exact McNemar test, Holm's correction over "
     "the generators of this table; 1 where it is not better, the largest of several seeds.",
-    "nearest_iou": "Overlap of wrong predictions with the nearest original; 1 is a copy.",
-    "novelty": "Median of 1 - IoU of wrong predictions with the nearest original; 0 is a copy.",
+    "nearest_iou": "Similarity to the nearest original: IoU of wrong predictions, or overlap of image features; "
+    "1 is a copy.",
+    "novelty": "Median of 1 - this similarity; 0 is a copy.",
     "advantage": "Mean score above that of noise-added originals of the same novelty.",
     "verdict": "By rule: broken, copies, averages or novel. See About.",
     "collapsed": "Generated models are more alike than the originals; with several seeds, in how many.",
@@ -162,7 +163,7 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
         ranked = ranked[named].reset_index(drop=True)
     shown = presentable(ranked, board)
     row = show_table(shown, ranked, columns, board)
-    st.caption(caption(by, bool(drawn), problem))
+    st.caption(caption(by, bool(drawn), problem, paired=board["metric"] == "accuracy"))
     if not table.controls_agree(runs):
         st.caption(
             "Originals and controls score differently in some of these records, as on another device or with other "
@@ -244,8 +245,21 @@ def replicates(runs: pd.DataFrame, newest: str, by: str, board: str) -> tuple[di
         return {}, str(error)
 
 
-def caption(by: str, tested: bool, problem: str) -> str:
-    """How to read the ranks."""
+def caption(by: str, tested: bool, problem: str, *, paired: bool) -> str:
+    """How to read the ranks.
+
+    Args:
+        by: the column.
+        tested: whether rows were drawn again.
+        problem: why some were not.
+        paired: whether the score is a mean over validation units, which are drawn again too.
+    """
+    if tested and not paired:
+        return (
+            "Rows of equal rank cannot be told apart (bootstrap over seeds and samples; 95 %, each pair by itself). "
+            "This score is no mean over units: what other validation examples would change is not known, and single "
+            "models are ranked as they stand."
+        )
     if not tested:
         why = problem or "there is no test of ties for this column"
         return f"Ranked by {LABELS[by]} as it stands: {why}."

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from bench import report
-from bench.record import percent
+from bench.record import likeness, percent
 from leaderboard import plots, shared
 from leaderboard.load import plain
 from leaderboard.opened import Shown
@@ -50,12 +50,13 @@ def show_populations(one: Shown) -> None:
                 part: None if (value := getattr(population, part)) is None else scale * value
                 for part in POPULATION
             }
+            | {f"mean {plain(name)}": other.mean for name, other in population.further.items()}
             for label, population in rows.items()
         ]
     )
     nearest = {label: control.original_max for label, control in alike.controls.items()}
     nearest[f"generated: {name}"] = alike.original_generated_max.value
-    table["nearest IoU"] = [nearest.get(label) for label in rows]
+    table["nearest"] = [nearest.get(label) for label in rows]
     digits = "%.2f" if scale == 100 else "%.4g"
     number = st.column_config.NumberColumn
     st.subheader("Populations")
@@ -65,8 +66,10 @@ def show_populations(one: Shown) -> None:
         height="content",
         placeholder="-",
         column_config={part: number(format=digits) for part in POPULATION}
-        | {"nearest IoU": number(format="%.3f")},
+        | {"nearest": number(format="%.3f")}
+        | {f"mean {plain(name)}": number(format="%.4g") for name in scores.original.further},
     )
+    st.caption(f"nearest: mean {likeness(one.record.task.kind)} with the nearest original.")
 
 
 def show_figures(one: Shown) -> None:

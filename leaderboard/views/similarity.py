@@ -1,8 +1,9 @@
-"""How alike models are: the four comparisons, the whole IoU matrix, the influence of K, and maps of the weights."""
+"""How alike models are: the four comparisons, the whole matrix, the influence of K, and maps of the weights."""
 
 import pandas as pd
 import streamlit as st
 
+from bench.record import likeness
 from leaderboard import plots, shared
 from leaderboard.load import BOARD, VARIANT
 from leaderboard.opened import Shown
@@ -17,7 +18,8 @@ def page() -> None:
     st.subheader("Four comparisons")
     st.plotly_chart(plots.four_comparisons(shown), key="four")
     st.caption(
-        "IoU of wrong predictions between models, with 95 % intervals; pairs of a model with itself are left out. "
+        f"Mean {likeness(shown[0].record.task.kind)} of two models, with 95 % intervals; pairs of a model with itself "
+        "are left out. "
         "Generated models that are more alike than originals are have collapsed. After the paper's Fig. 4a."
     )
     for number, one in enumerate(shown):
@@ -33,15 +35,16 @@ def show_one(one: Shown, number: int) -> None:
     with left:
         st.subheader("Beside the controls")
         st.plotly_chart(plots.controls_similarity(one), key=f"controls-{number}")
-        st.caption("Mean IoU with the originals (open) and with the nearest one (full).")
+        st.caption("Mean similarity to the originals (open) and to the nearest one (full).")
     with right:
         st.subheader("Every pair")
         figure = plots.iou_heat_map(one)
         if figure:
             st.plotly_chart(figure, key=f"iou-{number}")
-            st.caption("IoU of wrong predictions: originals first, then generated models.")
+            words = likeness(one.record.task.kind)
+            st.caption(f"The {words}: originals first, then generated models.")
         else:
-            st.info("The IoU matrix is in the side file, which this record lacks.")
+            st.info("The matrix is in the side file, which this record lacks.")
     left, right = st.columns(2)
     for column, kind, title in (
         (left, "map", "Map of parameters"),

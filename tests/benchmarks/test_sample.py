@@ -3,10 +3,16 @@
 import dataclasses
 
 import torch
+from diffusers import DDIMPipeline, DDIMScheduler
 
-from bench.randomness import derive, generator
+from bench.randomness import derive, generator, scoped
 from bench.zoo import Layout, Zoo
 from generators.pdiff import PDiff
+from tasks import unets
+from tasks.features import FeatureNetwork
+from tasks.image_scoring import ImageScorer, Reference
+from tasks.layers import select
+from tasks.sampling import Sampler
 
 
 def test_sample_pdiff_100(versus, short):
@@ -37,3 +43,44 @@ def test_sample_pdiff_100(versus, short):
         scale=count,
         rounds=3 if short else 5,
     )
+
+
+def test_sample_ddpm_candidates(versus, short):
+    """Images of candidates of one UNet, against diffusers' pipeline with one candidate after another."""
+    count, size, sample, steps = (16, 128, 2, 10) if short else (32, 256, 4, 20)
+    with scoped(generator(0, "unet")):
+        model, alone = unets.build("ddpm8", 1, 8), unets.build("ddpm8", 1, 8)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    alone.load_state_dict(model.state_dict())
+    names = select(model, "up_blocks.1.*norm*")
+    layout = Layout.of({name: model.get_parameter(name) for name in names})
+    own = layout.flatten({name: model.get_parameter(name).detach() for name in names})
+    vectors = own + 0.02 * torch.randn(count, layout.dim, generator=generator(0, "candidates"))
+    noise = torch.randn(size, 1, 8, 8, generator=generator(0, "noise"))
+    network = FeatureNetwork(torch.nn.Identity(), lambda images: images.float(), "pixels")
+    reference = Reference.of((noise * 50 + 128).to(torch.uint8), network, "cpu")
+    scorer = ImageScorer(model, layout, Sampler("ddim", steps), noise, network, reference)
+    pipeline = DDIMPipeline(alone, DDIMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+
+    def ours():
+        return torch.cat([scorer.draw(some, size) for some in vectors.split(scorer.together)])
+
+    def plain():
+        drawn = []
+        for vector in vectors[:sample]:
+            alone.load_state_dict(layout.unflatten(vector), strict=False)
+            drawn.append(
+                pipeline(
+                    batch_size=size, generator=generator(0, "noise"), num_inference_steps=steps, output_type="pt",
+                ).images
+            )  # fmt: skip
+        return torch.stack(drawn)
+
+    def agree(images, floats):
+        """Rounded to bytes, ours lie within half a step of theirs, and float tolerance."""
+        assert (images[:sample] - 255 * floats).abs().max() < 0.5 + 255 * 1e-4
+
+    versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 3)

@@ -1,0 +1,298 @@
+"""Image generation: train diffusion models, generate a subset of their weights, score by the images that they draw."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DDPMScheduler
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.errors import BadRequest, BenchError, unknown
+from bench.randomness import derive, generator
+from bench.store import digest, home, stage
+from bench.zoo import Layout, Zoo
+from tasks import datasets, features, unets
+from tasks.base import Evaluation
+from tasks.collecting import load_tensors, save_tensors
+from tasks.features import FeatureNetwork
+from tasks.image_scoring import ImageScorer, Reference
+from tasks.images import AUGMENTATIONS, Images
+from tasks.sampling import TIMESTEPS, Sampler
+from tasks.trained import Trained
+from tasks.training import AveragedTraining, Batches, Loss
+
+FEWEST = 20  # images: of fewer, no distance can be said to be one
+_FEATURES = "features."  # in a zoo's base: the weights of the network that images are compared by
+
+
+@dataclasses.dataclass(eq=False)
+class ImageGeneration(Trained):
+    """Train denoising diffusion models (DDPM, Ho et al. 2020), score by the Fréchet distance of images drawn with them.
+
+    Every candidate starts from the same noise and draws with the same deterministic sampler, so that differences are
+    those of the weights. On the split "train" images from one set of noise are compared with the training images, on
+    "val" images from another set with the validation images: models are selected on the former, reported on the latter.
+
+    The distance is called FID if features are those of InceptionV3 with the reference implementation's weights, and
+    otherwise ``fd-<network>``. Lower is better. That of few images is too large, for all models alike; ``unbiased``
+    beside it is not (``bench.metrics.frechet.unbiased``).
+
+    Two models are as similar as the features of the images that they draw from the same noise: of the first 64
+    validation images, at most 64 evenly spaced features each, the sum of minima over the sum of maxima (the weighted
+    Jaccard index, ``bench.metrics.similarity.weighted_jaccard``): in [0, 1], 1 for models that draw the same.
+
+    Attributes:
+        dataset: one of ``tasks.datasets.NAMES``.
+        arch: one of ``tasks.unets.ARCHITECTURES``.
+        fid_images: images that a model draws for each split; they are compared with all real ones, so that there is no
+            ``train_size`` or ``val_size``.
+        sampler: one of ``tasks.sampling.SAMPLERS``.
+        steps: of the sampler, each of which runs the network once.
+        draw_precision: of drawing images, "float32", or "bfloat16" for autocast. The latter is refused where it moves
+            the first checkpoint's distance by more than other images would.
+        feature_network: one of ``tasks.features.NAMES``; a classifier is trained on the data set's training images.
+        feature_weights: of InceptionV3: "released" or a file.
+        passes: passes over the training images an epoch; after each epoch the network is scored.
+        ema: decay of the moving average of weights that is the trained base, see ``AveragedTraining``.
+    """
+
+    kind: ClassVar[str] = "image generation"
+    higher_is_better: ClassVar[bool] = False
+    units: ClassVar[str] = (
+        "feature of one of the first images, drawn by all models from the same noise"
+    )
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"fid_images": 50_000, "steps": 100}}
+    data_sets: ClassVar[Sequence[str]] = datasets.NAMES
+    architectures: ClassVar[Sequence[str]] = tuple(unets.ARCHITECTURES)
+    augmentations: ClassVar[Sequence[str]] = ("none", *AUGMENTATIONS)
+    keeps_pretrained: ClassVar[bool] = True
+
+    dataset: str = "cifar10"
+    arch: str = "ddpm32"
+    layers: str = "up_blocks.3.*norm*"
+    fid_images: int = 1000
+    sampler: str = "ddim"
+    steps: int = 50
+    draw_precision: str = "float32"
+    feature_network: str = features.INCEPTION
+    feature_weights: str = features.RELEASED
+    passes: int = 1
+    ema: float = 0.9999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind, value, valid in (
+            ("feature network", self.feature_network, features.NAMES),
+            ("draw_precision", self.draw_precision, ("float32", "bfloat16")),
+        ):
+            if value not in valid:
+                raise unknown(kind, value, valid)
+        Sampler(self.sampler, self.steps)  # this and the next say themselves what is wrong
+        features.weights_identity(self.feature_weights)
+        if self.fid_images < FEWEST:
+            raise BadRequest(f"fid_images is {self.fid_images}, expected at least {FEWEST}")
+        if self.ema >= 1:
+            raise BadRequest(f"ema is {self.ema}, expected a number below 1")
+        for name in ("train_size", "val_size"):
+            usual = (type(self).__dataclass_fields__[name].default, None, self.fid_images)
+            if getattr(self, name) not in usual:
+                raise BadRequest(f"{name} decides nothing here: set fid_images")
+        self._scorers: dict[tuple[str, str], ImageScorer] = {}
+
+    @functools.cached_property
+    def metric(self) -> str:  # type: ignore[override]
+        """FID for InceptionV3 with the reference implementation's weights, otherwise ``fd-<network>``."""
+        return features.metric(self.feature_network, self.feature_weights)
+
+    # Data ------------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def data(self) -> datasets.ImageData:
+        """The data set, loaded on first use."""
+        return datasets.load(self.dataset, Path(self.data_dir) if self.data_dir else None)
+
+    @property
+    def dataset_hash(self) -> str:
+        """SHA-256 of the images and labels."""
+        return self.data.hash
+
+    def available(self, split: str) -> int:
+        """How many real images the split has."""
+        return len(self._split(split).labels)
+
+    def size(self, split: str) -> int:
+        """How many images a model draws for the split; all real ones are compared with them."""
+        return self.fid_images
+
+    def _split(self, split: str) -> datasets.Split:
+        return self.data.train if split == "train" else self.data.val
+
+    @property
+    def per_epoch(self) -> int:  # type: ignore[override]
+        """Optimizer steps an epoch."""
+        there = self.available("train")
+        return self.passes * (there // min(self.batch_size, there))
+
+    def identity(self) -> dict[str, Any]:
+        """Settings, and hashes of the data and of weights that are given as files."""
+        weights = features.weights_identity(self.feature_weights)
+        return {**super().identity(), "feature_weights": weights}
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Channels and side of the images."""
+        return self.data.train.images.shape[1], self.data.train.images.shape[3]
+
+    def build(self, pretrained: str | None = None) -> nn.Module:
+        """The UNet for the data's images."""
+        if pretrained:
+            return unets.load(self.arch, *self.shape, pretrained)
+        return unets.build(self.arch, *self.shape)
+
+    def training(self, model: nn.Module, rng: torch.Generator) -> AveragedTraining:
+        """Training of a whole network, which ends as the moving average."""
+        loss = functools.partial(self.whole_loss, rng=rng)
+        return AveragedTraining(model, loss, self.recipe, self.per_epoch, decay=self.ema)
+
+    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
+        """Mean squared error of the noise that the network finds in noisy images (Ho et al. 2020, equation 14)."""
+        data, kind = Batches(self._train, self.recipe, rng), torch.device(self.device).type
+        mixed = self.recipe.precision == "bfloat16"
+        process: Any = DDPMScheduler(TIMESTEPS)
+
+        def loss(step: int) -> Tensor:
+            images, _ = data(step)
+            draw = derive(rng, "noise", step, device=self.device)
+            noise = torch.randn(images.shape, generator=draw, device=self.device)
+            times = torch.randint(TIMESTEPS, (len(images),), generator=draw, device=self.device)
+            noisy = process.add_noise(images, noise, times)
+            with torch.autocast(kind, torch.bfloat16, enabled=mixed):
+                (found,) = model(noisy, times, return_dict=False)
+            return F.mse_loss(found.float(), noise)
+
+        return loss
+
+    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
+        """The same; blocks before the layout's parameters need no gradients, and get none."""
+        return self.whole_loss(model, rng)
+
+    @functools.cached_property
+    def _train(self) -> Images:
+        """The training split; the network sees it between -1 and 1."""
+        middle = (0.5,) * self.shape[0]
+        data = dataclasses.replace(self.data, mean=middle, std=middle)
+        return Images.of(data, data.train, self.shape[1], self.device)
+
+    # Scoring ---------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
+        """Distance of every candidate's images to the split's; on validation further metrics too.
+
+        These are the distance without the bias of few images, the kernel distance (KID, where the distance is FID),
+        precision and recall, of ``bench.metrics.frechet``.
+        """
+        found = self._candidates(zoo, split)(vectors, further=split == "val")
+        kernel = "KID" if self.metric == "FID" else self.metric.replace("fd-", "kd-")
+        names = {"unbiased": f"{self.metric} unbiased", "kernel": kernel}
+        extra = {names.get(name, name): values for name, values in found.extra.items()}
+        return dataclasses.replace(found, extra=extra)
+
+    def draw(
+        self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str, count: int
+    ) -> UInt8[Tensor, "N m C S S"]:
+        """The first images that each candidate is scored by on a split."""
+        scorer = self._candidates(zoo, split)
+        return torch.cat([scorer.draw(some, count) for some in vectors.split(scorer.together)])
+
+    def _candidates(self, zoo: Zoo, split: str) -> ImageScorer:
+        """The scorer of a zoo's candidates."""
+        key = (zoo.hash, split)
+        if key not in self._scorers:
+            make = functools.partial(self._scorer, zoo.layout, self.network(zoo), split)
+            self._scorers[key] = make(self.base_model(zoo), self.draw_precision)
+            if self.draw_precision != "float32":
+                exact = make(self.base_model(zoo), "float32")
+                self._check_precision(self._scorers[key], exact, zoo.vectors[:1])
+        return self._scorers[key]
+
+    def score(self, model: nn.Module) -> float:
+        """The distance to the validation images of one network."""
+        alone = self._scorer(Layout((), ()), self.network(None), "val", model, self.draw_precision)
+        return float(alone(torch.empty(1, 0), further=False).scores)
+
+    def _scorer(
+        self, layout: Layout, network: FeatureNetwork, split: str, model: Any, precision: str
+    ) -> ImageScorer:
+        channels, side = self.shape
+        noise = torch.randn(
+            self.fid_images, channels, side, side, generator=generator(0, "noise", split)
+        )
+        reference, sampler = self._reference(network, split), Sampler(self.sampler, self.steps)
+        return ImageScorer(model, layout, sampler, noise, network, reference, precision)
+
+    def _check_precision(self, mixed: ImageScorer, exact: ImageScorer, first: Tensor) -> None:
+        """Refuse half precision that moves a distance by more than other images would."""
+        count = len(exact.noise)
+        ours, theirs = (one.network(one.draw(first, count)[0])[None] for one in (mixed, exact))
+        moved = abs(float(exact.distance(ours) - exact.distance(theirs)))
+        noise = float(exact.standard_error(theirs))
+        if moved > noise:
+            raise BenchError(
+                f"in bfloat16 the first checkpoint's {self.metric} moves by {moved:.3g}, more than the {noise:.3g} "
+                "that other images would move it by: leave --set task.draw_precision=bfloat16 out"
+            )
+
+    # The network of the features -------------------------------------------------------------------------------------
+
+    def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
+        """K checkpoints; a classifier that they are scored with goes with them, so that one file says it all."""
+        network = self.network(None)  # one that cannot be had costs no training
+        zoo = super().collect(k, rng=rng, work=work)
+        own = {f"{_FEATURES}{n}": t for n, t in network.tensors.items()}
+        return dataclasses.replace(zoo, base={**zoo.base, **own})
+
+    def base_model(self, zoo: Zoo) -> nn.Module:
+        """The base of a zoo, with its first checkpoint in place."""
+        base = {n: t for n, t in zoo.base.items() if not n.startswith(_FEATURES)}
+        return super().base_model(dataclasses.replace(zoo, base=base))
+
+    def network(self, zoo: Zoo | None) -> FeatureNetwork:
+        """The network of the features: a classifier is the zoo's own, where it has one."""
+        if self.feature_network == features.INCEPTION:
+            return self._inception
+        named = {} if zoo is None else zoo.base
+        tensors = {
+            n.removeprefix(_FEATURES): t for n, t in named.items() if n.startswith(_FEATURES)
+        }
+        return self._classifier(tensors) if tensors else self._trained_classifier
+
+    def _classifier(self, tensors: dict[str, Tensor] | None) -> FeatureNetwork:
+        return features.classifier(
+            self.feature_network, self.dataset, device=self.device, data_dir=self.data_dir,
+            tensors=tensors,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _trained_classifier(self) -> FeatureNetwork:
+        return self._classifier(None)
+
+    @functools.cached_property
+    def _inception(self) -> FeatureNetwork:
+        return features.inception(self.feature_weights, self.device)
+
+    def _reference(self, network: FeatureNetwork, split: str) -> Reference:
+        """The split's real images in a network's features, computed once for all runs."""
+        identity = [self.dataset_hash, split, network.identity, self.device]
+        path = home() / "statistics" / f"{digest(identity)}.safetensors"
+
+        def make() -> dict[str, Tensor]:
+            return Reference.of(self._split(split).images, network, self.device).tensors()
+
+        return Reference.from_tensors(stage(path, load_tensors, make, save_tensors), self.device)

@@ -1,0 +1,51 @@
+"""Results of stages and their files."""
+
+import pytest
+import torch
+
+from bench.stages import Evaluated, load_evaluated, save_evaluated
+
+WRONG = torch.tensor([[True, False], [False, False], [True, True]])
+FEATURES = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+
+
+def evaluated(**fields):
+    values = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    made = {
+        "val": values,
+        "train": values + 1,
+        "train_loss": values + 2,
+        "select_s": 1.5,
+        "score_s": 2.5,
+    }
+    return Evaluated(**{"wrong": None, **made, **fields})
+
+
+KINDS = {
+    "units": evaluated(wrong=WRONG),
+    "features": evaluated(features=FEATURES, further={"recall": torch.tensor([0.5, 0.25, 0.75])}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_evaluation_comes_back_from_its_file(kind, tmp_path):
+    one = KINDS[kind]
+    save_evaluated(one, tmp_path / "file")
+    again = load_evaluated(tmp_path / "file")
+    assert (again.wrong is None) == (one.wrong is None)
+    assert torch.equal(again.compared, one.compared)
+    assert torch.equal(again.train_loss, one.train_loss)
+    assert (again.select_s, again.score_s) == (1.5, 2.5)
+    assert {name: values.tolist() for name, values in again.further.items()} == {
+        name: values.tolist() for name, values in one.further.items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_models_of_an_evaluation(kind):
+    one, index = KINDS[kind], torch.tensor([2, 0, 2])
+    some = one.rows(index)
+    assert torch.equal(some.val, one.val[index])
+    assert torch.equal(some.compared, one.compared[index])
+    assert all(torch.equal(some.further[name], v[index]) for name, v in one.further.items())
+    assert set(some.further) == set(one.further)
