@@ -100,10 +100,8 @@ def _submit(ray: Any, setting: Setting, nodes: Sequence[Node], board: Any) -> di
     # One process a stage: its peak memory is its alone.
     stage = ray.remote(max_calls=1)(_stage)
     environment = dict(setting.environment)
-    if environment.get("BENCH_STORE"):
-        del environment[
-            "BENCH_HOME"
-        ]  # with a shared store, each machine has a local one of its own
+    if environment.get("BENCH_STORE"):  # then each machine has a local one of its own
+        del environment["BENCH_HOME"]
     tasks: dict[str, Any] = {}
     for node in nodes:
         options = stage.options(

@@ -19,8 +19,10 @@ from bench.study.graph import Node
 def carry_out(node: Node) -> Outcome:
     """Do a stage; a failure is an outcome too."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(node.needs.cpus)
+    threadpool_limits(node.needs.cpus)  # of everything else that computes
     began = time.monotonic()
     try:
         say(node.label)
