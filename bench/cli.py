@@ -41,7 +41,7 @@ Arch = Annotated[str | None, typer.Option(help="Architecture; default: the task'
 Layers = Annotated[
     str | None,
     typer.Option(
-        help="Generated parameters: last-norms:N, norms:A-B, linear, conv:first, shortcut, all, or name patterns."
+        help="Generated parameters: last-norms:N, norms:A-B, linear, conv:first, shortcut, head, all, or name patterns."
     ),
 ]
 Track = Annotated[
@@ -223,16 +223,16 @@ def list_(debug: Debug = False) -> None:
     console = Console()
     console.print("[bold]tasks[/]")
     for name, variant in plugins.tasks().items():
-        console.print(f"  {name:<16}{variant.about}", markup=False)
+        console.print(f"  {name:<25}{variant.about}", markup=False)
     console.print("\n[bold]architectures[/]")
     for name, about in ARCHITECTURES.items():
-        console.print(f"  {name:<16}{about}", markup=False)
+        console.print(f"  {name:<25}{about}", markup=False)
     console.print("\n[bold]generators[/] (hyperparameters with their defaults, for --set)")
     for name, plugin in plugins.generators().items():
-        console.print(f"  {name:<16}{plugin.about}", markup=False)
+        console.print(f"  {name:<25}{plugin.about}", markup=False)
         if plugin.fields:
             fields = ", ".join(f"{field}={value}" for field, value in plugin.fields.items())
-            console.print(f"  {'':<16}{fields}", markup=False, style="dim")
+            console.print(f"  {'':<25}{fields}", markup=False, style="dim")
 
 
 @app.command(epilog="Example: python -m bench show results/0123456789abcdef/fedcba9876543210.json")

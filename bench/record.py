@@ -52,7 +52,11 @@ class _Model(BaseModel):
 
 
 class Task(_Model):
-    """What was solved: the data, the architecture, the metric. ``settings`` holds how its checkpoints were trained."""
+    """What was solved: the data, the architecture, the metric.
+
+    ``settings`` holds how its checkpoints were trained, and under ``scoring`` what else decides a score, if there is
+    something.
+    """
 
     name: Name
     kind: Name
@@ -404,7 +408,8 @@ def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:
     """The hash under which records may be ranked together: same checkpoints, data, metric and protocol."""
     sizes = [protocol.samples, protocol.train_size, protocol.val_size]
     facts = [task.name, task.dataset_hash, task.arch, task.layers, task.metric]
-    return digest([protocol.version, *facts, zoo.hash, zoo.k, *sizes])
+    scoring = [task.settings["scoring"]] if "scoring" in task.settings else []
+    return digest([protocol.version, *facts, zoo.hash, zoo.k, *sizes, *scoring])
 
 
 class Record(_Model):

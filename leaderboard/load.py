@@ -23,7 +23,7 @@ from bench.record import Interval, Population, Record
 # well: a key is only a field of a file, and files are edited.
 BOARD = [
     "key", "task", "dataset", "dataset_hash", "arch", "layers", "track", "k", "d", "zoo_hash", "samples",
-    "train_size", "val_size", "metric", "higher_is_better", "version",
+    "train_size", "val_size", "metric", "higher_is_better", "scoring", "version",
 ]  # fmt: skip
 # What the seeds of one row share: name, code, settings, aligned checkpoints or not, and device.
 VARIANT = ["generator", "source", "hyperparameters", "aligned", "device"]
@@ -187,6 +187,7 @@ def _task(record: Record) -> dict[str, Any]:
         "higher_is_better": task.higher_is_better,
         "units": plain(task.units),
         "settings": _text(task.settings),
+        "scoring": _text(task.settings.get("scoring", {})),
         "zoo_hash": zoo.hash,
         "track": plain(zoo.track),
         "k": zoo.k,
@@ -287,7 +288,7 @@ TYPES = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "int64")
 COLUMNS = [
     "path", "id", "key", "created", "content", "tier", "command",
     "task", "kind", "dataset", "dataset_hash", "arch", "layers", "metric", "higher_is_better", "units", "settings",
-    "zoo_hash", "track", "k", "d", "zoo_seed", "version", "preset", "samples", "seed", "train_size", "val_size",
+    "scoring", "zoo_hash", "track", "k", "d", "zoo_seed", "version", "preset", "samples", "seed", "train_size", "val_size",
     "generator", "source", "hyperparameters", "aligned", "uses",
     "collapsed", "verdict", "sees_training", "peak_memory_bytes", "device", "cpu", "git_commit", "side", "controls",
     *_NUMBERS, "threads",

@@ -37,7 +37,7 @@ WORDS = {
     "task": "task", "dataset": "data set", "dataset_hash": "data", "arch": "architecture", "layers": "layers",
     "track": "track", "k": "K", "d": "parameters", "zoo_hash": "checkpoints", "samples": "samples",
     "train_size": "training examples", "val_size": "validation examples", "metric": "metric",
-    "higher_is_better": "direction", "version": "version of the protocol",
+    "higher_is_better": "direction", "scoring": "way of scoring", "version": "version of the protocol",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from tasks.coco import CocoSplit
 
 MOST = 100  # detections that count, for one model, image and category
-BLOCK = 2**26  # outcomes (of boxes, for every size range and threshold) in memory at once
+BLOCK = 2**25  # outcomes in memory at once: of every detection, for every size range and threshold
 SIZES = ("small", "medium", "large")
 Array = Any  # numpy's; shapes are said where they are made
 
@@ -50,8 +50,8 @@ class Precision:
 
     Attributes:
         values: by name: "mAP" (mean over the IoU thresholds 0.50, 0.55 ... 0.95, recalls and categories), "AP50" and
-            "AP75" at one threshold, and "small", "medium" and "large" as "mAP" of objects of that size alone (areas up
-            to 32^2, up to 96^2, beyond); nan where there are none.
+            "AP75" at one threshold, and "mAP small", "mAP medium" and "mAP large" of objects of that size alone (areas
+            up to 32^2, up to 96^2, beyond), each only where there are any.
         missed: which boxes no detection was matched with at IoU 0.5. Crowds are no boxes.
     """
 
@@ -64,6 +64,7 @@ class Truth:
 
     Attributes:
         units: how many boxes are no crowds; they are numbered in the order of the annotations.
+        wanted: how many boxes of each category count in each size range, [categories, ranges].
     """
 
     def __init__(self, split: CocoSplit) -> None:
@@ -72,24 +73,18 @@ class Truth:
         self.recalls, self.ranges = np.asarray(params.recThrs), np.asarray(params.areaRng, float)
         self.range_names: list[str] = params.areaRngLbl
         self.categories = np.array(sorted(split.api.cats))
-        rows = [
-            (image, one["category_id"], one["iscrowd"], one["area"], *one["bbox"])
-            for image in range(len(split))
-            for one in split.annotations(image)
-        ]
-        table = np.array(rows, float).reshape(-1, 8)
-        cell = self.cells(table[:, 0].astype(int), table[:, 1].astype(int))
-        self.units = int((table[:, 2] == 0).sum())
-        unit = np.where(table[:, 2] == 0, np.cumsum(table[:, 2] == 0) - 1, -1)
+        image, category, crowd, area, *box = _table(split).T
+        cell = self.cells(image.astype(int), category.astype(int))
         order = np.argsort(cell, kind="stable")
-        table, self.cell, self.unit = table[order], cell[order], unit[order]
-        self.crowd, self.boxes = table[:, 2] > 0, table[:, 4:]
-        self.ignored = self._outside(table[:, 3]) | self.crowd[:, None]
+        self.cell, self.crowd = cell[order], crowd[order] > 0
+        self.boxes = np.stack(box, axis=1)[order]
+        self.ignored = self._outside(area[order]) | self.crowd[:, None]
+        self.unit = (np.cumsum(crowd == 0) - 1)[order]  # of a crowd: meaningless
+        self.units = int((crowd == 0).sum())
         self.count = np.bincount(self.cell, minlength=len(split) * len(self.categories))
         self.first = np.cumsum(self.count) - self.count
-        wanted = np.zeros((len(self.categories), len(self.ranges)), int)
-        np.add.at(wanted, self.cell % len(self.categories), ~self.ignored)
-        self.wanted = wanted
+        self.wanted = np.zeros((len(self.categories), len(self.ranges)), int)
+        np.add.at(self.wanted, self.cell % len(self.categories), ~self.ignored)
 
     def cells(self, image: Array, category: Array) -> Array:
         """The number of each cell."""
@@ -101,12 +96,18 @@ class Truth:
 
     def score(self, found: Detections, models: int) -> Precision:
         """Average precision of the models number 0 to ``models - 1``, those that found nothing among them."""
-        precision = np.zeros((models, *self.wanted.shape, len(self.thresholds), len(self.recalls)))
-        missed = np.ones((models, self.units), bool)
-        for some in _in_order(found, self, models):
-            matched, ignored, taken = self._match(some)
-            missed[taken] = False
-            self._accumulate(some, matched, ignored, precision)
+        parts = [self._score(some) for some in _in_order(found, self, models)]
+        names = parts[0].values
+        return Precision(
+            {name: torch.cat([part.values[name] for part in parts]) for name in names},
+            torch.cat([part.missed for part in parts]),
+        )
+
+    def _score(self, some: "_Sorted") -> Precision:
+        matched, ignored, taken = self._match(some)
+        missed = np.ones((some.models, self.units), bool)
+        missed[taken] = False
+        precision = self._accumulate(some, matched, ignored)
         return Precision(self._summary(precision), torch.from_numpy(missed))
 
     def _match(self, some: "_Sorted") -> tuple[Array, Array, Array]:
@@ -155,10 +156,10 @@ class Truth:
         group = some.model[detection] * len(self.count) + some.cell[detection]
         return _Pairs(detection, box[order], overlap[order], some.model[detection], group)
 
-    def _accumulate(
-        self, some: "_Sorted", matched: Array, ignored: Array, precision: Array
-    ) -> None:
-        """Fill in the precision of these models, [models, categories, ranges, thresholds, recalls]."""
+    def _accumulate(self, some: "_Sorted", matched: Array, ignored: Array) -> Array:
+        """The precision of each model, [models, categories, ranges, thresholds, recalls]."""
+        shape = (*self.wanted.shape, len(self.thresholds), len(self.recalls))
+        precision = np.zeros((some.models, *shape))
         category = some.cell % len(self.categories)
         order = np.lexsort((some.cell, -some.scores, category, some.model))
         ends = np.flatnonzero(
@@ -169,6 +170,7 @@ class Truth:
             right = matched[rows] & ~ignored[rows]
             wrong = ~matched[rows] & ~ignored[rows]
             precision[some.model[rows[0]], kind] = self._precision(right, wrong, self.wanted[kind])
+        return precision
 
     def _precision(self, right: Array, wrong: Array, wanted: Array) -> Array:
         """Of detections in falling order: precision at every recall, [ranges, thresholds, recalls]."""
@@ -193,14 +195,13 @@ class Truth:
         of = {
             name: precision[:, self.wanted[:, i] > 0, i] for i, name in enumerate(self.range_names)
         }
-        whole = {"mAP": of["all"]} | {name: of[name] for name in SIZES}
-        at = {f"AP{100 * t:.0f}": of["all"][:, :, [i]] for i, t in enumerate(self.thresholds)}
-        chosen = {**whole, "AP50": at["AP50"], "AP75": at["AP75"]}
+        chosen = {"mAP": of["all"]} | {f"mAP {name}": of[name] for name in SIZES}
+        for percent in (50, 75):
+            chosen[f"AP{percent}"] = of["all"][:, :, self.thresholds == percent / 100]
         return {
-            name: torch.from_numpy(
-                part.reshape(len(part), -1).mean(1) if part.shape[1] else np.full(len(part), np.nan)
-            )
+            name: torch.from_numpy(part.reshape(len(part), -1).mean(1))
             for name, part in chosen.items()
+            if part.size
         }
 
 
@@ -208,7 +209,8 @@ class Truth:
 class _Sorted:
     """Detections of a few models: by model and cell, in falling order of their scores, no more than count."""
 
-    model: Array
+    models: int
+    model: Array  # from 0 on
     cell: Array
     boxes: Array  # left, top, width, height
     area: Array
@@ -235,6 +237,16 @@ class _Pairs:
         yield from np.split(order, np.cumsum(np.bincount(turn))[:-1]) if len(turn) else ()
 
 
+def _table(split: CocoSplit) -> Array:
+    """Of every annotated box: image, category, crowd, area, left, top, width, height."""
+    rows = [
+        (image, one["category_id"], one["iscrowd"], one["area"], *one["bbox"])
+        for image in range(len(split))
+        for one in split.annotations(image)
+    ]
+    return np.array(rows, float).reshape(-1, 8)
+
+
 def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]:
     """The detections of a few models at a time, so that their outcomes fit into memory."""
     known = torch.from_numpy(np.isin(found.category.numpy(), truth.categories))
@@ -251,12 +263,14 @@ def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]
     corners = fields["boxes"][torch.from_numpy(order[kept])]
     boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).double().numpy()
     model, cell, scores = model[kept], cell[kept], scores[kept]
-    each = truth.ranges.shape[0] * len(truth.thresholds) * max(1, len(model) // models)
+    each = len(truth.ranges) * len(truth.thresholds)
+    each *= max(1, len(model) // models) + len(truth.categories) * len(truth.recalls)
     few = max(1, BLOCK // each)
     for low in range(0, models, few):
         rows = slice(*np.searchsorted(model, [low, low + few]))
         area = boxes[rows, 2] * boxes[rows, 3]
-        yield _Sorted(model[rows], cell[rows], boxes[rows], area, scores[rows])
+        count = min(few, models - low)
+        yield _Sorted(count, model[rows] - low, cell[rows], boxes[rows], area, scores[rows])
 
 
 def _iou(found: Array, boxes: Array, crowd: Array) -> Array:

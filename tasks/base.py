@@ -106,7 +106,8 @@ class Task(ABC):
     def identity(self) -> dict[str, Any]:
         """Everything that decides what ``collect`` and ``evaluate`` compute, as plain JSON data.
 
-        It has at least ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers``.
+        It has at least ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers``. What decides a score beside the
+        checkpoints and ``size`` is under ``scoring``, which is part of the comparability key.
         """
 
     @abstractmethod

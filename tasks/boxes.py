@@ -105,7 +105,7 @@ def detect(model: nn.Module, data: BoxBatches) -> Loss:
 def losing(model: nn.Module) -> nn.Module:
     """The model, switched so that it gives losses while normalization statistics stand still.
 
-    torchvision's detectors give losses in train mode alone; nothing but batch normalization behaves differently in it.
+    torchvision's detectors give losses in train mode alone; of their layers, only batch normalization differs in it.
     """
     model.train()
     for module in model.modules():

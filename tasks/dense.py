@@ -11,12 +11,10 @@ from bench.randomness import derive, generator
 from bench.zoo import Layout
 from tasks import upsampling
 from tasks.coco import IGNORED
-from tasks.images import Images
+from tasks.images import Images, flip
 from tasks.scoring import Candidates, cross_entropy
 from tasks.training import Batches
 from tasks.upsampling import Pixels
-
-AUGMENTATIONS = ("none", "flip", "symmetries")
 
 
 def pixel_cross_entropy(
@@ -35,23 +33,22 @@ class MaskedBatches(Batches):
         rows = self.rows(step)
         pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
         both = torch.cat([pixels, self.images.labels[rows.to(pixels.device), None]], dim=1)
-        both = symmetric(both, self.recipe.augment, derive(self.rng, "augment", step))
+        if self.recipe.augment != "none":
+            vary = AUGMENTATIONS[self.recipe.augment]
+            both = vary(both, derive(self.rng, "augment", step))
         return self.images.inputs(both[:, :3]), both[:, 3].to(self.images.device)
 
 
-def symmetric(
-    squares: UInt8[Tensor, "B C S S"], augment: str, rng: torch.Generator
-) -> UInt8[Tensor, "B C S S"]:
-    """Each image as it is, or mirrored at random; with "symmetries", in one of a square's eight symmetries."""
-    if augment == "none":
-        return squares
+def symmetries(squares: UInt8[Tensor, "B C S S"], rng: torch.Generator) -> UInt8[Tensor, "B C S S"]:
+    """Each image at random in one of a square's eight symmetries."""
     draw = torch.rand(3, len(squares), generator=rng, device=rng.device) < 0.5
     left, top, corner = draw[:, :, None, None, None].to(squares.device)
     squares = squares.flip(-1).where(left, squares)
-    if augment == "flip":
-        return squares
     squares = squares.flip(-2).where(top, squares)
     return squares.transpose(-1, -2).where(corner, squares)
+
+
+AUGMENTATIONS = {"flip": flip, "symmetries": symmetries}
 
 
 def random_pixels(masks: UInt8[Tensor, "M H W"], each: int, split: str) -> Pixels:
@@ -96,7 +93,7 @@ class DenseScorer:
     def __init__(
         self, model: nn.Module, layout: Layout, images: Images, pixels: Pixels, classes: int
     ) -> None:
-        self.images, self.pixels, self.classes = images, pixels, classes
+        self.images, self.pixels, self.classes = images, pixels.to(images.device), classes
         self.candidates = Candidates(model, layout, images)
 
     @torch.inference_mode()

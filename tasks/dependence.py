@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 # Of a CPU core: tensors of this size are still there when the next operation reads them.
 CACHE_BYTES = 2 * 1024**2
+GPU_BYTES = 1024**3  # of one tensor on a GPU
 LEAST, MOST = 4, 250  # images at once
 
 
@@ -20,23 +21,22 @@ class Parts:
     Attributes:
         shared: images to the tuple of tensors that the generated part starts from, each with rows for every image.
         own: those tensors to logits; the only part that uses generated tensors.
+        first: generated parameters of layers that work on shared tensors alone.
         widest_shared, widest: values an image of the largest tensor in ``shared`` and in ``own``.
         widest_own: the same of those in ``own`` that depend on generated tensors: what each candidate has for itself.
-        first: generated parameters of layers that work on shared tensors alone.
     """
 
     shared: fx.GraphModule
     own: fx.GraphModule
+    first: frozenset[str]
     widest_shared: int
     widest: int
     widest_own: int
-    first: frozenset[str]
 
     def rows(self, device: str) -> int:
-        """How many images to run at once without gradients: on a CPU, so many that they stay in its cache."""
-        if torch.device(device).type != "cpu":
-            return MOST
-        budget = CACHE_BYTES * torch.get_num_threads()
+        """How many images to run at once without gradients: on a CPU so many that they stay in its cache."""
+        on_cpu = torch.device(device).type == "cpu"
+        budget = CACHE_BYTES * torch.get_num_threads() if on_cpu else GPU_BYTES
         return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
 
     def __call__(self, images: Tensor) -> Any:
@@ -89,8 +89,9 @@ def split(model: nn.Module, names: Iterable[str], images: Tensor) -> Parts:
     shared.recompile()
     widest_own = max(values.sizes.get(node, 0) for node in dependent)
     widest = max(widest_own, *(values.sizes[node] for node in frontier))
-    per_image = (-(-size // len(images)) for size in (max(rest), widest, widest_own))
-    return Parts(shared, fx.GraphModule(traced, own), *per_image, _first(dependent, set(names)))
+    sizes = (-(-size // len(images)) for size in (max(rest), widest, widest_own))
+    first = _first(dependent, set(names))
+    return Parts(shared, fx.GraphModule(traced, own), first, *sizes)
 
 
 def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:

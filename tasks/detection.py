@@ -103,7 +103,7 @@ class Detection(Trained):
         return detect(losing(model), BoxBatches(self._train, self.recipe, rng, self.device))
 
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
-        """mAP in [0, 1] and the missed boxes of every candidate; AP50, AP75, small, medium and large beside."""
+        """mAP in [0, 1] and the missed boxes of every candidate; beside it AP50, AP75 and mAP by size."""
         key = (zoo.hash, split)
         if key not in self._finders:
             self._finders[key] = finder(self.base_model(zoo), zoo.layout, self._scored(split))

@@ -15,7 +15,7 @@ NAMES = ("fcn_small", "fcn_resnet50")
 STRIDE = 8  # pixels a side that one logit stands for, in each of them
 
 
-class Coarse(FCN):
+class Coarse(FCN):  # type: ignore[misc]
     """torchvision's FCN without its last step: the logits as they are before upsampling, as a plain tensor."""
 
     def forward(self, images: Any) -> Any:  # tensors, or torch.fx's stand-ins for them
@@ -53,8 +53,8 @@ def _resnet50(classes: int) -> nn.Module:
 
 
 def _small(classes: int) -> nn.Module:
-    """Six convolutions to an eighth of the resolution, and a linear classifier; 0.23 M parameters."""
-    blocks = OrderedDict(
+    """Six convolutions to an eighth of the resolution, and a linear classifier; 0.2 M parameters."""
+    blocks: OrderedDict[str, nn.Module] = OrderedDict(
         block1=_block(3, 24, stride=2),
         block2=_block(24, 48, stride=2),
         block3=_block(48, 64),

@@ -139,9 +139,13 @@ class ImageGeneration(Trained):
         return self.passes * (there // min(self.batch_size, there))
 
     def identity(self) -> dict[str, Any]:
-        """Settings, and hashes of the data and of weights that are given as files."""
-        weights = features.weights_identity(self.feature_weights)
-        return {**super().identity(), "feature_weights": weights}
+        """Settings, hashes of the data and of weights that are given as files, and how images are drawn."""
+        drawing = ("sampler", "steps", "draw_precision")
+        return {
+            **super().identity(),
+            "feature_weights": features.weights_identity(self.feature_weights),
+            "scoring": {name: getattr(self, name) for name in drawing},
+        }
 
     # Training --------------------------------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ def _read(path: Path) -> UInt8[Tensor, "M 4 S S"]:
         BenchError: the file is damaged.
     """
     try:
-        mode = "c" if path.stat().st_size >= IN_MEMORY else None
-        return torch.from_numpy(np.load(path, mmap_mode=mode))
+        large = path.stat().st_size >= IN_MEMORY
+        return torch.from_numpy(np.load(path, mmap_mode="c" if large else None))
     except (OSError, ValueError, EOFError) as error:
         raise BenchError(f"{path} is damaged: {error}") from error

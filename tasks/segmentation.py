@@ -46,13 +46,13 @@ class Segmentation(Trained):
     kind: ClassVar[str] = "segmentation"
     metric: ClassVar[str] = "mean IoU"
     units: ClassVar[str] = (
-        "pixel of a fixed random subset, as many of each validation image; wrong where its class is not predicted"
+        "pixel of a fixed random subset, equally many of each validation image, wrong where its class is not predicted"
     )
     independent_units: ClassVar[bool] = False  # pixels of one image belong together
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": 5000}}
     data_sets: ClassVar[Sequence[str]] = masks.NAMES
     architectures: ClassVar[Sequence[str]] = fcn.NAMES
-    augmentations: ClassVar[Sequence[str]] = AUGMENTATIONS
+    augmentations: ClassVar[Sequence[str]] = ("none", *AUGMENTATIONS)
 
     dataset: str = "shapes-seg"
     arch: str = "fcn_small"

@@ -110,6 +110,10 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.label)
 
+    def to(self, device: str) -> "Pixels":
+        """The same on a device."""
+        return Pixels(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+
     def of(self, images: slice) -> slice:
         """Which of these pixels lie in these consecutive images."""
         ends = torch.tensor([images.start, images.stop], device=self.image.device)

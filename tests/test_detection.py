@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
         task = Detection(epochs=40, batch_size=4, augment="none", subset_lr=3e-3)
         task.data = dataclasses.replace(data, val=data.train)
         zoo = task.collect(4, rng=generator(0), work=tmp_path_factory.mktemp("work"))
-        base, _ = task._base(generator(0))
+        base, _ = task.base(generator(0))
     return task, zoo, base
 
 
@@ -99,7 +99,7 @@ def test_scores_are_pycocotools_own_on_torchvisions_own_detections(trained):
             run.evaluate()
             run.accumulate()
             run.summarize()
-        ours = [result.scores[row], *(result.extra[n][row] for n in ("AP50", "AP75", "small"))]
+        ours = [result.scores[row], *(result.extra[n][row] for n in ("AP50", "AP75", "mAP small"))]
         assert [float(value) for value in ours] == pytest.approx(run.stats[:4].tolist(), abs=1e-6)
 
 
@@ -424,6 +424,7 @@ def test_a_run_says_what_a_unit_is_and_makes_no_paired_tests(tmp_path, capsys):
     assert record["task"]["settings"]["limit"] == 6
     assert "--limit 6" in record["command"]
     assert record["tests"] is None
+    assert {"AP50", "AP75", "mAP small"} <= set(record["scores"]["generated"]["further"])
     assert record["protocol"]["val_size"] == 6
 
 

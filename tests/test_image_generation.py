@@ -14,11 +14,11 @@ from bench.errors import BadRequest, BenchError
 from bench.metrics import frechet
 from bench.metrics.similarity import pairwise
 from bench.randomness import generator
-from bench.record import Record
+from bench.record import Record, comparability_key
 from bench.request import Request, command
 from bench.verify import verify
 from bench.zoo import Zoo
-from tasks import collecting, datasets, features, unets
+from tasks import collecting, datasets, features, image_scoring, unets
 from tasks.image_scoring import COMPARED
 from tests.standins import image_data
 
@@ -323,6 +323,22 @@ def test_the_number_of_images_is_in_the_command_and_in_the_key():
         task="digits-ddpm", generator="pdiff", settings={"task.fid_images": 30}, k=40, samples=24
     )
     assert command(request).endswith("--generator pdiff --fid-images 30")
+
+
+def test_images_drawn_otherwise_are_never_ranked_together(run):
+    record, _, _ = run
+    for name, value in (("steps", 3), ("sampler", "dpm-solver++"), ("draw_precision", "bfloat16")):
+        settings = {**SMALL, "feature_network": "convnet3", name: value}
+        other = record.task.model_copy(update={"settings": make(**settings).identity()})
+        assert comparability_key(other, record.zoo, record.protocol) != record.key
+    same = record.task.model_copy(update={"settings": make().identity()})
+    assert comparability_key(same, record.zoo, record.protocol) == record.key
+
+
+def test_real_images_are_seen_once_by_all_runs(zoo, monkeypatch):
+    first = make().evaluate(zoo, zoo.vectors, "val").scores
+    monkeypatch.setattr(image_scoring.Reference, "of", None)  # calling it would fail
+    assert torch.equal(make().evaluate(zoo, zoo.vectors, "val").scores, first)
 
 
 # Whole runs ----------------------------------------------------------------------------------------------------------

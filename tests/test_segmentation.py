@@ -1,6 +1,7 @@
 """Segmentation: data, networks, training batches, and candidates scored together against torchvision's plain model."""
 
 import copy
+import dataclasses
 import functools
 import itertools
 import os
@@ -20,9 +21,10 @@ from bench.zoo import Layout, Zoo
 from tasks import coco, fcn, masks, scenes
 from tasks.coco import IGNORED
 from tasks.confusion import confusion, mean_iou, pixel_accuracy
-from tasks.dense import DenseScorer, random_pixels, symmetric
+from tasks.dense import DenseScorer, MaskedBatches, random_pixels
 from tasks.images import Images
 from tasks.layers import select
+from tasks.training import Recipe
 from tests.standins import coco_content, stir_statistics, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
@@ -237,21 +239,40 @@ def test_real_images_from_coco(tmp_path):
 # --- batches and pixels ---------------------------------------------------------------------------
 
 
-def test_images_and_masks_vary_alike():
-    squares = torch.arange(2 * 6 * 6).view(2, 1, 6, 6).expand(2, 4, 6, 6).to(torch.uint8)
-    for augment, most in (("none", 1), ("flip", 2), ("symmetries", 8)):
-        seen = set()
-        for seed in range(60):
-            varied = symmetric(squares, augment, generator(seed))
-            assert all(torch.equal(varied[:, 0], varied[:, channel]) for channel in range(4))
-            seen |= {tuple(varied[0, 0].flatten().tolist())}
-            assert sorted(varied[1, 0].flatten().tolist()) == squares[1, 0].flatten().tolist()
-        assert len(seen) == most
-    mirrored = torch.stack([symmetric(squares, "flip", generator(seed))[0, 0] for seed in range(9)])
-    assert all(
-        torch.equal(one, squares[0, 0]) or torch.equal(one, squares[0, 0].flip(1))
-        for one in mirrored
+@pytest.mark.parametrize(("augment", "ways"), [("none", 1), ("flip", 2), ("symmetries", 8)])
+def test_images_and_masks_vary_alike(augment, ways):
+    side = torch.arange(36).view(1, 6, 6).expand(7, 6, 6).to(torch.uint8)
+    images = dataclasses.replace(
+        pictures(7, 6), pixels=side[:, None].expand(7, 3, 6, 6), labels=side
     )
+    recipe = Recipe(batch_size=7, epochs=1, augment=augment)
+    seen = set()
+    for step in range(20):
+        inputs, labels = MaskedBatches(images, recipe, generator(0))(step)
+        assert torch.equal(
+            inputs.mul(63.75).add(127.5).round(), labels[:, None].expand(-1, 3, -1, -1)
+        )
+        seen |= {tuple(mask.flatten().tolist()) for mask in labels}
+    square = side[0]
+    turned = [square.rot90(turns) for turns in range(4)]
+    allowed = {
+        "none": [square],
+        "flip": [square, square.flip(1)],
+        "symmetries": [*turned, *(t.flip(1) for t in turned)],
+    }
+    assert seen == {tuple(one.flatten().tolist()) for one in allowed[augment]}
+    assert len(seen) == ways
+
+
+def test_a_candidate_that_overflows_has_infinite_loss_and_alone():
+    model, images = network("fcn_small"), pictures()
+    layout = Layout.of({name: model.get_parameter(name) for name in select(model, "head")})
+    vectors = torch.zeros(3, layout.dim)
+    vectors[1] = torch.inf
+    pixels = random_pixels(images.labels, 20, "val")
+    scored = DenseScorer(model, layout, images, pixels, 21)(vectors)
+    assert scored.loss.isfinite().tolist() == [True, False, True]
+    assert torch.equal(scored.matrices[0], scored.matrices[2])
 
 
 def test_units_are_labelled_pixels_the_same_in_every_run_and_for_every_number_of_images():

@@ -130,10 +130,11 @@ def title(board: dict[str, Any]) -> str:
 def description(board: dict[str, Any]) -> str:
     """What all rows of a board share, as Markdown."""
     better = "higher" if board["higher_is_better"] else "lower"
+    how = "" if board["scoring"] == "{}" else f", scored with {verbatim(board['scoring'])}"
     return (
         f"{board['k']:,} checkpoints (track {verbatim(board['track'])}), {board['d']:,} parameters "
         f"generated, {board['samples']:,} samples. Scores are {verbatim(board['metric'])} ({better} is better) on "
-        f"{board['val_size']:,} validation examples; selected on {board['train_size']:,} training examples. "
+        f"{board['val_size']:,} validation examples; selected on {board['train_size']:,} training examples{how}. "
         f"Key {verbatim(board['key'])}"
     )
 

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pytest
 import torch
 from pycocotools.cocoeval import COCOeval
 from torch.utils.data import DataLoader
@@ -10,7 +11,7 @@ from torchvision import datasets, transforms
 
 from bench.randomness import generator
 from bench.zoo import Layout
-from tasks import coco, finding
+from tasks import coco, finding, scenes
 from tasks.average_precision import Detections, Truth
 from tasks.layers import select
 from tasks.scoring import Scorer
@@ -40,15 +41,21 @@ def test_evaluate_against_dataloader(versus, short):
     _compare(versus, short, "convnet3", "all", 10, data, batches, count, sample)
 
 
-def test_evaluate_detection_heads(versus, short):
+@pytest.fixture
+def drawn(monkeypatch, short):
+    """Scenes of the suite: the validation split alone in its usual size."""
+    monkeypatch.setattr(scenes, "COUNTS", {"train": 8, "val": 40 if short else 300})
+    return coco.load("shapes").val
+
+
+def test_evaluate_detection_heads(versus, short, drawn):
     """Box predictors against loading each into torchvision's Faster R-CNN and running it on the same images."""
-    count, size, sample = (20, 40, 2) if short else (100, 300, 2)
-    split = coco.load("shapes", limit=size).val
+    count, size, sample = (20, len(drawn), 2) if short else (100, len(drawn), 2)
     model, alone = (wild_detector("fasterrcnn_small", side=80, background=6) for _ in range(2))
     names = select(model, "head")
     layout = Layout.of({name: model.get_parameter(name) for name in names})
     vectors = around(model, layout, count)
-    pictures = [split.image(i).float() / 255 for i in range(size)]
+    pictures = [drawn.image(i).float() / 255 for i in range(size)]
 
     @torch.inference_mode()
     def plain():
@@ -68,7 +75,7 @@ def test_evaluate_detection_heads(versus, short):
             assert torch.allclose(found.scores[rows], one["scores"], atol=1e-5)
 
     versus(
-        lambda: finding.finder(model, layout, split)(vectors),
+        lambda: finding.finder(model, layout, drawn)(vectors),
         plain,
         agree,
         scale=count / sample,
@@ -76,17 +83,16 @@ def test_evaluate_detection_heads(versus, short):
     )
 
 
-def test_average_precision(versus, short):
+def test_average_precision(versus, short, drawn):
     """mAP of many models' detections, against pycocotools' for each."""
-    count, size, sample = (10, 40, 2) if short else (50, 300, 1)
-    split = coco.load("shapes", limit=size).val
-    found, results = _detections(split, count)
+    count, sample = (10, 2) if short else (50, 1)
+    found, results = _detections(drawn, count)
 
     def plain():
         values = []
         for rows in results[:sample]:
             with coco.quiet():
-                run = COCOeval(split.api, split.api.loadRes(copy.deepcopy(rows)), "bbox")
+                run = COCOeval(drawn.api, drawn.api.loadRes(copy.deepcopy(rows)), "bbox")
                 run.evaluate()
                 run.accumulate()
                 run.summarize()
@@ -98,7 +104,7 @@ def test_average_precision(versus, short):
         assert np.allclose(ours.values["mAP"][:sample], values, rtol=0, atol=1e-10)
 
     versus(
-        lambda: Truth(split).score(found, count),
+        lambda: Truth(drawn).score(found, count),
         plain,
         agree,
         scale=count / sample,

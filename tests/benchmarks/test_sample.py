@@ -47,7 +47,7 @@ def test_sample_pdiff_100(versus, short):
 
 def test_sample_ddpm_candidates(versus, short):
     """Images of candidates of one UNet, against diffusers' pipeline with one candidate after another."""
-    count, size, sample, steps = (16, 128, 2, 10) if short else (32, 256, 4, 20)
+    count, size, sample, steps = (16, 128, 2, 10) if short else (64, 256, 8, 10)
     with scoped(generator(0, "unet")):
         model, alone = unets.build("ddpm8", 1, 8), unets.build("ddpm8", 1, 8)
         with torch.no_grad():
