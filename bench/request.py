@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from bench.errors import BadRequest
+from bench.errors import BadRequest, unknown
 
 # Task settings with an option of their own.
 DIRECT = ("arch", "layers", "track", "pretrained", "limit", "fid_images")
@@ -78,19 +78,22 @@ def of(flat: Mapping[str, Any]) -> Request:
             ``--set NAME=``. Without ``k`` and ``samples`` they are the task's own.
 
     Raises:
-        BadRequest: no such task, or a value of the wrong type or out of range.
+        BadRequest: no such task or setting, or a value of the wrong type or out of range.
     """
     from pydantic import TypeAdapter, ValidationError
 
     variant = plugins.task_variant(str(flat.get("task", "")))
     values: dict[str, Any] = {"settings": {}, "k": variant.k, "samples": variant.samples}
+    fields = [field.name for field in dataclasses.fields(Request)]
     for name, value in flat.items():
         if name.startswith(SET):
             values["settings"][name.removeprefix(SET)] = value
         elif name in DIRECT:
             values["settings"][f"task.{name}"] = value
-        else:
+        elif name in fields:
             values[name] = value
+        else:
+            raise unknown("setting", name, (*fields, *DIRECT))
     try:
         return TypeAdapter(Request).validate_python(values)
     except ValidationError as error:

@@ -31,7 +31,7 @@ def test_without_k_and_samples_they_are_the_tasks_own():
         ({"k": 0}, "k is 0"),
         ({"task": "digit"}, "unknown task 'digit'"),
         ({"align": "perhaps"}, "align=perhaps"),
-        ({"kk": 1}, "kk=1: "),
+        ({"kk": 1}, "unknown setting 'kk'"),
     ],
 )
 def test_values_that_cannot_be(change, message):
