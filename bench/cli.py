@@ -1,6 +1,5 @@
 """The command line: every command parses, calls one function and prints. torch is imported only by work."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadRequest, BenchError
+from bench.request import Request, parsed
+from bench.study.command import study
 
 app = typer.Typer(
     name="bench",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 zoo_app = typer.Typer(help="Zoos made elsewhere.", no_args_is_help=True)
 app.add_typer(zoo_app, name="zoo")
+app.command(epilog="Example: python -m bench study table3 --data-dir data --results results")(study)
 
 THEME = {  # of the leaderboard: quiet, one accent; light and dark follow the reader's system
     "light.primaryColor": "#2563eb",
@@ -137,7 +139,6 @@ def run(
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
     from bench import pipeline, plugins, report
-    from bench.request import Request
 
     variant = plugins.task_variant(task)
     sizes = _numbers("--k", k) if k else [variant.k]
@@ -190,7 +191,6 @@ def collect(
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
     from bench import pipeline, plugins
-    from bench.request import Request
 
     request = Request(
         task=task,
@@ -368,7 +368,6 @@ def calibrate(
     from rich.console import Console
 
     from bench import calibrate as known
-    from bench.request import Request
 
     request = Request(
         task=task,
@@ -460,10 +459,7 @@ def _settings(
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise BadRequest(f"--set {pair}: expected name=value")
-        try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name] = {"True": True, "False": False, "None": None}.get(text, text)
+        values[name] = parsed(text)
     return values
 
 
@@ -476,7 +472,9 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # which typer makes of Ctrl-C
+            raise
         print(
             "stopped: finished stages are kept, the same command goes on from there",
             file=sys.stderr,

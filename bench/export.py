@@ -29,7 +29,8 @@ def export(path: Path, output: Path, *, weights: bool = True) -> Path:
         _same(file, record.artifacts.side, "run the record's command again")
         members[SIDE] = file
     if weights:
-        file = store.home() / "generated" / Path(record.artifacts.generated.file).name
+        name = Path(record.artifacts.generated.file).name
+        file = store.fetch(store.home() / "generated" / name)
         help_ = "run the record's command again, set BENCH_HOME to where it was run, or leave them out: --no-weights"
         _same(file, record.artifacts.generated, help_)
         members[WEIGHTS] = file

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -37,14 +38,18 @@ class Plugin:
 
 def generators() -> dict[str, Plugin]:
     """All generators that have a name: the files of ``generators/``, then installed packages' entry points."""
-    found: dict[str, Plugin] = {}
-    for path in sorted(_package_folder("generators").glob("*.py")):
-        if path.stem not in ("base", "__init__"):
-            found |= {plugin.name: plugin for plugin in _read(path)}
+    found = dict(_own_generators())
     for entry in importlib.metadata.entry_points(group="bench.generators"):
         about = f"from the package {entry.dist.name}" if entry.dist else "from another package"
         found.setdefault(entry.name, Plugin(entry.name, entry.value, about, {}))
     return found
+
+
+@functools.cache  # reading the sources takes a tenth of a second, and a run asks for fifteen generators
+def _own_generators() -> dict[str, Plugin]:
+    paths = sorted(_package_folder("generators").glob("*.py"))
+    files = [path for path in paths if path.stem not in ("base", "__init__")]
+    return {plugin.name: plugin for path in files for plugin in _read(path)}
 
 
 def tasks() -> "dict[str, Variant]":
@@ -84,7 +89,7 @@ def load_generator(name: str) -> type[Any]:
         if not callable(getattr(cls, "fit", None)) or not callable(getattr(cls, "sample", None)):
             raise BadRequest(f"{name} is no generator: it has no fit and sample")
         return cls
-    known = generators()
+    known = _own_generators() if name in _own_generators() else generators()
     if name not in known:
         raise unknown("generator", name, known)
     return _load(known[name].target)

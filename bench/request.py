@@ -1,16 +1,19 @@
 """What a run is asked to do, checked before any work starts."""
 
 import dataclasses
+import itertools
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from bench.errors import BadRequest
+from bench.errors import BadRequest, unknown
 
 # Task settings with an option of their own.
 DIRECT = ("arch", "layers", "track", "pretrained", "limit", "fid_images")
+SET = "set."  # in flat settings, what the name of a hyperparameter or further task setting begins with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,59 @@ class Request:
     def of_generator(self) -> dict[str, Any]:
         """The settings that are the generator's."""
         return {n: value for n, value in self.settings.items() if not n.startswith("task.")}
+
+
+def of(flat: Mapping[str, Any]) -> Request:
+    """The request of flat settings, as recipes of studies and the paper's tables have them.
+
+    Args:
+        flat: fields of ``Request`` by name; what ``DIRECT`` names; and as ``set.NAME`` what the command line sets with
+            ``--set NAME=``. Without ``k`` and ``samples`` they are the task's own.
+
+    Raises:
+        BadRequest: no such task or setting, or a value of the wrong type or out of range.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    variant = plugins.task_variant(str(flat.get("task", "")))
+    values: dict[str, Any] = {"settings": {}, "k": variant.k, "samples": variant.samples}
+    fields = [field.name for field in dataclasses.fields(Request)]
+    for name, value in flat.items():
+        if name.startswith(SET):
+            values["settings"][name.removeprefix(SET)] = value
+        elif name in DIRECT:
+            values["settings"][f"task.{name}"] = value
+        elif name in fields:
+            values[name] = value
+        else:
+            raise unknown("setting", name, (*fields, *DIRECT))
+    try:
+        return TypeAdapter(Request).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise BadRequest(f"{name}={values.get(name)}: {first['msg']}") from None
+
+
+def parsed(text: str) -> Any:
+    """The value that a text on the command line stands for: JSON, Python's constants, or the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+
+
+def options(command_line: str) -> frozenset[tuple[str, str]]:
+    """What a recorded command asks for, whatever the order: each option with its value."""
+    try:
+        words = shlex.split(command_line)[4:]  # after "python -m bench run"
+    except ValueError:
+        return frozenset()
+    return frozenset(
+        (name, "" if value.startswith("--") else value)
+        for name, value in itertools.pairwise([*words, ""])
+        if name.startswith("--")
+    )
 
 
 def command(request: Request) -> str:

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import filelock
 import platformdirs
 
+from bench import remote
 from bench.errors import BadRequest, BenchError
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_watching: list[list[Path]] = []
 
 
 def home() -> Path:
@@ -79,10 +81,55 @@ def _unwritable(path: Path, error: OSError) -> BadRequest:
     )
 
 
+def check_writable(folder: Path) -> None:
+    """Fail now, rather than after the work, where files could not be kept.
+
+    Raises:
+        BadRequest: the folder cannot be written.
+        BenchError: the disk is full.
+    """
+    with atomic(folder / ".writable") as probe:
+        probe.touch()
+    (folder / ".writable").unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[Path]]:
+    """Yield a list that gets the file of every stage that is made, rather than found, meanwhile."""
+    made: list[Path] = []
+    _watching.append(made)
+    try:
+        yield made
+    finally:
+        _watching.remove(made)
+
+
+def fetch(path: Path) -> Path:
+    """The path of a stage's file, brought from the shared store if it is not here; it may be nowhere."""
+    name = _shared(path)
+    if name and not path.exists() and remote.exists(name):
+        with atomic(path) as temporary:
+            remote.get(name, temporary)
+    return path
+
+
+def _share(path: Path, *, anew: bool) -> None:
+    """Put a stage's file into the shared store, where there is one and it lacks it."""
+    name = _shared(path)
+    if name and (anew or not remote.exists(name)):
+        remote.put(path, name)
+
+
+def _shared(path: Path) -> str | None:
+    """What a file of the local store is called in the shared one; None where there is none."""
+    inside = remote.url() and path.is_relative_to(home())
+    return path.relative_to(home()).as_posix() if inside else None
 
 
 def stage(
@@ -95,7 +142,8 @@ def stage(
 ) -> T:
     """The stage's result: loaded where it is there and readable, made and saved otherwise.
 
-    A lock beside the file makes concurrent processes that need the same stage wait for the first one's result.
+    A lock beside the file makes concurrent processes that need the same stage wait for the first one's result. Where
+    machines share a store (``bench.remote``) the file is looked for there too, and put there.
     """
     lock = filelock.FileLock(f"{path}.lock")
     try:
@@ -104,11 +152,19 @@ def stage(
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        if path.exists() and not force:
-            with contextlib.suppress(BenchError):
-                return load(path)
+        if not force and fetch(path).exists():
+            try:
+                result = load(path)
+            except BenchError:
+                pass  # damaged
+            else:
+                _share(path, anew=False)
+                return result
         result = make()
         save(result, path)
+        for made in _watching:
+            made.append(path)
+        _share(path, anew=True)
         return result
     finally:
         lock.release()

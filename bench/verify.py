@@ -76,8 +76,8 @@ def verify(
     Raises:
         BadRequest: the weights are not there, or the record's task or generator cannot be made.
     """
-    zoo_path = zoo or store.home() / "zoos" / record.artifacts.zoo.file
-    path = store.home() / "generated" / record.artifacts.generated.file
+    zoo_path = zoo or store.fetch(store.home() / "zoos" / record.artifacts.zoo.file)
+    path = store.fetch(store.home() / "generated" / record.artifacts.generated.file)
     checks = [
         _artifact("artifacts.zoo", zoo_path, record.artifacts.zoo),
         _artifact("artifacts.generated", path, record.artifacts.generated),
@@ -216,13 +216,11 @@ def _regenerated(run: Run, zoo: Zoo, stored: Sampled) -> Check:
 @contextlib.contextmanager
 def _empty_store() -> Iterator[None]:
     """Within it nothing is found in the store, so that everything is computed; what is written is thrown away."""
-    before = os.environ.get("BENCH_HOME")
+    before = {name: os.environ.pop(name, None) for name in ("BENCH_HOME", "BENCH_STORE")}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BENCH_HOME"] = folder
         try:
             yield
         finally:
-            if before is None:
-                del os.environ["BENCH_HOME"]
-            else:
-                os.environ["BENCH_HOME"] = before
+            del os.environ["BENCH_HOME"]
+            os.environ.update({name: value for name, value in before.items() if value is not None})

@@ -53,6 +53,7 @@ class Task(ABC):
         units: what one column of ``Evaluation.wrong``, or of ``features``, is.
         independent_units: whether units are independent of each other, as tests between two models need them.
         presets: settings that differ from the defaults (the quick preset), by preset name.
+        beside_base: settings that do not decide what ``prepare`` makes.
         device: where the work is done; it is no setting.
         force: whether to make again what is in the store; it is no setting.
         data_dir: the folder that real data is looked for in; it is no setting (the data's hash is).
@@ -64,6 +65,7 @@ class Task(ABC):
     units: ClassVar[str]
     independent_units: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    beside_base: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     force: ClassVar[bool] = False
     data_dir: ClassVar[str | None] = None
@@ -77,6 +79,13 @@ class Task(ABC):
             rng: the source of every random draw.
             work: a folder for unfinished work. Interrupted, a second call goes on from what lies there; the harness
                 removes it once the zoo is saved.
+        """
+
+    def prepare(self, *, rng: torch.Generator) -> None:  # noqa: B027 - not every task has a base
+        """Make what zoos share that differ in ``beside_base`` alone, for ``collect`` to find; nothing by default.
+
+        Args:
+            rng: the one that ``collect`` gets.
         """
 
     @abstractmethod

@@ -60,6 +60,7 @@ class Trained(Task):
     data_sets: ClassVar[Sequence[str]]
     architectures: ClassVar[Sequence[str]]
     augmentations: ClassVar[Sequence[str]] = ("none",)
+    beside_base: ClassVar[tuple[str, ...]] = ("layers", "track", "every", "subset_lr", "train_size")
     keeps_pretrained: ClassVar[bool] = False
 
     dataset: str = "digits"
@@ -175,6 +176,10 @@ class Trained(Task):
             parameters = {name: model.get_parameter(name).detach() for name in zoo.layout.names}
             vectors.append(zoo.layout.flatten(parameters))
         return torch.stack(vectors)
+
+    def prepare(self, *, rng: torch.Generator) -> None:
+        """Train the base."""
+        self.base(rng)
 
     def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
         """K checkpoints: consecutive steps of one run, or independent runs; see ``tasks.collecting``."""
@@ -319,8 +324,7 @@ class Trained(Task):
 
     def base(self, rng: torch.Generator) -> tuple[nn.Module, Curve]:
         """The trained network that a subset is frozen into; shared by every choice of layers, track and K."""
-        ignored = {"layers", "track", "every", "subset_lr", "train_size"}
-        identity = {n: v for n, v in self.identity().items() if n not in ignored}
+        identity = {n: v for n, v in self.identity().items() if n not in self.beside_base}
         identity |= {"seed": rng.initial_seed(), "device": self.device}
         path = home() / "bases" / f"{digest(identity)}.safetensors"
         state = path.with_suffix(".partial")

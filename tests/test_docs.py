@@ -10,6 +10,8 @@ import pytest
 import typer.main
 
 from bench import cli
+from bench.paper import OURS
+from bench.study import recipe
 from tasks import datasets
 from tests.standins import image_data
 
@@ -17,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
 
 
 def commands(group=None, prefix=()):
@@ -56,7 +59,8 @@ def test_documents_name_no_option_that_does_not_exist():
         for p in command.params
         for option in (*p.opts, *p.secondary_opts)
     }
-    for text in (README, COMMANDS, CONTRIBUTING):
+    prose = re.sub(r"```.*?```", "", STUDIES, flags=re.DOTALL)
+    for text in (README, COMMANDS, CONTRIBUTING, prose):
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
         assert named <= known | {"--help"}, named - known
 
@@ -120,3 +124,60 @@ def test_links_inside_the_documents_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             if not target.startswith("https://"):
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+# Studies -------------------------------------------------------------------------------------------------------------
+
+
+def study_lines() -> list[list[str]]:
+    """The ``bench study`` commands of the document's blocks."""
+    text = "\n".join([*blocks(STUDIES, "sh"), *blocks(STUDIES, "bash")]).replace("\\\n", " ")
+    lines = [line.partition(" # ")[0] for line in text.splitlines() if "-m bench study" in line]
+    return [shlex.split(line.partition("-m bench study ")[2]) for line in lines]
+
+
+def test_the_studies_commands_parse():
+    assert len(study_lines()) >= 5
+    for words in study_lines():
+        ALL["study",].make_context("study", list(words), resilient_parsing=False)
+        assert words[0] in recipe.names()
+
+
+def test_the_recipe_of_the_document_is_one(tmp_path):
+    first, second = blocks(STUDIES, "toml")
+    path = tmp_path / "mine.toml"
+    path.write_text(first, encoding="utf-8")
+    made = recipe.read(str(path))
+    assert len(recipe.cells(made)) == 12
+    assert made.needs["collect"].gpus == 0.5
+    path.write_text(f"{first}\n{second}", encoding="utf-8")
+    assert recipe.cells(recipe.read(str(path)))[0].table.id == "mine"
+
+
+def test_the_document_names_every_setting_and_every_column():
+    columns = {name.removeprefix("good ") for name in OURS["generated"]}
+    for name in (*recipe.NAMES, *columns):
+        assert f"`{name}`" in STUDIES, name
+
+
+def test_the_sbatch_example_is_bash_and_names_what_exists():
+    """It ran on a Slurm of two machines when it was written; here are its syntax and the commands that it uses."""
+    (script,) = blocks(STUDIES, "bash")
+    done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert script.startswith("#!/bin/bash\n#SBATCH ")
+
+
+def test_ray_has_what_the_sbatch_example_uses():
+    pytest.importorskip("ray")
+    from ray.scripts.scripts import cli as ray
+
+    (script,) = blocks(STUDIES, "bash")
+    words = shlex.split(script.partition("ray symmetric-run ")[2].partition(" -- ")[0])
+    own = {
+        option for parameter in ray.commands["symmetric-run"].params for option in parameter.opts
+    }
+    start = {option for parameter in ray.commands["start"].params for option in parameter.opts}
+    named = {word for word in words if word.startswith("--")}
+    assert {"--address", "--min-nodes"} <= named & own
+    assert named <= own | start

@@ -377,14 +377,14 @@ def test_a_run_is_shown_whole(page):
     assert len(test.get("plotly_chart")) == 3
 
 
-@pytest.mark.parametrize("table", ["1", "2", "3", "6", "7", "8", "9", "10", "11", "12"])
+@pytest.mark.parametrize("table", ["1", "2", "3", "5", "6", "7", "8", "9", "10", "11", "12"])
 def test_every_table_of_the_paper(page, table):
     whole(page.folder, record())
     test = page("paper")
     test.selectbox(key="table").set_value(table).run()
     assert not test.exception
     assert not test.dataframe[0].value.empty
-    assert bool(test.code) == (int(table) < 10)
+    assert test.code  # the commands of what is missing
 
 
 def test_about_explains_every_control(page):

@@ -132,6 +132,47 @@ def test_originals_evaluated_once_give_copies_the_same_scores(tmp_path):
     assert torch.equal(again.val, originals.val[[3, 1]])
 
 
+def test_counts_of_samples_share_a_fit_and_are_what_they_are_alone(tmp_path, monkeypatch):
+    run = pipeline.Run(request(tmp_path))
+    zoo, _ = run.zoo()
+    alone = {
+        n: pipeline.Run(request(tmp_path)).sample(run.generator, "gaussian", zoo, n).vectors
+        for n in (3, 6)
+    }
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "another home"))
+    fits = []
+    fit = type(run.generator).fit
+    monkeypatch.setattr(
+        type(run.generator), "fit", lambda self, *a, **k: fits.append(1) or fit(self, *a, **k)
+    )
+    shared = {n: run.generate(zoo, n) for n in (3, 6)}
+    assert fits == [1]
+    assert all(torch.equal(shared[n].vectors, alone[n]) for n in (3, 6))
+    assert shared[3].fit_s == shared[6].fit_s
+    pipeline.Run(request(tmp_path, seed=1)).generate(zoo)
+    run.generate(zoo.head(4))
+    assert len(fits) == 3  # another seed, another zoo
+
+
+def test_times_leave_out_what_is_computed_once_for_all_models(tmp_path, monkeypatch):
+    """Whoever comes first in a process would pay for it: the originals, or, where the store has them, others."""
+    sizes = []
+    evaluate = classification.Classification.evaluate
+    monkeypatch.setattr(
+        classification.Classification,
+        "evaluate",
+        lambda self, zoo, vectors, split: (
+            sizes.append((split, len(vectors))) or evaluate(self, zoo, vectors, split)
+        ),
+    )
+    run = pipeline.Run(request(tmp_path))
+    zoo, _ = run.zoo()
+    sizes.clear()
+    run.evaluate(zoo, zoo.vectors)
+    run.evaluate(zoo, zoo.vectors + 1)
+    assert sizes == [("train", 1), ("train", 5), ("val", 1), ("val", 5), ("train", 5), ("val", 5)]
+
+
 def test_a_zoo_from_a_file(tmp_path):
     collected, _ = pipeline.Run(request(tmp_path, k=6)).zoo()
     collected.save(tmp_path / "mine.zoo")

@@ -12,7 +12,7 @@ from bench import plugins
 from bench.errors import BadRequest
 
 REPOSITORY = Path(__file__).parents[1]
-LEAVES = {"errors", "progress", "randomness", "store", "timing", "zoo", "importing"}
+LEAVES = {"errors", "progress", "randomness", "store", "remote", "timing", "zoo", "importing"}
 
 
 @dataclasses.dataclass
@@ -275,7 +275,7 @@ def test_leaves_import_only_leaves():
 
 def test_the_leaderboard_imports_what_reads_records_and_never_torch():
     for path in files_of("leaderboard"):
-        check(path, "bench", {"record", "errors", "side", "store", "report"})
+        check(path, "bench", {"record", "errors", "side", "store", "report", "paper", "request"})
         check(path, "generators", set())
         check(path, "tasks", set())
         assert not of_package(imports(path) | {f"{m}.x" for m in imports(path)}, "torch"), path
@@ -314,7 +314,10 @@ def test_listing_and_records_do_not_load_torch(code):
     assert "torch" not in loaded
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["list"], ["study", "--help"], ["study", "--list"]],
+)
 def test_help_and_list_do_not_load_torch(arguments):
     loaded = loaded_by(
         f"import sys; sys.argv = {['bench', *arguments]!r}\n"
@@ -322,7 +325,7 @@ def test_help_and_list_do_not_load_torch(arguments):
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code"
     )
     assert "typer" in loaded
-    assert "torch" not in loaded
+    assert not loaded & {"torch", "ray", "fsspec"}
 
 
 def test_help_as_a_module():

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import pipeline, side
+from bench import pipeline, remote, side, store
+from bench import verify as verifying
 from bench.record import Record
 from bench.request import Request
 from bench.stages import load_sampled, save_sampled
@@ -202,3 +203,13 @@ def test_a_missing_side_file_is_a_bad_request(run, capsys):
     path.with_suffix(".npz").unlink()
     assert call("verify", path) == 2
     assert path.with_suffix(".npz").name in capsys.readouterr().err
+
+
+def test_a_shared_store_is_not_asked_while_everything_is_computed_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_STORE", f"file://{tmp_path}/shared")
+    home = store.home()
+    with verifying._empty_store():
+        assert remote.url() is None
+        assert store.home() != home
+    assert remote.url() == f"file://{tmp_path}/shared"
+    assert store.home() == home

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from bench.paper import tables
 from leaderboard import paper, shared
 
 INTRODUCTION = """
@@ -17,14 +18,13 @@ def page() -> None:
     """The page."""
     st.title("Paper")
     st.markdown(INTRODUCTION)
-    tables = paper.tables()
-    numbers = sorted({name.rstrip("abc") for name in tables}, key=int)
+    numbers = sorted({name.rstrip("abc") for name in tables()}, key=int)
     number = st.selectbox(
         "Table", numbers, key="table", format_func=lambda n: f"Table {n}", bind="query-params"
     )
     runs = shared.runs()
     commands: list[tuple[str, str]] = []
-    for table in tables.values():
+    for table in tables().values():
         if table.id.rstrip("abc") != number:
             continue
         st.subheader(f"{table.id}. {table.title}")
@@ -39,8 +39,6 @@ def page() -> None:
             placeholder="",
             column_config={name: st.column_config.TextColumn(alignment="right") for name in right},
         )
-        if not table.run:
-            st.info("The suite has no such task yet, so there is nothing of ours to show.")
         commands += paper.missing(table, runs)
     if commands:
         with st.expander(

@@ -1,0 +1,1 @@
+"""Studies: many runs from one recipe, on one machine or on a Ray cluster."""

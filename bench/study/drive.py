@@ -1,0 +1,232 @@
+"""A study from its cells to its records: what is there is found, the rest is made, failures are told at the end."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+
+from bench import plugins, remote, store
+from bench.errors import BadRequest, BenchError
+from bench.record import Record
+from bench.request import Request, command, options
+from bench.study import local, on_ray
+from bench.study.executor import Executor, Finished, Outcome, Setting, Started
+from bench.study.graph import Node, build
+from bench.study.past import Past
+from bench.study.plan import Plan
+from bench.study.recipe import KINDS, Cell, Kind, Needs, Recipe, requests
+from bench.study.view import View
+
+EXECUTORS: dict[str, Callable[[Setting], AbstractContextManager[Executor]]] = {
+    "local": local.opened,
+    "ray": on_ray.opened,
+}
+Command = frozenset[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How a study is run.
+
+    Attributes:
+        results: folder of the records.
+        device: auto, cpu or cuda.
+        data_dir: folder of real data.
+        executor, address: local or ray, and the address of a Ray cluster.
+        retries: how often a stage is begun again after its process died.
+    """
+
+    results: Path
+    device: str = "auto"
+    data_dir: str | None = None
+    executor: str = "local"
+    address: str | None = None
+    retries: int = 2
+
+
+@dataclasses.dataclass
+class Summary:
+    """What became of a study.
+
+    Attributes:
+        before, now: runs whose record was there, and runs whose record was written.
+        stages: how many ended in each state.
+        failures: stages that failed, with the reason and the file of what they printed.
+    """
+
+    before: int = 0
+    now: int = 0
+    stages: dict[str, int] = dataclasses.field(default_factory=dict)
+    failures: list[tuple[Node, str, Path]] = dataclasses.field(default_factory=list)
+
+    def count(self, node: Node, outcome: Outcome, log: Path) -> None:
+        """A stage has ended."""
+        self.stages[outcome.state] = self.stages.get(outcome.state, 0) + 1
+        self.now += node.kind == "record" and outcome.fine
+        if outcome.state == "failed":
+            self.failures.append((node, outcome.error, log))
+
+
+def run(recipe: Recipe, found: Sequence[Cell], how: How) -> Summary:
+    """Make every record of some cells that is not there yet.
+
+    Raises:
+        BadRequest: the study cannot be run as it is; nothing was started.
+    """
+    store.check_writable(how.results)
+    remote.check()
+    check(recipe, found)
+    logs = store.home() / "logs" / recipe.name
+    environment = {"BENCH_HOME": str(store.home().resolve()), "BENCH_STORE": remote.url() or ""}
+    setting = Setting(environment, logs, modules(found), how.retries, how.address)
+    with EXECUTORS[how.executor](setting) as executor:
+        asked = placed(found, how, executor.gpus)
+        left = unfinished(asked, how.results)
+        nodes = build(left, needs(recipe, asked[0].device))
+        store.check_writable(logs)
+        summary = Summary(before=len(asked) - len(left))
+        past = Past()
+        with View(recipe.title, nodes, past) as view, closing(executor.execute(nodes)) as events:
+            for event in events:
+                if isinstance(event, Started):
+                    view.started(event)
+                    continue
+                event = _written(event, how.results)
+                past.keep(event.node, event.outcome)
+                summary.count(event.node, event.outcome, setting.log(event.node))
+                view.finished(event)
+    return summary
+
+
+def plan(recipe: Recipe, found: Sequence[Cell], how: How) -> Plan:
+    """What ``run`` would do, as far as this machine can tell: a cluster may have other devices."""
+    check(recipe, found)
+    with EXECUTORS["local"](Setting({}, Path())) as executor:
+        asked = placed(found, how, executor.gpus)
+    left = unfinished(asked, how.results)
+    return Plan(asked, left, build(left, needs(recipe, asked[0].device)))
+
+
+def modules(found: Sequence[Cell]) -> list[str]:
+    """What the stages of some cells import."""
+    loaded = {plugins.load_generator(cell.request.generator).__module__ for cell in found}
+    targets = {plugins.task_variant(cell.request.task).target for cell in found}
+    named = {target.partition(":")[0] for target in targets}
+    return ["bench.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
+
+
+def check(recipe: Recipe, found: Sequence[Cell]) -> None:
+    """Refuse tasks, generators and their settings that are not there.
+
+    Raises:
+        BadRequest: the first that is wrong.
+    """
+    from bench import pipeline  # here, because it takes seconds
+
+    try:
+        for request in {repr(_task(r)): r for r in requests(found)}.values():
+            pipeline.load_task(request, "cpu")
+        for request in {repr(_generator(r)): r for r in requests(found)}.values():
+            own = request.of_generator()
+            pipeline.make_generator(request.generator, own, request.preset, "cpu")
+    except BadRequest as error:
+        raise BadRequest(f"{recipe.name}: {error}") from None
+
+
+def _task(request: Request) -> list[object]:
+    return [request.task, request.preset, sorted(request.of_task().items())]
+
+
+def _generator(request: Request) -> list[object]:
+    return [request.generator, request.preset, sorted(request.of_generator().items())]
+
+
+def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
+    """The runs of some cells, each once, with the device and folders that they get.
+
+    Raises:
+        BadRequest: a device that is not there.
+    """
+    if how.device not in ("auto", "cpu", "cuda"):
+        raise BadRequest(f"unknown device '{how.device}' of a study: expected auto, cpu or cuda")
+    if how.device == "cuda" and not gpus:
+        raise BadRequest("device 'cuda' is not there: choose --device cpu")
+    device = "cuda" if gpus and how.device != "cpu" else "cpu"
+    data_dir = str(Path(how.data_dir).resolve()) if how.data_dir else None
+    return [
+        dataclasses.replace(
+            _absolute(request), device=device, data_dir=data_dir, results=how.results
+        )
+        for request in requests(found)
+    ]
+
+
+def _absolute(request: Request) -> Request:
+    """The run with the paths of its files as any folder's process finds them."""
+    weights = Path(str(request.settings.get("task.pretrained")))
+    settings = dict(request.settings)
+    if weights.exists():
+        settings["task.pretrained"] = str(weights.resolve())
+    zoo = request.zoo.resolve() if request.zoo else None
+    return dataclasses.replace(request, settings=settings, zoo=zoo)
+
+
+def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
+    """What stages occupy. All stages compute on one device: on a GPU each needs a share of one.
+
+    Raises:
+        BadRequest: a stage has no share.
+    """
+    own = {kind: recipe.needs.get(kind, Needs()) for kind in KINDS}
+    if device == "cpu":
+        return {kind: part.model_copy(update={"gpus": 0.0}) for kind, part in own.items()}
+    for kind, part in own.items():
+        if not part.gpus:
+            raise BadRequest(
+                f"{recipe.name}: needs.{kind}.gpus is 0, but the study computes on GPUs: "
+                "give it a share, or choose --device cpu"
+            )
+    return own
+
+
+def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
+    """The runs that have no record yet, of the same code and on the same kind of device."""
+    known = records(results)
+    sources = {
+        name: plugins.source_hash(plugins.load_generator(name))
+        for name in {request.generator for request in asked}
+    }
+
+    def recorded(request: Request) -> bool:
+        return any(
+            record.generator.source == sources[request.generator]
+            and (record.timing.device == "cpu") == (request.device == "cpu")
+            for record in known.get(options(command(request)), ())
+        )
+
+    return [request for request in asked if not recorded(request)]
+
+
+def records(results: Path) -> Mapping[Command, list[Record]]:
+    """The records below a folder by what their commands ask for, the oldest first; what is no record is left out."""
+    found: list[Record] = []
+    for path in sorted(results.rglob("*.json")):
+        try:
+            found.append(Record.read(path))
+        except BadRequest:
+            continue  # 'bench check' tells about it
+    known: dict[Command, list[Record]] = {}
+    for record in sorted(found, key=lambda record: record.created):
+        known.setdefault(options(record.command), []).append(record)
+    return known
+
+
+def _written(event: Finished, results: Path) -> Finished:
+    """The event, once its files are in the results folder; without them it has failed."""
+    try:
+        for name, content in event.outcome.files.items():
+            with store.atomic(results / name) as temporary:
+                temporary.write_bytes(content)
+    except BenchError as error:
+        return Finished(event.node, Outcome("failed", error=str(error)))
+    return event

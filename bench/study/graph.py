@@ -1,0 +1,121 @@
+"""A study as a graph: its stages, and what needs what. Plain values; the store makes each stage once."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench import plugins
+from bench.request import DIRECT, Request
+from bench.store import digest
+from bench.study.recipe import Kind, Needs
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One stage.
+
+    Attributes:
+        id: the same for the same stage of any study.
+        kind: base (what several zoos are collected from), collect (a zoo), controls (originals and every control
+            scored), fit (a generator, and all that is sampled from it) or record (generated models scored, compared).
+        label: for people.
+        request: a run that the stage is part of.
+        samples: how many models are sampled, each count by itself; of a fit.
+        after: ids of the stages that it needs.
+        needs: what it occupies.
+    """
+
+    id: str
+    kind: Kind
+    label: str
+    request: Request
+    samples: tuple[int, ...] = ()
+    after: tuple[str, ...] = ()
+    needs: Needs = dataclasses.field(default_factory=Needs)
+
+
+def build(requests: Sequence[Request], needs: Mapping[Kind, Needs]) -> list[Node]:
+    """Every stage of some runs, run by run, each after those that it needs.
+
+    Runs share a base where they differ in what does not decide it alone; a zoo where what is trained, and from which
+    seed, is equal (the largest K is collected, the others are its first checkpoints); its controls where K and the
+    number of samples are; and a fit where the generator and its seed are.
+    """
+    zoos = [Shared.of(request) for request in requests]
+    largest: dict[str, int] = {}
+    for request, shared in zip(requests, zoos, strict=True):
+        largest[shared.zoo] = max(request.k, largest.get(shared.zoo, 0))
+    several = Counter(base for base, _ in {(shared.base, shared.zoo) for shared in zoos})
+    nodes: dict[str, Node] = {}
+    for request, shared in zip(requests, zoos, strict=True):
+        collected = None if request.zoo else largest[shared.zoo]
+        request = dataclasses.replace(request, collected=collected)
+        for node in _stages(request, shared, based=several[shared.base] > 1 and not request.zoo):
+            known = nodes.get(node.id, node)
+            counts = tuple(sorted({*known.samples, *node.samples}))
+            own = needs.get(node.kind, Needs())
+            nodes[node.id] = dataclasses.replace(known, samples=counts, needs=own)
+    return list(nodes.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What decides which base, which checkpoints (but for their number) and which scores a run gets."""
+
+    base: str
+    zoo: str
+    scores: str
+
+    @classmethod
+    def of(cls, request: Request) -> "Shared":
+        """From the task's settings, those that a run does not name included."""
+        task = plugins.load_task(request.task, request.preset, request.of_task())
+        own = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+        facts = [request.task, request.zoo_seed, request.data_dir, str(request.zoo)]
+
+        def part(without: Sequence[str]) -> str:
+            return digest([*facts, _plain({n: v for n, v in own.items() if n not in without})])
+
+        # The size of the training split decides how models are scored, not the checkpoints.
+        return cls(part(getattr(task, "beside_base", ())), part(["train_size"]), part([]))
+
+
+def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
+    """The stages of one run; ``based`` if other zoos need its base too."""
+    words = {
+        "zoo": _words(request, "task", "layers", "track", "arch", k=request.collected or request.k),
+        "scores": _words(request, "task", "layers", "track", "arch", k=request.k),
+        "fit": _words(request, "generator", "task", "arch", k=request.k, seed=request.seed),
+    }
+    fit = [shared.scores, request.k, request.generator, _plain(request.of_generator())]
+    fit += [request.preset, request.seed, request.align]
+    zoo, scores = [shared.zoo], [shared.scores, request.k, request.samples]
+    bases = (
+        [_node("base", [shared.base], request, _words(request, "task", "arch"))] if based else []
+    )
+    collect = _node("collect", zoo, request, words["zoo"], *bases)
+    controls = _node("controls", scores, request, words["scores"], collect)
+    fits = _node("fit", fit, request, words["fit"], collect)
+    fits = dataclasses.replace(fits, samples=(request.samples,))
+    own = [*fit, request.samples, request.min_score]
+    record = _node("record", own, request, words["fit"], controls, fits)
+    return [*bases, collect, controls, fits, record]
+
+
+def _node(kind: Kind, identity: list[Any], request: Request, label: str, *after: Node) -> Node:
+    needed = tuple(node.id for node in after)
+    return Node(digest([kind, *identity]), kind, f"{kind} {label}", request, after=needed)
+
+
+def _plain(settings: Mapping[str, object]) -> object:
+    """Settings as the plain data that a digest takes."""
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _words(request: Request, *names: str, **numbers: int) -> str:
+    """The parts of a label."""
+    own = {name: request.settings.get(f"task.{name}") for name in DIRECT}
+    given = [str(own[name] or "" if name in own else getattr(request, name)) for name in names]
+    return " ".join(filter(None, [*given, *(f"{n}={value}" for n, value in numbers.items())]))

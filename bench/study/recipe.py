@@ -1,0 +1,255 @@
+"""A study's recipe: a short TOML file with axes, fixed settings and reference numbers, and the runs it stands for.
+
+Everything that is wrong with it is said before anything starts. Imports nothing heavy.
+"""
+
+import dataclasses
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bench.errors import BadRequest, unknown
+from bench.paper import Row, Table, tables
+from bench.request import DIRECT, SET, Request, command, of, options
+
+FOLDER = Path(__file__).parents[1] / "studies"
+# What a recipe may set: everything that a record's command says.
+NAMES = (
+    "task", "generator", *DIRECT, "k", "samples", "seed", "zoo_seed", "preset", "align", "min_score", "zoo",
+)  # fmt: skip
+SEEDS = ("seed", "zoo_seed")  # axes that a report pools
+Kind = Literal["base", "collect", "controls", "fit", "record"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _flat(data: Any, prefix: str = "") -> Any:
+    """Nested tables as one, so that ``set.NAME`` may be written with or without quotes."""
+    if not isinstance(data, dict):
+        return {prefix.removesuffix("."): data} if prefix else data
+    parts = (_flat(value, f"{prefix}{name}.") for name, value in data.items())
+    return {name: value for part in parts for name, value in part.items()}
+
+
+class Needs(_Part):
+    """What one stage occupies while it runs.
+
+    Attributes:
+        cpus: cores, and the threads it computes with.
+        gpus: devices, or a share of one; none where there is none.
+        memory_gb: of main memory.
+    """
+
+    cpus: int = Field(default=1, ge=1)
+    gpus: float = Field(default=1.0, ge=0)
+    memory_gb: float = Field(default=2.0, gt=0)
+
+
+class Recipe(_Part):
+    """A study.
+
+    Attributes:
+        name: of the file, without its ending.
+        title, about: for people.
+        paper: ids of the paper's tables (``bench.paper``) whose rows are run.
+        table: further tables, in the form of the paper's; their rows are run as well.
+        fixed: settings of all runs; they win over a table's own.
+        axes: every combination of their values is run; they win over a table's own too.
+        needs: what stages occupy, by kind.
+    """
+
+    name: str
+    title: str
+    about: str = ""
+    paper: tuple[str, ...] = ()
+    table: tuple[Table, ...] = ()
+    fixed: Annotated[dict[str, Any], BeforeValidator(_flat)] = Field(default_factory=dict)
+    axes: Annotated[dict[str, list[Any]], BeforeValidator(_flat)] = Field(default_factory=dict)
+    needs: dict[Kind, Needs] = Field(default_factory=dict)
+
+    def tables(self) -> list[Table]:
+        """The tables whose rows are run."""
+        return [*(tables()[name] for name in self.paper), *self.table]
+
+    def fix(self, settings: Mapping[str, Any]) -> Self:
+        """The recipe with further settings fixed; a fixed axis is no axis any more."""
+        _known(self.name, "setting", settings)
+        axes = {name: values for name, values in self.axes.items() if name not in settings}
+        return self.model_copy(update={"fixed": {**self.fixed, **settings}, "axes": axes})
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a study, and where its numbers belong.
+
+    Attributes:
+        request: the run.
+        at: the value of every axis.
+        table, row: whose reference numbers stand beside it; None in a study without tables.
+    """
+
+    request: Request
+    at: Mapping[str, Any]
+    table: Table | None = None
+    row: Row | None = None
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """What the cell is called; cells of a row that differ in their seed alone share it."""
+        own = (str(value) for name, value in self.at.items() if name not in SEEDS)
+        return (*(self.row.label if self.row else ()), *own)
+
+
+def names() -> dict[str, Path]:
+    """The recipes that ship with the suite."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def read(name: str) -> Recipe:
+    """The recipe of a name that ships with the suite, or of a file.
+
+    Raises:
+        BadRequest: there is none, or something is wrong with it.
+    """
+    path = names().get(name) or Path(name)
+    if not path.is_file():
+        if path.suffix == ".toml":
+            raise BadRequest(f"no recipe at {name}")
+        raise unknown("study", name, names())
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate({"name": path.stem, **data})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is not a TOML file: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadRequest(f"{path}: {where}: {first['msg']}") from None
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    """Names of axes, settings and tables, and that axes have values."""
+    _known(recipe.name, "axis", recipe.axes)
+    _known(recipe.name, "setting", recipe.fixed)
+    for table in recipe.table:
+        for row in table.row:
+            _known(recipe.name, f"setting of table {table.id}", {**table.run, **row.run})
+    for name in recipe.paper:
+        if name not in tables():
+            raise BadRequest(f"{recipe.name}: {unknown('table of the paper', name, tables())}")
+    for name, values in recipe.axes.items():
+        if not values:
+            raise BadRequest(f"{recipe.name}: axis '{name}' is empty: give it a value or remove it")
+        if name in recipe.fixed:
+            raise BadRequest(f"{recipe.name}: '{name}' is an axis and fixed: keep one of the two")
+
+
+def _known(recipe: str, what: str, settings: Mapping[str, Any]) -> None:
+    for name in settings:
+        if name not in NAMES and not (name.startswith(SET) and name != SET):
+            raise BadRequest(f"{recipe}: {unknown(what, name, (*NAMES, f'{SET}NAME'))}")
+
+
+def cells(recipe: Recipe) -> list[Cell]:
+    """Every run of a study.
+
+    Raises:
+        BadRequest: a run twice, a run without task or generator, or a value that cannot be.
+    """
+    found = [
+        Cell(_request(recipe, {**settings, **recipe.fixed, **at}), at, table, row)
+        for table, row, settings in _rows(recipe)
+        for at in _combinations(recipe.axes)
+    ]
+    _refuse_duplicates(recipe, found)
+    return found
+
+
+def _rows(recipe: Recipe) -> Iterator[tuple[Table | None, Row | None, dict[str, Any]]]:
+    """The rows that can be run, with their settings; a study without tables is one row without any."""
+    given = recipe.tables()
+    if not given:
+        yield None, None, {}
+    for table in given:
+        for row in table.row:
+            settings = table.settings(row)
+            if settings:
+                yield table, row, settings
+
+
+def _combinations(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
+
+
+def _request(recipe: Recipe, settings: Mapping[str, Any]) -> Request:
+    for name in ("task", "generator"):
+        if name not in settings:
+            raise BadRequest(f"{recipe.name}: no {name}: fix one, or make it an axis")
+    try:
+        return of(settings)
+    except BadRequest as error:
+        raise BadRequest(f"{recipe.name}: {error}") from None
+
+
+def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
+    """Rows of originals may share a run with another row; nothing else may, nor differ in what is no other run."""
+    seen: dict[frozenset[tuple[str, str]], Cell] = {}
+    for cell in found:
+        if cell.row is not None and cell.row.population == "original":
+            continue
+        run = options(command(dataclasses.replace(cell.request, min_score=None)))
+        if run in seen:
+            both = sorted({_place(seen[run]), _place(cell)})
+            raise BadRequest(
+                f"{recipe.name}: the same run twice ({' and '.join(both)}): {command(cell.request)}"
+            )
+        seen[run] = cell
+
+
+def _place(cell: Cell) -> str:
+    """Where a cell stands in its recipe."""
+    table = [f"table {cell.table.id}"] if cell.table else []
+    return ", ".join([*table, *cell.label]) or "an axis has a value twice"
+
+
+def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Any]]) -> list[Cell]:
+    """The cells whose settings have one of the chosen values.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    kept = [
+        cell
+        for cell in found
+        if all(setting(cell.request, name) in values for name, values in chosen.items())
+    ]
+    if not kept:
+        raise BadRequest("no run of the study is left: see 'bench study --dry-run' for all of them")
+    return kept
+
+
+def setting(request: Request, name: str) -> Any:
+    """A setting of a run by its name in recipes."""
+    if name.startswith(SET):
+        return request.settings.get(name.removeprefix(SET))
+    if name in DIRECT:
+        return request.settings.get(f"task.{name}")
+    if name not in NAMES:
+        raise unknown("setting", name, NAMES)
+    return getattr(request, name)
+
+
+def requests(found: Sequence[Cell]) -> list[Request]:
+    """The runs of some cells, each once."""
+    unique = {options(command(cell.request)): cell.request for cell in found}
+    return list(unique.values())

@@ -1,0 +1,236 @@
+"""Our numbers beside the reference's, cell by cell. Imports no torch."""
+
+import dataclasses
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from bench.paper import OURS, SCORES, Row, Table, logged
+from bench.record import Interval, Record, percent
+from bench.request import command, options
+from bench.study.recipe import SEEDS, Cell, Recipe
+
+# What a study without reference numbers shows.
+PLAIN = ["original", "ensemble", "best", "selected", "avg.", "med.", "worst", "speedup"]
+LEVEL = 0.95
+ALIKE = {
+    "oo": "original_original",
+    "gg": "generated_generated",
+    "og": "original_generated",
+    "og_max": "original_generated_max",
+}
+Known = Mapping[frozenset[tuple[str, str]], Sequence[Record]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One of our numbers.
+
+    Attributes:
+        value: the mean over runs.
+        low, high: its 95 % interval: Student's t over runs where they differ, that of a single run (bootstrap over its
+            models) where the record has one; None elsewhere.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One cell: the reference's numbers and ours; None where there is none."""
+
+    column: str
+    paper: float | None
+    log: float | None
+    ours: Measured | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One row.
+
+    Attributes:
+        label: what it is called.
+        entries: its cells.
+        found, asked: runs that have a record, and runs in all.
+        device: what they ran on.
+        missing: commands of the runs without a record.
+    """
+
+    label: tuple[str, ...]
+    entries: list[Entry]
+    found: int
+    asked: int
+    device: str
+    missing: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One table.
+
+    Attributes:
+        title, note: for people.
+        head: names of the label's parts.
+        columns: names of the numbers.
+        lines: its rows.
+        digits: decimals of the paper's numbers.
+    """
+
+    title: str
+    note: str
+    head: list[str]
+    columns: list[str]
+    lines: list[Line]
+    digits: int = 1
+
+
+def parts(recipe: Recipe, cells: Sequence[Cell], known: Known) -> list[Part]:
+    """The report's tables; a study without any has one.
+
+    Args:
+        recipe: the study.
+        cells: its cells, or those that are wanted.
+        known: records by what their commands ask for, the oldest first.
+    """
+    axes = [name for name in recipe.axes if name not in SEEDS]
+    if not recipe.tables():
+        lines = _lines(None, None, cells, known)
+        return [Part(recipe.title, recipe.about, axes, PLAIN, lines)]
+    found = []
+    for table in recipe.tables():
+        own = [cell for cell in cells if cell.table == table]
+        lines = [
+            line
+            for row in table.row
+            for line in _lines(table, row, [cell for cell in own if cell.row == row], known)
+        ]
+        head, columns = [*table.head, *axes], _columns(table)
+        title = f"Table {table.id}: {table.title}"
+        found.append(Part(title, table.note, head, columns, lines, table.digits))
+    return [part for part in found if any(line.asked for line in part.lines)]
+
+
+def _columns(table: Table) -> list[str]:
+    """The table's, and beside the best of our models the one that was selected on training data."""
+    columns = list(table.columns)
+    if "best" in columns:
+        columns.insert(columns.index("best") + 1, "selected")
+    return columns
+
+
+def _lines(table: Table | None, row: Row | None, cells: Sequence[Cell], known: Known) -> list[Line]:
+    """One row of the recipe, a line for each combination of axes that are no seeds."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.label, []).append(cell)
+    if row and table and not table.settings(row):
+        groups = {tuple(row.label): []}  # it cannot be run, and stands there for its reference
+    return [_line(label, table, row, group, known) for label, group in groups.items()]
+
+
+def _line(
+    label: tuple[str, ...],
+    table: Table | None,
+    row: Row | None,
+    group: Sequence[Cell],
+    known: Known,
+) -> Line:
+    commands = {options(command(cell.request)): command(cell.request) for cell in group}
+    made, device = _chosen({asked: known.get(asked, ()) for asked in commands})
+    entries = [
+        _entry(column, table, row, list(made.values()))
+        for column in (_columns(table) if table else PLAIN)
+    ]
+    missing = [line for asked, line in commands.items() if asked not in made]
+    return Line(label, entries, len(made), len(commands), device, missing)
+
+
+def _chosen(known: Known) -> tuple[dict[frozenset[tuple[str, str]], Record], str]:
+    """The newest record of each run on the device that most have run on: numbers of several devices are not pooled."""
+    devices = Counter(
+        device for records in known.values() for device in {r.timing.device for r in records}
+    )
+    device = devices.most_common(1)[0][0] if devices else ""
+    own = {
+        asked: [r for r in records if r.timing.device == device] for asked, records in known.items()
+    }
+    return {asked: records[-1] for asked, records in own.items() if records}, device
+
+
+def _entry(column: str, table: Table | None, row: Row | None, made: Sequence[Record]) -> Entry:
+    field = OURS[row.population if row else "generated"].get(column)
+    if table is None or row is None:
+        hundred = column in SCORES and all(percent(r.task.metric) for r in made)
+        return Entry(column, None, None, measure(made, field, 100.0 if hundred else 1.0))
+    paper = dict(zip(table.columns, row.paper, strict=True)).get(column, "")
+    ours = measure(made, field, table.factor(column))
+    return Entry(column, None if paper == "" else float(paper), logged(table, row, column), ours)
+
+
+# Numbers of records --------------------------------------------------------------------------------------------------
+
+
+def measure(made: Sequence[Record], field: str | None, factor: float) -> Measured | None:
+    """The mean of a number over runs, with its interval.
+
+    Args:
+        made: one record a run.
+        field: the number, of ``bench.paper.OURS``; None for what is not measured.
+        factor: the unit.
+    """
+    numbers = [read(record, field) for record in made] if field else []
+    known = [number for number in numbers if number is not None]
+    if not known or len(known) < len(made):
+        return None
+    if len(known) == 1:
+        return _scaled(known[0], factor)
+    return _scaled(pooled([number.value for number in known]), factor)
+
+
+def pooled(values: Sequence[float]) -> Measured:
+    """The mean with Student's t interval; runs that share a number (the originals') give it none.
+
+    >>> pooled([1.0, 2.0, 3.0])
+    Measured(value=2.0, low=-0.4841377118550457, high=4.484137711855046)
+    """
+    from scipy.stats import t  # here, because it takes half a second
+
+    mean, spread = statistics.fmean(values), statistics.stdev(values)
+    if not spread:
+        return Measured(mean)
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread / math.sqrt(len(values))
+    return Measured(mean, mean - half, mean + half)
+
+
+def _scaled(number: Measured, factor: float) -> Measured:
+    low, high = (None if x is None else factor * x for x in (number.low, number.high))
+    return Measured(factor * number.value, low, high)
+
+
+def read(record: Record, field: str) -> Measured | None:
+    """One number of a record; None where it has none."""
+    if field.removeprefix("good_") in ALIKE:
+        return _alike(record, field)
+    if hasattr(record.timing, field):
+        value = getattr(record.timing, field)
+        return None if value is None else Measured(float(value))
+    name, _, statistic = field.rpartition("_")
+    population = getattr(record.scores, name)
+    value = getattr(population, statistic)
+    if statistic == "mean" and len(population.values) > 1:
+        return Measured(value, population.low, population.high)
+    return Measured(value)
+
+
+def _alike(record: Record, field: str) -> Measured | None:
+    """A similarity; among good models alone where the run asked for them."""
+    good, name = record.similarity.good, ALIKE[field.removeprefix("good_")]
+    if field.startswith("good_"):
+        value = getattr(good, name) if good else None
+        return None if value is None else Measured(value)
+    found: Interval | None = getattr(record.similarity, name)
+    return Measured(found.value, found.low, found.high) if found else None
