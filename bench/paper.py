@@ -7,13 +7,10 @@ ships (NUS-HPC-AI-Lab/Neural-Network-Diffusion, commit 0ecca89) in ``official_lo
 import csv
 import functools
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from bench.request import SET
 
 FOLDER = Path(__file__).parent
 # Mean IoU within and between populations; "good" is among models of a run's ``min_score`` or better alone.
@@ -126,8 +123,3 @@ def logged(table: Table, row: Row, column: str) -> float | None:
     field = LOGGED[row.population].get(column)
     log = logs().get(row.log or "")
     return table.factor(column) * float(log[field]) if log and field else None
-
-
-def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that a row sets, by name."""
-    return {n.removeprefix(SET): v for n, v in settings.items() if n.startswith(SET)}

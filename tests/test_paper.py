@@ -6,8 +6,8 @@ import pytest
 import typer.main
 
 from bench import cli, plugins
-from bench.paper import hyperparameters, logs, tables
-from bench.request import DIRECT
+from bench.paper import logs, tables
+from bench.request import of
 from leaderboard import load, paper
 from tests.records import record
 
@@ -68,12 +68,11 @@ def test_every_command_names_what_exists(table, label, settings):
     command = typer.main.get_command(cli.app).commands["run"]
     command.make_context("run", words[4:], resilient_parsing=False)
     assert settings["task"] in plugins.tasks()
-    own = {name: settings[name] for name in DIRECT if name in settings}
-    plugins.load_task(settings["task"], "paper", own)  # refuses architectures it does not know
-    fields = plugins.generators()[settings["generator"]].fields
-    assert set(hyperparameters(settings)) <= set(fields)
-    own = hyperparameters(settings)
-    plugins.construct(plugins.load_generator(settings["generator"]), own, "hyperparameter")
+    asked = of(settings)
+    plugins.load_task(asked.task, "paper", asked.of_task())  # refuses what it does not know
+    plugins.construct(
+        plugins.load_generator(asked.generator), asked.of_generator(), "hyperparameter"
+    )
 
 
 def test_logs_are_the_62_and_every_named_one_is_there():
