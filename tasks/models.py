@@ -56,14 +56,17 @@ def mlp3(shape: Shape) -> nn.Module:
 
 
 def convnet3(shape: Shape) -> nn.Module:
-    """The paper's ConvNet-3 (Table 3): three blocks conv3x3(32)-BN-ReLU-maxpool, then one linear layer."""
+    """The paper's ConvNet-3 (Table 3): three blocks conv3x3(32)-BN-ReLU-maxpool, then one linear layer.
+
+    Pooling comes before the ReLU: that gives the same values and gradients, and a quarter of them pass the ReLU.
+    """
     layers: list[nn.Module] = []
     for channels in (shape.channels, 32, 32):
         layers += [
             nn.Conv2d(channels, 32, 3, padding=1),
             nn.BatchNorm2d(32),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
         ]
     return nn.Sequential(
         *layers, nn.Flatten(), nn.Linear(32 * (shape.size // 8) ** 2, shape.classes)

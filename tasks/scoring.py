@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.progress import track
 from bench.zoo import Layout
 from tasks.dependence import split
+from tasks.folding import fold
 from tasks.images import Images
 
 # Shared tensors are kept between calls up to this size, and computed again beyond it.
@@ -56,6 +57,9 @@ class Candidates:
         products = {name for name in self.parts.first if shapes[name][2:] == (1, 1)}
         kernels = {name for name, shape in shapes.items() if len(shape) == 4}
         self.alone = self.kind == "cpu" and not kernels <= products
+        if self.alone:
+            self._own = {name: self.parts.own.get_parameter(name) for name in layout.names}
+            self._folds = fold(self.parts.own)
         rows = self.parts.rows(images.device)
         self.batches = [slice(low, low + rows) for low in range(0, len(images), rows)]
 
@@ -109,7 +113,9 @@ class Candidates:
         own = self.parts.own
         if self.alone:
             for name, tensor in self.layout.unflatten(vectors[0]).items():
-                own.get_parameter(name).copy_(tensor)
+                self._own[name].copy_(tensor)
+            for folded in self._folds:
+                folded.refresh()
             return lambda shared: own(*shared)[None]
 
         def one(tensors: dict[str, Tensor], shared: tuple[Tensor, ...]) -> Tensor:

@@ -32,7 +32,7 @@ DATA = {
     "coco-voc": (118_000, 520),
 }  # fmt: skip
 OTHER = (20.0, 20.0, 40.0)  # of another architecture
-SPEED = {"cpu": 60.0, "cuda": 20_000.0}  # GFLOP/s, of a core and of a GPU
+SPEED = {"cpu": 120.0, "cuda": 20_000.0}  # GFLOP/s, of a core and of a GPU
 OWN = 0.1  # of a network's work that candidates do not share, where a part of it is generated
 FIT = {  # seconds, of p-diff
     ("quick", "cpu"): 10.0, ("quick", "cuda"): 10.0, ("paper", "cpu"): 7200.0, ("paper", "cuda"): 600.0,
@@ -176,7 +176,8 @@ def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Co
     work = small * (side / 32) ** 2 if side <= 64 else large * (side / 224) ** 2
     speed = SPEED["cuda"] if device == "cuda" else SPEED["cpu"] * cores
     whole = get("layers", "") == "all"
-    scored = min(images, get("train_size", None) or images) + images // 5
+    scored = min(images, get("train_size", None) or images)
+    scored += min(images // 5, get("val_size", None) or images)
     if get("fid_images", None):  # it draws its own, in many steps
         scored = 2 * task.fid_images * task.steps
     return _Cost(

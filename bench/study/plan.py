@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.request import Request, command
+from bench.request import Request
 from bench.study.graph import Node
 from bench.study.past import Estimate, Past, longest
 from bench.study.view import duration
@@ -37,7 +37,7 @@ class Plan:
 
 
 def render(plan: Plan) -> RenderableType:
-    """The plan as a table, and a command for every run that is left."""
+    """The plan as a table."""
     past = Past()
     estimates = {node.id: past.estimate(node) for node in plan.nodes}
     table = Table(box=None, header_style="bold")
@@ -54,7 +54,6 @@ def render(plan: Plan) -> RenderableType:
         Text(f"{len(plan.asked)} runs, {done} of them recorded already", style="bold"),
         table,
         Text(_total(plan, estimates)),
-        Text("\n".join(["", *map(command, plan.left)]), overflow="fold"),
     )
 
 

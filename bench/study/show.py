@@ -15,7 +15,7 @@ SOURCES = ("paper", "log", "ours")
 
 
 def text(parts: Sequence[Part]) -> RenderableType:
-    """For a terminal."""
+    """For a terminal; the commands of missing runs come after it."""
     shown: list[RenderableType] = []
     for part in parts:
         table = Table(title=escape(part.title), title_justify="left", header_style="bold", box=None)
@@ -29,7 +29,6 @@ def text(parts: Sequence[Part]) -> RenderableType:
     missing = commands(parts)
     if missing:
         shown.append(Text(f"{len(missing)} runs have no record yet:", style="bold"))
-        shown.append(Text("\n".join(missing), overflow="fold"))
     return Group(*shown)
 
 
