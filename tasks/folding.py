@@ -23,7 +23,7 @@ class Fold:
         norm = self.norm
         weight, bias = fuse_conv_bn_weights(
             self.convolution.weight, self.convolution.bias,
-            norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
+            norm.get_buffer("running_mean"), norm.get_buffer("running_var"), norm.eps, norm.weight, norm.bias,
         )  # fmt: skip
         self.both.weight.copy_(weight)
         self.both.get_parameter("bias").copy_(bias)
@@ -37,7 +37,7 @@ def fold(module: fx.GraphModule) -> list[Fold]:
     """
     modules: dict[Any, nn.Module] = dict(module.named_modules())
     calls = Counter(node.target for node in module.graph.nodes)
-    folds = []
+    folds: list[Fold] = []
     for node in list(module.graph.nodes):
         norm, before = modules.get(node.target), next(iter(node.all_input_nodes), node)
         convolution = modules.get(before.target)

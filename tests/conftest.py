@@ -8,7 +8,8 @@ from bench.zoo import Layout, Zoo
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
-if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they and what they start share the cores
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Workers, and the processes that they start, share the cores.
     threads = max(1, (os.cpu_count() or 1) // int(workers))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     torch.set_num_threads(threads)
