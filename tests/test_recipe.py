@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from bench import plugins
@@ -5,6 +7,7 @@ from bench.errors import BadRequest
 from bench.paper import tables
 from bench.request import command
 from bench.study import drive, recipe
+from bench.study.graph import build
 
 FIXED = 'title = "x"\n[fixed]\ntask = "digits"\ngenerator = "pdiff"\n'
 
@@ -172,3 +175,10 @@ def test_table1_is_eight_data_sets_by_six_architectures():
     pairs = {(request.task, request.of_task()["arch"]) for request in requests}
     assert len(pairs) == 48
     assert len(requests) == 144
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_no_two_stages_of_a_study_are_called_the_same(name):
+    nodes = build(recipe.requests(recipe.cells(recipe.read(name))), {})
+    twice = [label for label, count in Counter(node.label for node in nodes).items() if count > 1]
+    assert not twice

@@ -1,6 +1,7 @@
 """A study as a graph: its stages, and what needs what. Plain values; the store makes each stage once."""
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -84,23 +85,23 @@ class Shared:
 
 def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
     """The stages of one run; ``based`` if other zoos need its base too."""
-    words = {
-        "zoo": _words(request, "task", "layers", "track", "arch", k=request.collected or request.k),
-        "scores": _words(request, "task", "layers", "track", "arch", k=request.k),
-        "fit": _words(request, "generator", "task", "arch", k=request.k, seed=request.seed),
-    }
+    zoo_seed = {"zoo_seed": request.zoo_seed} if request.zoo_seed else {}
+    words = functools.partial(_words, request, "task", "layers", "track", "arch", **zoo_seed)
     fit = [shared.scores, request.k, request.generator, _plain(request.of_generator())]
     fit += [request.preset, request.seed, request.align]
     zoo, scores = [shared.zoo], [shared.scores, request.k, request.samples]
     bases = (
-        [_node("base", [shared.base], request, _words(request, "task", "arch"))] if based else []
+        [_node("base", [shared.base], request, _words(request, "task", "arch", **zoo_seed))]
+        if based
+        else []
     )
-    collect = _node("collect", zoo, request, words["zoo"], *bases)
-    controls = _node("controls", scores, request, words["scores"], collect)
-    fits = _node("fit", fit, request, words["fit"], collect)
+    collect = _node("collect", zoo, request, words(k=request.collected or request.k), *bases)
+    controls = _node("controls", scores, request, words(k=request.k), collect)
+    fitted = words(k=request.k, seed=request.seed, **request.of_generator())
+    fits = _node("fit", fit, request, f"{request.generator} {fitted}", collect)
     fits = dataclasses.replace(fits, samples=(request.samples,))
     own = [*fit, request.samples, request.min_score]
-    record = _node("record", own, request, words["fit"], controls, fits)
+    record = _node("record", own, request, f"{request.generator} {fitted}", controls, fits)
     return [*bases, collect, controls, fits, record]
 
 
@@ -114,7 +115,7 @@ def _plain(settings: Mapping[str, object]) -> object:
     return json.loads(json.dumps(settings, default=str))
 
 
-def _words(request: Request, *names: str, **numbers: int) -> str:
+def _words(request: Request, *names: str, **numbers: object) -> str:
     """The parts of a label."""
     own = {name: request.settings.get(f"task.{name}") for name in DIRECT}
     given = [str(own[name] or "" if name in own else getattr(request, name)) for name in names]

@@ -53,7 +53,7 @@ def render(plan: Plan) -> RenderableType:
     return Group(
         Text(f"{len(plan.asked)} runs, {done} of them recorded already", style="bold"),
         table,
-        Text(_total(plan, estimates)),
+        Text(_total(plan, estimates) + "\n"),
     )
 
 
