@@ -169,11 +169,10 @@ def test_as_text_markdown_and_csv_the_numbers_are_the_same():
         entry(parts, "best", "no noise").ours.high,
     )
     shown = f"61.00 ({low:.2f} to {high:.2f})"
-    assert shown in text
-    assert "9 runs have no record yet:" in text
-    assert shown in marked
-    assert "Runs that have no record yet:" in marked
-    assert marked.count("python -m bench run") == len(show.commands(parts)) == 9
+    for written in (text, marked):
+        assert shown in written
+        assert "9 runs have no record yet" in written or "Runs that have no record yet" in written
+        assert written.count("python -m bench run") == 9
     rows = [row for row in marked.splitlines() if row.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
     assert "| no noise | 76.7 | 77.15 | 61.00 (" in marked

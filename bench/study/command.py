@@ -1,7 +1,7 @@
 """The command ``bench study``."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,8 +122,7 @@ def _report(chosen: Any, cells: Sequence[Any], results: Path, format_: Format) -
     if format_ is Format.text:
         console = Console()
         console.width = console.width if console.is_terminal else 200  # a file has no edge
-        console.print(show.text(parts))
-        _commands(show.commands(parts))
+        console.print(show.text(parts), crop=False)
     else:
         written = show.markdown(parts) if format_ is Format.markdown else show.csv_text(parts)
         typer.echo(written, nl=False)
@@ -132,20 +131,11 @@ def _report(chosen: Any, cells: Sequence[Any], results: Path, format_: Format) -
 def _dry_run(chosen: Any, cells: Sequence[Any], how: Any) -> None:
     from rich.console import Console
 
-    from bench.request import command
     from bench.study import drive, plan
 
     console = Console()
     console.width = max(console.width, 100)
-    found = drive.plan(chosen, cells, how)
-    console.print(plan.render(found))
-    _commands(map(command, found.left))
-
-
-def _commands(lines: Iterable[str]) -> None:
-    """One a line, however long, so that they can be copied."""
-    for line in lines:
-        typer.echo(line)
+    console.print(plan.render(drive.plan(chosen, cells, how)), crop=False)
 
 
 def _summary(name: str, summary: Any, results: Path) -> None:

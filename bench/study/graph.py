@@ -97,11 +97,13 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
     )
     collect = _node("collect", zoo, request, words(k=request.collected or request.k), *bases)
     controls = _node("controls", scores, request, words(k=request.k), collect)
-    fitted = words(k=request.k, seed=request.seed, **request.of_generator())
-    fits = _node("fit", fit, request, f"{request.generator} {fitted}", collect)
+    fitted = (
+        f"{request.generator} {words(k=request.k, seed=request.seed, **request.of_generator())}"
+    )
+    fits = _node("fit", fit, request, fitted, collect)
     fits = dataclasses.replace(fits, samples=(request.samples,))
     own = [*fit, request.samples, request.min_score]
-    record = _node("record", own, request, f"{request.generator} {fitted}", controls, fits)
+    record = _node("record", own, request, fitted, controls, fits)
     return [*bases, collect, controls, fits, record]
 
 

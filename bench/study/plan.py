@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.request import Request
+from bench.request import Request, command
 from bench.study.graph import Node
 from bench.study.past import Estimate, Past, longest
-from bench.study.view import duration
+from bench.study.view import duration, unbroken
 
 WORDS = {
     "base": "networks trained that several zoos start from",
@@ -37,7 +37,7 @@ class Plan:
 
 
 def render(plan: Plan) -> RenderableType:
-    """The plan as a table."""
+    """The plan as a table, and a command for every run that is left."""
     past = Past()
     estimates = {node.id: past.estimate(node) for node in plan.nodes}
     table = Table(box=None, header_style="bold")
@@ -53,7 +53,8 @@ def render(plan: Plan) -> RenderableType:
     return Group(
         Text(f"{len(plan.asked)} runs, {done} of them recorded already", style="bold"),
         table,
-        Text(_total(plan, estimates) + "\n"),
+        Text(_total(plan, estimates)),
+        unbroken(["", *map(command, plan.left)]),
     )
 
 

@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.study.report import Entry, Line, Measured, Part
+from bench.study.view import unbroken
 
 SOURCES = ("paper", "log", "ours")
 
 
 def text(parts: Sequence[Part]) -> RenderableType:
-    """For a terminal; the commands of missing runs come after it."""
+    """For a terminal."""
     shown: list[RenderableType] = []
     for part in parts:
         table = Table(title=escape(part.title), title_justify="left", header_style="bold", box=None)
@@ -29,6 +30,7 @@ def text(parts: Sequence[Part]) -> RenderableType:
     missing = commands(parts)
     if missing:
         shown.append(Text(f"{len(missing)} runs have no record yet:", style="bold"))
+        shown.append(unbroken(missing))
     return Group(*shown)
 
 

@@ -8,6 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from bench.progress import say
 from bench.study.executor import Finished, Started
@@ -113,6 +114,11 @@ class View:
         notes += [] if left is None else [f"about {duration(left)} left"]
         ended = sum(self._counts.values())
         self._progress.update(self._all, completed=ended, note=", ".join(notes))
+
+
+def unbroken(commands: Sequence[str]) -> Text:
+    """Commands for a console that does not crop, each on one line however long, so that they can be copied."""
+    return Text("\n".join(commands), no_wrap=True, overflow="ignore")
 
 
 def duration(seconds: float) -> str:
