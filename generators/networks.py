@@ -6,6 +6,8 @@ a CPU that is several times faster than ``conv1d``, and lengthening a map is a m
 
 import dataclasses
 import math
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -360,6 +362,8 @@ class Backbone:
         batch_size: checkpoints an iteration.
         weight_decay: of AdamW.
         schedule: of the learning rate, "constant" or "cosine" (with a short warm-up).
+        compiled: train through torch.compile, which wants a C++ compiler. It takes half a minute, makes an
+            iteration shorter by an eighth to a fifth, and changes results within rounding.
     """
 
     blocks: str = "conv"
@@ -373,6 +377,7 @@ class Backbone:
     batch_size: int = 32
     weight_decay: float = 2e-6
     schedule: str = "cosine"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         one_of("blocks", self.blocks, BLOCKS)
@@ -410,6 +415,21 @@ class Backbone:
     def standardizer(self, vectors: Float[Tensor, "K D"], layout: Layout) -> Standardizer:
         """Mean and std by this backbone's choice."""
         return Standardizer.fit(vectors, layout if self.standardize == "tensor" else None)
+
+    def to_train(self, network: nn.Module) -> nn.Module:
+        """The network as training calls it: compiled where that was asked for. It shares the parameters.
+
+        Raises:
+            BadRequest: there is no compiler.
+        """
+        if not self.compiled:
+            return network
+        known = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++", "cl"]
+        check(
+            any(map(shutil.which, known)),
+            f"compiled is on, expected a C++ compiler ({', '.join(known)}): install one, or --set compiled=false",
+        )
+        return torch.compile(network)  # type: ignore[return-value]
 
     def minimise(
         self,

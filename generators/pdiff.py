@@ -109,6 +109,7 @@ class PDiff(Backbone, Generator):
             "standardize": "tensor",
             "batch_size": 200,
             "schedule": "constant",
+            "compiled": True,
             "ema_decay": 0.9999,
             "sampler": "ddpm",
             "sampler_steps": 1000,
@@ -181,20 +182,24 @@ class PDiff(Backbone, Generator):
             self.encoder_ = self.new_encoder(values.shape[1], self.latent_dim).to(self.device)
             self.decoder_ = self.new_decoder(values.shape[1]).to(self.device)
         draws = derive(rng, "autoencoder", "batches", device=self.device)
+        networks = nn.ModuleList([self.encoder_, self.decoder_])
+        encode, decode = map(self.to_train, networks)
         self.minimise(
-            nn.ModuleList([self.encoder_, self.decoder_]),
-            lambda: self.reconstruction_loss(batch(values, self.batch_size, draws), draws),
+            networks,
+            lambda: self.reconstruction_loss(
+                encode, decode, batch(values, self.batch_size, draws), draws
+            ),
             part="autoencoder",
             iterations=self.autoencoder_iterations,
             learning_rate=self.autoencoder_learning_rate,
         )
 
     def reconstruction_loss(
-        self, v: Float[Tensor, "b D"], rng: torch.Generator
+        self, encode: nn.Module, decode: nn.Module, v: Float[Tensor, "b D"], rng: torch.Generator
     ) -> Float[Tensor, ""]:
         """Eq. 5, of ``v' = decoder(encoder(v + xi_V) + xi_Z)`` (Eq. 4); a mean over parameters."""
-        z = self.encoder_(v + self.input_noise * normal_like(v, rng))
-        return F.mse_loss(self.decoder_(z + self.latent_noise * normal_like(z, rng)), v)
+        z = encode(v + self.input_noise * normal_like(v, rng))
+        return F.mse_loss(decode(z + self.latent_noise * normal_like(z, rng)), v)
 
     def _fit_denoiser(self, latents: Float[Tensor, "K l"], rng: torch.Generator) -> None:
         """The denoiser by Eq. 6, and the average of its parameters."""
@@ -204,9 +209,10 @@ class PDiff(Backbone, Generator):
             denoiser = self._new_denoiser().to(self.device)
         self.denoiser_ = ema(denoiser, self.ema_decay)
         draws = derive(rng, "denoiser", "batches", device=self.device)
+        denoise = self.to_train(denoiser)
         self.minimise(
             denoiser,
-            lambda: self.diffusion_loss(denoiser, batch(latents, self.batch_size, draws), draws),
+            lambda: self.diffusion_loss(denoise, batch(latents, self.batch_size, draws), draws),
             part="denoiser",
             iterations=self.denoiser_iterations,
             learning_rate=self.denoiser_learning_rate,

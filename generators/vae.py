@@ -36,6 +36,7 @@ class VAE(Backbone, Generator):
             "standardize": "tensor",
             "batch_size": 200,
             "schedule": "constant",
+            "compiled": True,
             "iterations": 30_000,
             "learning_rate": 1e-3,
         }
@@ -60,21 +61,25 @@ class VAE(Backbone, Generator):
             self.encoder_ = self.new_encoder(values.shape[1], 2 * self.latent_dim).to(self.device)
             self.decoder_ = self.new_decoder(values.shape[1]).to(self.device)
         draws = derive(rng, "vae", "batches", device=self.device)
+        networks = nn.ModuleList([self.encoder_, self.decoder_])
+        encode, decode = map(self.to_train, networks)
         self.minimise(
-            nn.ModuleList([self.encoder_, self.decoder_]),
-            lambda: self.loss(batch(values, self.batch_size, draws), draws),
+            networks,
+            lambda: self.loss(encode, decode, batch(values, self.batch_size, draws), draws),
             part="VAE",
             iterations=self.iterations,
             learning_rate=self.learning_rate,
         )
         return self
 
-    def loss(self, v: Float[Tensor, "b D"], rng: torch.Generator) -> Float[Tensor, ""]:
+    def loss(
+        self, encode: nn.Module, decode: nn.Module, v: Float[Tensor, "b D"], rng: torch.Generator
+    ) -> Float[Tensor, ""]:
         """The negative evidence lower bound, up to a constant, a parameter."""
-        mean, log_variance = self.encoder_(v).chunk(2, dim=1)
+        mean, log_variance = encode(v).chunk(2, dim=1)
         log_variance = log_variance.clamp(-_LARGEST, _LARGEST)
         z = mean + (log_variance / 2).exp() * normal_like(mean, rng)
-        error = (self.decoder_(z) - v).square().sum() / 2
+        error = (decode(z) - v).square().sum() / 2
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
         bound: Tensor = (error + self.kl_weight * divergence) / v.numel()
         return bound

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 # Of a CPU core: tensors of this size are still there when the next operation reads them.
-CACHE_BYTES = 2 * 1024**2
+CACHE_BYTES = 4 * 1024**2
 GPU_BYTES = 1024**3  # of one tensor on a GPU
 LEAST, MOST = 4, 250  # images at once
 

@@ -15,6 +15,7 @@ from bench.compare import compare, population, select, timing
 from bench.metrics import statistics
 from bench.metrics.novelty import Curve, advantage, novelty
 from bench.metrics.similarity import (
+    ROWS,
     iou,
     mean_off_diagonal,
     nearest_l2_ratio,
@@ -54,6 +55,16 @@ def test_iou_is_scikit_learns_jaccard_score(n, p, m, share, seed):
     a, b = masks(n, m, share, seed), masks(p, m, share, seed + 1)
     expected = [[jaccard_score(x, y, zero_division=1.0) for y in b.numpy()] for x in a.numpy()]
     np.testing.assert_allclose(iou(a, b).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_iou_of_no_models(shape):
+    assert iou(masks(shape[0], 5), masks(shape[1], 5)).shape == shape
+
+
+def test_iou_of_more_models_than_are_compared_at_a_time():
+    sets = masks(2 * ROWS + 3, 50)
+    assert torch.equal(iou(sets, sets), iou(sets, sets.clone()))
 
 
 def test_iou_is_exact_for_many_units():

@@ -1,6 +1,7 @@
 """p-diff and the VAE: the equations, the statistics of what is generated, and the edges."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -286,6 +287,28 @@ def test_the_paper_preset_is_table_4():
     assert (paper.ema_decay, paper.sampler, paper.sampler_steps) == (0.9999, "ddpm", 1000)
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_compiled_networks_learn_the_same_within_rounding():
+    zoo = gaussian_zoo(5)
+    brief = {**BRIEF, "channels": (4,), "denoiser_channels": (4,)}  # compiling takes its time
+    brief |= {"autoencoder_iterations": 3, "denoiser_iterations": 3}
+    plain, compiled = (
+        PDiff(**brief, compiled=on).fit(zoo, rng=generator(0)) for on in (False, True)
+    )
+    for name in ("encoder_", "decoder_", "denoiser_"):
+        own, other = (getattr(model, name).state_dict() for model in (plain, compiled))
+        assert own.keys() == other.keys()  # nothing of the compiler's stays
+        for key, value in own.items():
+            torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [PDiff, VAE])
+def test_without_a_compiler_the_error_says_what_to_do(kind, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BadRequest, match=r"no-such-compiler.*compiled=false"):
+        kind(compiled=True).fit(gaussian_zoo(5), rng=generator(0))
+
+
 def test_the_vaes_divergence_is_that_of_torch_distributions():
     model = VAE(**TINY, kl_weight=2.0, iterations=1).fit(gaussian_zoo(5), rng=generator(0))
     values = model.standardizer_.apply(gaussian_zoo(5).vectors)
@@ -294,9 +317,9 @@ def test_the_vaes_divergence_is_that_of_torch_distributions():
         posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
         prior = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
         expected = torch.distributions.kl_divergence(posterior, prior).sum() / values.numel()
-        with_it = model.loss(values, generator(0))
+        with_it = model.loss(model.encoder_, model.decoder_, values, generator(0))
         model.kl_weight = 1.0
-        without = model.loss(values, generator(0))
+        without = model.loss(model.encoder_, model.decoder_, values, generator(0))
     assert (with_it - without).item() == pytest.approx(expected.item(), rel=1e-3)
 
 

@@ -3,8 +3,10 @@
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 BLOCK = 10_000  # units at a time, as numbers: the whole matrix of them would be four times the sets
+ROWS = 200  # models at a time against all that come after them
 
 
 def pairwise(a: Shaped[Tensor, "N M"], b: Shaped[Tensor, "P M"]) -> Float[Tensor, "N P"]:
@@ -32,10 +34,26 @@ def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
 
 
 def _products(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
-    """Inner products of all pairs of rows; numpy does half of the work where both are the same."""
-    if x.device.type != "cpu":
+    """Inner products of all pairs of rows; on a CPU each pair once where both are the same."""
+    if x.device.type != "cpu" or 0 in (len(x), len(y)):
         return x @ y.T
-    return torch.from_numpy(x.numpy() @ y.numpy().T)
+    if x is not y:
+        return _convolved(x, y)
+    products = x.new_empty(len(x), len(x))
+    for low in range(0, len(x), ROWS):
+        rows = slice(low, low + ROWS)
+        block = _convolved(x[rows], x[low:])
+        products[rows, low:] = block
+        products[low:, rows] = block.T
+    return products
+
+
+def _convolved(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
+    """The product ``x @ y.T`` as a convolution of one pixel, for which PyTorch uses all that a processor has.
+
+    Its matrix product in float32 leaves AVX-512 unused on some: there this is twice as fast.
+    """
+    return functional.conv2d(y.T[None, :, None], x[:, :, None, None])[0, :, 0]
 
 
 def weighted_jaccard(a: Float[Tensor, "N M"], b: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
