@@ -107,6 +107,7 @@ TASKS: dict[str, Variant] = {
             "arch": "fasterrcnn_resnet50_fpn",
             "pretrained": "released",
             "epochs": 0,
+            "batch_size": 4,  # within 4 GiB on a CPU
         },
     ),
     "shapes-seg": Variant(

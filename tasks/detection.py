@@ -20,6 +20,7 @@ from tasks.boxes import BoxBatches, Examples, detect, losing
 from tasks.coco import CocoSplit
 from tasks.detectors import NAMES, Sizes, build
 from tasks.finding import Finder, finder
+from tasks.pieces import run_in_pieces
 from tasks.trained import Trained
 from tasks.training import Loss
 
@@ -100,6 +101,8 @@ class Detection(Trained):
 
     def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
         """The same; only what leads from the layout's parameters to the loss has gradients."""
+        if not any(name.startswith("backbone.") for name in layout.names):
+            run_in_pieces(model.get_submodule("backbone"))
         return detect(losing(model), BoxBatches(self._train, self.recipe, rng, self.device))
 
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:

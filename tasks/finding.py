@@ -26,12 +26,12 @@ from tasks.average_precision import Detections
 from tasks.coco import CocoSplit
 from tasks.last_layers import Hits, Values, join, last_layer, suppress
 from tasks.layers import select
+from tasks.pieces import at_once
 
 # Shared tensors of a split are kept between calls up to this size, and computed again beyond it.
 KEEP_BYTES = 1024**3
 # The widest tensor of one chunk of candidates may take this much.
 WORK_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3}
-BATCH = 16  # images at once through the shared part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +94,16 @@ class Finder(ABC):
         by_size: dict[tuple[int, int], list[int]] = {}
         for row, size in enumerate(self.split.sizes):
             by_size.setdefault(size, []).append(row)
-        for rows in by_size.values():
-            yield from (rows[low : low + BATCH] for low in range(0, len(rows), BATCH))
+        for size, rows in by_size.items():
+            most = at_once(self._resized(*size), self.device)
+            yield from (rows[low : low + most] for low in range(0, len(rows), most))
+
+    def _resized(self, height: int, width: int) -> int:
+        """Pixels of an image after the model has resized it."""
+        shorter, longer = sorted((height, width))
+        limits: Any = self.model.transform
+        scale = min(limits.min_size[-1] / shorter, limits.max_size / longer)
+        return int(height * width * scale**2)
 
     def _shared(self) -> Iterator[list[Shared]]:
         for rows in self._batches():

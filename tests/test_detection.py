@@ -9,13 +9,14 @@ import pytest
 import torch
 from pycocotools.cocoeval import COCOeval
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.models import detection as torchvision_models
 
 from bench import plugins
 from bench.errors import BadRequest, BenchError
 from bench.randomness import generator, scoped
 from bench.zoo import Layout, Zoo
-from tasks import boxes, coco, detectors, finding, last_layers
+from tasks import boxes, coco, detectors, finding, last_layers, pieces
 from tasks.average_precision import Detections
 from tasks.catalog import ARCHITECTURES
 from tasks.detection import Detection
@@ -213,7 +214,8 @@ def test_candidates_find_what_torchvisions_model_finds(arch, layers, kind, tmp_p
     [
         (finding, "KEEP_BYTES", 0),
         (finding, "WORK_BYTES", {"cpu": 1}),
-        (finding, "BATCH", 1),
+        (pieces, "MOST", 1),
+        (pieces, "CPU_PIXELS", 100),
         (last_layers, "TOGETHER", {"cpu": 1}),
         (last_layers, "TOGETHER", {"cpu": 10**9}),
     ],
@@ -288,6 +290,33 @@ def test_batches_depend_on_seed_and_step_alone():
     assert all(target["boxes"].shape[1] == 4 for target in targets)
     other, _ = boxes.BoxBatches(task._train, task.recipe, generator(1), "cpu")(3)
     assert not all(map(torch.equal, images, other))
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("arch", SMALL)
+def test_training_a_head_is_the_same_a_few_images_at_a_time(arch, monkeypatch):
+    task = Detection(batch_size=3, arch=arch)
+
+    def learned():
+        model = wild_detector(arch)
+        names = select(model, "head")
+        model.requires_grad_(False)
+        own = [model.get_parameter(name).requires_grad_(True) for name in names]
+        loss = task.part_loss(model, Layout.of(dict(zip(names, own, strict=True))), generator(0))
+        loss(0).backward()
+        assert list(model.state_dict()) == list(wild_detector(arch).state_dict())
+        return [tensor.grad for tensor in own]
+
+    plain = learned()
+    monkeypatch.setattr(pieces, "MOST", 2)
+    sizes = []
+    forward = nn.Conv2d.forward
+    monkeypatch.setattr(
+        nn.Conv2d, "forward", lambda self, x: (sizes.append(len(x)), forward(self, x))[1]
+    )
+    for own, other in zip(learned(), plain, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
+    assert {1, 2} < set(sizes)  # two images, then the third
 
 
 # --- architectures --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torchvision import datasets, transforms
 
 from bench.randomness import generator
 from bench.zoo import Layout
-from tasks import coco, finding, scenes
+from tasks import coco, finding, pieces, scenes
 from tasks.average_precision import Detections, Truth
 from tasks.layers import select
 from tasks.scoring import Scorer
@@ -62,8 +62,8 @@ def test_evaluate_detection_heads(versus, short, drawn):
         found = []
         for vector in vectors[:sample]:
             alone.load_state_dict(layout.unflatten(vector), strict=False)
-            for low in range(0, size, finding.BATCH):
-                found += alone(pictures[low : low + finding.BATCH])
+            for low in range(0, size, pieces.MOST):
+                found += alone(pictures[low : low + pieces.MOST])
         return found
 
     def agree(found, expected):
