@@ -1,7 +1,5 @@
 """The p-diff paper's tables (``bench.paper``) beside the official logs and our records: pure functions, no widgets."""
 
-import itertools
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +7,7 @@ import pandas as pd
 
 from bench import request
 from bench.paper import OURS, Row, Table, logged, logs
+from leaderboard.variants import explicit
 
 OPTIONS = ("task", "generator", "arch", "layers", "track", "k", "pretrained")
 DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
@@ -20,23 +19,6 @@ def command(settings: Mapping[str, Any]) -> str:
 
 
 # Our records ---------------------------------------------------------------------------------------------------------
-
-
-def explicit(command_line: str) -> tuple[dict[str, Any], list[str]]:
-    """The generator's hyperparameters that a command sets, and what it changes of the task."""
-    try:
-        words = shlex.split(command_line)
-    except ValueError:
-        return {}, []
-    own: dict[str, Any] = {}
-    changes: list[str] = []
-    for option, value in itertools.pairwise(words):
-        name, _, text = value.partition("=")
-        if option == "--set" and name.startswith("task."):
-            changes.append(f"{name.removeprefix('task.')}={text}")
-        elif option == "--set":
-            own[name] = request.parsed(text)
-    return own, changes
 
 
 def matching(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from bench.errors import BadRequest
-from leaderboard import load, opened
+from leaderboard import load, opened, variants
 from leaderboard.load import Broken
 from leaderboard.opened import Shown
 
@@ -96,11 +96,15 @@ def open_run(path: str, label: str = "") -> Shown:
 
 
 def labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Record id to a name that tells the runs of a table apart: generator, seed, and what else differs."""
+    """Record id to a name that tells the runs of a table apart: generator, seed, and what else differs.
+
+    Args:
+        frame: rows of ``runs``, with the column ``variant``.
+    """
     differs = [
         name for name in ("task", "arch", "layers", "track", "k") if frame[name].nunique() > 1
     ]
-    names = frame["generator"] + " seed " + frame["seed"].astype(str)
+    names = frame["variant"] + " seed " + frame["seed"].astype(str)
     for name in differs:
         names = names + (" K=" if name == "k" else " ") + frame[name].astype(str)
     again = names.duplicated(keep=False)
@@ -109,12 +113,15 @@ def labels(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def opening(frame: pd.DataFrame, count: int) -> list[str]:
-    """Runs that a page opens with: of the board with most of them one a generator, what learns longest first."""
+    """Runs that a page opens with: of the board with most of them one a generator, what learns longest first.
+
+    Of variants of a generator it is the one that is told by the fewest settings.
+    """
     largest = frame["board"].value_counts().index[0]  # of equal ones the first
-    own = frame[frame["board"] == largest].sort_values(
-        ["seed", "fit_s"], ascending=[True, False], kind="stable"
-    )
-    return [str(run) for run in own.drop_duplicates("generator")["id"].head(count)]
+    own = frame[frame["board"] == largest]
+    own = own.assign(settings=own["variant"].str.count(", "))
+    own = own.sort_values(["settings", "seed"], kind="stable").drop_duplicates("generator")
+    return [str(run) for run in own.sort_values("fit_s", ascending=False)["id"].head(count)]
 
 
 def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
@@ -129,6 +136,7 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) ->
         first: how many are shown before the reader picks any.
     """
     linked = st.query_params.get_all("run")
+    frame = frame.assign(variant=variants.names(frame))
     offered = frame.head(MOST)
     if len(frame) > MOST:
         st.caption(f"The first {MOST} of {len(frame):,} runs are offered: narrow them by filters.")

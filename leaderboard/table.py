@@ -1,7 +1,6 @@
 """Runs in, ranked tables out: pure functions, no widgets, no torch."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from bench.record import Population, Record
-from leaderboard import ties
+from leaderboard import ties, variants
 from leaderboard.load import BOARD, VARIANT, plain
 from leaderboard.ties import Outcome
 
@@ -93,9 +92,10 @@ def rows(runs: pd.DataFrame, record: Record) -> pd.DataFrame:
         Columns ``COLUMNS``; ``row`` names the row in an address, ``runs`` has the ids of its records. Scores are in
         the metric's own unit, times in seconds. What is not known, and a single model's interval, is missing.
     """
+    named = runs.assign(variant=variants.names(runs))
     found = [
-        _generator_row(own.sort_values("seed", kind="stable"), runs)
-        for _, own in runs.groupby(VARIANT, sort=False)
+        _generator_row(own.sort_values("seed", kind="stable"))
+        for _, own in named.groupby(VARIANT, sort=False)
     ]
     tested = [row for row in found if not np.isnan(row["p_best"])]
     for row, p in zip(tested, holm([row["p_best"] for row in tested]), strict=True):
@@ -130,25 +130,7 @@ def holm(values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _label(first: "pd.Series[Any]", runs: pd.DataFrame) -> str:
-    """The generator's name, with the settings and code that tell it from others of that name."""
-    others = runs[runs["generator"] == first["generator"]]
-    parts = []
-    if others["hyperparameters"].nunique() > 1:
-        own = json.loads(first["hyperparameters"])
-        all_ = [json.loads(text) for text in others["hyperparameters"].unique()]
-        differing = [n for n, value in own.items() if any(o.get(n) != value for o in all_)]
-        parts += [f"{name}={own[name]}" for name in differing]
-    if others["source"].nunique() > 1:
-        parts.append(f"code {first['source'][:8]}")
-    if others["aligned"].nunique() > 1:
-        parts.append("aligned" if first["aligned"] else "not aligned")
-    if others["device"].nunique() > 1:
-        parts.append(f"on {first['device']}")
-    return plain(", ".join([first["generator"], *parts]))
-
-
-def _generator_row(own: pd.DataFrame, runs: pd.DataFrame) -> dict[str, Any]:
+def _generator_row(own: pd.DataFrame) -> dict[str, Any]:
     """One generator's seeds as one row: means over seeds."""
     first = own.iloc[0]
     row = row_names(own.head(1))[0]
@@ -160,7 +142,7 @@ def _generator_row(own: pd.DataFrame, runs: pd.DataFrame) -> dict[str, Any]:
     return {
         "row": row,
         "name": first["generator"],
-        "generator": _label(first, runs),
+        "generator": first["variant"],
         "kind": "generator",
         "seeds": len(own),
         **scores,

@@ -113,11 +113,7 @@ class ImageScorer:
         return torch.cat(drawn, dim=1)
 
     def __call__(self, vectors: Float[Tensor, "N D"], *, further: bool) -> Evaluation:
-        """Distances of N candidates, what they are compared by and, if wanted, the other numbers.
-
-        Raises:
-            BenchError: a candidate whose images are not finite.
-        """
+        """Distances of N candidates, what they are compared by and, if wanted, the other numbers."""
         found = []
         for some in track(vectors.split(self.together), f"draw images with {len(vectors)} models"):
             for images in self.draw(some, len(self.noise)):

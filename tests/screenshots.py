@@ -13,13 +13,13 @@ def main() -> None:
     """Write ``docs/<page>.png``."""
     import pandas as pd
 
-    from leaderboard import load, table
+    from leaderboard import load, table, variants
 
     runs = load.load([browser.ROOT / "leaderboard" / "results"])[0]
     boards = table.boards(runs)
     board = boards.loc[boards["task"] == "cifar100", "board"].iloc[0]
     own = runs[(runs["board"] == board) & (runs["seed"] == 0)]
-    own = own[own["generator"].isin(["pdiff", "vae"])].sort_values("generator")
+    own = own[variants.names(own).isin(["pdiff", "vae"])].sort_values("generator")
     assert isinstance(own, pd.DataFrame)
     chosen = "&".join(f"run={run}" for run in own["id"])
     with browser.served() as address:

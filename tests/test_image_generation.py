@@ -140,11 +140,14 @@ def test_the_score_of_a_network_is_the_one_it_has_as_a_candidate(zoo):
     assert alone == pytest.approx(found.scores.item(), rel=1e-6)
 
 
-def test_a_candidate_whose_images_are_not_finite(zoo):
-    vectors = zoo.vectors.clone()
-    vectors[1, 5] = torch.nan
-    with pytest.raises(BenchError, match="drew images that are not finite"):
-        make().evaluate(zoo, vectors, "val")
+def test_a_candidate_whose_images_are_not_finite_draws_grey_and_stops_no_other(zoo):
+    task, vectors = make(), zoo.vectors.clone()
+    vectors[1] *= 1e30
+    assert (task.draw(zoo, vectors, "val", 3)[1] == 128).all()
+    found = task.evaluate(zoo, vectors, "val")
+    assert found.scores.tolist()[::2] == list(zoo.scores)[::2]
+    for values in (found.scores, *found.extra.values(), found.features):
+        assert values.isfinite().all()
 
 
 def test_half_precision_is_refused_where_it_moves_the_distance(zoo, monkeypatch):

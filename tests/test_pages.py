@@ -180,6 +180,26 @@ def test_compare_opens_with_one_run_of_every_generator(two_boards):
     assert runs_of(two_boards("compare")).value == ["3" * 16, "2" * 16]
 
 
+def test_compare_opens_with_what_an_ablation_was_taken_from(page):
+    command, settings = "python -m bench run --generator pdiff", {"noise": 0.1}
+    written(
+        page.folder,
+        record(
+            id="1" * 16,
+            generator__hyperparameters={"noise": 0},
+            command=f"{command} --set noise=0",
+            timing__fit_s=1e6,
+        ),
+    )
+    written(
+        page.folder,
+        record(id="2" * 16, generator__hyperparameters=settings, command=command),
+    )
+    offered = runs_of(page("compare"))
+    assert offered.value == ["2" * 16]
+    assert set(offered.options) == {"pdiff seed 0", "pdiff, noise=0 seed 0"}
+
+
 def boards_of(test):
     return next(widget for widget in test.selectbox if widget.label == "Board")
 

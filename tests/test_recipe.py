@@ -177,6 +177,18 @@ def test_table1_is_eight_data_sets_by_six_architectures():
     assert len(requests) == 144
 
 
+def test_stages_are_told_apart_by_any_setting_of_the_task(tmp_path):
+    axes = '[axes]\nseed = [0, 1]\n"set.task.epochs" = [1, 2]\n"set.task.train_size" = [50, 60]\n'
+    nodes = build(recipe.requests(recipe.cells(recipe.read(written(tmp_path, FIXED + axes)))), {})
+    labels = [node.label for node in nodes]
+    assert len(set(labels)) == len(labels)
+    # The size of the split that selects decides no checkpoints.
+    assert [label for label in labels if label.startswith("collect")] == [
+        f"collect digits k=200 epochs={epochs}" for epochs in (1, 2)
+    ]
+    assert "fit pdiff digits k=200 seed=1 epochs=2 train_size=60" in labels
+
+
 @pytest.mark.parametrize("name", recipe.names())
 def test_no_two_stages_of_a_study_are_called_the_same(name):
     nodes = build(recipe.requests(recipe.cells(recipe.read(name))), {})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DPMSolverMultistepScheduler
 
-from bench.errors import BadRequest, BenchError
+from bench.errors import BadRequest
 from bench.zoo import Layout
 from tasks import unets
 from tasks.layers import select
@@ -130,12 +130,11 @@ def test_pixels_are_rounded_as_a_pipeline_rounds_them():
     assert pixels(images)[:, 0, 0, 0].tolist() == [image.getpixel((0, 0)) for image in expected]
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_images_that_are_not_finite(value):
-    images = torch.zeros(3, 1, 2, 2)
-    images[1, 0, 1, 1] = value
-    with pytest.raises(BenchError, match="drew images that are not finite"):
-        pixels(images)
+@pytest.mark.parametrize(("value", "byte"), [(torch.nan, 128), (torch.inf, 255), (-torch.inf, 0)])
+def test_what_is_no_number_is_grey(value, byte):
+    images = torch.full((1, 1, 2, 2), -1.0)
+    images[0, 0, 1, 1] = value
+    assert pixels(images).flatten().tolist() == [0, 0, 0, byte]
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,11 @@ def test_one_failed_cell_stops_no_other(tmp_path, capsys):
     assert "2 records written" in out
     assert "5 skipped" in out
     assert "1 failed" in out
-    failed = re.search(r"failed: collect tests.tiny:Tiny k=5: training diverged\n  log: (\S+)", err)
+    failed = re.search(
+        r"failed: collect tests.tiny:Tiny k=5 broken=True: training diverged\n  log: (\S+)", err
+    )
     assert "BenchError: training diverged" in Path(failed[1]).read_text()
-    assert "needs 'collect tests.tiny:Tiny k=5', which was not made" in err
+    assert "needs 'collect tests.tiny:Tiny k=5 broken=True', which was not made" in err
     assert {
         data["task"]["settings"]["broken"]
         for data in studies.records(tmp_path / "results").values()

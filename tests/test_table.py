@@ -149,6 +149,27 @@ def test_what_is_not_the_same_generator_is_not_pooled(frame, fields, labels):
     assert sorted(made["generator"]) == [f"pdiff, {label}" for label in labels]
 
 
+def test_an_ablation_is_called_by_what_its_command_sets(frame):
+    command = "python -m bench run --task digits --generator pdiff"
+    with_noise = {"noise": 0.1, "steps": 10, "lr": 0.1}
+    made = [
+        record(generator__hyperparameters=with_noise, command=command),
+        record(
+            id="1" * 16,
+            generator__hyperparameters={**with_noise, "noise": 0},
+            command=f"{command} --set noise=0 --set steps=10 --set task.epochs=3",
+        ),
+    ]
+    assert sorted(cells(rows(frame, *made))["generator"]) == ["pdiff", "pdiff, noise=0"]
+    # A third that no command tells from the first: then every difference is named.
+    made += [record(id="2" * 16, generator__hyperparameters={**with_noise, "lr": 0.2})]
+    assert sorted(cells(rows(frame, *made))["generator"]) == [
+        "pdiff, lr=0.1, noise=0",
+        "pdiff, lr=0.1, noise=0.1",
+        "pdiff, lr=0.2, noise=0.1",
+    ]
+
+
 def test_controls_that_differ_are_noticed(frame):
     assert table.controls_agree(frame(record(), record(id="1" * 16, protocol__seed=1)))
     other = record(id="2" * 16, protocol__seed=2, scores__average=population(0.92))

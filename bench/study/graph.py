@@ -58,7 +58,7 @@ def build(requests: Sequence[Request], needs: Mapping[Kind, Needs]) -> list[Node
             counts = tuple(sorted({*known.samples, *node.samples}))
             own = needs.get(node.kind, Needs())
             nodes[node.id] = dataclasses.replace(known, samples=counts, needs=own)
-    return list(nodes.values())
+    return _told_apart(list(nodes.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,24 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
     own = [*fit, request.samples, request.min_score]
     record = _node("record", own, request, fitted, controls, fits)
     return [*bases, collect, controls, fits, record]
+
+
+def _told_apart(nodes: list[Node]) -> list[Node]:
+    """The stages; those of one label get the settings of the task in which they differ."""
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for node in nodes:
+        alike.setdefault(node.label, []).append(node.request.of_task())
+    return [
+        dataclasses.replace(
+            node, label=" ".join([node.label, *_differing(node, alike[node.label])])
+        )
+        for node in nodes
+    ]
+
+
+def _differing(node: Node, others: Sequence[Mapping[str, Any]]) -> list[str]:
+    own = node.request.of_task()
+    return [f"{n}={value}" for n, value in own.items() if any(o.get(n) != value for o in others)]
 
 
 def _node(kind: Kind, identity: list[Any], request: Request, label: str, *after: Node) -> Node:

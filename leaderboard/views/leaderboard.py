@@ -44,6 +44,9 @@ WIDTHS = {
     "collapsed": 88,
     **dict.fromkeys(table.STATISTICS, 62),
 }
+# As wide as their longest text, so that settings and counts are not cut off.
+WHOLE = ("generator", "verdict")
+LETTER, MARGIN, WIDEST = 7, 20, 280  # pixels
 ALWAYS = ("rank", "generator", "kind")
 DEFAULT = (
     "best", "selected", "mean", "interval", "verdict", "novelty", "collapsed", "median", "worst",
@@ -326,8 +329,14 @@ def times(value: float) -> str:
     return f"{value:,.0f}x" if value >= 10 else f"{value:.2g}x"
 
 
-def columns_of(board: dict[str, Any]) -> dict[str, Any]:
-    """How each column of the table is shown."""
+def room(texts: "pd.Series[str]", least: int) -> int:
+    """Pixels for the longest of some texts."""
+    longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
+    return min(WIDEST, max(least, LETTER * longest + MARGIN))
+
+
+def columns_of(board: dict[str, Any], ranked: pd.DataFrame) -> dict[str, Any]:
+    """How each column of the table is shown; generators and verdicts as wide as the longest of them."""
     text, number = st.column_config.TextColumn, st.column_config.NumberColumn
     score = f"%.{digits(board)}f" if percent(str(board["metric"])) else "%.4g"
     formats = {
@@ -345,6 +354,8 @@ def columns_of(board: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, label in labels.items():
         width = WIDTHS.get(name)
+        if name in WHOLE:
+            width = room(ranked[name], WIDTHS[name])
         if name in formats:
             made[name] = number(label, width=width, format=formats[name], help=HELP.get(name))
         else:
@@ -383,7 +394,7 @@ def show_table(
         hide_index=True,
         height="content",
         column_order=[*ALWAYS, *columns],
-        column_config=columns_of(board),
+        column_config=columns_of(board, ranked),
         on_select="rerun",
         selection_mode="single-row",
         selection_default=default,

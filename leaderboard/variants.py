@@ -1,0 +1,76 @@
+"""What tells generators of one name apart: settings, code, alignment, device. Pure functions, no widgets."""
+
+import itertools
+import json
+import shlex
+from typing import Any
+
+import pandas as pd
+
+from bench import request
+from leaderboard.load import VARIANT, plain
+
+
+def explicit(command_line: str) -> tuple[dict[str, Any], list[str]]:
+    """The generator's hyperparameters that a command sets, and what it changes of the task."""
+    try:
+        words = shlex.split(command_line)
+    except ValueError:
+        return {}, []
+    own: dict[str, Any] = {}
+    changes: list[str] = []
+    for option, value in itertools.pairwise(words):
+        name, _, text = value.partition("=")
+        if option == "--set" and name.startswith("task."):
+            changes.append(f"{name.removeprefix('task.')}={text}")
+        elif option == "--set":
+            own[name] = request.parsed(text)
+    return own, changes
+
+
+def names(runs: pd.DataFrame) -> "pd.Series[str]":
+    """For every run its generator's name, with what tells it from others of that name on its board.
+
+    That is what their commands set, where it suffices: an ablation is called by what was taken away, and what it was
+    taken from by its name alone. Else every setting in which they differ.
+    """
+    keys = ["board", *VARIANT]
+    kinds = runs.drop_duplicates(keys)
+    kinds = kinds.assign(variant=kinds["generator"])
+    several = kinds[kinds.duplicated(["board", "generator"], keep=False)]
+    for _, own in several.groupby(["board", "generator"], sort=False):
+        short = _named(own, set_only=True)
+        kinds.loc[own.index, "variant"] = short if short.is_unique else _named(own, set_only=False)
+    found = runs[keys].merge(kinds[[*keys, "variant"]], on=keys, how="left")["variant"]
+    return found.map(plain).set_axis(runs.index)
+
+
+def _named(own: pd.DataFrame, *, set_only: bool) -> "pd.Series[str]":
+    named = own["generator"] + own["hyperparameters"].map(_settings(own, set_only=set_only))
+    if own["source"].nunique() > 1:
+        named += ", code " + own["source"].str[:8]
+    if own["aligned"].nunique() > 1:
+        named += own["aligned"].map({True: ", aligned", False: ", not aligned"})
+    if own["device"].nunique() > 1:
+        named += ", on " + own["device"]
+    return named
+
+
+def _settings(own: pd.DataFrame, *, set_only: bool) -> dict[str, str]:
+    """For every set of hyperparameters those that others have otherwise, as text."""
+    commands = dict(zip(own["hyperparameters"], own["command"], strict=True))
+    values = {text: json.loads(text) for text in commands}
+    found = {}
+    for text, mine in values.items():
+        shown = explicit(commands[text])[0] if set_only else mine
+        differing = [
+            name
+            for name, value in mine.items()
+            if name in shown and any(other.get(name) != value for other in values.values())
+        ]
+        found[text] = "".join(f", {name}={_short(mine[name])}" for name in differing)
+    return found
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
