@@ -14,18 +14,12 @@ from bench.randomness import generator
 from bench.zoo import Layout, Zoo
 from tasks import datasets, stacking
 from tasks.base import Evaluation
-from tasks.dependence import split as split_model
+from tasks.frozen import Frozen
 from tasks.images import Images
 from tasks.models import NAMES, Shape, build
 from tasks.scoring import Scorer
 from tasks.trained import Trained
 from tasks.training import Batches, Loss, supervise
-
-
-def part_loss(model: nn.Module, layout: Layout, data: Batches) -> Loss:
-    """Cross-entropy; what does not depend on the layout's parameters runs without gradients."""
-    sample = data.images.inputs(data.images.pixels[:2])
-    return supervise(split_model(model, layout.names, sample), data)
 
 
 @dataclasses.dataclass(eq=False)
@@ -83,7 +77,13 @@ class Classification(Trained):
 
     def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
         """Cross-entropy; what does not depend on the layout's parameters runs without gradients."""
-        return part_loss(model, layout, Batches(self._train, self.recipe, rng))
+        frozen = self._frozen(model, layout, self.recipe.precision)
+        return frozen.loss(Batches(self._train, self.recipe, rng))
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - a task lives as long as its run
+    def _frozen(self, model: nn.Module, layout: Layout, precision: str) -> Frozen:
+        """One for all runs from the same base: they see the same images."""
+        return Frozen(model, layout, self._train, self.recipe, precision)
 
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
         """Accuracy in [0, 1], the wrong images and the mean cross-entropy of every candidate."""
@@ -121,10 +121,10 @@ class Classification(Trained):
         """On a GPU as many versions as fit as one stack; by plain steps on a CPU."""
         if self.device == "cpu":
             return super().train_part(base, layout, vectors, keys, steps=steps, lr=lr)
+        frozen = self._frozen(base, layout, "float32")
         train = functools.partial(
-            stacking.train_part, base, layout, images=self._train, recipe=self.recipe,
-            steps=steps, lr=lr,
-        )  # fmt: skip
+            stacking.train_part, frozen, layout, recipe=self.recipe, steps=steps, lr=lr
+        )
         together = stacking.size(layout, self._train, self.recipe)
         slices = [slice(low, low + together) for low in range(0, len(vectors), together)]
         return torch.cat([train(vectors[some], keys=keys[some]) for some in slices])

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from bench.progress import track
 from bench.zoo import Layout
 from tasks.collecting import fold_statistics
-from tasks.dependence import Parts, split
+from tasks.frozen import Frozen
 from tasks.images import Images
 from tasks.training import Batches, Recipe, StackedTraining, check_finite
 
@@ -45,10 +45,9 @@ def train_whole(
 
 
 def train_part(
-    base: nn.Module,
+    frozen: Frozen,
     layout: Layout,
     vectors: Float[Tensor, "S D"],
-    images: Images,
     recipe: Recipe,
     keys: Sequence[torch.Generator],
     *,
@@ -56,10 +55,9 @@ def train_part(
     lr: float | None = None,
 ) -> Float[Tensor, "S D"]:
     """Train S versions of the generated part, everything in eval mode; see ``Trained.train_part``."""
-    parts = split(base, layout.names, images.inputs(images.pixels[:2]))
-    start = layout.unflatten(vectors.to(images.device))
-    stacked = StackedTraining(parts.own, start, {}, recipe)
-    run(stacked, images, recipe, keys, parts, steps, lr)
+    start = layout.unflatten(vectors.to(frozen.images.device))
+    stacked = StackedTraining(frozen.parts.own, start, {}, recipe)
+    run(stacked, frozen.images, recipe, keys, frozen, steps, lr)
     return layout.flatten(stacked.parameters).detach().cpu()
 
 
@@ -68,21 +66,28 @@ def run(
     images: Images,
     recipe: Recipe,
     keys: Sequence[torch.Generator],
-    parts: Parts | None = None,
+    frozen: Frozen | None = None,
     steps: int | None = None,
     lr: float | None = None,
 ) -> None:
-    """The steps of all runs of a stack, each on its own batches; what ``parts`` share needs no gradients."""
+    """The steps of all runs of a stack, each on its own batches; what is ``frozen`` needs no gradients."""
     sources = [Batches(images, recipe, key) for key in keys]
     total = recipe.epochs * sources[0].per_epoch
     for step in track(range(total if steps is None else steps), "steps"):
-        pixels, labels = map(
-            torch.stack, zip(*(source.drawn(step) for source in sources), strict=True)
-        )
-        inputs: tuple[Tensor, ...] = (images.inputs(pixels),)
-        if parts is not None:
-            with torch.no_grad():
-                outputs = parts.features(inputs[0].flatten(0, 1))
-            inputs = tuple(tensor.unflatten(0, labels.shape) for tensor in outputs)
-        losses = training.step(inputs, labels, recipe.rate(step, total) if lr is None else lr)
+        if frozen is None:
+            drawn = [source.drawn(step) for source in sources]
+            pixels, labels = (torch.cat(tensors) for tensors in zip(*drawn, strict=True))
+            shared: tuple[Tensor, ...] = (images.inputs(pixels),)
+        else:
+            shared, labels = frozen.shared(sources, step)
+        rate = recipe.rate(step, total) if lr is None else lr
+        inputs = tuple(_stacked(tensor, sources) for tensor in shared)
+        losses = training.step(inputs, _stacked(labels, sources), rate)
     check_finite(losses)
+
+
+def _stacked(
+    tensor: Shaped[Tensor, "SB *any"], sources: Sequence[Batches]
+) -> Shaped[Tensor, "S B *any"]:
+    """What lies one behind the other, with the runs in front."""
+    return tensor.view(len(sources), -1, *tensor.shape[1:])

@@ -7,6 +7,7 @@ from bench.zoo import Layout
 from tasks import stacking
 from tasks.classification import Classification
 from tasks.collecting import fold_statistics, neutral_statistics
+from tasks.frozen import Frozen
 from tasks.images import crop_flip, flip
 from tasks.layers import select
 from tasks.models import Shape, build
@@ -52,8 +53,9 @@ def test_parts_trained_together_equal_those_trained_alone(arch, pattern):
     layout, data = layout_of(base, pattern), images()
     keys = [generator(seed) for seed in range(2)]
     start = torch.stack([layout.flatten(dict(base.named_parameters())).detach()] * 2)
+    frozen = Frozen(base, layout, data, RECIPE, "float32")
     alone = classification(arch).train_part(base, layout, start, keys, steps=4, lr=0.01)
-    stacked = stacking.train_part(base, layout, start, data, RECIPE, keys, steps=4, lr=0.01)
+    stacked = stacking.train_part(frozen, layout, start, RECIPE, keys, steps=4, lr=0.01)
     assert torch.allclose(alone, stacked, atol=1e-4)
     assert not torch.allclose(alone, start, atol=1e-5)
 

@@ -1,6 +1,7 @@
 """Collecting checkpoints against the scripts that people write."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,10 +9,10 @@ from torch.nn import functional as F
 
 from bench.randomness import derive, generator
 from tasks import stacking
-from tasks.classification import part_loss
-from tasks.collecting import Rows, free, seeds, trajectory
+from tasks.collecting import Rows, free, put, seeds, take, trajectory
+from tasks.frozen import Frozen
 from tasks.scoring import Scorer
-from tasks.training import Batches, Recipe, Training
+from tasks.training import Batches, Recipe, Training, supervise
 from tests.benchmarks.networks import images, network
 
 LR = 0.01
@@ -32,8 +33,9 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
         with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
             rows = Rows(Path(folder), count, layout.dim)
             data = Batches(train, recipe, generator(0, "data"))
-            own, loss = free(model, layout), part_loss(model, layout, data)
-            training = Training(loss, own, recipe, data.per_epoch, lr=LR)
+            own = free(model, layout)
+            frozen = Frozen(model, layout, train, recipe, recipe.precision)
+            training = Training(frozen.loss(data), own, recipe, data.per_epoch, lr=LR)
             trajectory(training, own, layout, rows, every=1)
             return rows.vectors.clone(), Scorer(model, layout, val)(rows.vectors).wrong
 
@@ -60,6 +62,43 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
         assert agreement > 0.97
 
     versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 2)
+
+
+def test_collect_part_seeds(versus, short, tmp_path):
+    """Independent runs of a generated part on images without augmentation, against stepping the whole network."""
+    count, size, sample = (5, 64, 1) if short else (20, 256, 1)
+    recipe = Recipe(epochs=2, batch_size=32 if short else 128)
+    train = images(size, classes=100)
+    keys = [generator(0, "seed", seed) for seed in range(count)]
+
+    def trained(loss, data, own):
+        training = Training(loss(data), own, recipe, data.per_epoch, lr=LR)
+        training.run(0, training.steps)
+        return take(own)
+
+    def ours():
+        model, layout = network("resnet18", "last-norms:2", classes=100)
+        own = free(model, layout)
+        start, frozen = take(own), Frozen(model, layout, train, recipe, recipe.precision)
+        rows = []
+        for key in keys:
+            put(start, layout, own)
+            rows.append(trained(frozen.loss, Batches(train, recipe, key), own))
+        return torch.stack(rows)
+
+    def plain():
+        rows = []
+        for key in keys[:sample]:
+            model, layout = network("resnet18", "last-norms:2", classes=100)
+            own = free(model, layout)
+            rows.append(trained(partial(supervise, model), Batches(train, recipe, key), own))
+        return torch.stack(rows)
+
+    def agree(together, alone):
+        assert torch.allclose(together[:sample], alone, atol=1e-4)
+        assert not torch.equal(together[0], together[1])
+
+    versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 3)
 
 
 def test_collect_mlp3_seeds(versus, short, tmp_path):
