@@ -60,7 +60,7 @@ def begun(path, *arguments):
     )  # fmt: skip
 
 
-def until(condition, seconds=120.0):
+def until(condition, seconds=300.0):
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
