@@ -28,15 +28,15 @@ def pixel_cross_entropy(
 class MaskedBatches(Batches):
     """Training batches of images and masks; both are mirrored (and turned) alike."""
 
-    def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], UInt8[Tensor, "B S S"]]:
-        """Augmented inputs and masks of one step."""
+    def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], UInt8[Tensor, "B H W"]]:
+        """Augmented pixels and masks of one step."""
         rows = self.rows(step)
         pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
         both = torch.cat([pixels, self.images.labels[rows.to(pixels.device), None]], dim=1)
         if self.recipe.augment != "none":
             vary = AUGMENTATIONS[self.recipe.augment]
             both = vary(both, derive(self.rng, "augment", step))
-        return self.images.inputs(both[:, :3]), both[:, 3].to(self.images.device)
+        return both[:, :3], both[:, 3].to(self.images.device)
 
 
 def symmetries(squares: UInt8[Tensor, "B C S S"], rng: torch.Generator) -> UInt8[Tensor, "B C S S"]:

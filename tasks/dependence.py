@@ -39,12 +39,6 @@ class Parts:
         budget = CACHE_BYTES * torch.get_num_threads() if on_cpu else GPU_BYTES
         return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
 
-    def __call__(self, images: Tensor) -> Any:
-        """What the whole model makes of a batch; no gradients flow through what is shared."""
-        with torch.no_grad():
-            shared = self.features(images)
-        return self.own(*shared)
-
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The shared tensors of a batch, computed a few images at a time on a CPU."""
         if images.device.type != "cpu":

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bench.zoo import Layout
 from tasks.dependence import split
 from tasks.images import Images, fits
-from tasks.training import Batches, Loss, Recipe
+from tasks.training import Batches, Criterion, Loss, Recipe
 
 KEEP_BYTES = 1024**3  # tensors of a split are kept up to this size, and else computed at every step
 
@@ -60,14 +60,14 @@ class Frozen:
         rows = torch.cat([source.rows(step) for source in sources])
         return self._recalled(rows), self.images.labels[rows.to(self.images.labels.device)]
 
-    def loss(self, data: Batches) -> Loss:
-        """Cross-entropy on the batch of each step."""
+    def loss(self, data: Batches, criterion: Criterion = F.cross_entropy) -> Loss:
+        """What the network loses on the batch of each step, by its float32 logits and the labels."""
 
         def loss(step: int) -> Tensor:
             shared, labels = self.shared([data], step)
             with self.autocast:
                 logits = self.parts.own(*shared)
-            return F.cross_entropy(logits.float(), labels)
+            return criterion(logits.float(), labels)
 
         return loss
 

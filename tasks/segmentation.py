@@ -23,7 +23,7 @@ from tasks.dense import (
     pixel_cross_entropy,
     random_pixels,
 )
-from tasks.dependence import split as split_model
+from tasks.frozen import Frozen
 from tasks.images import Images
 from tasks.masks import MaskedSplit
 from tasks.trained import Trained
@@ -96,8 +96,12 @@ class Segmentation(Trained):
     def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
         """The same; what does not depend on the layout's parameters runs without gradients."""
         data = MaskedBatches(self._train, self.recipe, rng)
-        parts = split_model(model, layout.names, data.images.inputs(data.images.pixels[:1]))
-        return supervise(parts, data, pixel_cross_entropy)
+        return self._frozen(model, layout).loss(data, pixel_cross_entropy)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - a task lives as long as its run
+    def _frozen(self, model: nn.Module, layout: Layout) -> Frozen:
+        """One for all runs from the same base: they see the same images."""
+        return Frozen(model, layout, self._train, self.recipe, self.recipe.precision)
 
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
         """Mean IoU and pixel accuracy in [0, 1] over all pixels; wrong units, and their mean cross-entropy."""

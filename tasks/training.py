@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
@@ -19,6 +19,7 @@ from bench.randomness import derive
 from tasks.images import AUGMENTATIONS, Images
 
 Loss = Callable[[int], Tensor]  # the loss of the batch of a step
+Criterion = Callable[[Tensor, Tensor], Tensor]  # logits and labels to a loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +77,12 @@ class Batches:
         epoch, position = divmod(step, self.per_epoch)
         return self._order(epoch)[position * self.size : (position + 1) * self.size]
 
-    def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], Int64[Tensor, " B"]]:
+    def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], Shaped[Tensor, "B *mask"]]:
         """Augmented inputs and labels of one step."""
         pixels, labels = self.drawn(step)
         return self.images.inputs(pixels), labels
 
-    def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"]]:
+    def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], Shaped[Tensor, "B *mask"]]:
         """The same before normalization: augmented pixels, and labels."""
         rows = self.rows(step)
         pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
@@ -94,7 +95,7 @@ class Batches:
 def supervise(
     forward: Callable[[Tensor], Tensor],
     data: Batches,
-    criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    criterion: Criterion = F.cross_entropy,
 ) -> Loss:
     """What a network (inputs to logits) loses on the batch of each step, in the recipe's precision.
 
