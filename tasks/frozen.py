@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bench.zoo import Layout
 from tasks.dependence import split
 from tasks.images import Images, fits
-from tasks.training import Batches, Criterion, Loss, Recipe
+from tasks.training import Batches, Criterion, Loss, Recipe, drawn
 
 KEEP_BYTES = 1024**3  # tensors of a split are kept up to this size, and else computed at every step
 
@@ -54,8 +54,7 @@ class Frozen:
     def shared(self, sources: Sequence[Batches], step: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """What the generated part starts from in the batches of a step, one behind the other; and their labels."""
         if not self.keeps:
-            drawn = [source.drawn(step) for source in sources]
-            pixels, labels = (torch.cat(tensors) for tensors in zip(*drawn, strict=True))
+            pixels, labels = drawn(sources, step)
             return self._compute(pixels), labels
         rows = torch.cat([source.rows(step) for source in sources])
         return self._recalled(rows), self.images.labels[rows.to(self.images.labels.device)]

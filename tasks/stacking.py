@@ -11,7 +11,7 @@ from bench.zoo import Layout
 from tasks.collecting import fold_statistics
 from tasks.frozen import Frozen
 from tasks.images import Images
-from tasks.training import Batches, Recipe, StackedTraining, check_finite
+from tasks.training import Batches, Recipe, StackedTraining, check_finite, drawn
 
 # Runs train together as far as this much memory goes: on a GPU for activations, on a CPU for values, gradients and
 # momenta, which have to stay in its cache.
@@ -75,8 +75,7 @@ def run(
     total = recipe.epochs * sources[0].per_epoch
     for step in track(range(total if steps is None else steps), "steps"):
         if frozen is None:
-            drawn = [source.drawn(step) for source in sources]
-            pixels, labels = (torch.cat(tensors) for tensors in zip(*drawn, strict=True))
+            pixels, labels = drawn(sources, step)
             shared: tuple[Tensor, ...] = (images.inputs(pixels),)
         else:
             shared, labels = frozen.shared(sources, step)

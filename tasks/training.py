@@ -92,6 +92,14 @@ class Batches:
         return pixels, self.images.labels[rows.to(self.images.device)]
 
 
+def drawn(
+    sources: Sequence[Batches], step: int
+) -> tuple[UInt8[Tensor, "B C H W"], Shaped[Tensor, "B *mask"]]:
+    """What several sources draw for a step, one behind the other."""
+    pixels, labels = zip(*(source.drawn(step) for source in sources), strict=True)
+    return torch.cat(pixels), torch.cat(labels)
+
+
 def supervise(
     forward: Callable[[Tensor], Tensor],
     data: Batches,
