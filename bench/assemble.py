@@ -63,6 +63,7 @@ def assemble(
         higher_is_better=higher,
         rng=generator(0, key, "bootstrap"),
         further={name: e.further for name, e in evaluated.items()},
+        not_finite={name: e.not_finite for name, e in evaluated.items()},
     )
     ratio = aligned_l2_ratio(sampled.vectors, zoo)
     novelty = novelty.model_copy(update={"nearest_l2_ratio_aligned": ratio})

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bench import verdict
@@ -40,6 +40,7 @@ def compare(
     higher_is_better: bool,
     rng: torch.Generator,
     further: Mapping[str, Mapping[str, Tensor]] | None = None,
+    not_finite: Mapping[str, Tensor | None] | None = None,
 ) -> tuple[Scores, Similarity, Novelty]:
     """Scores, similarity and novelty of all populations.
 
@@ -50,11 +51,12 @@ def compare(
         rng: of the bootstrap. Every interval draws from a source of its own, so that a control's is the same in every
             record, whatever was generated.
         further: other metrics of each population on validation.
+        not_finite: for how many examples each model of a population put out something that is not finite.
     """
     scores = {
         name: population(
             *scored[:3], higher_is_better=higher_is_better, rng=derive(rng, name),
-            further=(further or {}).get(name),
+            further=(further or {}).get(name), not_finite=(not_finite or {}).get(name),
         )
         for name, scored in populations.items()
     }  # fmt: skip
@@ -189,6 +191,7 @@ def population(
     higher_is_better: bool,
     rng: torch.Generator,
     further: Mapping[str, Float[Tensor, " N"]] | None = None,
+    not_finite: Int64[Tensor, " N"] | None = None,
 ) -> Population:
     """Statistics of one population's validation scores; the selected model is chosen on train alone."""
     sign = 1.0 if higher_is_better else -1.0
@@ -209,6 +212,7 @@ def population(
             name: Further(mean=_mean(values), selected=float(values[chosen]))
             for name, values in (further or {}).items()
         },
+        not_finite=None if not_finite is None else int((not_finite > 0).sum()),
     )
 
 

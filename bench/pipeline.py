@@ -245,7 +245,7 @@ class Run:
         loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))
         return Evaluated(
             val.scores.double(), train.scores.double(), loss, val.wrong, select_s, score_s,
-            val.features, {n: v for n, v in val.extra.items() if n != "loss"},
+            val.features, {n: v for n, v in val.extra.items() if n != "loss"}, val.not_finite,
         )  # fmt: skip
 
     def _timed(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> tuple[Any, float]:

@@ -143,6 +143,8 @@ class Population(_Model):
         low, high: 95 % bootstrap interval of the mean over models.
         values: the score of every model.
         further: other metrics by name; nothing is selected by them.
+        not_finite: how many of the models put out something that is not finite (NaN or infinite) for some example,
+            which counts as wrong; null in records from before this was counted.
     """
 
     best: float
@@ -155,6 +157,7 @@ class Population(_Model):
     high: float
     values: Annotated[list[float], Field(min_length=1)]
     further: dict[Name, Further] = {}
+    not_finite: Count | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -163,6 +166,8 @@ class Population(_Model):
         for name in ("selected", "mean", "median", "low", "high"):
             if not low - slack <= getattr(self, name) <= high + slack:
                 raise ValueError(f"{name} is not between worst and best")
+        if self.not_finite is not None and self.not_finite > len(self.values):
+            raise ValueError("not_finite is more than there are models")
         ordered = sorted(self.values)
         if not math.isclose(ordered[-1], high) or not math.isclose(ordered[0], low):
             raise ValueError("best and worst are not those of values")

@@ -183,6 +183,21 @@ def _verdict(record: Record) -> list[str]:
     return lines
 
 
+def _not_finite(record: Record) -> list[str]:
+    """How many models of which populations put out something that is not finite, where some did."""
+    scores = record.scores
+    populations = {"original": scores.original, **scores.controls()}
+    populations[record.generator.name] = scores.generated
+    counts = [
+        f"{found.not_finite} of {len(found.values)} {name}"
+        for name, found in populations.items()
+        if found.not_finite
+    ]
+    if not counts:
+        return []
+    return [f"models with outputs that are not finite, which count as wrong: {', '.join(counts)}"]
+
+
 def factor(value: float) -> str:
     """A factor with three digits, and no exponent.
 
@@ -194,7 +209,7 @@ def factor(value: float) -> str:
 
 def sentences(record: Record) -> list[str]:
     """What the numbers say, in words; every sentence follows from the record."""
-    lines = ["", *_verdict(record)]
+    lines = ["", *_verdict(record), *_not_finite(record)]
     points = 100 if percent(record.task.metric) else 1
     similarity, novelty, timing = record.similarity, record.novelty, record.timing
     alike, usual = similarity.generated_generated, similarity.original_original

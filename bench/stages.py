@@ -47,6 +47,8 @@ class Evaluated:
         select_s, score_s: seconds that scoring it on train and on validation took.
         features: what models are compared by where there is no ``wrong``.
         further: other metrics on validation, by name.
+        not_finite: for how many validation examples each model put out something that is not finite; None where the
+            task does not count that.
     """
 
     val: Float[Tensor, " N"]
@@ -57,6 +59,7 @@ class Evaluated:
     score_s: float
     features: Float[Tensor, "N M"] | None = None
     further: dict[str, Float[Tensor, " N"]] = dataclasses.field(default_factory=dict)
+    not_finite: Int64[Tensor, " N"] | None = None
 
     @property
     def compared(self) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from bench.errors import BenchError
@@ -23,12 +23,15 @@ class Evaluation:
         extra: further metrics by name, one value a model; ``loss`` breaks ties when a model is selected.
         features: what models are compared by where there is no ``wrong``: numbers of 0 or more that describe what each
             of them does; see ``bench.metrics.similarity.weighted_jaccard``.
+        not_finite: for how many examples each model put out something that is not finite (NaN or infinite), which is
+            wrong; None where the task does not count that.
     """
 
     scores: Float[Tensor, " N"]
     wrong: Bool[Tensor, "N M"] | None
     extra: dict[str, Float[Tensor, " N"]]
     features: Float[Tensor, "N M"] | None = None
+    not_finite: Int64[Tensor, " N"] | None = None
 
     def __post_init__(self) -> None:
         if (self.wrong is None) is (self.features is None):
