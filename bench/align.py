@@ -49,8 +49,11 @@ def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
     """MLP-3 and ConvNet-3: every weight reads the units that the one before it makes; vectors belong to the latter."""
     found: dict[str, Places] = {}
     last: str | None = None
-    for name, shape in shapes.items():
-        if len(shape) > 1:
+    # In the order of the layers, whatever the layout's: files of state dicts are sorted by name.
+    for name in sorted(
+        shapes, key=lambda name: (int(name.partition(".")[0]), name.endswith("bias"))
+    ):
+        if len(shapes[name]) > 1:
             if last is not None:
                 found[last].append((name, 1))
             last = name

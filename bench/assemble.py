@@ -1,23 +1,23 @@
 """The record of a run, put together from what its stages made."""
 
 import datetime
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from bench import compare, plugins, record, store
+from bench import compare, identity, record, store
 from bench.align import aligned_l2_ratio
 from bench.environment import describe
 from bench.metrics.statistics import mcnemar
 from bench.randomness import generator
-from bench.request import Request, command
+from bench.request import Request, command, plain, recorded
 from bench.stages import Evaluated, Sampled
 from bench.zoo import Zoo
 
 VERSION = 1  # of the protocol: records of different versions are never ranked together
+IMPORTED = "imported"  # the track of checkpoints that were made elsewhere
 SELECTION = "{best} train score, ties by lowest train loss, then the first"
 
 
@@ -43,7 +43,7 @@ def assemble(
         evaluated: "original", "generated" and every control.
     """
     request, higher = run.request, run.task.higher_is_better
-    task = _task(run)
+    task = _task(run, zoo)
     protocol = record.Protocol(
         version=VERSION,
         preset=request.preset,
@@ -72,11 +72,11 @@ def assemble(
             evaluated["original"], evaluated["generated"], request.min_score, higher
         )
         similarity = similarity.model_copy(update={"good": good})
-    identity = [key, made.name, made.source, made.hyperparameters, request.seed, run.device]
-    identity += ["align"] if request.align else []
+    own = [key, made.name, made.source, made.hyperparameters, request.seed, run.device]
+    own += ["align"] if request.align else []
     return record.Record(
         schema=1,
-        id=store.digest(identity),
+        id=store.digest(own),
         created=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
         command=command(request),
         key=key,
@@ -94,8 +94,10 @@ def assemble(
     )
 
 
-def _task(run: Finished) -> record.Task:
+def _task(run: Finished, zoo: Zoo) -> record.Task:
     task, settings = run.task, run.task.identity()
+    if "track" not in zoo.settings:  # made elsewhere: how they were trained is not known
+        settings |= dict.fromkeys(task.collecting) | {"track": IMPORTED}
     return record.Task(
         name=run.request.task,
         kind=task.kind,
@@ -109,10 +111,11 @@ def _task(run: Finished) -> record.Task:
 
 def _generator(run: Finished) -> record.Generator:
     made = run.generator
+    settings = plain(made.hyperparameters(), "hyperparameters")
     return record.Generator(
         name=run.request.generator,
-        source=plugins.source_hash(type(made)),
-        hyperparameters=json.loads(json.dumps(made.hyperparameters())),
+        source=identity.plugin_hash(made, settings),
+        hyperparameters=recorded(settings),
         uses_scores="score" in made.needs,
         uses=list(made.needs),
         aligned=run.request.align,
@@ -137,10 +140,10 @@ def _tests(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> record
 def _zoo(zoo: Zoo, request: Request) -> record.Zoo:
     return record.Zoo(
         hash=zoo.hash,
-        track=str(zoo.settings.get("track", "imported")),
+        track=str(zoo.settings.get("track", IMPORTED)),
         k=len(zoo),
         d=zoo.layout.dim,
-        seed=None if request.zoo else request.zoo_seed,
+        seed=request.zoo_seed,
         base_score=zoo.base_score,
     )
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bench import compare
 from bench.errors import BadRequest
-from bench.pipeline import Run, check_vectors, make_generator
+from bench.foreign import check_vectors
+from bench.pipeline import Run, make_generator
 from bench.progress import say, track
 from bench.randomness import derive, generator
 from bench.request import Request
@@ -147,7 +148,7 @@ def controls(run: Run) -> dict[str, tuple[Any, int]]:
     """The pipeline's controls that need no training data, with its numbers of models: those the verdict reads."""
     return {
         name: (maker, 1 if maker.deterministic else count)
-        for name, maker, count in run.controls
+        for name, maker, count in run.controls()
         if not maker.needs
     }
 
@@ -200,7 +201,9 @@ def pools(run: Run, trials: int, size: int) -> Iterator[tuple[Pool, range]]:
         yield scored_pool(run, dataclasses.replace(run.request, k=size), 0), range(trials)
         return
     for number, first in enumerate(range(0, trials, ZOO_TRIALS)):
-        request = dataclasses.replace(run.request, zoo_seed=run.request.zoo_seed + 1000 * number)
+        request = dataclasses.replace(
+            run.request, zoo_seed=(run.request.zoo_seed or 0) + 1000 * number
+        )
         yield (
             scored_pool(run, request, size - request.k),
             range(first, min(first + ZOO_TRIALS, trials)),
@@ -213,7 +216,7 @@ def scored_pool(run: Run, request: Request, held: int) -> Pool:
     vectors = zoo.vectors[:0]
     if held:
         say(f"train {held} independent runs from the same base")
-        vectors = independent(run.task, zoo, held, generator(request.zoo_seed, "held"))
+        vectors = independent(run.task, zoo, held, generator(request.zoo_seed or 0, "held"))
     found = run.task.evaluate(zoo, torch.cat([zoo.vectors, vectors]), "val")
     return Pool(zoo, vectors, found.scores.double(), found.compared)
 

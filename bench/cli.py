@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadRequest, BenchError
-from bench.request import Request, parsed
+from bench.request import SET, Request, of, parsed
 from bench.study.command import study
 
 app = typer.Typer(
@@ -76,7 +76,10 @@ Set = Annotated[
         "--set", help="name=value: a hyperparameter of the generator; task.name=value: of the task."
     ),
 ]
-ZooSeed = Annotated[int, typer.Option(help="Seed of the checkpoints.")]
+ZooSeed = Annotated[
+    int | None,
+    typer.Option(help="Seed of the checkpoints. Default: 0, or that of the zoo's file."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Make every stage again.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -105,7 +108,7 @@ def run(
         typer.Option(help="Models to generate. Default: the task's own, 100 for most."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the generator's fit and samples.")] = 0,
-    zoo_seed: ZooSeed = 0,
+    zoo_seed: ZooSeed = None,
     zoo: Annotated[
         Path | None, typer.Option(help="File of a zoo to use instead of collecting one.")
     ] = None,
@@ -138,31 +141,16 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
-    from bench import pipeline, plugins, report
+    from bench import pipeline, report
 
-    variant = plugins.task_variant(task)
-    sizes = _numbers("--k", k) if k else [variant.k]
-    runs = pipeline.nested(
-        Request(
-            task=task,
-            generator=generator,
-            settings=_settings(settings, arch, layers, track, pretrained, limit, fid_images),
-            k=sizes[0],
-            samples=variant.samples if samples is None else samples,
-            seed=seed,
-            zoo_seed=zoo_seed,
-            preset=preset,
-            device=device,
-            data_dir=data_dir,
-            zoo=zoo,
-            results=results,
-            force=force,
-            align=align,
-            min_score=min_score,
-        ),
-        sizes,
-        profiled=profile,
-    )
+    sizes = _numbers("--k", k) if k else []
+    asked = _asked(
+        settings, task=task, generator=generator, arch=arch, layers=layers, track=track,
+        k=sizes[0] if sizes else None, samples=samples, seed=seed, zoo_seed=zoo_seed, zoo=zoo,
+        preset=preset, device=device, data_dir=data_dir, align=align, min_score=min_score,
+        pretrained=pretrained, limit=limit, fid_images=fid_images, results=results, force=force,
+    )  # fmt: skip
+    runs = pipeline.nested(asked, sizes or [asked.k], profiled=profile)
     for record, path in runs:
         if as_json:
             typer.echo(record.to_json(), nl=False)
@@ -178,7 +166,7 @@ def collect(
     layers: Layers = None,
     track: Track = None,
     k: K = None,
-    zoo_seed: ZooSeed = 0,
+    zoo_seed: ZooSeed = None,
     preset: Preset = "quick",
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -190,19 +178,13 @@ def collect(
     debug: Debug = False,
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
-    from bench import pipeline, plugins
+    from bench import pipeline
 
-    request = Request(
-        task=task,
-        generator="copy",
-        settings=_settings(settings, arch, layers, track, pretrained, limit, fid_images),
-        k=plugins.task_variant(task).k if k is None else k,
-        zoo_seed=zoo_seed,
-        preset=preset,
-        device=device,
-        data_dir=data_dir,
-        force=force,
-    )
+    request = _asked(
+        settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
+        zoo_seed=zoo_seed, preset=preset, device=device, data_dir=data_dir, pretrained=pretrained,
+        limit=limit, fid_images=fid_images, force=force,
+    )  # fmt: skip
     zoo, _ = pipeline.Run(request).zoo()
     zoo.save(output)
     mean = sum(zoo.scores) / len(zoo.scores)
@@ -358,7 +340,7 @@ def calibrate(
     layers: Layers = "all",
     track: Track = "seeds",
     seed: Annotated[int, typer.Option(help="Seed of the trials.")] = 0,
-    zoo_seed: ZooSeed = 0,
+    zoo_seed: ZooSeed = None,
     device: Device = "auto",
     data_dir: DataDir = None,
     settings: Set = None,
@@ -369,17 +351,10 @@ def calibrate(
 
     from bench import calibrate as known
 
-    request = Request(
-        task=task,
-        generator="copy",
-        settings=_settings(settings, arch, layers, track),
-        k=k,
-        samples=samples,
-        seed=seed,
-        zoo_seed=zoo_seed,
-        device=device,
-        data_dir=data_dir,
-    )
+    request = _asked(
+        settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
+        samples=samples, seed=seed, zoo_seed=zoo_seed, device=device, data_dir=data_dir,
+    )  # fmt: skip
     table = known.calibrate(request, trials, pool)
     console = Console()
     console.width = max(console.width, 100)  # a row broken by the terminal beats figures cut short
@@ -439,28 +414,15 @@ def _numbers(option: str, text: str) -> list[int]:
         raise BadRequest(f"{option} {text}: expected a number, or several with commas") from None
 
 
-def _settings(
-    pairs: list[str] | None,
-    arch: str | None,
-    layers: str | None,
-    track: str | None,
-    pretrained: str | None = None,
-    limit: int | None = None,
-    fid_images: int | None = None,
-) -> dict[str, Any]:
-    """``--set`` pairs and the task's own options as one mapping; values are read as JSON where they are JSON."""
-    values: dict[str, Any] = {}
-    options = {
-        "arch": arch, "layers": layers, "track": track, "pretrained": pretrained, "limit": limit,
-        "fid_images": fid_images,
-    }  # fmt: skip
-    values |= {f"task.{name}": value for name, value in options.items() if value is not None}
+def _asked(pairs: list[str] | None, **options: Any) -> Request:
+    """The request of the options that were given and of ``--set`` pairs; values are read as JSON if they can be."""
+    flat = {name: value for name, value in options.items() if value is not None}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise BadRequest(f"--set {pair}: expected name=value")
-        values[name] = parsed(text)
-    return values
+        flat[f"{SET}{name}"] = parsed(text)
+    return of(flat)
 
 
 def main() -> None:

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import figures, memory, plugins, side, store
+from bench import figures, foreign, identity, memory, plugins, side, store
 from bench.align import align_zoo
 from bench.assemble import VERSION, assemble
 from bench.errors import BadRequest, BenchError
 from bench.progress import say, track
 from bench.randomness import derive, generator
-from bench.record import Artifact, Record
-from bench.request import Request
+from bench.record import Artifact, Record, percent
+from bench.request import Request, plain, recorded, written
 from bench.stages import (
     Evaluated,
     Sampled,
@@ -53,9 +53,11 @@ class Run:
         memory.keep_freed()
         self.device = choose_device(request.device)
         self.task = load_task(request, self.device)
-        self.generator = make_generator(
-            request.generator, request.of_generator(), request.preset, self.device
-        )
+        with foreign.preserved():
+            self.generator = make_generator(
+                request.generator, request.of_generator(), request.preset, self.device
+            )
+        check_min_score(request.min_score, self.task.metric)
         self._fitted: tuple[Any, str, int, float] | None = None  # generator, zoo, seed, seconds
         self._warm: set[tuple[str, str]] = set()  # zoos and splits that were scored before
 
@@ -99,7 +101,7 @@ class Run:
         evaluated = {}
         say("score the controls")
         with self.stage("controls"):
-            for name, control, count in track(self.controls, "controls"):
+            for name, control, count in track(self.controls(), "controls"):
                 made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
                 evaluated[name] = self.evaluate(zoo, made.vectors)
         return evaluated
@@ -134,27 +136,61 @@ class Run:
     def prepare(self) -> None:
         """What other zoos need as well: the trained network that checkpoints are collected from."""
         if not self.request.zoo:
-            self.task.prepare(rng=generator(self.request.zoo_seed, "zoo"))
+            self.task.prepare(rng=generator(self.request.zoo_seed or 0, "zoo"))
 
     def zoo(self) -> tuple[Zoo, Path]:
         """The checkpoints: given, cached or collected."""
         if self.request.zoo:
-            zoo = Zoo.load(self.request.zoo)
-            return zoo.head(self.request.k), self.request.zoo
-        k, seed = self.request.collected or self.request.k, self.request.zoo_seed
-        identity = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
-        identity.pop("train_size", None)  # it decides how models are scored, not the checkpoints
-        path = store.home() / "zoos" / f"{store.digest([VERSION, identity])}.safetensors"
+            return self._given(self.request.zoo), self.request.zoo
+        k, seed = self.request.collected or self.request.k, self.request.zoo_seed or 0
+        facts = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
+        facts.pop("train_size", None)  # it decides how models are scored, not the checkpoints
+        facts["code"] = self.task_code
+        path = store.home() / "zoos" / f"{store.digest([VERSION, facts])}.safetensors"
         work = path.with_suffix(".partial")
 
         def make() -> Zoo:
             say(f"collect {k} checkpoints")
             collected: Zoo = self.task.collect(k, rng=generator(seed, "zoo"), work=work)
-            return collected
+            return dataclasses.replace(collected, settings={**collected.settings, "zoo_seed": seed})
 
         zoo = store.stage(path, Zoo.load, make, Zoo.save, force=self.request.force)
         shutil.rmtree(work, ignore_errors=True)
         return zoo.head(self.request.k), path
+
+    def _given(self, path: Path) -> Zoo:
+        """The checkpoints of a file, with the settings that only they tell put into the task.
+
+        Raises:
+            BadRequest: no zoo, one of other data or of another network, or fewer checkpoints than were asked for.
+        """
+        zoo = Zoo.load(path)
+        said, found = zoo.settings.get("dataset_hash"), self.task.identity()["dataset_hash"]
+        if said not in (None, found):
+            raise BadRequest(
+                f"the zoo {path} was collected on other data (SHA-256 {said[:16]}) than those that are here "
+                f"({found[:16]}): name their folder with --data-dir"
+            )
+        zoo = zoo.head(self.request.k)
+        self.task.adopt(zoo, frozenset(self.request.of_task()))
+        now = self.task.identity()
+        differing = [
+            n for n in self.task.rescoring if n in zoo.settings and zoo.settings[n] != now[n]
+        ]
+        if differing:  # scores along SGD's way are no longer comparable with these
+            say(
+                f"note: the zoo was scored with another {', '.join(differing)}: no time of SGD to the same score"
+            )
+            zoo = dataclasses.replace(zoo, curve=(), scores=(), base_score=None)
+        return zoo
+
+    @functools.cached_property
+    def task_code(self) -> list[str]:
+        """What a zoo and a score depend on beside data and settings: the task's code, and the libraries it runs on."""
+        settings = {
+            field.name: getattr(self.task, field.name) for field in dataclasses.fields(self.task)
+        }
+        return [identity.plugin_hash(self.task, settings), *identity.libraries()]
 
     def sample(
         self, maker: Any, name: str, zoo: Zoo, count: int, *, control: bool = False
@@ -162,13 +198,23 @@ class Run:
         """Fit a generator and sample from it. Controls are seeded by the zoo, so that all runs share them."""
         count = 1 if maker.deterministic else count
         seed = zoo.hash if control else str(self.request.seed)
-        identity = [VERSION, name, plugins.source_hash(type(maker)), maker.hyperparameters()]
-        identity += [zoo.hash, seed, count, self.device]
-        identity += [self.task.identity()] if maker.needs else []
-        path = store.home() / "generated" / f"{store.digest(identity)}.safetensors"
+        settings = plain(maker.hyperparameters(), "hyperparameters")
+        facts = [VERSION, name, identity.plugin_hash(maker, settings), recorded(settings)]
+        facts += [zoo.hash, seed, count, self.device, *identity.libraries()]
+        facts += [self.task.identity(), self.task_code] if maker.needs else []
+        path = store.home() / "generated" / f"{store.digest(facts)}.safetensors"
 
         def make() -> Sampled:
-            return self._fit_and_sample(maker, zoo, count, generator(0, seed, name), path)
+            with foreign.preserved():
+                made = self._fit_and_sample(maker, zoo, count, generator(0, seed, name), path)
+            zoo.check_unchanged()
+            after = plain(maker.hyperparameters(), "hyperparameters")
+            if recorded(after) != recorded(settings):
+                raise BenchError(
+                    f"{type(maker).__name__} changed its own hyperparameters while it was fitted: what it learns "
+                    "belongs into attributes whose names end in _"
+                )
+            return made
 
         return store.stage(path, load_sampled, make, save_sampled, force=self.request.force)
 
@@ -179,7 +225,8 @@ class Run:
         maker.sample(1, rng=derive(rng, "warm up"))
         with Stopwatch(self.device) as sampling:
             vectors = maker.sample(count, rng=derive(rng, "sample"))
-        check_vectors(vectors, count, zoo, type(maker).__name__)
+        foreign.check_vectors(vectors, count, zoo, type(maker).__name__)
+        vectors = vectors.detach().clone()  # the generator may go on with its own
         peak = peak_memory(self.device)
         views = self._views(maker, zoo, vectors, rng)
         return Sampled(vectors, fit_s, sampling.seconds, peak, path, views)
@@ -191,8 +238,9 @@ class Run:
             if (known, seed) == (zoo.hash, rng.initial_seed()):
                 return seconds
         allowed = {"score": self._score(zoo), "train": self._train(zoo)}
+        own = zoo.copy()  # it may do with it what it likes
         with Stopwatch(self.device) as fitting:
-            maker.fit(zoo, rng=derive(rng, "fit"), **{need: allowed[need] for need in maker.needs})
+            maker.fit(own, rng=derive(rng, "fit"), **{need: allowed[need] for need in maker.needs})
         self._fitted = (maker, zoo.hash, rng.initial_seed(), fitting.seconds)
         return fitting.seconds
 
@@ -205,14 +253,16 @@ class Run:
             shown = {"original": zoo.vectors, "generated": vectors, NOISY: self.noisy(zoo)}
             for name, group in shown.items():
                 few = group[torch.from_numpy(side.evenly(len(group), side.MODELS))]
-                views[f"latent.{name}"] = maker.latents(few)
+                latents = maker.latents(few.clone())
+                views[f"latent.{name}"] = foreign.check_view(latents, len(few), 2, "latents")
         if getattr(maker, "has_path", False):
-            views["path"] = maker.sampling_path(PATHS, STEPS, rng=derive(rng, "path"))
+            path = maker.sampling_path(PATHS, STEPS, rng=derive(rng, "path"))
+            views["path"] = foreign.check_view(path, PATHS, 3, "sampling_path")
         return views
 
     def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
         """The noise-added originals that figures show."""
-        _, control, count = next(found for found in self.controls if found[0] == NOISY)
+        _, control, count = next(found for found in self.controls() if found[0] == NOISY)
         return self.sample(control, "noise", zoo, count, control=True).vectors
 
     def _score(self, zoo: Zoo) -> Any:
@@ -224,16 +274,18 @@ class Run:
 
     def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"]) -> Evaluated:
         """Score a population on both splits; rows that are checkpoints of the zoo are not scored twice."""
-        content = hashlib.sha256(vectors.contiguous().numpy().data).hexdigest()
-        identity = [VERSION, zoo.hash, content, self.task.identity(), self.device]
-        path = store.home() / "evaluated" / f"{store.digest(identity)}.safetensors"
-        return store.stage(
-            path,
-            load_evaluated,
-            lambda: self._evaluate(zoo, vectors),
-            save_evaluated,
-            force=self.request.force,
-        )
+        content = _content(vectors)
+        facts = [VERSION, zoo.hash, content, self.task.identity(), self.task_code, self.device]
+        path = store.home() / "evaluated" / f"{store.digest(facts)}.safetensors"
+
+        def make() -> Evaluated:
+            made = self._evaluate(zoo, vectors)
+            zoo.check_unchanged()
+            if _content(vectors) != content:
+                raise BenchError(f"{type(self.task).__name__} changed the models that it scored")
+            return made
+
+        return store.stage(path, load_evaluated, make, save_evaluated, force=self.request.force)
 
     def _evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"]) -> Evaluated:
         known = {row.numpy().tobytes(): index for index, row in enumerate(zoo.vectors)}
@@ -260,26 +312,21 @@ class Run:
             evaluation = self.task.evaluate(zoo, vectors, split)
         return evaluation, scoring.seconds
 
-    @functools.cached_property
-    def controls(self) -> list[tuple[str, Any, int]]:
-        """Name, generator and number of models of every control; the costly ones have a quarter of the models."""
+    def controls(self) -> Iterator[tuple[str, Any, int]]:
+        """Name, generator and number of models of every control; the costly ones have a quarter of the models.
+
+        Each is made when it is asked for: fitted, it holds checkpoints of its own.
+        """
         samples = self.request.samples
         few = max(1, samples // 4)
-        sizes = {"finetune": few}
-        controls = [
-            (
-                name,
-                make_generator(name, {}, self.request.preset, self.device),
-                sizes.get(name, samples),
-            )
-            for name in plugins.CONTROLS
-            if name != "noise"
-        ]
+        for name in plugins.CONTROLS:
+            if name != "noise":
+                control = make_generator(name, {}, self.request.preset, self.device)
+                yield name, control, few if name == "finetune" else samples
         for amplitude in NOISE:
             settings = {"amplitude": amplitude}
             noise = make_generator("noise", settings, self.request.preset, self.device)
-            controls.append((f"noise {amplitude:g}", noise, few))
-        return controls
+            yield f"noise {amplitude:g}", noise, few
 
 
 def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
@@ -308,10 +355,61 @@ def nested(
 
 
 def load_task(request: Request, device: str) -> Any:
-    """The task with its preset and settings, ready for a device."""
-    task = plugins.load_task(request.task, request.preset, request.of_task())
+    """The task with its preset and settings, ready for a device; of a given zoo it has the zoo's own settings.
+
+    Raises:
+        BadRequest: no such task or setting, one that the zoo contradicts, or a data folder that is not read.
+    """
+    header = request.header()
+    said = said_by_zoo(request, header.settings) if header else {}
+    task = plugins.load_task(request.task, request.preset, {**said, **request.of_task()})
+    if request.data_dir and getattr(task, "embedded", False):
+        raise BadRequest(
+            f"the data of '{request.task}' come with the suite, no folder is read: leave --data-dir out"
+        )
     task.device, task.data_dir, task.force = device, request.data_dir, request.force
     return task
+
+
+def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the task that a zoo's file tells.
+
+    Raises:
+        BadRequest: the request says otherwise.
+    """
+    cls = plugins.task_class(request.task)
+    asked = {**plugins.task_variant(request.task).settings, **request.of_task()}
+    asked = {n: v for n, v in asked.items() if n in request.of_task() or n == "dataset"}
+    asked["kind"] = getattr(cls, "kind", None)
+    for name, value in asked.items():
+        said = facts.get(name, value)
+        if name == "pretrained" and value and Path(value).exists():
+            value = store.file_hash(Path(value))
+        if name not in cls.scoring and plain(said) != plain(value):
+            raise BadRequest(
+                f"the zoo {request.zoo} was collected with {name} {written(said)}, {written(value)} was asked for: "
+                "leave that out, or collect another zoo"
+            )
+    return {name: value for name, value in cls.of_zoo(facts).items() if name not in asked}
+
+
+def check_min_score(score: float | None, metric: str) -> None:
+    """Refuse a score that no model can have.
+
+    Raises:
+        BadRequest: it is outside of the metric's range.
+    """
+    if score is None:
+        return
+    if percent(metric) and not 0 <= score <= 1:
+        hint = f": {score / 100:g} for {score:g} %" if 1 < score <= 100 else ""
+        raise BadRequest(f"--min-score is {score:g}, {metric} is between 0 and 1{hint}")
+    if score < 0:
+        raise BadRequest(f"--min-score is {score:g}, {metric} is 0 or more")
+
+
+def _content(vectors: Float[Tensor, "N D"]) -> str:
+    return hashlib.sha256(vectors.contiguous().numpy().data).hexdigest()
 
 
 def make_generator(name: str, settings: Mapping[str, Any], preset: str, device: str) -> Any:
@@ -321,29 +419,6 @@ def make_generator(name: str, settings: Mapping[str, Any], preset: str, device: 
     made = plugins.construct(cls, values, f"hyperparameter of {name}")
     made.device = device
     return made
-
-
-def check_vectors(vectors: Any, count: int, zoo: Zoo, name: str) -> None:
-    """Refuse samples that are no n x D float32 matrix of finite numbers.
-
-    Raises:
-        BenchError: the generator broke its contract.
-    """
-    expected = (count, zoo.layout.dim)
-    if (
-        not isinstance(vectors, Tensor)
-        or vectors.shape != expected
-        or vectors.dtype != torch.float32
-    ):
-        got = (
-            f"{tuple(vectors.shape)} {vectors.dtype}"
-            if isinstance(vectors, Tensor)
-            else type(vectors)
-        )
-        raise BenchError(f"{name}.sample returned {got}, expected float32 of shape {expected}")
-    broken = int((~vectors.isfinite().all(dim=1)).sum())
-    if broken:
-        raise BenchError(f"{name}.sample returned {broken} of {count} vectors with NaN or inf")
 
 
 def choose_device(name: str) -> str:

@@ -1,17 +1,19 @@
 """Finding generators and tasks by name. Names and descriptions are read from the source, so that listing is fast."""
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadRequest, unknown
+from bench.identity import module_file
 
 if TYPE_CHECKING:
     from tasks.catalog import Variant
@@ -86,25 +88,94 @@ def load_generator(name: str) -> type[Any]:
     """
     if ":" in name:
         cls = _load(name)
-        if not callable(getattr(cls, "fit", None)) or not callable(getattr(cls, "sample", None)):
-            raise BadRequest(f"{name} is no generator: it has no fit and sample")
-        return cls
+        return _checked(cls, name)
     known = _own_generators() if name in _own_generators() else generators()
     if name not in known:
         raise unknown("generator", name, known)
-    return _load(known[name].target)
+    return _checked(_load(known[name].target), name)
 
 
-def load_task(name: str, preset: str, settings: dict[str, Any]) -> Any:
+def _checked(cls: type[Any], name: str) -> type[Any]:
+    """The class, if it has what the harness asks of a generator.
+
+    Raises:
+        BadRequest: it has not.
+    """
+    parts = ("fit", "sample", "hyperparameters", "needs", "presets", "deterministic")
+    missing = [part for part in parts if not hasattr(cls, part)]
+    if missing:
+        raise BadRequest(
+            f"{name} is no generator: it has no {' and no '.join(missing)}; derive it from generators.base.Generator"
+        )
+    return cls
+
+
+def load_task(name: str, preset: str, settings: Mapping[str, Any]) -> Any:
     """The task, constructed with its variant's settings, then the preset's, then these.
 
     Raises:
         BadRequest: no such task, setting or value.
     """
-    variant = task_variant(name)
-    cls = _load(variant.target)
-    values = {**variant.settings, **cls.presets.get(preset, {}), **settings}
+    cls = task_class(name)
+    values = {**task_variant(name).settings, **cls.presets.get(preset, {}), **settings}
     return construct(cls, values, "task setting")
+
+
+def task_class(name: str) -> type[Any]:
+    """The task's class.
+
+    Raises:
+        BadRequest: no such task.
+    """
+    return _load(task_variant(name).target)
+
+
+@functools.cache
+def _plain_fields(target: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Defaults of a plugin's fields and its presets, those that its source says as plain values."""
+    module, _, name = target.partition(":")
+    path = module_file(module)
+    if path is None or path.suffix != ".py":
+        return {}, {}
+    tree = ast.parse(path.read_bytes())
+    cls = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if cls is None:
+        return {}, {}
+    fields: dict[str, Any] = {}
+    presets: dict[str, dict[str, Any]] = {}
+    for base in reversed(cls.bases):
+        if isinstance(base, ast.Name):
+            inherited = _plain_fields(f"{_defined_in(tree, base.id) or module}:{base.id}")
+            fields, presets = fields | inherited[0], presets | inherited[1]
+    for item in cls.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value:
+            with contextlib.suppress(ValueError):
+                value = ast.literal_eval(item.value)
+                if item.target.id == "presets":
+                    presets = value
+                elif "ClassVar" not in ast.unparse(item.annotation):
+                    fields[item.target.id] = value
+    return fields, presets
+
+
+def _defined_in(tree: ast.Module, name: str) -> str | None:
+    """The module that a name of another one is imported from; None where it is not."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and name in {a.asname or a.name for a in node.names}:
+            return node.module
+    return None
+
+
+def defaults(target: str, preset: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values that a plugin's fields have where a command does not say, read from its source alone.
+
+    Args:
+        target: ``module:Class``.
+        preset: the name of a preset, whose values win over those of the fields.
+        settings: a named task's own, which stand between the two.
+    """
+    fields, presets = _plain_fields(target)
+    return {**fields, **(settings or {}), **presets.get(preset, {})}
 
 
 def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:
@@ -129,17 +200,6 @@ def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:
             reason = error.errors()[0]["msg"]
             raise BadRequest(f"{what} {name}={value}: {reason}") from None
     return cls(**checked)
-
-
-def source_hash(cls: type[Any]) -> str:
-    """SHA-256 of a plugin's code: its file, and for the suite's own plugins every file of their package."""
-    spec = importlib.util.find_spec(cls.__module__)
-    if spec is None or spec.origin is None:
-        raise BadRequest(f"{cls.__module__}:{cls.__name__} has no source file")
-    path = Path(spec.origin)
-    own = path.parent in (_package_folder("generators"), _package_folder("tasks"))
-    files = sorted(path.parent.glob("*.py")) if own else [path]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _package_folder(package: str) -> Path:

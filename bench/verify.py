@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bench import plugins, side, store
-from bench.assemble import assemble
+from bench.assemble import IMPORTED, assemble
 from bench.errors import BadRequest
 from bench.pipeline import Run
 from bench.record import Artifact, Record, Tier
@@ -118,8 +118,10 @@ def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
 
 def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Request:
     """The request whose run a record claims to be, on a zoo's file."""
-    task = plugins.load_task(record.task.name, record.protocol.preset, {})
-    fields = {field.name for field in dataclasses.fields(task)}
+    cls = plugins.task_class(record.task.name)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    if record.zoo.track == IMPORTED:
+        fields -= {*cls.collecting}  # they are not known, and decide nothing
     good = record.similarity.good
     own = {f"task.{n}": value for n, value in record.task.settings.items() if n in fields}
     return Request(
@@ -129,7 +131,6 @@ def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Req
         k=record.zoo.k,
         samples=record.protocol.samples,
         seed=record.protocol.seed,
-        zoo_seed=record.zoo.seed or 0,
         preset=record.protocol.preset,
         device=device,
         data_dir=data_dir,
@@ -142,10 +143,8 @@ def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Req
 def differences(record: Record, again: Record) -> list[Check]:
     """Field by field, whether two records of one run agree."""
     claimed, computed = (flatten(one.model_dump(by_alias=True)) for one in (record, again))
-    if record.zoo.seed is not None:
-        computed["zoo.seed"] = (
-            record.zoo.seed
-        )  # the run was given the zoo's file, which has no seed
+    if computed["zoo.seed"] is None:
+        computed["zoo.seed"] = record.zoo.seed  # files from before they told it
     names = [name for name in {**claimed, **computed} if _compared(name, record)]
     return [Check(name, _problem(claimed.get(name), computed.get(name))) for name in names]
 

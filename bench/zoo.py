@@ -1,5 +1,6 @@
 """A zoo: K checkpoints of one base as a K x D matrix, and the layout that says which slice is which tensor."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.errors import BadRequest
+from bench.errors import BadRequest, BenchError
 from bench.store import atomic
 
 _BASE = "base."
@@ -138,6 +139,33 @@ class Zoo:
     @functools.cached_property
     def hash(self) -> str:
         """SHA-256 of the content (vectors, layout, base), independent of how long it took to collect."""
+        return self._content_hash()
+
+    def check_unchanged(self) -> None:
+        """Make sure that nobody has changed the content since its hash was first asked for.
+
+        Raises:
+            BenchError: somebody has.
+        """
+        if self._content_hash() != self.hash:
+            raise BenchError(
+                f"the zoo {self.hash[:16]} was changed while it was in use: nothing that was made with it is kept"
+            )
+
+    def copy(self) -> "Zoo":
+        """Return a zoo that shares nothing with this one: what its owner does to it reaches nobody else."""
+        return Zoo(
+            vectors=self.vectors.clone(),
+            layout=Layout(self.layout.names, self.layout.shapes),
+            base={name: tensor.clone() for name, tensor in self.base.items()},
+            scores=self.scores,
+            curve=self.curve,
+            collect_s=self.collect_s,
+            base_score=self.base_score,
+            settings=copy.deepcopy(self.settings),
+        )
+
+    def _content_hash(self) -> str:
         digest = hashlib.sha256(json.dumps([self.layout.names, self.layout.shapes]).encode())
         for name, tensor in [("", self.vectors), *sorted(self.base.items())]:
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

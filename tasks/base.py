@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,6 +58,11 @@ class Task(ABC):
         independent_units: whether units are independent of each other, as tests between two models need them.
         presets: settings that differ from the defaults (the quick preset), by preset name.
         beside_base: settings that do not decide what ``prepare`` makes.
+        scoring: settings that decide how models are scored and not the checkpoints: a zoo can be scored otherwise than
+            it was when it was collected.
+        rescoring: those of them that decide validation scores.
+        collecting: settings that only tell how checkpoints were trained; not known of a zoo that was made elsewhere.
+        embedded: whether the data come with the suite, so that no data folder is read.
         device: where the work is done; it is no setting.
         force: whether to make again what is in the store; it is no setting.
         data_dir: the folder that real data is looked for in; it is no setting (the data's hash is).
@@ -69,6 +75,9 @@ class Task(ABC):
     independent_units: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     beside_base: ClassVar[tuple[str, ...]] = ()
+    scoring: ClassVar[tuple[str, ...]] = ()
+    rescoring: ClassVar[tuple[str, ...]] = ()
+    collecting: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     force: ClassVar[bool] = False
     data_dir: ClassVar[str | None] = None
@@ -89,6 +98,28 @@ class Task(ABC):
 
         Args:
             rng: the one that ``collect`` gets.
+        """
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the data come with the suite."""
+        return False
+
+    @classmethod
+    def of_zoo(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a zoo's own settings tell: the fields of the task among them."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return {name: value for name, value in facts.items() if name in names}
+
+    def adopt(self, zoo: Zoo, asked: Set[str]) -> None:  # noqa: B027 - most zoos tell it in their settings
+        """Take over what only the checkpoints of a given zoo tell; nothing by default.
+
+        Args:
+            zoo: the checkpoints.
+            asked: names of the settings that were asked for.
+
+        Raises:
+            BadRequest: the zoo contradicts a setting that was asked for.
         """
 
     @abstractmethod

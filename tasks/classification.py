@@ -38,6 +38,7 @@ class Classification(Trained):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"epochs": 100, "train_size": None}}
     data_sets: ClassVar[Sequence[str]] = datasets.NAMES
     architectures: ClassVar[Sequence[str]] = NAMES
+    shipped: ClassVar[Sequence[str]] = ("digits",)
     augmentations: ClassVar[Sequence[str]] = ("none", "crop-flip")
 
     image_size: int | None = None

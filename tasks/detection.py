@@ -53,6 +53,7 @@ class Detection(Trained):
     data_sets: ClassVar[Sequence[str]] = coco.NAMES
     architectures: ClassVar[Sequence[str]] = NAMES
     augmentations: ClassVar[Sequence[str]] = ("none", "flip")
+    shipped: ClassVar[Sequence[str]] = ("shapes",)
 
     dataset: str = "shapes"
     arch: str = "fasterrcnn_small"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,6 +70,12 @@ class ImageGeneration(Trained):
     data_sets: ClassVar[Sequence[str]] = datasets.NAMES
     architectures: ClassVar[Sequence[str]] = tuple(unets.ARCHITECTURES)
     augmentations: ClassVar[Sequence[str]] = ("none", *AUGMENTATIONS)
+    shipped: ClassVar[Sequence[str]] = ("digits",)
+    rescoring: ClassVar[tuple[str, ...]] = (
+        "fid_images", "sampler", "steps", "draw_precision", "feature_weights",
+    )  # fmt: skip
+    scoring: ClassVar[tuple[str, ...]] = (*Trained.scoring, *rescoring)
+    collecting: ClassVar[tuple[str, ...]] = (*Trained.collecting, "passes", "ema")
     keeps_pretrained: ClassVar[bool] = True
 
     dataset: str = "cifar10"
@@ -137,6 +143,11 @@ class ImageGeneration(Trained):
         """Optimizer steps an epoch."""
         there = self.available("train")
         return self.passes * (there // min(self.batch_size, there))
+
+    @classmethod
+    def of_zoo(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a zoo tells; sizes of splits follow from ``fid_images``."""
+        return {n: value for n, value in super().of_zoo(facts).items() if n != "val_size"}
 
     def identity(self) -> dict[str, Any]:
         """Settings, hashes of the data and of weights that are given as files, and how images are drawn."""

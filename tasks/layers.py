@@ -2,8 +2,9 @@
 
 import difflib
 import fnmatch
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,6 +15,7 @@ PATTERNS = (
     "last-norms:N, norms:A-B, linear, conv:first, shortcut, head, all, "
     "or parameter names with * (comma-separated)"
 )
+LONGEST = 300  # characters of names, as many as a record holds
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _SHORTCUTS = ("downsample", "shortcut")
 # The last layers of torchvision's Faster R-CNN and FCOS.
@@ -46,6 +48,29 @@ def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
             f"parameters are named like {', '.join(near)}"
         )
     return tuple(name for name in names if name in chosen)
+
+
+def describe(model: nn.Module, names: Sequence[str]) -> str:
+    """Return the pattern that picks exactly these parameters, the shortest known one, or else their names.
+
+    More names than ``LONGEST`` characters hold are told by their number and a hash.
+    """
+    norms = range(1, len(_of_type(model, _NORMS)) + 1)
+    for pattern in (
+        "all",
+        "head",
+        "linear",
+        "conv:first",
+        "shortcut",
+        *map("last-norms:{}".format, norms),
+    ):
+        if set(_chosen(model, pattern, [name for name, _ in model.named_parameters()])) == set(
+            names
+        ):
+            return pattern
+    joined = ",".join(names)
+    digest = hashlib.sha256(joined.encode()).hexdigest()[:16]
+    return joined if len(joined) <= LONGEST else f"{len(names)} tensors {digest}"
 
 
 def _chosen(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:

@@ -53,6 +53,9 @@ class Segmentation(Trained):
     data_sets: ClassVar[Sequence[str]] = masks.NAMES
     architectures: ClassVar[Sequence[str]] = fcn.NAMES
     augmentations: ClassVar[Sequence[str]] = ("none", *AUGMENTATIONS)
+    shipped: ClassVar[Sequence[str]] = ("shapes-seg",)
+    rescoring: ClassVar[tuple[str, ...]] = ("val_size", "pixels")
+    scoring: ClassVar[tuple[str, ...]] = ("train_size", *rescoring)
 
     dataset: str = "shapes-seg"
     arch: str = "fcn_small"

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.errors import BadRequest, unknown
+from bench.identity import code_hash, libraries
 from bench.randomness import derive, scoped
 from bench.store import digest, file_hash, home, stage
 from bench.zoo import Layout, Zoo
@@ -31,7 +33,7 @@ from tasks.collecting import (
     train_base,
     trajectory,
 )
-from tasks.layers import select
+from tasks.layers import describe, select
 from tasks.training import Loss, Recipe, Training
 
 TRACKS = ("trajectory", "seeds")
@@ -54,12 +56,17 @@ class Trained(Task):
         train_size, val_size: how many examples of each split are scored (a fixed random subset); None means all.
         pretrained: None, "released" or a file of weights to start from.
         data_sets, architectures, augmentations: what the settings of these names may be.
+        shipped: the data sets that come with the suite.
         keeps_pretrained: whether pretrained weights are the base as they are, instead of where its training starts.
     """
 
     data_sets: ClassVar[Sequence[str]]
     architectures: ClassVar[Sequence[str]]
     augmentations: ClassVar[Sequence[str]] = ("none",)
+    shipped: ClassVar[Sequence[str]] = ()
+    scoring: ClassVar[tuple[str, ...]] = ("train_size", "val_size")
+    rescoring: ClassVar[tuple[str, ...]] = ("val_size",)
+    collecting: ClassVar[tuple[str, ...]] = ("track", "epochs", "every")
     beside_base: ClassVar[tuple[str, ...]] = ("layers", "track", "every", "subset_lr", "train_size")
     keeps_pretrained: ClassVar[bool] = False
 
@@ -93,9 +100,13 @@ class Trained(Task):
                 raise unknown(kind, value, valid)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            fine = field.name == "weight_decay" or (field.name == "epochs" and self.pretrained)
-            if isinstance(value, int | float) and not value > 0 and not (fine and value == 0):
-                raise BadRequest(f"{field.name} is {value}, expected a number above 0")
+            may_be_0 = field.name == "weight_decay" or (field.name == "epochs" and self.pretrained)
+            if isinstance(value, int | float) and not (
+                0 < value < math.inf or (may_be_0 and value == 0)
+            ):
+                raise BadRequest(
+                    f"{field.name} is {value}, expected a number above 0, and a finite one"
+                )
 
     # What a task brings ----------------------------------------------------------------------------------------------
 
@@ -134,6 +145,35 @@ class Trained(Task):
         """Optimizer steps an epoch."""
         there = self.available("train")
         return there // min(self.batch_size, there)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the data come with the suite."""
+        return self.dataset in self.shipped
+
+    @classmethod
+    def of_zoo(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a zoo tells; how many training examples are scored is each run's own."""
+        return {n: value for n, value in super().of_zoo(facts).items() if n != "train_size"}
+
+    def adopt(self, zoo: Zoo, asked: Set[str]) -> None:
+        """Find out which layers the checkpoints of a zoo hold that was made elsewhere.
+
+        Raises:
+            BadRequest: others were asked for, or a track, which such a zoo does not have.
+        """
+        if "layers" in zoo.settings:
+            return
+        if "track" in asked:
+            raise BadRequest("a zoo that was made elsewhere has no track: leave --track out")
+        model = self.build()
+        if "layers" not in asked:
+            self.layers = describe(model, zoo.layout.names)
+        elif set(select(model, self.layers)) != set(zoo.layout.names):
+            raise BadRequest(
+                f"the zoo holds the layers '{describe(model, zoo.layout.names)}', "
+                f"'{self.layers}' were asked for: leave --layers out"
+            )
 
     # What all share --------------------------------------------------------------------------------------------------
 
@@ -326,6 +366,7 @@ class Trained(Task):
         """The trained network that a subset is frozen into; shared by every choice of layers, track and K."""
         identity = {n: v for n, v in self.identity().items() if n not in self.beside_base}
         identity |= {"seed": rng.initial_seed(), "device": self.device}
+        identity["code"] = [code_hash(type(self)), *libraries()]
         path = home() / "bases" / f"{digest(identity)}.safetensors"
         state = path.with_suffix(".partial")
 

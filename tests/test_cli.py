@@ -90,7 +90,7 @@ def test_good_models_are_compared_beside_all(capsys):
     assert good.original_generated == pytest.approx(all_.original_generated.value)
     assert good.original_generated_max == pytest.approx(all_.original_generated_max.value)
     assert "--min-score 0.0" in record.command
-    assert call(*RUN, "--min-score", "1.5") == 0
+    assert call(*RUN, "--min-score", "1") == 0
     good = Record.read(next(Path("results").rglob("*.json"))).similarity.good
     assert (good.originals, good.generated, good.original_generated) == (0, 0, None)
 
@@ -169,6 +169,17 @@ def test_list_names_everything(capsys):
         (["--samples", "-1"], 2, "samples is -1, expected at least 1"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),
         (["--device", "meta"], 2, "device 'meta' is not supported"),
+        (["--set", "task.lr=Infinity"], 2, "lr is inf, expected a number above 0, and a finite one"),
+        (["--min-score", "90"], 2, "--min-score is 90, accuracy is between 0 and 1: 0.9 for 90 %"),
+        (["--min-score", "1.01"], 2, "accuracy is between 0 and 1: 0.0101 for 1.01 %"),
+        (["--min-score", "-0.1"], 2, "--min-score is -0.1, accuracy is between 0 and 1"),
+        (["--min-score", "nan"], 2, "min_score is nan, expected a finite number"),
+        (["--data-dir", "mine"], 2, "the data of 'digits' come with the suite"),
+        (["--seed", "9007199254740993"], 2, "seed is 9007199254740993, expected at most 2^53"),
+        (["--layers", "a" * 301], 2, "layers has 301 characters, expected at most 300"),
+        (["--set", f"x={'a' * 4000}"], 2, "the command has 4,0"),
+        (["--set", "a b=1"], 2, "a setting is named 'a b'"),
+        (["--set", "x=\udcff"], 2, "x is '\\udcff', expected a number, a text"),
         (["--zoo", "none.zoo"], 2, "no zoo at none.zoo: make one with"),
         (["--results", "/dev/null/results"], 2, "cannot write to /dev/null/results"),
     ],

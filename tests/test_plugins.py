@@ -12,7 +12,17 @@ from bench import plugins
 from bench.errors import BadRequest
 
 REPOSITORY = Path(__file__).parents[1]
-LEAVES = {"errors", "progress", "randomness", "store", "remote", "timing", "zoo", "importing"}
+LEAVES = {
+    "errors",
+    "identity",
+    "progress",
+    "randomness",
+    "store",
+    "remote",
+    "timing",
+    "zoo",
+    "importing",
+}
 
 
 @dataclasses.dataclass
@@ -200,22 +210,6 @@ def test_an_unknown_setting_gives_the_nearest():
     message = refused(plugins.construct, Settings, {"cuont": 1}, "setting")
     assert "unknown setting 'cuont'" in message
     assert "'count'" in message
-
-
-def test_source_hash_is_that_of_the_package_or_the_file(tmp_path, monkeypatch):
-    from generators.average import Average
-    from generators.copy import Copy
-
-    assert plugins.source_hash(Average) == plugins.source_hash(Copy)
-    file = tmp_path / "elsewhere_of_mine.py"
-    file.write_text("class Mine:\n    pass\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    import elsewhere_of_mine
-
-    before = plugins.source_hash(elsewhere_of_mine.Mine)
-    assert before != plugins.source_hash(Average)
-    file.write_text("class Mine:\n    changed = True\n")
-    assert plugins.source_hash(elsewhere_of_mine.Mine) != before
 
 
 # What imports what ---------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench import plugins, remote, store
 from bench.errors import BadRequest, BenchError
+from bench.identity import plugin_hash
 from bench.record import Record
-from bench.request import Request, command, options
+from bench.request import Request, command, options, plain
 from bench.study import local, on_ray
 from bench.study.executor import Executor, Finished, Outcome, Setting, Started
 from bench.study.graph import Node, build
@@ -155,10 +156,19 @@ def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
     data_dir = str(Path(how.data_dir).resolve()) if how.data_dir else None
     return [
         dataclasses.replace(
-            _absolute(request), device=device, data_dir=data_dir, results=how.results
+            _absolute(request),
+            device=device,
+            data_dir=data_dir if _reads_folder(request) else None,
+            results=how.results,
         )
         for request in requests(found)
     ]
+
+
+def _reads_folder(request: Request) -> bool:
+    """Whether the data of a run lie in a folder, and do not come with the suite."""
+    task = plugins.load_task(request.task, request.preset, request.of_task())
+    return not getattr(task, "embedded", False)
 
 
 def _absolute(request: Request) -> Request:
@@ -192,19 +202,24 @@ def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
 def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
     """The runs that have no record yet, of the same code and on the same kind of device."""
     known = records(results)
-    sources = {
-        name: plugins.source_hash(plugins.load_generator(name))
-        for name in {request.generator for request in asked}
-    }
 
     def recorded(request: Request) -> bool:
+        source = _source(request)
         return any(
-            record.generator.source == sources[request.generator]
+            record.generator.source == source
             and (record.timing.device == "cpu") == (request.device == "cpu")
             for record in known.get(options(command(request)), ())
         )
 
     return [request for request in asked if not recorded(request)]
+
+
+def _source(request: Request) -> str:
+    """The identity of a run's generator: its code, and the files that its settings name."""
+    from bench import pipeline  # here, because it takes seconds
+
+    made = pipeline.make_generator(request.generator, request.of_generator(), request.preset, "cpu")
+    return plugin_hash(made, plain(made.hyperparameters(), "hyperparameters"))
 
 
 def records(results: Path) -> Mapping[Command, list[Record]]:

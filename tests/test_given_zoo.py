@@ -1,0 +1,149 @@
+"""Runs on a zoo's file: what the file tells is recorded, and nothing else; a contradiction is an error."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.record import Record
+from bench.zoo import Zoo
+from tasks import datasets
+from tests.standins import call, image_data
+
+SMALL = ("--set", "task.epochs=1", "--set", "task.batch_size=20")
+SEEDS = ("--layers", "all", "--track", "seeds")
+RUN = ("run", "--task", "digits", "--generator", "gaussian", "--samples", "4")
+
+
+@pytest.fixture(autouse=True)
+def _standins(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+    monkeypatch.chdir(tmp_path)
+
+
+def made(*words) -> Record:
+    """The record of a run, by itself."""
+    folder = f"results {len(words)} {hash(words)}"
+    assert call(*words, "--results", folder) == 0
+    (path,) = Path(folder).rglob("*.json")
+    return Record.read(path)
+
+
+def refused(capsys, *words) -> str:
+    capsys.readouterr()
+    assert call(*words) == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """A zoo of six independent whole networks."""
+    path = tmp_path / "all.zoo"
+    words = ("--k", "6", "--zoo-seed", "3", "--output", path)
+    assert call("collect", "--task", "digits", *SEEDS, *SMALL, *words) == 0
+    return path
+
+
+def test_a_given_zoo_stands_on_the_board_of_the_run_that_collected_it(seeds):
+    asked = made(*RUN, *SEEDS, *SMALL, "--k", "6", "--zoo-seed", "3")
+    given = made(*RUN, "--zoo", seeds)
+    assert given.key == asked.key
+    assert given.id == asked.id
+    assert given.task == asked.task
+    assert given.zoo == asked.zoo
+    assert (given.zoo.track, given.zoo.seed, given.zoo.k) == ("seeds", 3, 6)
+    assert given.task.layers == "all"
+    assert given.task.settings["epochs"] == 1
+    assert given.scores.generated.values == asked.scores.generated.values
+    assert given.command.endswith(f"--samples 4 --zoo {seeds}") or str(seeds) in given.command
+    assert made(*RUN, "--zoo", seeds, "--k", "4").zoo.k == 4
+    # What says the same is no contradiction.
+    again = made(*RUN, "--zoo", seeds, *SEEDS, *SMALL, "--zoo-seed", "3", "--k", "6")
+    assert again.key == asked.key
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--layers", "last-norms:2"), "was collected with layers all, last-norms:2 was asked for"),
+        (("--track", "trajectory"), "was collected with track seeds, trajectory was asked for"),
+        (("--arch", "mlp3"), "was collected with arch convnet3, mlp3 was asked for"),
+        (("--set", "task.epochs=2"), "was collected with epochs 1, 2 was asked for"),
+        (("--set", "task.lr=0.5"), "was collected with lr 0.1, 0.5 was asked for"),
+        (("--zoo-seed", "0"), "has seed 3, 0 was asked for: leave --zoo-seed out"),
+        (("--k", "7"), "the zoo has 6 checkpoints, 7 were asked for"),
+        (("--task", "mnist"), "was collected with dataset digits, mnist was asked for"),
+        (("--task", "shapes"), "was collected with dataset digits, shapes was asked for"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_an_error(seeds, capsys, words, message):
+    assert message in refused(capsys, *RUN, "--zoo", seeds, *words)
+
+
+def test_other_data_of_the_same_name_are_refused(seeds, capsys, monkeypatch):
+    other = dataclasses.replace(image_data("digits"), hash="1" * 64)
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: other)
+    assert "was collected on other data (SHA-256 0000" in refused(capsys, *RUN, "--zoo", seeds)
+
+
+def test_how_many_examples_are_scored_is_the_runs_own(seeds, capsys):
+    few = made(*RUN, "--zoo", seeds, "--set", "task.train_size=7")
+    assert (few.protocol.train_size, few.protocol.val_size) == (7, 40)
+    assert few.timing.sgd_s is not None
+    # Scores along SGD's way are of all 40 images: they say nothing of a score on 10.
+    fewer = made(*RUN, "--zoo", seeds, "--set", "task.val_size=10")
+    assert fewer.protocol.val_size == 10
+    assert fewer.timing.sgd_s is None
+    assert fewer.timing.speedup is None
+    assert "scored with another val_size" in capsys.readouterr().err
+
+
+# Made elsewhere ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(seeds, tmp_path):
+    """The checkpoints of that zoo as state dicts that somebody else might have written; returns their zoo."""
+    zoo = Zoo.load(seeds)
+    for number, row in enumerate(zoo.vectors):
+        state = {**zoo.layout.unflatten(row), **zoo.base}
+        save_file({n: t.contiguous() for n, t in state.items()}, tmp_path / f"{number}.safetensors")
+    files = [tmp_path / f"{number}.safetensors" for number in range(len(zoo))]
+    assert call("zoo", "import", *files, "--output", tmp_path / "mine.zoo") == 0
+    return tmp_path / "mine.zoo"
+
+
+def test_of_imported_checkpoints_nothing_is_recorded_that_is_not_known(elsewhere, capsys):
+    record = made(*RUN, "--zoo", elsewhere)
+    assert (record.zoo.k, record.zoo.track, record.zoo.seed) == (6, "imported", None)
+    assert record.task.layers == record.task.settings["layers"] == "all"
+    assert record.task.settings["track"] == "imported"
+    assert record.task.settings["epochs"] is None
+    assert record.timing.collect_s is None
+    assert made(*RUN, "--zoo", elsewhere, "--layers", "all").key == record.key
+    message = refused(capsys, *RUN, "--zoo", elsewhere, "--layers", "linear")
+    assert "the zoo holds the layers 'all', 'linear' were asked for" in message
+    assert "has no track" in refused(capsys, *RUN, "--zoo", elsewhere, "--track", "seeds")
+    assert "does not say its seed" in refused(capsys, *RUN, "--zoo", elsewhere, "--zoo-seed", "1")
+
+
+def test_a_run_on_a_given_zoo_verifies(elsewhere, seeds, monkeypatch, tmp_path):
+    for path in (elsewhere, seeds):
+        folder = tmp_path / f"of {path.stem}"
+        assert call(*RUN, "--zoo", path, "--results", folder) == 0
+        (file,) = folder.rglob("*.json")
+        assert call("verify", file, "--zoo", path, "--from-seed") == 0
+
+
+def test_an_older_file_without_a_seed_says_none(seeds, tmp_path):
+    zoo = Zoo.load(seeds)
+    settings = {n: v for n, v in zoo.settings.items() if n != "zoo_seed"}
+    dataclasses.replace(zoo, settings=settings).save(tmp_path / "older.zoo")
+    record = made(*RUN, "--zoo", tmp_path / "older.zoo")
+    assert record.zoo.seed is None
+    assert record.zoo.track == "seeds"
+    assert torch.equal(Zoo.load(tmp_path / "older.zoo").vectors, zoo.vectors)
+    assert json.loads(record.to_json())["zoo"]["k"] == 6
