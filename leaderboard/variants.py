@@ -1,30 +1,28 @@
 """What tells generators of one name apart: settings, code, alignment, device. Pure functions, no widgets."""
 
-import itertools
 import json
-import shlex
 from typing import Any
 
 import pandas as pd
 
 from bench import request
+from bench.errors import BadRequest
 from leaderboard.load import VARIANT, plain
 
 
 def explicit(command_line: str) -> tuple[dict[str, Any], list[str]]:
     """The generator's hyperparameters that a command sets, and what it changes of the task."""
     try:
-        words = shlex.split(command_line)
-    except ValueError:
+        flat = request.read(command_line)
+    except BadRequest:
         return {}, []
-    own: dict[str, Any] = {}
-    changes: list[str] = []
-    for option, value in itertools.pairwise(words):
-        name, _, text = value.partition("=")
-        if option == "--set" and name.startswith("task."):
-            changes.append(f"{name.removeprefix('task.')}={text}")
-        elif option == "--set":
-            own[name] = request.parsed(text)
+    sets = {n.removeprefix(request.SET): v for n, v in flat.items() if n.startswith(request.SET)}
+    own = {name: value for name, value in sets.items() if not name.startswith(request.TASK)}
+    changes = [
+        f"{name.removeprefix(request.TASK)}={request.written(value)}"
+        for name, value in sets.items()
+        if name.startswith(request.TASK)
+    ]
     return own, changes
 
 

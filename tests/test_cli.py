@@ -177,7 +177,7 @@ def test_list_names_everything(capsys):
         (["--data-dir", "mine"], 2, "the data of 'digits' come with the suite"),
         (["--seed", "9007199254740993"], 2, "seed is 9007199254740993, expected at most 2^53"),
         (["--layers", "a" * 301], 2, "layers has 301 characters, expected at most 300"),
-        (["--set", f"x={'a' * 4000}"], 2, "the command has 4,0"),
+        (["--set", f"x={'a' * 4000}"], 2, "the command has 4,1"),
         (["--set", "a b=1"], 2, "a setting is named 'a b'"),
         (["--set", "x=\udcff"], 2, "x is '\\udcff', expected a number, a text"),
         (["--zoo", "none.zoo"], 2, "no zoo at none.zoo: make one with"),
