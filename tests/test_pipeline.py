@@ -1,12 +1,14 @@
 import json
+import sys
 
 import pytest
 import torch
 
-from bench import pipeline
+from bench import identity, pipeline
 from bench.errors import BadRequest, BenchError
 from bench.record import Record
 from bench.request import Request, command
+from bench.stages import load_sampled
 from bench.zoo import Zoo
 from tasks import classification, datasets
 from tests.standins import image_data
@@ -236,3 +238,78 @@ def test_the_recorded_command_repeats_the_run(tmp_path):
         "python -m bench run --task digits --generator noise --layers 'a b*' --k 5 --samples 4 "
         "--seed 3 --zoo-seed 2 --set amplitude=0.5 --set task.epochs=1 --set task.batch_size=20"
     )
+
+
+SHIFTED = """
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from generators.base import Generator
+from shifted_by import SHIFT
+
+
+@dataclass
+class Shifted(Generator):
+    prior: str | None = None
+
+    def fit(self, zoo, *, rng):
+        own = float(Path(self.prior).read_text()) if self.prior else 0.0
+        self.vectors_ = zoo.vectors + SHIFT + own + float(Path(__file__).with_name("fixed.txt").read_text())
+        return self
+
+    def sample(self, n, *, rng):
+        return self.vectors_[:1].repeat(n, 1)
+"""
+
+
+def test_an_edit_of_anything_that_a_generator_reads_is_a_new_result(tmp_path, monkeypatch):
+    """A second file, a file that a hyperparameter names, and one that the code names."""
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {
+        "shifted.py": SHIFTED,
+        "shifted_by.py": "SHIFT = 0.0\n",
+        "prior.txt": "0",
+        "fixed.txt": "0",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    prior = {"prior": str(tmp_path / "prior.txt")}
+
+    def made():
+        for name in ("shifted", "shifted_by"):
+            sys.modules.pop(name, None)
+        record, _ = pipeline.run(request(tmp_path, "shifted:Shifted", settings=prior))
+        weights = tmp_path / "home" / "generated" / record.artifacts.generated.file
+        return record, load_sampled(weights).vectors[0, 0].item()
+
+    first, weight = made()
+    assert made()[0].id == first.id
+    seen = [first.id]
+    for name, text in (("shifted_by.py", "SHIFT = 1.0\n"), ("prior.txt", "2"), ("fixed.txt", "4")):
+        (tmp_path / name).write_text(text)
+        record, moved = made()
+        added = {"shifted_by.py": 1, "prior.txt": 3, "fixed.txt": 7}[name]
+        assert moved == pytest.approx(weight + added)
+        assert record.key == first.key
+        assert record.scores.controls() == first.scores.controls()
+        seen.append(record.id)
+    assert len(set(seen)) == 4
+
+
+def test_a_zoo_and_its_scores_are_those_of_the_tasks_code(tmp_path, monkeypatch):
+    """The store finds neither after the task's code, or a library, has changed."""
+    run = pipeline.Run(request(tmp_path))
+    zoo, path = run.zoo()
+    run.evaluate(zoo, zoo.vectors)
+    scored = set((tmp_path / "home" / "evaluated").glob("*.safetensors"))
+    assert pipeline.Run(request(tmp_path)).zoo()[1] == path
+    for name in ("code_hash", "plugin_hash"):
+        monkeypatch.setattr(identity, name, lambda *_: "another")
+    again = pipeline.Run(request(tmp_path))
+    assert again.zoo()[1] != path
+    again.evaluate(zoo, zoo.vectors)
+    assert len(set((tmp_path / "home" / "evaluated").glob("*.safetensors")) - scored) == 1
+    monkeypatch.setattr(identity, "libraries", lambda: ("torch 0",))
+    assert pipeline.Run(request(tmp_path)).zoo()[1] not in (path, again.zoo()[1])
