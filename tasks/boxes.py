@@ -19,7 +19,10 @@ Target = dict[str, Tensor]  # torchvision's: "boxes" and "labels"
 
 
 class Examples:
-    """The images of a split with what a detector learns from them: boxes within the image, none of crowds."""
+    """The images of a split with what a detector learns from them: boxes within the image, none of crowds.
+
+    They are the boxes that scores are of, as far as they lie inside (``tasks.annotations`` says how far that is).
+    """
 
     def __init__(self, split: CocoSplit) -> None:
         self.split = split
@@ -36,15 +39,14 @@ class Examples:
 
     @functools.cache  # noqa: B019 - examples live as long as their task
     def target(self, row: int) -> Target:
-        """Corners and categories of the boxes of one image, those that have an area inside it."""
+        """Corners and categories of the boxes of one image, cut at its edges; all have an area inside it."""
         found = [one for one in self.split.annotations(row) if not one["iscrowd"]]
         boxes = torch.tensor([one["bbox"] for one in found], dtype=torch.float32).reshape(-1, 4)
         height, width = self.split.sizes[row]
         corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1).clamp_(min=0)
         corners = corners.minimum(torch.tensor([width, height, width, height]))
-        kept = (corners[:, 2:] > corners[:, :2]).all(dim=1)
         labels = torch.tensor([one["category_id"] for one in found], dtype=torch.int64)
-        return {"boxes": corners[kept], "labels": labels[kept]}
+        return {"boxes": corners, "labels": labels}
 
 
 class BoxBatches:

@@ -42,11 +42,11 @@ from bench.errors import BadRequest, BenchError, unknown
 from bench.progress import track
 from bench.randomness import generator
 from tasks import annotations, scenes
-from tasks.annotations import Content
+from tasks.fields import Content
 from tasks.sources import UNREADABLE, last_line, list_files, stamp, zip_names
 
 NAMES = ("coco", "shapes")
-FORMAT = 1  # part of the cache's address: raise it when checking or choosing changes
+FORMAT = 2  # part of the cache's address: raise it when checking or choosing changes
 IGNORED = 255  # in a semantic mask: neither right nor wrong
 _SPLITS = ("train", "val")
 _LAYOUT = (

@@ -128,11 +128,12 @@ def coco_content(split: str = "train", count: int = 3, **changes: object) -> dic
             "category_id": (1, 3)[m % 2],
             "iscrowd": 0,
             "area": 80.0,
-            "bbox": [5.0 * m, 2.0, 10.0, 8.0],
-            "segmentation": [[5 * m, 2, 5 * m + 10, 2, 5 * m + 10, 10, 5 * m, 10]],
+            "bbox": [float(left), 2.0, 10.0, 8.0],
+            "segmentation": [[left, 2, left + 10, 2, left + 10, 10, left, 10]],
         }
         for n in range(1, count + 1)
         for m in range(n - 1)
+        for left in (5 * (m % 7),)
     ]
     categories = [{"id": 3, "name": "dog"}, {"id": 1, "name": "cat"}]
     return {"images": named, "annotations": boxes, "categories": categories, **changes}

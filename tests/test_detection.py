@@ -258,12 +258,12 @@ def test_a_candidate_that_finds_nothing(tmp_path):
 def test_targets_are_boxes_within_the_image_and_no_crowds(tmp_path):
     content = coco_content()
     first, *rest = content["annotations"]
-    first |= {"bbox": [-5, 20, 15, 30]}
+    first |= {"bbox": [-0.5, 20, 15.5, 10.5], "segmentation": []}
     rest[0] |= {"iscrowd": 1}
-    rest[1] |= {"bbox": [50, 2, 10, 8]}
+    rest[1] |= {"bbox": [40.5, 2, 1, 8], "area": 8, "segmentation": []}
     examples = boxes.Examples(coco.load("coco", write_coco(tmp_path, train=content)).train)
     assert [len(examples.target(i)["boxes"]) for i in range(3)] == [0, 1, 0]
-    assert examples.target(1)["boxes"].tolist() == [[0, 20, 10, 30]]
+    assert examples.target(1)["boxes"].tolist() == [[0, 20, 15, 30]]
     assert examples.target(1)["labels"].tolist() == [first["category_id"]]
 
 
