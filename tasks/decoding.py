@@ -18,7 +18,6 @@ Metadata that cannot be read turns nothing, and is counted. An image of more tha
 it is decoded.
 """
 
-import collections
 import functools
 import io
 import lzma
@@ -27,6 +26,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections import Counter
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -62,8 +62,8 @@ _SAID = {  # what is counted, in the order in which it is said
     "deep": "more than 8 bits a channel, which were rounded to 8",
     "transparent": "transparent parts, which were laid on white",
     "frames": "several frames, of which the first was taken",
-    "orientation": "an EXIF orientation that their size does not settle: stored pixels were taken",
-    "metadata": "EXIF data that cannot be read, and were taken as upright",
+    "orientation": "an EXIF orientation that the annotated size does not settle: stored pixels were taken",
+    "metadata": "EXIF data that cannot be read: taken as upright",
 }
 _DIRECT = ("1", "L", "P", "RGB", "RGBX", "YCbCr")  # Pillow's modes that become grey in one step
 _BY_COLOUR = ("CMYK", "HSV", "LAB", "RGBA")  # and those that become colour first
@@ -124,7 +124,7 @@ def refusal(name: str, error: BaseException) -> BadRequest:
     return BadRequest(f"{name} is not a readable image: {reason}")
 
 
-def notes(counts: "collections.Counter[str]") -> list[str]:
+def notes(counts: Counter[str]) -> list[str]:
     """One sentence for everything that was counted of images."""
     return [
         f"{counts[key]} images have {text}" if counts[key] > 1 else f"1 image has {text}"
