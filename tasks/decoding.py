@@ -67,6 +67,8 @@ _SAID = {  # what is counted, in the order in which it is said
 }
 _DIRECT = ("1", "L", "P", "RGB", "RGBX", "YCbCr")  # Pillow's modes that become grey in one step
 _BY_COLOUR = ("CMYK", "HSV", "LAB", "RGBA")  # and those that become colour first
+# Raw modes of 1, 2 and 4 bits, and what Pillow multiplies their values with.
+_FEW_BITS = {"1": 255, "L;2": 85, "L;4": 17}
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP = re.compile(r"(?:L|LA|RGB|RGBA|RGBX|RGBa|CMYK);16[BLN]")  # of Pillow's raw modes
 _BOTH_BYTES = re.compile(r"(?:RGB|RGBA|RGBX);16[BLN]")  # of them, those read twice, byte by byte
@@ -220,9 +222,10 @@ def _pixels(image: Image.Image, file: "_File", mode: str, remarks: set[str]) -> 
         return _converted(Image.fromarray(_rounded(samples)), mode)
     if not _has_alpha(image):
         return _converted(image, mode)
-    if file.raw in ("L;2", "L;4") and isinstance(image.info["transparency"], int):
-        # Pillow spreads the pixels over 0 to 255, but not the value that is transparent.
-        image.info["transparency"] *= 255 // (2 ** int(file.raw[-1]) - 1)
+    if file.raw in _FEW_BITS and "transparency" in image.info:
+        # Pillow spreads the pixels over 0 to 255, but not always the value that is transparent.
+        value = image.info["transparency"] * _FEW_BITS[file.raw]
+        image.info["transparency"] = min(value, 255)
     coloured = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     alpha = coloured.getchannel("A")
     flat = coloured.convert("RGB")

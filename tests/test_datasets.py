@@ -893,6 +893,19 @@ def test_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path):
         assert data.train.images.unique().tolist() == [value]
 
 
+def test_a_source_is_known_by_its_folder_and_all_that_the_system_says_of_its_files(tmp_path):
+    root = write_flat(tmp_path / "data", 10)
+    (tmp_path / "link").symlink_to(root)
+    folder, files = sources.find("cifar10", tmp_path / "link").identity()
+    assert folder == str(root.resolve())
+    assert len(files) == 4
+    for file in files:
+        now = (root / file.name).stat()
+        assert tuple(file)[1:] == (
+            now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
+        )  # fmt: skip
+
+
 def test_an_edit_in_place_with_restored_times_is_seen(tmp_path):
     root = write_flat(tmp_path / "data", 10)
     first = datasets.load("cifar10", root)
