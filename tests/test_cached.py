@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from bench import store
 from bench.errors import BenchError
 from tasks import cached
 
@@ -117,3 +118,23 @@ def test_a_staged_array_is_made_once_and_again_when_it_is_not_the_same(tmp_path,
     path.with_suffix(".json").unlink()
     assert (staged() == 7).all()
     assert len(made) == 3
+
+
+@pytest.mark.parametrize("large", [0, 1 << 30], ids=["mapped", "read"])
+def test_a_staged_array_goes_from_machine_to_machine(tmp_path, monkeypatch, large):
+    monkeypatch.setenv("BENCH_STORE", f"file://{tmp_path}/shared")
+    made = []
+
+    def make():
+        made.append(1)
+        path().parent.mkdir(parents=True, exist_ok=True)
+        np.save(path(), np.full(SHAPE, 7, np.uint8))
+
+    def path():
+        return store.home() / "decoded" / "x.npy"
+
+    for machine in ("one", "two"):
+        monkeypatch.setenv("BENCH_HOME", str(tmp_path / machine))
+        assert (cached.stage_array(path(), make, SHAPE, large) == 7).all()
+        assert path().exists()
+    assert len(made) == 1
