@@ -14,8 +14,8 @@ What a file holds, and what becomes of it:
   stored pixels wherever that size fits, and what the tag says is followed only where it alone fits. Where both fit and
   the tag would turn the image, that is counted.
 
-Metadata that cannot be read turns nothing, and is counted. An image of more than ``PIXELS`` pixels is refused before
-it is decoded.
+Metadata that cannot be read turns nothing, and is counted. Colour profiles are not applied. An image of more than
+``PIXELS`` pixels is refused before it is decoded.
 """
 
 import functools
@@ -173,19 +173,19 @@ def as_mode(image: Image.Image, mode: str, size: tuple[int, int] | None = None) 
         remarks.add("frames")
     file = _File(image)
     orientation = _orientation(image)
+    image.load()
     if orientation is None:
         remarks.add("metadata")
     pixels = _pixels(image, file, mode, remarks)
-    pixels.load()
     if orientation in (None, 1):
         return Decoded(pixels, frozenset(remarks))
     if _orientation(image) == orientation:
         stored, upright = pixels, pixels.transpose(_TURNS[orientation])
-    else:  # Pillow has turned it itself, as it does with TIFF
+    else:  # Pillow has turned it itself in loading it, as it does with TIFF
         stored, upright = pixels.transpose(_TURNS[_BACK.get(orientation, orientation)]), pixels
-    if size is None or stored.size != size == upright.size:
+    if size is None or (upright.size == size and stored.size != size):
         return Decoded(upright, frozenset(remarks))
-    if stored.size == upright.size:
+    if upright.size == stored.size:
         remarks.add("orientation")
     return Decoded(stored, frozenset(remarks))
 

@@ -35,7 +35,7 @@ TIMEOUT = 30.0  # seconds without an answer after which a download has failed
 
 _LAYOUT = "train/<class>/* and test/<class>/* (or val/<class>/*), as folders or in zip files"
 _PARTS = ("train", "test", "val")
-_ENTRY = re.compile(r"(?:^|/)(train|test|val)/([^/]+)/(.*)$")
+_ENTRY = re.compile(r"(?:^|/)(train|test|val)/([^/]+)/(.*)$", re.DOTALL)
 _LOOSE = re.compile(r"(?:^|/)(train|test|val)/([^/]+)$")
 _BYTES = 8 * PIXELS  # of an image file, at most: no image of so many pixels needs more
 _KINDS = 5  # of files that are left out, that are named
@@ -295,9 +295,10 @@ def _index(names: Iterable[str]) -> _Tree:
             part, label = entry[1], entry[2]
             if _is_metadata(name, entry):
                 continue
-            images = tree.images.setdefault(part, {}).setdefault(label, [])
-            if _extension(name) in decoding.extensions():
-                images.append(name)
+            if entry[3] == "":
+                tree.images.setdefault(part, {}).setdefault(label, [])
+            elif _extension(name) in decoding.extensions():
+                tree.images.setdefault(part, {}).setdefault(label, []).append(name)
             elif not name.endswith("/"):
                 tree.strange.setdefault(part, []).append(name)
         elif (entry := _LOOSE.search(name)) and not _is_metadata(name, entry):

@@ -519,6 +519,14 @@ def test_what_is_left_out_is_counted_and_said_in_every_run(tmp_path, capsys, pac
     assert said(capsys) == STRANGE
 
 
+def test_odd_names_are_names(tmp_path, capsys):
+    write_tree(tmp_path)
+    for name in ("a b.png", "new\nline.png", "#1.PNG", "ü.png", "x.tar.png", "train"):
+        shutil.copy(tmp_path / "train" / "cat" / "0.png", tmp_path / "train" / "cat" / name)
+    assert datasets.load("cifar10", tmp_path).train.labels.tolist() == [0] * 7 + [1] * 2
+    assert "left out 1 file" in said(capsys)[0]
+
+
 def test_many_kinds_of_files_are_one_short_line(tmp_path, capsys):
     write_tree(tmp_path)
     for number in range(40):

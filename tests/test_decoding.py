@@ -20,9 +20,9 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(size, depth, colour, rows, *before, after=b""):
+def png(size, depth, colour, rows, *before, after=b"", interlaced=False):
     """A PNG file of these rows of bytes; chunks before and after the pixels."""
-    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlaced)
     data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -154,13 +154,16 @@ ROUNDED = [[[0, 0, 1], [2, 128, 255]]]
     "content",
     [
         png16(COLOURS, 2),
+        png(
+            (2, 1), 16, 2, [pixel.astype(">u2").tobytes() for pixel in COLOURS[0]], interlaced=True
+        ),
         tiff16(COLOURS, 2, "<"),
         tiff16(COLOURS, 2, ">"),
         tiff16(COLOURS, 2, "<", packed=True),
         tiff16(COLOURS, 2, ">", packed=True),
         tiff16(np.dstack([COLOURS, [[7, 8]]]), 2, more={338: ("H", [0])}),  # a channel without use
     ],
-    ids=["png", "little", "big", "packed little", "packed big", "fourth channel"],
+    ids=["png", "interlaced png", "little", "big", "packed little", "packed big", "fourth channel"],
 )
 def test_16_bits_in_colour_are_rounded_not_cut_off(content):
     assert decoded(content) == (ROUNDED, {"deep"})
