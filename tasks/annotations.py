@@ -77,12 +77,13 @@ def read(path: Path) -> Content:
     return {name: content[name] for name in LISTS}
 
 
-def check(content: Content, path: Path) -> Content:
+def check(content: Content, path: Path, tell: Callable[[str], None] = say) -> Content:
     """The same with the rules above applied: images and annotations by id, and nothing in them that is not used.
 
     Args:
         content: of ``read``.
         path: the file, for messages.
+        tell: gets a note for every rule that applied.
 
     Raises:
         BadRequest: an entry is unusable, or too many contradict themselves.
@@ -95,17 +96,18 @@ def check(content: Content, path: Path) -> Content:
     _distinct(categories.values(), "name", str.strip, path)
     return {
         "images": list(images.values()),
-        "annotations": _annotations(content["annotations"], images, set(categories), path),
+        "annotations": _annotations(
+            content["annotations"], images, set(categories), _Tally(path, tell)
+        ),
         "categories": list(categories.values()),
     }
 
 
 def _annotations(
-    items: list[Content], images: dict[int, Content], categories: set[int], path: Path
+    items: list[Content], images: dict[int, Content], categories: set[int], tally: "_Tally"
 ) -> list[Content]:
     """What is used of the annotations of these images and categories."""
-    tally = _Tally(path)
-    kept = []
+    path, kept = tally.path, []
     for n, annotation in _by_id(items, path, "an annotation").items():
         what = f"annotation {n} of {path}"
         image = images.get(whole(annotation, "image_id", what))
@@ -126,6 +128,7 @@ class _Tally:
     """How often each rule applied in a file, by the words of its note."""
 
     path: Path
+    tell: Callable[[str], None]
     rules: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     contradictions: collections.Counter[str] = dataclasses.field(
         default_factory=collections.Counter
@@ -151,11 +154,11 @@ class _Tally:
                 f"expected at most {MOST_CONTRADICTIONS:.0%}: {self.first}"
             )
         for kind, n in self.contradictions.items():
-            say(f"note: left out {n} annotations with {kind} of {self.path.name}")
+            self.tell(f"note: left out {n} annotations with {kind} of {self.path.name}")
         if self.first:
-            say(f"note: the first of them in {self.path.name}: {self.first}")
+            self.tell(f"note: the first of them in {self.path.name}: {self.first}")
         for rule, n in (+self.rules).items():
-            say(f"note: {rule.format(n)} of {self.path.name}")
+            self.tell(f"note: {rule.format(n)} of {self.path.name}")
 
 
 def _checked(

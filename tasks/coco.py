@@ -9,8 +9,12 @@ lowered. Images without annotations count: a detector is also judged by what it 
 
 ``CocoData.hash`` is the SHA-256 of what is used: the checked annotations and the bytes of every used image file. Bytes
 and not names or sizes, so that an image that was replaced is noticed and a folder and a zip file of the same images are
-the same data. They are read once for that; the result lies in the store for as long as all files keep their names,
-sizes and times.
+the same data. They are read once for that; the result lies in the store for as long as all files are the very same:
+path, device, inode, size, and times of modification and of change. An image that changes later is refused when it is
+read. Where images were not taken as they stand (``tasks.decoding``), the hash sees the notes about that too.
+
+Annotations are about stored pixels: an image's EXIF orientation is followed only where that alone gives it the size
+that they say.
 
 How annotations are checked, and which are left out, is in ``tasks.annotations``. Crowds (``iscrowd``) outline many
 objects at once: detection neither learns from them nor counts what is found in them, and segmentation ignores their
@@ -21,32 +25,33 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from torch import Tensor
 
 from bench import store
-from bench.errors import BadRequest, BenchError, unknown
-from bench.progress import track
+from bench.errors import BadRequest, unknown
+from bench.progress import say, track
 from bench.randomness import generator
-from tasks import annotations, scenes
+from tasks import annotations, cached, decoding, scenes
+from tasks.decoding import UNREADABLE, Refused, last_line
 from tasks.fields import Content
-from tasks.sources import UNREADABLE, last_line, list_files, stamp, zip_names
+from tasks.sources import Stamp, list_files, read_file, read_member, stamp, zip_names
 
 NAMES = ("coco", "shapes")
-FORMAT = 2  # part of the cache's address: raise it when checking or choosing changes
+FORMAT = 2  # part of the cache's address: raise it when checking, choosing or decoding changes
 IGNORED = 255  # in a semantic mask: neither right nor wrong
 _SPLITS = ("train", "val")
 _LAYOUT = (
@@ -85,18 +90,19 @@ class CocoSplit:
         """The pixels of the image at this position.
 
         Raises:
-            BadRequest: its file cannot be read, or has another size than the annotations say.
+            BadRequest: its file cannot be read or used, has changed, or has another size than the annotations say.
         """
-        name = self.api.imgs[self.ids[index]]["file_name"]
+        name, (tall, wide) = self.api.imgs[self.ids[index]]["file_name"], self.sizes[index]
         try:
-            with Image.open(io.BytesIO(self.read(name))) as opened:
-                pixels = np.array(opened.convert("RGB"))
+            image = decoding.open_image(self.read(name))
+            if sorted(image.size) == sorted((wide, tall)):  # others need not be decoded
+                image = decoding.as_mode(image, "RGB", (wide, tall)).image
         except UNREADABLE as error:
-            raise BadRequest(f"{name} is not a readable image: {last_line(error)}") from error
-        if pixels.shape[:2] != self.sizes[index]:
-            found, said = (f"{w} x {h}" for h, w in (pixels.shape[:2], self.sizes[index]))
+            raise decoding.refusal(name, error) from error
+        if image.size != (wide, tall):
+            found, said = (f"{w} x {h}" for w, h in (image.size, (wide, tall)))
             raise BadRequest(f"{name} is {found} pixels, its annotations are for {said}")
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def annotations(self, index: int) -> list[Content]:
         """What is annotated in the image at this position, in COCO's form."""
@@ -147,20 +153,22 @@ def load(name: str, data_dir: Path | None = None, limit: int | None = None) -> C
     readers = {split: _reader(root, f"{split}2017") for split in _SPLITS}
     files = [_stamp_of(root, split) for split in _SPLITS]
     files += [file for reader in readers.values() for file in reader.files]
-    address = store.digest([FORMAT, str(root.resolve()), limit, *files])
+    address = store.digest([FORMAT, PIL.__version__, str(root.resolve()), limit, files])
     used = store.stage(
         store.home() / "coco" / f"{name}-{address}.json",
-        load=_read_used,
+        load=cached.read_json,
         make=lambda: _use(root, readers, limit),
-        save=lambda content, path: store.write_text(path, json.dumps(content)),
+        save=cached.write_json,
     )
+    for note in used["notes"]:
+        say(note)
     categories = used["train"]["categories"]
     return CocoData(
         name=name,
         classes=tuple(category["name"] for category in categories),
         category_ids=tuple(category["id"] for category in categories),
-        train=CocoSplit(index(used["train"]), readers["train"].read),
-        val=CocoSplit(index(used["val"]), readers["val"].read),
+        train=CocoSplit(index(used["train"]), _checked(readers["train"], used["sha256"]["train"])),
+        val=CocoSplit(index(used["val"]), _checked(readers["val"], used["sha256"]["val"])),
         hash=used["hash"],
     )
 
@@ -234,10 +242,10 @@ def object_mask(annotation: Content, size: tuple[int, int]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """The image files of one split: how to read one, and (name, size, time) of the files they lie in."""
+    """The image files of one split: how to read one, and the files they lie in."""
 
     read: Read
-    files: list[tuple[str, int, int]]
+    files: list[Stamp]
 
 
 def _root(name: str, data_dir: Path | None) -> Path:
@@ -258,7 +266,7 @@ def _annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}2017.json"
 
 
-def _stamp_of(root: Path, split: str) -> tuple[str, int, int]:
+def _stamp_of(root: Path, split: str) -> Stamp:
     path = _annotation_file(root, split)
     if not path.is_file():
         raise BadRequest(f"no file {path}: expected {_LAYOUT}")
@@ -273,7 +281,7 @@ def _reader(root: Path, part: str) -> _Reader:
     """
     folder = root / part
     if folder.is_dir():
-        return _Reader(lambda name: (folder / name).read_bytes(), list_files(root, [part]))
+        return _Reader(lambda name: read_file(folder / name), list_files(root, [part]))
     zips = sorted(root.glob(f"{part}*.zip"))
     if not zips:
         raise BadRequest(f"neither {folder} nor {folder}.zip is there: expected {_LAYOUT}")
@@ -287,7 +295,7 @@ def _reader(root: Path, part: str) -> _Reader:
 
     def read(name: str) -> bytes:
         archive, member = homes[name]
-        return archive.read(member)
+        return read_member(archive, member)
 
     return _Reader(read, [stamp(path, path.name) for path in zips])
 
@@ -296,23 +304,54 @@ def _reader(root: Path, part: str) -> _Reader:
 
 
 def _use(root: Path, readers: dict[str, _Reader], limit: int | None) -> Content:
-    """Both splits' checked annotations of the chosen images, and the hash of all that."""
-    used: Content = {}
+    """Both splits' checked annotations of the chosen images, these images' SHA-256, notes, and the hash of all that."""
+    used: Content = {"sha256": {}}
     content = hashlib.sha256()
+    remarks: Counter[str] = Counter()
+    notes: list[str] = []
     for split in _SPLITS:
         path = _annotation_file(root, split)
-        used[split] = _limit(annotations.check(annotations.read(path), path), split, limit)
+        checked = annotations.check(annotations.read(path), path, notes.append)
+        used[split] = _limit(checked, split, limit)
         if not used[split]["annotations"]:
             raise BadRequest(
                 f"no usable annotations of the {len(used[split]['images'])} chosen images in {path}"
                 + ("" if limit is None else ": raise --limit")
             )
         content.update(json.dumps(used[split], sort_keys=True).encode())
+        digests = used["sha256"][split] = {}
         for image in track(used[split]["images"], f"read the images of {path.name}"):
-            content.update(hashlib.sha256(_bytes(readers[split], image, path)).digest())
+            data = _bytes(readers[split], image, path)
+            digest = hashlib.sha256(data)
+            content.update(digest.digest())
+            digests[image["file_name"]] = digest.hexdigest()
+            remarks.update(_remarks(data, image))
     if used["train"]["categories"] != used["val"]["categories"]:
         raise BadRequest(f"the two files in {root / 'annotations'} have different categories")
-    return {**used, "hash": content.hexdigest()}
+    of_images = decoding.notes(remarks)
+    content.update("".join(of_images).encode())
+    notes += [f"note: {note}" for note in of_images]
+    return {**used, "notes": notes, "hash": content.hexdigest()}
+
+
+def _remarks(data: bytes, image: Content) -> frozenset[str]:
+    """What is to be counted of an image file; nothing of one that is refused, which is said when it is needed."""
+    try:
+        return decoding.remarks_on(data, (image["width"], image["height"]))
+    except UNREADABLE:
+        return frozenset()
+
+
+def _checked(reader: _Reader, digests: dict[str, str]) -> Read:
+    """Read image files, but only those that are still the same."""
+
+    def read(name: str) -> bytes:
+        data = reader.read(name)
+        if hashlib.sha256(data).hexdigest() != digests[name]:
+            raise Refused("it has changed since the data set was read; run the command again")
+        return data
+
+    return read
 
 
 def _limit(content: Content, split: str, limit: int | None) -> Content:
@@ -336,16 +375,3 @@ def _bytes(reader: _Reader, image: Content, path: Path) -> bytes:
         raise BadRequest(
             f"the image {image['file_name']} of {path} is not there or cannot be read: {last_line(error)}"
         ) from error
-
-
-def _read_used(path: Path) -> Content:
-    """What ``_use`` made.
-
-    Raises:
-        BenchError: the file is damaged.
-    """
-    try:
-        content: Content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path} is damaged: {error}") from error
-    return content

@@ -17,42 +17,43 @@ sorted order of their folders. Flowers-102's train split is its "train" and its 
 Images keep the order of their source: an ImageFolder's are sorted by class and file name, so anyone
 who wants a few of them should draw them at random. ``ImageData.hash`` sees that order too.
 
+How a file's pixels become 8-bit grey or colour is in ``tasks.decoding``, which files are images in
+``tasks.sources``; what is left out, and what was not taken as it stands, is counted and said in every run.
+
 Images of the right size stay untouched. Others are resized (bilinear) and centre-cropped: to 28, 32
 or 96 pixels by the shorter side, and for the 224-pixel sets shorter side 256, then a crop of 224.
+One whose longer side is more than ``LONGEST`` times the shorter is refused: the crop would show next
+to nothing of it, and the resized image could take any amount of memory.
 """
 
-import functools
+import collections
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from bench import store
-from bench.errors import BadRequest, BenchError, unknown
+from bench.errors import BenchError, unknown
 from bench.progress import say, track
-from tasks.sources import (
-    SPECS,
-    UNREADABLE,
-    Opened,
-    Spec,
-    Undecoded,
-    download,
-    find,
-    last_line,
-)
+from tasks import cached, decoding
+from tasks.decoding import UNREADABLE, Refused, last_line
+from tasks.sources import SPECS, Opened, Spec, Undecoded, download, find
 
 BLOCK = 256  # images decoded, hashed and counted at a time
 IN_MEMORY = 2 << 30  # arrays of at least this many bytes are memory-mapped instead
-FORMAT = 1  # part of the cache's address: raise it when decoding changes
+LONGEST = 100  # times the shorter side, at most, where an image is resized
+FORMAT = 2  # part of the cache's address: raise it when decoding changes
+_SPLITS, _PARTS = ("train", "val"), ("images", "labels")  # <split>-<part>.npy, in the cache
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class ImageData:
 
     ``std`` is 1 for a channel that never varies. ``hash`` is the SHA-256 of both splits' shapes,
     pixels and labels and of the class count: it names the content, wherever it was read from.
+    ``notes`` are sentences about what was left out or not taken as it stands.
     """
 
     name: str
@@ -78,6 +80,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     hash: str
+    notes: tuple[str, ...] = ()
 
 
 NAMES: tuple[str, ...] = ("digits", *SPECS)
@@ -87,7 +90,8 @@ def load(name: str, data_dir: Path | None = None) -> ImageData:
     """The data set of that name, from ``data_dir`` (default: ``data`` in the cache folder).
 
     The first call decodes it into the cache folder; later calls read it from there for as long as
-    the source files keep their names, sizes and times.
+    the source files are the very same: path, device, inode, size, and times of modification and of
+    change. Its notes are said by every call.
 
     Raises:
         BadRequest: an unknown name, or files that cannot be used; the message names the file.
@@ -103,13 +107,16 @@ def load(name: str, data_dir: Path | None = None) -> ImageData:
     data_dir = (data_dir or store.home() / "data").expanduser()
     source = find(name, data_dir) or download(name, data_dir)
     spec = SPECS[name]
-    address = store.digest([FORMAT, spec.size, spec.mode, *source.files])
+    address = store.digest([FORMAT, PIL.__version__, spec.size, spec.mode, *source.identity()])
+    folder = store.home() / "decoded" / f"{name}-{address}"
     data = store.stage(
-        store.home() / "decoded" / f"{name}-{address}" / "meta.json",
-        load=functools.partial(_read_cache, name),
-        make=lambda: _decode(name, source.open(), address),
+        folder / "meta.json",
+        load=lambda path: _read_cache(name, path),
+        make=lambda: _decode(name, source.open(), folder),
         save=_save_meta,
     )
+    for note in data.notes:
+        say(f"note: {note}")
     if len(data.classes) != spec.classes:
         say(f"note: {len(data.classes)} classes in these files, {spec.title} has {spec.classes}")
     return data
@@ -132,10 +139,12 @@ def _digits() -> ImageData:
     return _describe("digits", train, val, tuple(map(str, range(10))))
 
 
-def _describe(name: str, train: Split, val: Split, classes: tuple[str, ...]) -> ImageData:
+def _describe(
+    name: str, train: Split, val: Split, classes: tuple[str, ...], notes: tuple[str, ...] = ()
+) -> ImageData:
     """Both splits with their statistics and their hash."""
     mean, std = _moments(train.images)
-    return ImageData(name, train, val, classes, mean, std, _hash(train, val, len(classes)))
+    return ImageData(name, train, val, classes, mean, std, _hash(train, val, len(classes)), notes)
 
 
 def _moments(images: UInt8[Tensor, "M C H W"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -171,34 +180,50 @@ def _blocks(images: UInt8[Tensor, "M C H W"]) -> Iterator[UInt8[np.ndarray, "N C
 # --- the cache of decoded arrays ------------------------------------------------------------------
 
 
-def _decode(name: str, opened: Opened, address: str) -> ImageData:
+class _Item(NamedTuple):
+    """One decoded image, its class, and what is to be counted of it."""
+
+    pixels: UInt8[np.ndarray, "C H W"]
+    label: int
+    remarks: frozenset[str]
+
+
+def _decode(name: str, opened: Opened, folder: Path) -> ImageData:
     """Decode both splits into the cache's folder; its ``meta.json``, written last, completes it."""
-    folder = store.home() / "decoded" / f"{name}-{address}"
     for stale in folder.glob(".*.npy.*"):  # of a run that was killed
         stale.unlink(missing_ok=True)
-    for split, images in (("train", opened.train), ("val", opened.val)):
-        _write_split(folder, split, images, SPECS[name])
-    return _describe(name, _read_split(folder, "train"), _read_split(folder, "val"), opened.classes)
+    remarks = _write_split(folder, "train", opened.train, SPECS[name])
+    remarks += _write_split(folder, "val", opened.val, SPECS[name])
+    train, val = (
+        _split(*(cached.load_array(folder / f"{split}-{part}.npy", IN_MEMORY) for part in _PARTS))
+        for split in _SPLITS
+    )
+    notes = (*opened.left_out, *decoding.notes(remarks))
+    return _describe(name, train, val, opened.classes, notes)
 
 
-def _write_split(folder: Path, split: str, images: Undecoded, spec: Spec) -> None:
-    """Decode one split, in blocks, to ``<split>-images.npy`` and ``<split>-labels.npy``."""
+def _write_split(
+    folder: Path, split: str, images: Undecoded, spec: Spec
+) -> "collections.Counter[str]":
+    """Decode one split, in blocks, to ``<split>-images.npy`` and ``<split>-labels.npy``; what is to be counted."""
     labels: list[int] = []
+    remarks: collections.Counter[str] = collections.Counter()
     header = {"descr": "|u1", "fortran_order": False, "shape": (images.count, *spec.shape)}
     with store.atomic(folder / f"{split}-images.npy") as path, path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for block in _decoded_blocks(images, spec, f"decoding {spec.title}, {split}"):
-            file.writelines(pixels.tobytes() for pixels, _ in block)
-            labels += [label for _, label in block]
+            file.writelines(item.pixels.tobytes() for item in block)
+            labels += [item.label for item in block]
+            for item in block:
+                remarks.update(item.remarks)
     with store.atomic(folder / f"{split}-labels.npy") as path, path.open("wb") as file:
         np.save(file, np.array(labels, np.int64))
+    return remarks
 
 
-def _decoded_blocks(
-    images: Undecoded, spec: Spec, description: str
-) -> Iterator[list[tuple[UInt8[np.ndarray, "C H W"], int]]]:
-    """Pixels and label of every image in order, a block at a time, decoded by a thread per core."""
-    Image.init()  # register every format once, before the threads do
+def _decoded_blocks(images: Undecoded, spec: Spec, description: str) -> Iterator[list[_Item]]:
+    """Every image in order, a block at a time, decoded by a thread per core."""
+    decoding.formats()  # registers every format once, before the threads do
     starts = range(0, images.count, BLOCK)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in track(starts, description, len(starts)):
@@ -206,58 +231,74 @@ def _decoded_blocks(
             yield list(pool.map(lambda index: _decode_image(images, index, spec), indices))
 
 
-def _decode_image(
-    images: Undecoded, index: int, spec: Spec
-) -> tuple[UInt8[np.ndarray, "C H W"], int]:
-    """Pixels and label of one image.
+def _decode_image(images: Undecoded, index: int, spec: Spec) -> _Item:
+    """Decode one image.
 
     Raises:
-        BadRequest: it cannot be read; the message names its file.
+        BadRequest: it cannot be read or used; the message names its file.
     """
     try:
         image, label = images.read(index)
-        return _pixels(image, spec), label
+        decoded, remarks = decoding.as_mode(image, spec.mode)
+        return _Item(_fitted(decoded, spec), label, remarks)
     except UNREADABLE as error:
-        unidentified = isinstance(error, UnidentifiedImageError)
-        reason = "no image format that Pillow knows" if unidentified else last_line(error)
-        raise BadRequest(f"{images.name(index)} is not a readable image: {reason}") from error
+        raise decoding.refusal(images.name(index), error) from error
 
 
-def _pixels(image: Image.Image, spec: Spec) -> UInt8[np.ndarray, "C H W"]:
-    """The image in the data set's mode and size (see the module's text)."""
+def _fitted(image: Image.Image, spec: Spec) -> UInt8[np.ndarray, "C H W"]:
+    """The pixels of an image, in the data set's size (see the module's text).
+
+    Raises:
+        Refused: its sides are too different.
+    """
     from torchvision.transforms import functional
 
-    image = image.convert(spec.mode)
+    if max(image.size) > LONGEST * min(image.size):
+        wide, tall = image.size
+        raise Refused(
+            f"it is {wide} x {tall} pixels, and one side may be at most {LONGEST} times the other"
+        )
     if image.size != (spec.size, spec.size):
         shorter = 256 if spec.size == 224 else spec.size
         image = functional.center_crop(functional.resize(image, [shorter]), [spec.size])
     return np.asarray(image).reshape(spec.size, spec.size, -1).transpose(2, 0, 1)
 
 
-def _read_split(folder: Path, split: str) -> Split:
-    """A decoded split; mode "c" maps it privately, so that torch takes the memory as writable."""
-    path = folder / f"{split}-images.npy"
-    images = np.load(path, mmap_mode="c" if path.stat().st_size >= IN_MEMORY else None)
-    return Split(
-        torch.from_numpy(images), torch.from_numpy(np.load(folder / f"{split}-labels.npy"))
-    )
-
-
-def _read_cache(name: str, path: Path) -> ImageData:
-    """The data set whose decoded arrays lie beside this ``meta.json``.
-
-    Raises:
-        BenchError: a part is missing or damaged.
-    """
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        train, val = (_read_split(path.parent, split) for split in ("train", "val"))
-        lists = {key: tuple(meta[key]) for key in ("classes", "mean", "std")}
-        return ImageData(name=name, train=train, val=val, hash=meta["hash"], **lists)
-    except (OSError, ValueError, LookupError, TypeError, EOFError) as error:
-        raise BenchError(f"{path.parent} is damaged: {last_line(error)}") from error
+def _split(images: UInt8[np.ndarray, "M C H W"], labels: Int64[np.ndarray, " M"]) -> Split:
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def _save_meta(data: ImageData, path: Path) -> None:
-    meta = {"classes": data.classes, "mean": data.mean, "std": data.std, "hash": data.hash}
-    store.write_text(path, json.dumps(meta))
+    """Describe the data set and its arrays in ``meta.json`` beside these."""
+    files = {
+        f"{split}-{part}": {
+            "shape": list(getattr(getattr(data, split), part).shape),
+            **cached.describe(path.parent / f"{split}-{part}.npy"),
+        }
+        for split in _SPLITS
+        for part in _PARTS
+    }
+    fields = ("classes", "mean", "std", "hash", "notes")
+    cached.write_json({**{key: getattr(data, key) for key in fields}, "files": files}, path)
+
+
+def _read_cache(name: str, path: Path) -> ImageData:
+    """The data set that this ``meta.json`` and the arrays beside it hold.
+
+    Raises:
+        BenchError: a part is missing, damaged, or not what was written there.
+    """
+    meta = cached.read_json(path)
+
+    def array(key: str) -> Any:
+        said = meta["files"][key]
+        return cached.read_array(
+            path.with_name(f"{key}.npy"), said, tuple(said["shape"]), IN_MEMORY
+        )
+
+    try:
+        train, val = (_split(*(array(f"{split}-{part}") for part in _PARTS)) for split in _SPLITS)
+        lists = {key: tuple(meta[key]) for key in ("classes", "mean", "std", "notes")}
+        return ImageData(name=name, train=train, val=val, hash=meta["hash"], **lists)
+    except (ValueError, LookupError, TypeError) as error:
+        raise BenchError(f"{path.parent} is damaged: {last_line(error)}") from error

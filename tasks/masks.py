@@ -7,26 +7,28 @@ An image is shrunk or enlarged (bilinear, antialiased; its mask by the nearest p
 asked size, and padded at the right and at the bottom to a square: with the mean colour, and with pixels that count
 neither as right nor as wrong. Scores are counted at that size. An image that is such a square already stays untouched.
 
-The decoded arrays lie in the cache folder, four bytes a pixel; those of 2 GiB and more are memory-mapped.
+The decoded arrays lie in the cache folder, four bytes a pixel, each with a JSON file that vouches for it
+(``tasks.cached``); those of 2 GiB and more are memory-mapped.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from bench import store
-from bench.errors import BenchError, unknown
+from bench.errors import unknown
 from bench.progress import track
-from tasks import coco
+from tasks import cached, coco, decoding
 from tasks.coco import IGNORED, CocoSplit
 from tasks.images import Images, fits
 
@@ -38,7 +40,7 @@ MEAN, STD = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
 )  # ImageNet's, as torchvision's networks want
-FORMAT = 1  # part of the cache's address: raise it when decoding changes
+FORMAT = 2  # part of the cache's address: raise it when decoding changes
 BLOCK = 64  # images decoded at a time
 IN_MEMORY = 2 << 30  # arrays of at least this many bytes are memory-mapped instead
 
@@ -102,26 +104,24 @@ def _decoded(
     split: CocoSplit, categories: Sequence[int], size: int, content: list[str]
 ) -> MaskedSplit:
     """One split from the cache, or decoded into it: three channels of pixels, and the mask as a fourth."""
-    address = store.digest([FORMAT, content, categories, size])
+    address = store.digest([FORMAT, PIL.__version__, content, categories, size])
     path = store.home() / "decoded" / f"masks-{address}.npy"
-
-    def make() -> UInt8[Tensor, "M 4 S S"]:
-        _write(path, split, categories, size)
-        return _read(path)
-
-    squares = store.stage(path, _read, make, lambda _squares, _path: None)
+    shape = (len(split), 4, size, size)
+    write = functools.partial(_write, path, split, categories, shape)
+    squares = torch.from_numpy(cached.stage_array(path, write, shape, IN_MEMORY))
     return MaskedSplit(squares[:, :3], squares[:, 3])
 
 
-def _write(path: Path, split: CocoSplit, categories: Sequence[int], size: int) -> None:
+def _write(
+    path: Path, split: CocoSplit, categories: Sequence[int], shape: tuple[int, int, int, int]
+) -> None:
     """Decode all images, by a thread per core, block by block."""
-    Image.init()  # register every format once, before the threads do
-    shape = (len(split), 4, size, size)
+    decoding.formats()  # registers every format once, before the threads do
     with store.atomic(path) as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
         squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         for start in track(range(0, len(split), BLOCK), "decode images and masks"):
             rows = range(start, min(start + BLOCK, len(split)))
-            made = pool.map(lambda row: _square(split, row, categories, size), rows)
+            made = pool.map(lambda row: _square(split, row, categories, shape[-1]), rows)
             squares[start : rows.stop] = torch.stack(list(made)).numpy()
         squares.flush()
 
@@ -142,16 +142,3 @@ def _square(
     square[:3, : image.shape[1], : image.shape[2]] = image
     square[3, : mask.shape[0], : mask.shape[1]] = mask
     return square
-
-
-def _read(path: Path) -> UInt8[Tensor, "M 4 S S"]:
-    """What was decoded; mode "c" maps it privately, so that torch takes the memory as writable.
-
-    Raises:
-        BenchError: the file is damaged.
-    """
-    try:
-        large = path.stat().st_size >= IN_MEMORY
-        return torch.from_numpy(np.load(path, mmap_mode="c" if large else None))
-    except (OSError, ValueError, EOFError) as error:
-        raise BenchError(f"{path} is damaged: {error}") from error

@@ -1,51 +1,44 @@
-"""Where the images of a data set come from: folders, zip files, torchvision's own files, or a download."""
+"""Where the images of a data set come from: folders, zip files, torchvision's own files, or a download.
 
+Every file in a class folder whose name ends as that of an image (``tasks.decoding.extensions``) is used. What else lies
+in the folders of the splits is counted and said, but for hidden files and ``__MACOSX``.
+"""
+
+import collections
 import contextlib
 import gzip
 import http.client
-import io
 import itertools
 import os
 import re
 import shutil
 import socket
-import struct
 import sys
 import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 from PIL import Image
 
 from bench import store
 from bench.errors import BadRequest, BenchError
+from tasks import decoding
+from tasks.decoding import PIXELS, UNREADABLE, Refused, last_line
 
 TIMEOUT = 30.0  # seconds without an answer after which a download has failed
 
 _LAYOUT = "train/<class>/* and test/<class>/* (or val/<class>/*), as folders or in zip files"
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_ENTRY = re.compile(r"(?:^|/)(train|test|val)/([^/]+)/(.*)$")
-# What Pillow, zipfile and torchvision raise for a file that is damaged, encrypted or missing.
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    EOFError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
+_PARTS = ("train", "test", "val")
+_ENTRY = re.compile(r"(?:^|/)(train|test|val)/([^/]+)/(.*)$", re.DOTALL)
+_LOOSE = re.compile(r"(?:^|/)(train|test|val)/([^/]+)$")
+_BYTES = 8 * PIXELS  # of an image file, at most: no image of so many pixels needs more
+_KINDS = 5  # of files that are left out, that are named
 _NOT_DOWNLOADED = (OSError, RuntimeError, EOFError, tarfile.TarError, http.client.HTTPException)
 
 
@@ -79,11 +72,12 @@ class Undecoded:
 
 @dataclass(frozen=True)
 class Opened:
-    """Both splits before decoding."""
+    """Both splits before decoding, and sentences about what is left out of them."""
 
     classes: tuple[str, ...]
     train: Undecoded
     val: Undecoded
+    left_out: tuple[str, ...] = ()
 
 
 _TRAIN: tuple[dict[str, Any], ...] = ({"train": True},)
@@ -116,18 +110,28 @@ SPECS = {
 }
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of an error's text: the cause, where torchvision lists what it tried."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].removeprefix("<urlopen error ").removesuffix(">")
+class Stamp(NamedTuple):
+    """A file as it is now: whatever is done to it, or put in its place, changes one of these."""
+
+    name: str
+    device: int
+    inode: int
+    size: int  # bytes
+    modified: int  # ns
+    changed: int  # ns; not even who sets the time of modification back leaves it as it was
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set found on disk: its files (name, size, time in ns) and how to open it."""
+    """A data set found on disk: the folder, the files in it, and how to open it."""
 
-    files: list[tuple[str, int, int]]
+    root: Path
+    files: list[Stamp]
     open: Callable[[], Opened]
+
+    def identity(self) -> list[Any]:
+        """What tells these files from all others: plain data for an address in the cache."""
+        return [str(self.root.resolve()), self.files]
 
 
 def find(name: str, data_dir: Path) -> Source | None:
@@ -151,7 +155,7 @@ def find(name: str, data_dir: Path) -> Source | None:
 
 def _find_folders(root: Path) -> Source | None:
     """The folders ``train`` and ``test`` or ``val`` of ``root``, where they are there."""
-    parts = [part for part in ("train", "test", "val") if (root / part).is_dir()]
+    parts = [part for part in _PARTS if (root / part).is_dir()]
     if "train" not in parts or len(parts) < 2:
         return None
     files = list_files(root, parts)
@@ -163,12 +167,12 @@ def _find_folders(root: Path) -> Source | None:
             for entry in os.scandir(root / part)
             if entry.is_dir()
         )
-        names = itertools.chain(folders, (name for name, _, _ in files))
+        names = itertools.chain(folders, (file.name for file in files))
         return _open_tree(
-            str(root), names, lambda name: (root / name).read_bytes(), lambda name: str(root / name)
+            str(root), names, lambda name: read_file(root / name), lambda name: str(root / name)
         )
 
-    return Source(files, open_)
+    return Source(root, files, open_)
 
 
 def _find_zips(root: Path) -> Source | None:
@@ -176,7 +180,7 @@ def _find_zips(root: Path) -> Source | None:
     zips = [path for path in sorted(root.glob("*.zip")) if any(map(_ENTRY.search, zip_names(path)))]
     if not zips:
         return None
-    return Source([stamp(path, path.name) for path in zips], lambda: _open_zips(zips))
+    return Source(root, [stamp(path, path.name) for path in zips], lambda: _open_zips(zips))
 
 
 def zip_names(path: Path) -> list[str]:
@@ -188,7 +192,7 @@ def zip_names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"{path} is not a readable zip file: {last_line(error)}") from error
 
 
@@ -210,9 +214,102 @@ def _open_zips(zips: list[Path]) -> Opened:
     return _open_tree(
         ", ".join(map(str, zips)),
         homes,
-        lambda name: homes[name].read(name),
+        lambda name: read_member(homes[name], name),
         lambda name: f"'{name}' in {homes[name].filename}",
     )
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        Refused: it is too large for one.
+        One of ``UNREADABLE``: it cannot be read.
+    """
+    _check_size(path.stat().st_size)
+    return path.read_bytes()
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of an image file in a zip file; errors as of ``read_file``."""
+    _check_size(archive.getinfo(name).file_size)
+    return archive.read(name)
+
+
+def _check_size(size: int) -> None:
+    if size > _BYTES:
+        raise Refused(f"it has {size:,} bytes, expected at most {_BYTES:,}")
+
+
+# --- ImageFolder ----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Tree:
+    """The files of an ImageFolder tree, by what they are; an empty class folder has an empty list."""
+
+    images: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by split and class
+    strange: dict[str, list[str]] = field(default_factory=dict)  # in class folders, by split
+    loose: dict[str, list[str]] = field(default_factory=dict)  # beside them, by split
+
+    def split(self, part: str) -> dict[str, list[str]]:
+        """The images of every class of one split."""
+        return self.images.get(part, {})
+
+    def left_out(self, parts: tuple[str, ...]) -> Iterator[str]:
+        """Sentences about the files of these splits that are no images of a class."""
+        strange = [name for part in parts for name in self.strange.get(part, [])]
+        if strange:
+            yield f"left out {_files(strange)} of classes that are no images by name: {_kinds(strange)}"
+        for part in parts:
+            if loose := self.loose.get(part):
+                yield (
+                    f"left out {_files(loose)} directly in {part}/, where no class is known: "
+                    + _kinds(loose)
+                )
+
+
+def _files(names: list[str]) -> str:
+    return f"{len(names)} file{'s' * (len(names) > 1)}"
+
+
+def _kinds(names: list[str]) -> str:
+    """How many of these files have which extension."""
+    ends = collections.Counter(_extension(name) or "without an extension" for name in names)
+    kinds = sorted(ends.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count} {end}" for end, count in kinds[:_KINDS]]
+    if rest := sum(count for _, count in kinds[_KINDS:]):
+        told.append(f"{rest} others")
+    return ", ".join(told)
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _index(names: Iterable[str]) -> _Tree:
+    """The tree of these names of files and folders; the names of folders end in a slash."""
+    tree = _Tree()
+    for name in names:
+        if entry := _ENTRY.search(name):
+            part, label = entry[1], entry[2]
+            if _is_metadata(name, entry):
+                continue
+            if entry[3] == "":
+                tree.images.setdefault(part, {}).setdefault(label, [])
+            elif _extension(name) in decoding.extensions():
+                tree.images.setdefault(part, {}).setdefault(label, []).append(name)
+            elif not name.endswith("/"):
+                tree.strange.setdefault(part, []).append(name)
+        elif (entry := _LOOSE.search(name)) and not _is_metadata(name, entry):
+            tree.loose.setdefault(entry[1], []).append(name)
+    return tree
+
+
+def _is_metadata(name: str, entry: re.Match[str]) -> bool:
+    """Whether this is a hidden file, or one of what macOS puts into zip files."""
+    hidden = any(step.startswith(".") for step in entry[0].split("/"))
+    return hidden or "__MACOSX" in name.split("/")
 
 
 def _open_tree(
@@ -224,15 +321,20 @@ def _open_tree(
         BadRequest: a split or a class has no images, or the splits' classes differ.
     """
     tree = _index(names)
-    train, val = tree.get("train", {}), tree.get("test") or tree.get("val") or {}
+    held_out = "test" if tree.split("test") else "val"
+    train, val = tree.split("train"), tree.split(held_out)
+    left_out = list(tree.left_out(("train", "test") if held_out == "test" else _PARTS))
+    if held_out == "test" and (unused := sum(map(len, tree.split("val").values()))):
+        left_out.append(f"left out val/ with its {unused} images, because test/ is there too")
+    hint = "".join(f"; {sentence}" for sentence in left_out)
     for part, split in (("train", train), ("test' or 'val", val)):
         if not any(split.values()):
-            raise BadRequest(f"no images in '{part}' of {title}: expected {_LAYOUT}")
+            raise BadRequest(f"no images in '{part}' of {title}: expected {_LAYOUT}{hint}")
     for name in sorted(train.keys() | val.keys()):
         if not (train.get(name) and val.get(name)):
             part = "the test split" if train.get(name) else "train"
             raise BadRequest(
-                f"class '{name}' has no images in {part} of {title}: both splits need every class"
+                f"class '{name}' has no images in {part} of {title}: both splits need every class{hint}"
             )
 
     def images(split: dict[str, list[str]]) -> Undecoded:
@@ -241,31 +343,15 @@ def _open_tree(
         ]
         return Undecoded(
             len(items),
-            lambda index: (Image.open(io.BytesIO(read(items[index][0]))), items[index][1]),
+            lambda index: (decoding.open_image(read(items[index][0])), items[index][1]),
             lambda index: describe(items[index][0]),
         )
 
-    return Opened(tuple(sorted(train)), images(train), images(val))
+    return Opened(tuple(sorted(train)), images(train), images(val), tuple(left_out))
 
 
-def _index(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """The image files of every class of every split; an empty class folder has an empty list."""
-    tree: dict[str, dict[str, list[str]]] = {}
-    for name in names:
-        match = _ENTRY.search(name)
-        if match is None or name.startswith("__MACOSX/") or match[2].startswith("."):
-            continue
-        if match[3] == "" or (
-            name.lower().endswith(_EXTENSIONS) and not name.rpartition("/")[2].startswith(".")
-        ):
-            tree.setdefault(match[1], {}).setdefault(match[2], []).extend(
-                [name] if match[3] else []
-            )
-    return tree
-
-
-def list_files(root: Path, parts: Iterable[str]) -> list[tuple[str, int, int]]:
-    """Every file under these folders of ``root``: its name relative to ``root``, size and time."""
+def list_files(root: Path, parts: Iterable[str]) -> list[Stamp]:
+    """Every file under these folders of ``root``, named relative to ``root``, in the order of names."""
     return sorted(
         stamp(path := Path(folder, name), path.relative_to(root).as_posix())
         for part in parts
@@ -274,13 +360,24 @@ def list_files(root: Path, parts: Iterable[str]) -> list[tuple[str, int, int]]:
     )
 
 
-def stamp(path: Path, name: str) -> tuple[str, int, int]:
-    """The file's name, size and time of change."""
+def stamp(path: Path, name: str) -> Stamp:
+    """The file as it is now, called by this name.
+
+    Raises:
+        BadRequest: it cannot be read.
+    """
     try:
         status = path.stat()
     except OSError as error:
         raise BadRequest(f"{path} cannot be read: {error.strerror}") from error
-    return name, status.st_size, status.st_mtime_ns
+    return Stamp(
+        name,
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 # --- torchvision ----------------------------------------------------------------------------------
@@ -291,7 +388,7 @@ def _find_torchvision(spec: Spec, root: Path) -> Source | None:
     if not spec.folder or not (root / spec.folder).is_dir():
         return None
     files = list_files(root, [spec.folder])
-    return Source(files, lambda: _open_torchvision(spec, root)) if files else None
+    return Source(root, files, lambda: _open_torchvision(spec, root)) if files else None
 
 
 def _open_torchvision(spec: Spec, root: Path) -> Opened:
@@ -365,18 +462,27 @@ def _gunzip(path: Path, target: Path) -> None:
 
 
 def _torchvision_images(parts: list[Any]) -> Undecoded:
-    """The images of torchvision data sets, one after the other."""
+    """The images of torchvision data sets, one after the other.
+
+    Where these are files of their own, they are opened here: torchvision would convert them in its own way.
+    """
     items = [(part, index) for part in parts for index in range(len(part))]
+
+    def file(part: Any, index: int) -> Path | None:
+        files = getattr(part, "_image_files", None) or getattr(part, "_images", None)
+        return Path(files[index]) if files else None
 
     def read(position: int) -> tuple[Image.Image, int]:
         part, index = items[position]
+        path, labels = file(part, index), getattr(part, "_labels", None)
+        if path and labels:
+            return decoding.open_image(read_file(path)), int(labels[index])
         image, label = part[index]
         return image, int(label)
 
     def name(position: int) -> str:
         part, index = items[position]
-        files = getattr(part, "_image_files", None) or getattr(part, "_images", None)
-        return str(files[index]) if files else f"image {index} of {part.root}"
+        return str(file(part, index) or f"image {index} of {part.root}")
 
     return Undecoded(len(items), read, name)
 

@@ -1,6 +1,7 @@
 """Reading data sets in COCO's format: what is read, and what each kind of mistake gives."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
 from bench.errors import BadRequest
-from tasks import coco
+from tasks import coco, decoding
 from tests.standins import coco_content, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
@@ -370,3 +371,190 @@ def test_real_coco_images():
     ours = [one for one in data.val.annotations(0) if not one["iscrowd"]]
     theirs = sum(data.val.api.annToMask(one) for one in ours)
     assert np.array_equal((mask > 0).numpy(), theirs > 0)
+
+
+# --- how image files become pixels, and which files the cache is of -------------------------------
+
+
+def replaced(root: Path, image: Image.Image, name: str = "train-1.png", **options) -> coco.CocoData:
+    """The stand-in with another first training image, of whatever format."""
+    if not (root / "annotations").is_dir():
+        write_coco(root)
+    image.save(root / "train2017" / name, options.pop("format", "PNG"), **options)
+    return coco.load("coco", root)
+
+
+def turned(orientation: int, size: tuple[int, int]) -> dict:
+    """Options of a JPEG file with this orientation, and its image: red at the left, blue at the right."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    image = Image.new("RGB", size, (250, 0, 0))
+    image.paste((0, 0, 250), (size[0] // 2, 0, *size))
+    return {"image": image, "format": "JPEG", "quality": 100, "exif": exif}
+
+
+def colours(image: torch.Tensor) -> str:
+    """R or B at the left, the right, the top and the bottom of the middle."""
+    middle, centre = image.shape[1] // 2, image.shape[2] // 2
+    ends = (
+        image[:, middle, 2],
+        image[:, middle, -3],
+        image[:, 2, centre - 3],
+        image[:, -3, centre - 3],
+    )
+    return "".join("R" if end[0] > end[2] else "B" for end in ends)
+
+
+def notes(capsys) -> list[str]:
+    return [line.removeprefix("note: ") for line in capsys.readouterr().err.splitlines()]
+
+
+UNSETTLED = "1 image has an EXIF orientation that the annotated size does not settle: stored pixels were taken"
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_annotations_are_about_stored_pixels_where_their_size_fits(tmp_path, capsys, orientation):
+    for _ in range(2):  # decoded, and from the cache
+        image = replaced(tmp_path, **turned(orientation, (40, 30))).train.image(0)
+        assert colours(image) == "RBRR"  # as it is stored
+        assert notes(capsys) == ([UNSETTLED] if orientation in (2, 3, 4) else [])
+
+
+@pytest.mark.parametrize(("orientation", "above"), [(5, "R"), (6, "R"), (7, "B"), (8, "B")])
+def test_the_orientation_is_followed_where_that_alone_fits(tmp_path, capsys, orientation, above):
+    image = replaced(tmp_path, **turned(orientation, (30, 40))).train.image(0)
+    assert image.shape == (3, 30, 40)
+    assert colours(image)[2:] == ("RB" if above == "R" else "BR")  # what was left and right
+    assert notes(capsys) == []
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_a_size_that_fits_neither_way_is_refused(tmp_path, orientation):
+    data = replaced(tmp_path, **turned(orientation, (30, 40)))
+    with pytest.raises(BadRequest, match="is 30 x 40 pixels, its annotations are for 40 x 30"):
+        data.train.image(0)
+
+
+def test_images_of_unusual_kinds_are_converted_and_counted(tmp_path, capsys):
+    write_coco(tmp_path)
+    folder = tmp_path / "train2017"
+    Image.fromarray(np.full((30, 40), 32768, np.uint16)).save(folder / "train-1.png")
+    Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(folder / "train-2.png")
+    frames = [Image.new("L", (40, 30), value) for value in (9, 200)]
+    frames[0].save(folder / "train-3.png", "GIF", save_all=True, append_images=frames[1:])
+    for _ in range(2):  # read, and from the cache
+        data = coco.load("coco", tmp_path)
+        assert [data.train.image(i).unique().tolist() for i in range(3)] == [[128], [255], [9]]
+        assert notes(capsys) == [
+            "1 image has more than 8 bits a channel, which were rounded to 8",
+            "1 image has transparent parts, which were laid on white",
+            "1 image has several frames, of which the first was taken",
+        ]
+
+
+def test_how_unusual_images_are_converted_is_part_of_the_hash(tmp_path, monkeypatch):
+    first = replaced(tmp_path, Image.new("RGBA", (40, 30), (0, 0, 0, 0)))
+    monkeypatch.setitem(decoding._SAID, "transparent", "holes, which were laid on black")
+    shutil.move(tmp_path / "train2017", tmp_path / "moved")
+    shutil.copytree(tmp_path / "moved", tmp_path / "train2017")
+    assert coco.load("coco", tmp_path).hash != first.hash
+
+
+def test_a_float_image_is_refused_by_name(tmp_path):
+    data = replaced(tmp_path, Image.new("F", (40, 30)), format="TIFF")
+    with pytest.raises(BadRequest, match=r"train-1\.png cannot be used: its pixels are floating"):
+        data.train.image(0)
+
+
+def test_a_bomb_is_refused_by_name(tmp_path):
+    data = replaced(tmp_path, Image.new("1", (9500, 9500)))
+    with pytest.raises(BadRequest, match=r"train-1\.png cannot be used: it is 9500 x 9500 pixels"):
+        data.train.image(0)
+
+
+def equal_times(root: Path) -> Path:
+    """The stand-in with images of one colour, files of equal sizes and equal times."""
+    for path in (*root.glob("*2017/*.png"), *root.glob("annotations/*.json")):
+        if path.suffix == ".png":
+            value = 10 if root.name == "one" else 200
+            Image.new("RGB", (40, 30), (value, value, value)).save(path, "BMP")
+        os.utime(path, ns=(10**18, 10**18))
+    return root
+
+
+def test_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path):
+    hashes = set()
+    for name, value in (("one", 10), ("two", 200)):
+        data = coco.load("coco", equal_times(write_coco(tmp_path / name)))
+        assert data.val.image(0).unique().tolist() == [value]
+        hashes.add(data.hash)
+    assert len(hashes) == 2
+
+
+def test_a_folder_that_another_took_the_place_of_is_seen(tmp_path):
+    for name in ("one", "two"):
+        equal_times(write_coco(tmp_path / name))
+    first = coco.load("coco", tmp_path / "one").hash
+    (tmp_path / "one").rename(tmp_path / "old")
+    (tmp_path / "two").rename(tmp_path / "one")
+    assert coco.load("coco", tmp_path / "one").hash != first
+
+
+@pytest.mark.parametrize("kind", ["image", "annotations", "zip"])
+def test_an_edit_in_place_with_restored_times_is_seen(tmp_path, kind):
+    write_coco(tmp_path, zips=kind == "zip")
+    first = coco.load("coco", tmp_path).hash
+    path = (
+        tmp_path
+        / {
+            "image": "val2017/val-2.png",
+            "annotations": "annotations/instances_val2017.json",
+            "zip": "val2017.zip",
+        }[kind]
+    )
+    before, content = path.stat(), path.read_bytes()
+    if kind == "annotations":
+        content = content.replace(b"5.0", b"6.0")
+    elif kind == "image":
+        content = content[:-1] + b"\x83"  # of the last checksum, which nobody looks at
+    else:
+        edited = write_coco(tmp_path / "edited", zips=True, val=changed_names())
+        content = (edited / "val2017.zip").read_bytes()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
+        before.st_ino, before.st_size, before.st_mtime_ns
+    )  # fmt: skip
+    assert coco.load("coco", tmp_path).hash != first
+
+
+def changed_names() -> dict:
+    """The stand-in's annotations of val with the images in another order: the same sizes of files in another zip."""
+    content = coco_content("val")
+    content["images"].reverse()
+    return content
+
+
+def test_an_image_that_changes_after_the_data_set_was_read_is_refused(tmp_path):
+    data = load(tmp_path)
+    data.train.image(0)
+    Image.new("RGB", (40, 30)).save(tmp_path / "train2017" / "train-1.png")
+    with pytest.raises(BadRequest, match=r"train-1\.png cannot be used: it has changed since"):
+        data.train.image(0)
+    data.train.image(1)
+
+
+@pytest.mark.parametrize("what", ["hash", "exchanged"])
+def test_a_changed_cache_is_made_again(tmp_path, what):
+    first = load(tmp_path / "one")
+    (cached,) = (tmp_path / "home" / "coco").glob("*.json")
+    if what == "hash":
+        cached.write_text(cached.read_text().replace(first.hash, "0" * 64))
+    else:
+        load(tmp_path / "two", train=changed(0, bbox=[0, 0, 9, 9]))
+        (other,) = {*(tmp_path / "home" / "coco").glob("*.json")} - {cached}
+        shutil.copy(other, cached)
+    again = coco.load("coco", tmp_path / "one")
+    assert again.hash == first.hash
+    assert again.train.annotations(1) == first.train.annotations(1)

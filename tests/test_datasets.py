@@ -446,6 +446,249 @@ def test_zip_entries_are_never_written(tmp_path):
     assert not list(tmp_path.rglob("evil.png"))
 
 
+# --- which files are images, and what is said -----------------------------------------------------
+
+
+def said(capsys):
+    """The notes on standard error since the last call."""
+    lines = capsys.readouterr().err.splitlines()
+    return [line.removeprefix("note: ") for line in lines if "classes in these files" not in line]
+
+
+def zipped(root):
+    """The same tree in a zip file."""
+    target = root.parent / "zips"
+    target.mkdir()
+    shutil.make_archive(str(target / "all"), "zip", root)
+    return target
+
+
+LOSSLESS = {
+    "png": "PNG", "PNG": "PNG", "apng": "PNG", "gif": "GIF", "Gif": "GIF", "bmp": "BMP", "dib": "DIB",
+    "tif": "TIFF", "tiff": "TIFF", "pgm": "PPM", "pnm": "PPM", "jp2": "JPEG2000", "J2K": "JPEG2000",
+    "tga": "TGA", "pcx": "PCX", "ico": "ICO", "webp": "WEBP",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ends", ["jpg", "jpeg", "jpe", "jfif", "JFIF", "JPEG", *LOSSLESS])
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_every_usual_extension_is_that_of_an_image(tmp_path, capsys, ends, packed):
+    root = tmp_path / "tree"
+    write_tree(root, count=1)
+    grey = Image.fromarray(np.full((32, 32), 96, np.uint8))
+    options = {"lossless": True} if ends == "webp" else {}
+    name = LOSSLESS.get(ends, "JPEG")
+    grey.save(root / "train" / "cat" / f"zz.{ends}", name, **options)
+    data = datasets.load("cifar10", zipped(root) if packed else root)
+    assert data.train.labels.tolist() == [0, 0, 1]
+    assert (data.train.images[1].int() - 96).abs().max() <= 1
+    assert said(capsys) == []
+
+
+def write_strange(root):
+    """A tree with files that are no images by name: 5 of classes, 3 beside them, and metadata."""
+    write_tree(root)
+    for name in ("train/cat/a.txt", "train/cat/b.TXT", "test/dog/c.txt", "test/cat/Thumbs.db"):
+        (root / name).write_text("")
+    shutil.copy(root / "train" / "cat" / "0.png", root / "train" / "dog" / "picture")  # an image
+    for name in ("train/labels.csv", "train/x.csv", "test/0.png"):
+        (root / name).write_text("")
+    hidden = ("train/.DS_Store", "train/cat/.x.png", "train/.git/a.png", "train/dog/.t/a.png")
+    for name in (*hidden, "train/__MACOSX/cat/a.png", "train/cat/__MACOSX/a.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+
+
+STRANGE = [
+    "left out 5 files of classes that are no images by name: 3 .txt, 1 .db, 1 without an extension",
+    "left out 2 files directly in train/, where no class is known: 2 .csv",
+    "left out 1 file directly in test/, where no class is known: 1 .png",
+]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_what_is_left_out_is_counted_and_said_in_every_run(tmp_path, capsys, packed):
+    root = tmp_path / "tree"
+    write_strange(root)
+    root = zipped(root) if packed else root
+    first = datasets.load("cifar10", root)
+    assert said(capsys) == STRANGE
+    assert list(first.notes) == STRANGE
+    assert first.train.labels.tolist() == [0, 0, 1, 1]
+    same(datasets.load("cifar10", root), first)
+    assert said(capsys) == STRANGE
+
+
+def test_odd_names_are_names(tmp_path, capsys):
+    write_tree(tmp_path)
+    for name in ("a b.png", "new\nline.png", "#1.PNG", "ü.png", "x.tar.png", "train"):
+        shutil.copy(tmp_path / "train" / "cat" / "0.png", tmp_path / "train" / "cat" / name)
+    assert datasets.load("cifar10", tmp_path).train.labels.tolist() == [0] * 7 + [1] * 2
+    assert "left out 1 file" in said(capsys)[0]
+
+
+def test_many_kinds_of_files_are_one_short_line(tmp_path, capsys):
+    write_tree(tmp_path)
+    for number in range(40):
+        (tmp_path / "train" / "cat" / f"a.{number:03}").write_text("")
+    datasets.load("cifar10", tmp_path)
+    (note,) = said(capsys)
+    assert "left out 40 files" in note
+    assert note.endswith("1 .000, 1 .001, 1 .002, 1 .003, 1 .004, 35 others")
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_a_third_split_is_left_out_and_said(tmp_path, capsys, packed):
+    root = tmp_path / "tree"
+    write_tree(root, splits=("train", "test", "val"))
+    datasets.load("cifar10", zipped(root) if packed else root)
+    assert said(capsys) == ["left out val/ with its 4 images, because test/ is there too"]
+
+
+def test_unlabelled_test_images_are_counted(tmp_path, capsys):
+    write_tree(tmp_path, splits=("train", "val"))
+    (tmp_path / "test").mkdir()
+    shutil.copy(tmp_path / "val" / "cat" / "0.png", tmp_path / "test" / "0.png")
+    datasets.load("cifar10", tmp_path)
+    assert said(capsys) == ["left out 1 file directly in test/, where no class is known: 1 .png"]
+
+
+def test_a_class_without_images_says_what_was_left_out(tmp_path):
+    write_tree(tmp_path)
+    for path in (tmp_path / "train" / "cat").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    message = refused("cifar10", tmp_path)
+    assert "class 'cat' has no images in train" in message
+    assert message.endswith("left out 2 files of classes that are no images by name: 2 .heic")
+
+
+def test_nothing_is_said_where_nothing_is_left_out(tmp_path, capsys):
+    write_tree(tmp_path)
+    assert datasets.load("cifar10", tmp_path).notes == ()
+    assert said(capsys) == []
+
+
+# --- how images become pixels ---------------------------------------------------------------------
+
+
+def odd_images(folder):
+    """Six images of three kinds: two half transparent, one of 16 bits, three with several frames."""
+    half = np.zeros((32, 32, 4), np.uint8)
+    half[16:, :, 3] = 255
+    for name in ("a", "b"):
+        Image.fromarray(half).save(folder / f"{name}.png")
+    Image.fromarray(np.full((32, 32), 32768, np.uint16)).save(folder / "c.png")
+    frames = [Image.new("L", (32, 32), value) for value in (40, 200)]
+    for name in ("d.gif", "e.webp", "f.tiff"):
+        options = {"lossless": True} if name == "e.webp" else {}
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:], **options)
+
+
+ODD = [
+    "1 image has more than 8 bits a channel, which were rounded to 8",
+    "2 images have transparent parts, which were laid on white",
+    "3 images have several frames, of which the first was taken",
+]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_what_is_not_taken_as_it_stands_is_counted_and_said_in_every_run(tmp_path, capsys, packed):
+    root = tmp_path / "tree"
+    write_tree(root)
+    odd_images(root / "train" / "cat")
+    root = zipped(root) if packed else root
+    first = datasets.load("cifar10", root)
+    assert said(capsys) == ODD
+    odd = first.train.images[2:8]
+    assert odd[0, :, :16].unique().tolist() == [255]
+    assert odd[0, :, 16:].unique().tolist() == [0]
+    assert [image.unique().tolist() for image in odd[2:]] == [[128], [40], [40], [40]]
+    same(datasets.load("cifar10", root), first)
+    assert said(capsys) == ODD
+
+
+def test_16_bits_of_grey_in_a_grey_data_set(tmp_path):
+    write_tree(tmp_path, size=28)
+    ramp = np.linspace(0, 65535, 28 * 28).round().astype(np.uint16).reshape(28, 28)
+    Image.fromarray(ramp).save(tmp_path / "train" / "cat" / "0.png")
+    image = datasets.load("mnist", tmp_path).train.images[0, 0].numpy()
+    assert np.array_equal(image, np.rint(ramp / 257))
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    write_tree(tmp_path)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    stored = Image.new("RGB", (64, 32), (250, 0, 0))
+    stored.paste((0, 0, 250), (32, 0, 64, 32))  # red at the left, blue at the right
+    stored.save(tmp_path / "train" / "cat" / "0.jpg", exif=exif, quality=100)
+    image = datasets.load("cifar10", tmp_path).train.images[0].int()
+    assert image[:, 2, 16].tolist() == pytest.approx([250, 0, 0], abs=9)  # now red is above
+    assert image[:, 29, 16].tolist() == pytest.approx([0, 0, 250], abs=9)
+
+
+def test_torchvisions_photographs_are_read_by_the_same_rules(tmp_path, capsys):
+    folder = write_pets(tmp_path)
+    exif = Image.Exif()
+    exif[0x112] = 8
+    stored = Image.new("RGB", (300, 300), (250, 0, 0))
+    stored.paste((0, 0, 250), (150, 0, 300, 300))
+    stored.save(folder / "images" / "Abyssinian_1.jpg", exif=exif, quality=100)
+    clear = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
+    clear.save(folder / "images" / "great_pyrenees_1.jpg", "PNG")  # as some of them are
+    data = datasets.load("pets", tmp_path)
+    assert data.train.images[0, :, 10, 112].tolist() == pytest.approx([0, 0, 250], abs=9)
+    assert data.train.images[0, :, 210, 112].tolist() == pytest.approx([250, 0, 0], abs=9)
+    assert data.train.images[1].unique().tolist() == [255]
+    assert data.train.labels.tolist() == [0, 1]
+    assert said(capsys) == ["1 image has transparent parts, which were laid on white"]
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (2, 201)])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "pets"])
+def test_images_whose_sides_are_too_different_are_refused(tmp_path, size, name):
+    write_tree(tmp_path)
+    Image.new("RGB", size).save(tmp_path / "train" / "cat" / "x.png")
+    message = refused(name, tmp_path)
+    assert f"x.png cannot be used: it is {size[0]} x {size[1]} pixels" in message
+    assert "at most 100 times the other" in message
+
+
+def test_images_whose_sides_are_just_not_too_different_are_used(tmp_path):
+    write_tree(tmp_path)
+    Image.new("RGB", (2, 200)).save(tmp_path / "train" / "cat" / "x.png")
+    assert len(datasets.load("cifar10", tmp_path).train.labels) == 5
+
+
+def test_a_refused_image_is_named(tmp_path):
+    write_tree(tmp_path)
+    Image.new("F", (32, 32)).save(tmp_path / "train" / "cat" / "x.tiff")
+    message = refused("cifar10", tmp_path)
+    assert (
+        f"{tmp_path / 'train' / 'cat' / 'x.tiff'} cannot be used: its pixels are float" in message
+    )
+    assert "save it with 8 bits a channel" in message
+
+
+def test_a_bomb_is_refused_before_it_takes_memory(tmp_path):
+    write_tree(tmp_path)
+    path = tmp_path / "train" / "cat" / "x.png"
+    Image.new("1", (9500, 9500)).save(path)
+    assert path.stat().st_size < 100_000
+    assert "x.png cannot be used: it is 9500 x 9500 pixels" in refused("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_a_file_that_is_too_large_for_an_image_is_refused_unread(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(sources, "_BYTES", 10_000)
+    root = tmp_path / "tree"
+    write_tree(root)
+    with (root / "train" / "cat" / "x.png").open("wb") as file:
+        file.truncate(10_001)
+    message = refused("cifar10", zipped(root) if packed else root)
+    assert "cannot be used: it has 10,001 bytes, expected at most 10,000" in message
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("mnist", (1, 28, 28)), ("stl10", (3, 96, 96)), ("pets", (3, 224, 224))],
@@ -634,6 +877,156 @@ def test_changed_files_are_decoded_again(tmp_path):
     first = datasets.load("cifar10", tmp_path)
     flat((1, 2, 3), size=(32, 32)).save(tmp_path / "train" / "cat" / "0.png")
     assert datasets.load("cifar10", tmp_path).hash != first.hash
+
+
+def restore_times(path, before):
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def write_flat(root, value):
+    """A tree of images of one colour whose files all have the same size and the same times."""
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            path = root / part / name / "0.bmp"
+            Image.new("RGB", (32, 32), (value, value, value)).save(path)
+            os.utime(path, ns=(10**18, 10**18))
+    return root
+
+
+def test_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path):
+    for value in (10, 200):
+        data = datasets.load("cifar10", write_flat(tmp_path / str(value), value))
+        assert data.train.images.unique().tolist() == [value]
+
+
+def test_a_source_is_known_by_its_folder_and_all_that_the_system_says_of_its_files(tmp_path):
+    root = write_flat(tmp_path / "data", 10)
+    (tmp_path / "link").symlink_to(root)
+    folder, files = sources.find("cifar10", tmp_path / "link").identity()
+    assert folder == str(root.resolve())
+    assert len(files) == 4
+    for file in files:
+        now = (root / file.name).stat()
+        assert tuple(file)[1:] == (
+            now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
+        )  # fmt: skip
+
+
+def test_an_edit_in_place_with_restored_times_is_seen(tmp_path):
+    root = write_flat(tmp_path / "data", 10)
+    first = datasets.load("cifar10", root)
+    path = root / "train" / "cat" / "0.bmp"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] = 11
+    with path.open("r+b") as file:
+        file.write(content)
+    restore_times(path, before)
+    assert path.stat().st_ino == before.st_ino
+    second = datasets.load("cifar10", root)
+    assert second.train.images.unique().tolist() == [10, 11]
+    assert second.hash != first.hash
+
+
+def test_a_folder_that_another_took_the_place_of_is_seen(tmp_path):
+    root = write_flat(tmp_path / "data", 10)
+    other = write_flat(tmp_path / "other", 200)
+    assert datasets.load("cifar10", root).train.images.unique().tolist() == [10]
+    root.rename(tmp_path / "old")
+    other.rename(root)
+    assert datasets.load("cifar10", root).train.images.unique().tolist() == [200]
+
+
+def test_a_zip_file_that_was_replaced_is_seen(tmp_path):
+    for value in (10, 200):
+        write_flat(tmp_path / str(value), value)
+        shutil.make_archive(str(tmp_path / f"zip{value}"), "zip", tmp_path / str(value))
+        os.utime(tmp_path / f"zip{value}.zip", ns=(10**18, 10**18))
+    (tmp_path / "data").mkdir()
+    target = tmp_path / "data" / "all.zip"
+    sizes = {(tmp_path / f"zip{value}.zip").stat().st_size for value in (10, 200)}
+    for value in (10, 200):
+        (tmp_path / f"zip{value}.zip").replace(target)
+        data = datasets.load("cifar10", tmp_path / "data")
+        assert data.train.images.unique().tolist() == [value]
+    assert len(sizes) == 1
+
+
+def test_torchvisions_files_that_were_replaced_are_seen(tmp_path):
+    write_mnist(tmp_path, packed=False)
+    first = datasets.load("mnist", tmp_path)
+    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    restore_times(path, before)
+    second = datasets.load("mnist", tmp_path)
+    assert second.hash != first.hash
+    assert (second.train.images != first.train.images).sum() == 1
+
+
+def test_the_same_folder_by_another_way_is_the_same(tmp_path, monkeypatch):
+    root = write_flat(tmp_path / "data", 10)
+    first = datasets.load("cifar10", root)
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    forbid(monkeypatch, "_decode")
+    same(datasets.load("cifar10", tmp_path / "link"), first)
+    same(datasets.load("cifar10", Path("data")), first)
+
+
+def test_what_another_version_of_pillow_decoded_is_not_taken(tmp_path, monkeypatch):
+    root = write_flat(tmp_path / "data", 10)
+    datasets.load("cifar10", root)
+    forbid(monkeypatch, "_decode")
+    monkeypatch.setattr("PIL.__version__", "0.0")
+    with pytest.raises(AssertionError, match="_decode was called"):
+        datasets.load("cifar10", root)
+
+
+def cache_of(home, value, root):
+    """The cache's folder of a data set of this one colour."""
+    before = set((home / "decoded").glob("cifar10-*"))
+    datasets.load("cifar10", write_flat(root / str(value), value))
+    (made,) = {*(home / "decoded").glob("cifar10-*")} - before
+    return made
+
+
+@pytest.mark.parametrize("limit", [0, 2 << 30], ids=["mapped", "read"])
+@pytest.mark.parametrize("exchanged", ["train-images.npy", "meta.json", "all"])
+def test_arrays_of_another_data_set_are_noticed(tmp_path, monkeypatch, limit, exchanged):
+    monkeypatch.setattr(datasets, "IN_MEMORY", limit)
+    one, two = (cache_of(tmp_path / "home", value, tmp_path) for value in (10, 200))
+    for path in two.glob("*.npy") if exchanged == "all" else ():
+        shutil.copy(path, one / path.name)
+    name = "meta.json" if exchanged == "all" else exchanged
+    shutil.copy(two / name, one / name)
+    data = datasets.load("cifar10", tmp_path / "10")
+    assert data.train.images.unique().tolist() == [10]
+
+
+@pytest.mark.parametrize("limit", [0, 2 << 30], ids=["mapped", "read"])
+def test_one_wrong_pixel_in_the_cache_is_noticed(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(datasets, "IN_MEMORY", limit)
+    folder = cache_of(tmp_path / "home", 10, tmp_path)
+    path = folder / "train-images.npy"
+    before = path.stat()
+    time.sleep(0.05)  # the clock of a file system is coarse
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x63")
+    restore_times(path, before)
+    assert datasets.load("cifar10", tmp_path / "10").train.images.unique().tolist() == [10]
+
+
+def test_a_changed_hash_in_the_cache_is_noticed(tmp_path):
+    folder = cache_of(tmp_path / "home", 10, tmp_path)
+    expected = datasets.load("cifar10", tmp_path / "10").hash
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["hash"] == expected
+    (folder / "meta.json").write_text(json.dumps({**meta, "hash": "f" * 64}))
+    assert datasets.load("cifar10", tmp_path / "10").hash == expected
 
 
 def test_damaged_cache_is_made_again(tmp_path):
