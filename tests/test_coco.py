@@ -558,3 +558,17 @@ def test_a_changed_cache_is_made_again(tmp_path, what):
     again = coco.load("coco", tmp_path / "one")
     assert again.hash == first.hash
     assert again.train.annotations(1) == first.train.annotations(1)
+
+
+def test_what_is_left_out_is_said_in_every_run(tmp_path, capsys):
+    """Not only in the one that reads the annotations: the next finds them in the store."""
+    content = coco_content()
+    content["annotations"][0]["bbox"][2] = 0
+    root = write_coco(tmp_path / "data", train=content)
+    said = []
+    for _ in range(2):
+        coco.load("coco", root)
+        said.append([line for line in capsys.readouterr().err.splitlines() if "left out" in line])
+    assert said[0] == said[1]
+    assert len(said[0]) == 1
+    assert "left out 1 annotations whose box has no area" in said[0][0]
