@@ -9,6 +9,7 @@ from leaderboard import shared
 VIEWS = Path(__file__).with_name(
     "views"
 )  # of a folder named "pages" Streamlit would make pages of its own
+ICON = Path(__file__).with_name("icon.svg")  # a Material icon here is fetched from a font server
 TITLES = {
     "leaderboard": ("Leaderboard", ":material/leaderboard:"),
     "compare": ("Compare", ":material/compare_arrows:"),
@@ -24,7 +25,7 @@ python -m bench leaderboard --results results"""
 
 def main() -> None:
     """Navigation, filters and the chosen page."""
-    st.set_page_config("Leaderboard of weight generators", ":material/leaderboard:", layout="wide")
+    st.set_page_config("Leaderboard of weight generators", ICON, layout="wide")
     pages = [
         st.Page(VIEWS / f"{name}.py", title=title, icon=icon, default=name == "leaderboard")
         for name, (title, icon) in TITLES.items()

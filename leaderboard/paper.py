@@ -1,5 +1,6 @@
 """The p-diff paper's tables (``bench.paper``) beside the official logs and our records: pure functions, no widgets."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,12 @@ DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
 
 def command(settings: Mapping[str, Any]) -> str:
     """The command line that measures a row with the paper's recipe."""
-    return request.command(request.of({**settings, "preset": "paper"}))
+    return _command(tuple(settings.items()))
+
+
+@functools.cache  # the page asks for all of a table's whenever it is drawn
+def _command(settings: tuple[tuple[str, Any], ...]) -> str:
+    return request.command(request.of({**dict(settings), "preset": "paper"}))
 
 
 # Our records ---------------------------------------------------------------------------------------------------------
@@ -32,6 +38,8 @@ def matching(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     for name, value in wanted.items():
         keep &= runs[name] == value
     found = runs[keep & ~runs["aligned"].astype(bool)]
+    if found.empty:
+        return found
     sets = [explicit(line) for line in found["command"]]
     own, changes = explicit(command(settings))
     found = found[[given == own for given, _ in sets]]

@@ -6,17 +6,25 @@ import json
 import pytest
 
 from bench.record import Record
+from leaderboard import app
 from tests import browser
 from tests.records import record, seed
 from tests.test_pages import whole
 
-pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(browser.browser() is None, reason="no Chromium is installed here")
+PAGES = ("", *(name for name in app.TITLES if name != "leaderboard"))
+SCHEMES = {"dark": "rgb(20, 23, 28)", "light": "rgb(255, 255, 255)"}  # and their backgrounds
+
+
+def need_a_browser():
+    """Without a browser skip, or fail where one is wanted."""
+    if why := browser.lacking():
+        (pytest.fail if browser.wanted() else pytest.skip)(why)
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The leaderboard on the shipped records and two made ones that stand first."""
+    need_a_browser()
     folder = tmp_path_factory.mktemp("records")
     made = {"task__name": "a-task", "key": "a" * 16}
     whole(folder, seed(0, 0.88, 0.94, **made), record(id="1" * 16, generator__name="vae", **made))
@@ -34,8 +42,9 @@ def cell(page, column, row):
 
 
 def test_a_visit(address, tmp_path):
-    with browser.opened(viewport={"width": 1280, "height": 1000}) as (page, errors):
+    with browser.opened(viewport={"width": 1280, "height": 1000}) as (page, seen):
         page.goto(address)
+        page.wait_for_selector("h1")
         browser.settle(page)
         assert page.get_by_test_id("stException").count() == 0
 
@@ -64,8 +73,9 @@ def test_a_visit(address, tmp_path):
 
         # The address alone gives the same view to somebody else.
         link = page.url
-    with browser.opened(viewport={"width": 1280, "height": 1000}) as (page, errors_of_link):
+    with browser.opened(viewport={"width": 1280, "height": 1000}) as (page, seen_of_link):
         page.goto(link)
+        page.wait_for_selector("h1")
         browser.settle(page)
         assert page.get_by_text("what repeats this row").is_visible()
         assert [cell(page, 2, row).text_content() for row in range(3)] == names
@@ -81,19 +91,96 @@ def test_a_visit(address, tmp_path):
         assert Record.read(file).generator.name == "pdiff"
         assert json.loads(file.read_text())["id"] in page.url
         assert page.get_by_test_id("stException").count() == 0
-    assert [*filter(None, errors), *filter(None, errors_of_link)] == []
+    assert [*seen.errors, *seen_of_link.errors] == []
+    assert browser.outside([*seen.requests, *seen_of_link.requests]) == set()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
-def test_every_page_fits_the_window(address, width, scheme):
-    with browser.opened(viewport={"width": width, "height": 900}, color_scheme=scheme) as (
-        page,
-        errors,
-    ):
-        for name in ("", "compare", "similarity", "speed", "run", "paper", "about"):
+@pytest.fixture(scope="module", params=[390, 1280])
+def visited(request, address):
+    """Every page in a window of some width, in both schemes: what the browser saw of it."""
+    found = {}
+    with browser.opened(viewport={"width": request.param, "height": 900}) as (page, seen):
+        for name in PAGES:
+            page.emulate_media(color_scheme="dark")
             page.goto(f"{address}/{name}")
-            browser.settle(page)
-            assert page.get_by_test_id("stException").count() == 0, name
-            wide = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
-            assert wide <= width, name
-        assert list(filter(None, errors)) == []
+            page.wait_for_selector("h1")
+            for scheme in SCHEMES:
+                page.emulate_media(color_scheme=scheme)
+                browser.settle(page)
+                found[name, scheme] = page.evaluate("""() => {
+                    const one = name => document.querySelector(`[data-testid=${name}]`);
+                    return {
+                        scroll: one("stMain").scrollWidth, window: window.innerWidth,
+                        failed: one("stException") !== null,
+                        background: getComputedStyle(one("stApp")).backgroundColor,
+                    };
+                }""")
+            seen.requests.extend(browser.loaded(page))
+    return found, seen
+
+
+def test_every_page_fits_the_window_in_both_schemes(visited):
+    found, seen = visited
+    assert len(found) == len(PAGES) * len(SCHEMES)
+    for (name, scheme), one in found.items():
+        assert not one["failed"], name
+        assert one["scroll"] <= one["window"], (name, scheme)
+        assert one["background"] == SCHEMES[scheme]
+    assert seen.errors == []
+
+
+def test_no_page_asks_another_machine_for_anything(visited):
+    _, seen = visited
+    assert browser.outside(seen.requests) == set()
+    assert sum("/static/js/" in one for one in seen.requests) > 100
+    assert any(one.startswith("ws:") for one in seen.requests)
+    assert any(one.startswith("data:image/svg+xml") for one in seen.requests)  # the page's icon
+
+
+# The browser itself ----------------------------------------------------------------------------
+
+
+def test_what_is_outside():
+    here = ["http://localhost:85/x", "ws://localhost/", "data:image/png;base64,AA", "blob:http://x"]
+    there = ["https://fonts.test/i.svg", "wss://a.test/", "http://127.0.0.2/", "//localhost.test/x"]
+    assert browser.outside([*here, *there]) == set(there)
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A machine on which no browser is installed; the function installs one."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("PGEN_BROWSER", raising=False)
+
+    def install(name):
+        path = tmp_path / name
+        path.touch(mode=0o755)
+        return str(path)
+
+    return install
+
+
+def test_the_one_that_is_asked_for_is_used_else_the_systems(programs, monkeypatch):
+    assert browser.program() is None
+    full, shell = programs("chromium"), programs("chromium-headless-shell")
+    assert browser.program() == shell
+    monkeypatch.setenv("PGEN_BROWSER", "required")
+    assert browser.program() == shell
+    monkeypatch.setenv("PGEN_BROWSER", "chromium")
+    assert browser.program() == full
+    monkeypatch.setenv("PGEN_BROWSER", "not-here")
+    assert browser.program() == "not-here"  # which fails, and no other is taken
+    assert browser.lacking() == ""
+
+
+def test_without_a_browser_tests_are_skipped_and_where_one_is_required_they_fail(
+    programs, monkeypatch
+):
+    with pytest.raises(pytest.skip.Exception, match="no Chromium is installed here"):
+        need_a_browser()
+    monkeypatch.setenv("PGEN_BROWSER", "required")
+    with pytest.raises(pytest.fail.Exception, match="no Chromium is installed here"):
+        need_a_browser()
+    programs("chromium")
+    need_a_browser()

@@ -1,12 +1,15 @@
 """The gate of the benchmarks: what it lets pass and what it stops."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks import gate
 
 BASELINE = {"fast": 10.0, "start": 5.0}
@@ -34,6 +37,50 @@ def test_equal_or_better_ratios_pass():
 def test_slower_and_missing_benchmarks_are_named(measured, words):
     (line,) = gate.complaints(measured, BASELINE)
     assert all(word in line for word in words)
+
+
+NO_RATIOS = [math.nan, math.inf, -math.inf, 0.0, -3.0]
+
+
+@pytest.mark.parametrize("ratio", NO_RATIOS)
+@pytest.mark.parametrize("other", [10.0, math.nan])
+def test_a_ratio_that_is_not_a_finite_number_above_0_never_passes(ratio, other):
+    for measured, expected, source in (
+        (ratio, other, "this run"), (other, ratio, "the baseline"), (ratio, ratio, "this run"),
+    ):  # fmt: skip
+        lines = gate.complaints({"fast": measured}, {"fast": expected})
+        assert any(line.startswith(f"fast: ratio {ratio} in {source}") for line in lines)
+        assert len(lines) == sum(not 0 < one < math.inf for one in (measured, expected))
+
+
+def test_a_benchmark_without_a_baseline_is_named_beside_its_ratio_that_is_none():
+    assert len(gate.complaints({"new": math.nan}, {})) == 2
+
+
+@pytest.mark.parametrize("written", ["NaN", "null", '"9.5"', "true", "[9.5]"])
+def test_what_is_no_number_in_a_file_is_a_complaint(written, baseline, tmp_path):
+    baseline.write_text(f'{{"short": {{"fast": {written}}}}}')
+    assert math.isnan(gate.baseline("short")["fast"])
+    report = tmp_path / "report.json"
+    entry = f'{{"name": "test_fast", "extra_info": {{"ratio": {written}}}}}'
+    report.write_text(f'{{"benchmarks": [{entry}]}}')
+    assert math.isnan(gate.ratios(report)["fast"])
+
+
+@pytest.mark.parametrize("ratio", NO_RATIOS)
+@pytest.mark.parametrize("action", ["check", "update"])
+def test_the_command_stops_at_such_a_ratio_and_leaves_the_baseline(
+    action, ratio, baseline, monkeypatch
+):
+    gate.write_baseline("full", BASELINE)
+    before = baseline.read_text()
+    monkeypatch.setattr(benchmarks, "_measure", lambda *_: {**BASELINE, "fast": ratio})
+    done = CliRunner().invoke(benchmarks.app, [action])
+    assert done.exit_code == 1
+    assert "fast: ratio" in done.output
+    assert baseline.read_text() == before
+    monkeypatch.setattr(benchmarks, "_measure", lambda *_: {**BASELINE, "fast": 11.0})
+    assert CliRunner().invoke(benchmarks.app, [action]).exit_code == 0
 
 
 def test_forms_have_baselines_of_their_own(baseline):

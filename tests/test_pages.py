@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 import subprocess
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from bench import side
@@ -28,11 +30,16 @@ REPOSITORY = APP.parents[1]
 HASH = re.compile("[0-9a-f]{16}|[0-9a-f]{64}")
 PAGES = tuple(app.TITLES)
 OF_RUNS = ("compare", "similarity", "speed", "run")
+installed_components = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """Opens a page on the records of a folder, without those that are shipped."""
+    # Streamlit looks through every installed package for each page, and leaves the page as the main module: processes
+    # that a later test starts would import it.
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", installed_components)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     folder = tmp_path / "records"
     folder.mkdir()
     monkeypatch.setattr(shared, "SHIPPED", tmp_path / "none")

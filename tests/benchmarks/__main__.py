@@ -19,17 +19,23 @@ Report = Annotated[Path | None, typer.Option("--json", help="Keep pytest-benchma
 
 @app.command()
 def check(short: Short = False, report: Report = None) -> None:
-    """Measure, and fail where a ratio is below 80 % of the baseline's, or a benchmark is missing from either."""
-    found = gate.complaints(_measure(short, report), gate.baseline(_form(short)))
-    for line in found:
-        typer.echo(line, err=True)
-    raise typer.Exit(1 if found else 0)
+    """Measure, and fail where a ratio is below 80 % of the baseline's or of no use, or a benchmark is missing."""
+    _stop_at(gate.complaints(_measure(short, report), gate.baseline(_form(short))))
 
 
 @app.command()
 def update(short: Short = False, report: Report = None) -> None:
-    """Measure, and make what was measured the baseline."""
-    gate.write_baseline(_form(short), _measure(short, report))
+    """Measure, and make what was measured the baseline, unless a ratio is not a finite number above 0."""
+    measured = _measure(short, report)
+    _stop_at(gate.unusable("this run", measured))
+    gate.write_baseline(_form(short), measured)
+
+
+def _stop_at(complaints: list[str]) -> None:
+    for line in complaints:
+        typer.echo(line, err=True)
+    if complaints:
+        raise typer.Exit(1)
 
 
 def _form(short: bool) -> str:

@@ -1,6 +1,7 @@
 """The gate: ratios of a run against those of the baseline."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,21 +10,25 @@ TOLERATED = 0.8  # of the baseline's ratio
 
 
 def ratios(report: Path) -> dict[str, float]:
-    """Name and ratio of every benchmark in a JSON report of pytest-benchmark."""
+    """Name and ratio of every benchmark in a JSON report of pytest-benchmark; NaN where that is no number."""
     found = json.loads(report.read_text(encoding="utf-8"))["benchmarks"]
     return {
-        entry["name"].removeprefix("test_"): float(entry["extra_info"]["ratio"])
+        entry["name"].removeprefix("test_"): _number(entry["extra_info"]["ratio"])
         for entry in found
         if "ratio" in entry["extra_info"]
     }
 
 
 def baseline(form: str) -> dict[str, float]:
-    """The baseline's ratios of a form, "full" or "short"; empty where there is none."""
+    """The baseline's ratios of a form, "full" or "short"; empty where there is none, NaN for what is no number."""
     if not BASELINE.exists():
         return {}
-    kept: dict[str, dict[str, float]] = json.loads(BASELINE.read_text(encoding="utf-8"))
-    return kept.get(form, {})
+    kept = json.loads(BASELINE.read_text(encoding="utf-8")).get(form, {})
+    return {name: _number(ratio) for name, ratio in kept.items()}
+
+
+def _number(value: object) -> float:
+    return float(value) if type(value) in (int, float) else math.nan
 
 
 def write_baseline(form: str, measured: Mapping[str, float]) -> None:
@@ -33,9 +38,22 @@ def write_baseline(form: str, measured: Mapping[str, float]) -> None:
     BASELINE.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def unusable(source: str, ratios: Mapping[str, float]) -> list[str]:
+    """One line for each ratio that is not a finite number above 0: a comparison with NaN is never true."""
+    return [
+        f"{name}: ratio {ratio} in {source}, expected a finite number above 0"
+        for name, ratio in sorted(ratios.items())
+        if not _usable(ratio)
+    ]
+
+
+def _usable(ratio: float) -> bool:
+    return 0 < ratio < math.inf
+
+
 def complaints(measured: Mapping[str, float], expected: Mapping[str, float]) -> list[str]:
-    """One line for each benchmark that is too slow, missing from the run, or missing from the baseline."""
-    lines = []
+    """One line for each benchmark that is too slow, missing from the run or the baseline, or without a usable ratio."""
+    lines = [*unusable("this run", measured), *unusable("the baseline", expected)]
     for name in sorted({*measured, *expected}):
         if name not in measured:
             lines.append(f"{name}: in the baseline, not in this run")
@@ -43,6 +61,8 @@ def complaints(measured: Mapping[str, float], expected: Mapping[str, float]) -> 
             lines.append(
                 f"{name}: in this run, not in the baseline (python -m tests.benchmarks update)"
             )
+        elif not (_usable(measured[name]) and _usable(expected[name])):
+            continue  # said above
         elif measured[name] < TOLERATED * expected[name]:
             share = measured[name] / expected[name]
             lines.append(
