@@ -27,7 +27,7 @@ from bench.checks import (
     weights,
 )
 from bench.checks.case import Case
-from bench.errors import BadRequest
+from bench.errors import BadRequest, printable
 from bench.export import RECORD, SIDE, WEIGHTS
 from bench.record import LIMIT, Record
 from bench.tensors import Vectors
@@ -79,7 +79,7 @@ def check(path: Path) -> list[str]:
 
 def line(text: str) -> str:
     """A text as one line of which all can be seen."""
-    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    seen = printable(text)
     return seen if len(seen) <= LINE else f"{seen[:LINE]}..."
 
 
@@ -93,7 +93,7 @@ def _guarded(what: str, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
     except BadRequest as error:
         yield str(error)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error)
         yield f"{what} cannot be checked ({type(error).__name__}: {reason})"
 
 

@@ -86,12 +86,12 @@ class Curve(NamedTuple):
 
 @functools.lru_cache(maxsize=3)  # the records of one board share them
 def curves(control: Models) -> tuple[Curve, ...]:
-    """A control's curve with models of one rounded novelty in the best and in the worst order."""
+    """A control's curve with models of one rounded novelty in the worst order, the best last, and in the best."""
     scores, novelties = control.own, control.novelties
     draws = len(scores) // control.levels
     counts = Stream(control.seed).resamples(draws)
     found = []
-    for sign in (1, -1):
+    for sign in (1, -1):  # the former puts together what has one novelty, as the metric does
         order = np.lexsort((sign * scores, novelties))
         own = np.tile(np.arange(draws), control.levels)[order]
         fitted = _isotonic(scores[order], np.ones((1, len(order))))[0]

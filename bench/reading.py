@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from bench.errors import BadRequest
 
@@ -37,7 +36,7 @@ def content(path: Path, limit: int, what: str) -> bytes:
         return file.read(limit)
 
 
-def opened(path: Path, limit: int, what: str) -> BinaryIO:
+def opened(path: Path, limit: int, what: str) -> io.BufferedReader:
     """A regular file, open for reading; raises what ``content`` does."""
     try:
         handle = os.open(path, os.O_RDONLY | _FLAGS)
@@ -68,7 +67,7 @@ class Archive:
         BadRequest: it is no readable zip.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         try:
             self._zip = zipfile.ZipFile(_Careful(file))
         except (*BROKEN, UnicodeError) as error:
@@ -125,7 +124,7 @@ class _Careful(io.RawIOBase):
 
     MOST = 1 << 26
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         self._file = file
 
     def seekable(self) -> bool:

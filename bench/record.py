@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from bench import reading
-from bench.errors import BadRequest
+from bench.errors import BadRequest, printable
 from bench.store import digest, write_text
 
 SCHEMA = 1
@@ -552,4 +552,4 @@ class Record(_Model):
 def _told(place: tuple[int | str, ...], message: str) -> str:
     """One wrong field in words."""
     where = ".".join(str(part) for part in place) or "the file"
-    return f"{where}: {message.removeprefix('Value error, ')}"
+    return printable(f"{where}: {message.removeprefix('Value error, ')}")

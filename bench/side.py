@@ -156,7 +156,7 @@ def _array(name: str, content: bytes) -> NDArray[Any]:
         raise BadRequest(
             f"array '{name}' has {there:,} bytes, its shape {shape} needs {expected:,}"
         )
-    array = np.frombuffer(content, dtype, offset=start)
+    array = np.frombuffer(content, dtype, offset=start).copy()
     array = array.reshape(shape, order="F" if fortran else "C")
     if not np.isfinite(array).all():
         raise BadRequest(f"array '{name}' has values that are not finite")

@@ -15,6 +15,7 @@ from bench.record import Population, Record
 
 BOUNDED = ("accuracy", "mAP", "mean IoU")  # metrics between 0 and 1
 HALF = 3e-4  # what float16 loses of a number up to 1: at most 2.44e-4
+Number = float | int
 FEW = 1e-9  # what rounding of float64 may lose
 
 
@@ -120,7 +121,9 @@ def bounds(metric: str) -> tuple[float, float]:
     return (-1e-6 if distance else -math.inf), math.inf  # rounding may make a distance of 0 less
 
 
-def near(a: float | None, b: float | None, relative: float = 1e-6, absolute: float = 1e-9) -> bool:
+def near(
+    a: Number | None, b: Number | None, relative: Number = 1e-6, absolute: Number = 1e-9
+) -> bool:
     """Whether two numbers are equal up to rounding, or neither is there."""
     if a is None or b is None:
         return a is b
@@ -130,7 +133,10 @@ def near(a: float | None, b: float | None, relative: float = 1e-6, absolute: flo
 def told(place: str, says: object, expected: object, why: str = "") -> str:
     """A problem in words: where, what the record says, and what it should be."""
     reason = f" ({why})" if why else ""
-    return f"{place} is {short(says)}, expected {short(expected)}{reason}"
+    texts = short(says), short(expected)
+    if texts[0] == texts[1]:  # the difference is in digits that people rarely need
+        texts = str(says)[:200], str(expected)[:200]
+    return f"{place} is {texts[0]}, expected {texts[1]}{reason}"
 
 
 def short(value: object) -> str:
@@ -143,7 +149,7 @@ def short(value: object) -> str:
     return "null" if value is None else str(value)[:200]
 
 
-def outside(place: str, says: float, low: float, high: float, why: str = "") -> Iterator[str]:
+def outside(place: str, says: Number, low: Number, high: Number, why: str = "") -> Iterator[str]:
     """The problem of a number that is not between two others."""
     if not low <= says <= high:
-        yield told(place, float(says), (float(low), float(high)), why)
+        yield told(place, says, (low, high), why)

@@ -67,7 +67,7 @@ def _pairs(case: Case) -> Iterator[str]:
         row, column = np.argwhere(~fine)[0]
         pair = f"{every[row]} and {every[column]} errors"
         count = f"{int((~fine).sum())} of {fine.size} entries of iou cannot be"
-        yield f"side file: {count}, such as {matrix[row, column]} of models with {pair}"
+        yield f"side file: {count}, such as {matrix[row, column]:.4g} of models with {pair}"
 
 
 def _nearest(case: Case) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _nearest(case: Case) -> Iterator[str]:
         fine = fraction(nearest[:, None], own[:, None], originals[None], size).any(1)
         if not fine.all():
             worst = int(np.argmin(fine))
-            which = f"{nearest[worst]} of a model with {own[worst]} errors"
+            which = f"{nearest[worst]:.4g} of a model with {own[worst]} errors"
             yield f"side file: nearest.{name} cannot be with any original, such as {which}"
 
 

@@ -68,7 +68,7 @@ def _collapsed(case: Case, novelty: Novelty) -> Iterator[str]:
     collapsed = None if own is None or usual is None else own.value > usual.value
     if novelty.collapsed is not collapsed:
         yield told(
-            "novelty.collapsed", novelty.collapsed, collapsed, "does not follow from similarity"
+            "novelty.collapsed", novelty.collapsed, collapsed, "by the two similarities within"
         )
 
 

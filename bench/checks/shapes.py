@@ -153,7 +153,7 @@ def _maps(case: Case) -> Iterator[Expected]:
 def _content(case: Case, name: str, array: Array) -> Iterator[str]:
     """Where the values of an array of the right shape are none that it can have."""
     kind = name.partition(".")[0]
-    if kind in ("iou", "nearest") and not _within(array, 0, 1):
+    if kind in ("iou", "nearest") and not _within(array, 0.0, 1.0):
         yield f"'{name}' is not between 0 and 1"
     elif kind == "iou":
         yield from _matrix(array)

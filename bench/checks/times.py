@@ -27,26 +27,29 @@ def problems(case: Case) -> Iterator[str]:
 
 def _derived(case: Case) -> Iterator[str]:
     """Numbers that are made of other numbers of the record."""
-    timing, models = case.record.timing, len(case.record.scores.generated.values)
-    each, sgd = timing.sample_per_model_s, timing.sgd_s
-    wanted: dict[str, float | None] = {"sample_per_model_s": timing.sample_s / models}
-    wanted["speedup"] = sgd / each if sgd is not None and each > 0 else None
+    timing, scores = case.record.timing, case.record.scores
+    models, each, sgd = len(scores.generated.values), timing.sample_per_model_s, timing.sgd_s
     fixed = None if timing.collect_s is None else timing.collect_s + timing.fit_s + timing.select_s
-    known = sgd is not None and fixed is not None and fixed + timing.sample_s > 0
-    wanted["speedup_amortised"] = (
-        sgd / ((fixed + timing.sample_s) / models)
-        if known and sgd is not None and fixed is not None
-        else None
-    )
+    share = None if fixed is None else (fixed + timing.sample_s) / models
     worse = min if case.record.task.higher_is_better else max
-    scores = case.record.scores
-    wanted["target_score"] = worse(scores.generated.selected, scores.original.best)
-    for name, value in wanted.items():
+    wanted = {
+        "sample_per_model_s": (timing.sample_s / models, "sample_s over the number of models"),
+        "speedup": (_over(sgd, each), "sgd_s over sample_per_model_s"),
+        "speedup_amortised": (_over(sgd, share), "sgd_s over a model's share of all times"),
+        "target_score": (
+            worse(scores.generated.selected, scores.original.best),
+            "the worse of the selected and the best original score",
+        ),
+    }
+    for name, (value, why) in wanted.items():
         if not near(getattr(timing, name), value, absolute=1e-12):
-            yield told(
-                f"timing.{name}", getattr(timing, name), value, "of the other times and scores"
-            )
+            yield told(f"timing.{name}", getattr(timing, name), value, why)
     yield from _pays(case, fixed)
+
+
+def _over(seconds: float | None, share: float | None) -> float | None:
+    """A quotient, where there is one."""
+    return None if seconds is None or not share else seconds / share
 
 
 def _pays(case: Case, fixed: float | None) -> Iterator[str]:
@@ -58,12 +61,12 @@ def _pays(case: Case, fixed: float | None) -> Iterator[str]:
         models = fixed / (sgd - each)
     if models is None or not math.isfinite(models):
         if says is not None:
-            yield told("timing.break_even_models", says, None, "of the other times")
+            yield told("timing.break_even_models", says, None, "by the other times")
         return
     # A number that is nearly whole may be rounded to either side.
     possible = {max(1, math.ceil(models * factor)) for factor in (1 - FEW, 1 + FEW)}
     if says not in possible:
-        yield told("timing.break_even_models", says, max(possible), "of the other times")
+        yield told("timing.break_even_models", says, max(possible), "by the other times")
 
 
 def _nothing_known(case: Case) -> Iterator[str]:
@@ -104,26 +107,26 @@ def _collected(case: Case, seconds: Floats, scores: Floats) -> Iterator[str]:
 
 
 def _reached(case: Case, seconds: Floats, scores: Floats) -> Iterator[str]:
-    """SGD's time to the target score is that of the first point that reaches it."""
+    """SGD's time to the target score is that of the first point that reaches it.
+
+    The best checkpoint, which is on the curve, does; so there is always a time.
+    """
     sgd_s, target = case.record.timing.sgd_s, case.sign * case.record.timing.target_score
-    slack = SINGLE * max(1.0, abs(target))
-    surely = np.flatnonzero(case.sign * scores >= target + slack)
+    size = case.record.protocol.val_size
+    slack = 0.25 / size if case.exact else SINGLE * max(1.0, abs(target))
     maybe = np.flatnonzero(case.sign * scores >= target - slack)
-    whole = len(scores) < CURVE_POINTS
-    if sgd_s is None:
-        if len(surely):
-            why = "the curve reaches the target score"
-            yield told("timing.sgd_s", None, float(seconds[surely[0]]), why)
-        return
+    surely = np.flatnonzero(case.sign * scores >= target + (-slack if case.exact else slack))
     if not len(maybe):
-        if whole:
+        if sgd_s is not None and len(scores) < CURVE_POINTS:
             yield told("timing.sgd_s", sgd_s, None, "the curve never reaches the target score")
         return
-    last = surely[0] if len(surely) else maybe[-1]
+    last = int(surely[0] if len(surely) else maybe[-1])
     possible = [float(seconds[index]) for index in maybe if index <= last]
-    if any(near(sgd_s, one, SINGLE, SINGLE) for one in possible):
-        return
-    if whole or not _between(sgd_s, seconds, int(last)):
+    found = sgd_s is not None and (
+        any(near(sgd_s, one, SINGLE, SINGLE) for one in possible)
+        or (len(scores) == CURVE_POINTS and _between(sgd_s, seconds, last))
+    )
+    if not found:
         yield told("timing.sgd_s", sgd_s, possible[0], "when the curve reaches the target score")
 
 
