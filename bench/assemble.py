@@ -16,9 +16,8 @@ from bench.request import Request, command, plain, recorded
 from bench.stages import Evaluated, Sampled
 from bench.zoo import Zoo
 
-VERSION = 1  # of the protocol: records of different versions are never ranked together
+VERSION = record.PROTOCOL
 IMPORTED = "imported"  # the track of checkpoints that were made elsewhere
-SELECTION = "{best} train score, ties by lowest train loss, then the first"
 
 
 @runtime_checkable
@@ -49,7 +48,7 @@ def assemble(
         preset=request.preset,
         samples=request.samples,
         seed=request.seed,
-        selection=SELECTION.format(best="highest" if higher else "lowest"),
+        selection=record.selection(higher),
         train_size=run.task.size("train"),
         val_size=run.task.size("val"),
     )

@@ -281,7 +281,7 @@ def verify(
         raise typer.Exit(1)
     typer.echo(f"verified: {tier}")
     if mark:
-        write_text(record, read.model_copy(update={"tier": tier}).to_json())
+        write_text(record, again.marked(read, tier).to_json())
 
 
 @app.command(
@@ -318,7 +318,7 @@ def check(
     found = {path: checking.check(path) for path in checking.files(files)}
     for path, problems in found.items():
         for problem in problems or ["ok"]:
-            typer.echo(f"{path}: {problem}")
+            typer.echo(f"{checking.line(str(path))}: {problem}")
     wrong = sum(map(bool, found.values()))
     typer.echo(
         f"{len(found)} files, {wrong} with problems" if wrong else f"{len(found)} files, all ok"

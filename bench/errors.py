@@ -16,6 +16,15 @@ class BadRequest(BenchError):
     exit_code = 2
 
 
+def printable(text: str) -> str:
+    r"""Text with what cannot be seen (control, direction, lone surrogate) spelled out, so that it is one line.
+
+    >>> printable("a\nb")
+    'a\\nb'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def unknown(kind: str, name: str, valid: Iterable[str]) -> BadRequest:
     """The error for a name that is not among the valid ones; it offers the nearest."""
     names = sorted(valid)

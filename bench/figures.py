@@ -11,16 +11,22 @@ from torch import Tensor
 
 from bench import compare
 from bench.metrics import similarity as similar
-from bench.side import MODELS, STATISTICS, evenly
+from bench.side import (
+    CURVE_POINTS,
+    EMBEDDED,
+    HEAT_MODELS,
+    HEAT_PARAMETERS,
+    IOU_MODELS,
+    MAPPED,
+    MODELS,
+    STATISTICS,
+    UNITS,
+    evenly,
+)
 from bench.stages import Evaluated
 from bench.zoo import Zoo
 
-IOU_MODELS = 100  # of the originals, and of the generated models
-HEAT_MODELS, HEAT_PARAMETERS = 8, 512
-UNITS = 4000  # validation units whose outcome is kept
-CURVE_POINTS = 500
 COMPONENTS = 50  # of the PCA before t-SNE
-EMBEDDED = ("original", "generated", "noise 0.1")
 
 Array = NDArray[Any]
 
@@ -99,7 +105,7 @@ def embed(points: Mapping[str, Float[Tensor, "*rows D"]]) -> dict[str, Array]:
     """
     flat = {name: group.flatten(0, -2) for name, group in points.items()}
     sizes = [len(group) for group in flat.values()]
-    if sum(sizes) < 5:
+    if sum(sizes) < MAPPED:
         return {}
     pieces = _tsne(torch.cat(list(flat.values())).float()).split(sizes)
     return {

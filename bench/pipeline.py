@@ -19,7 +19,7 @@ from bench.assemble import VERSION, assemble
 from bench.errors import BadRequest, BenchError
 from bench.progress import say, track
 from bench.randomness import derive, generator
-from bench.record import Artifact, Record, percent
+from bench.record import NOISE, Artifact, Record, percent
 from bench.request import Request, plain, recorded, written
 from bench.stages import (
     Evaluated,
@@ -32,9 +32,7 @@ from bench.stages import (
 from bench.timing import Stopwatch, peak_memory
 from bench.zoo import Zoo
 
-NOISE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # amplitudes of the noise control
 NOISY = "noise 0.1"  # the amplitude that maps of parameters and latents show
-PATHS, STEPS = 5, 11  # samples whose way from noise is kept, and vectors along each
 
 
 class Run:
@@ -127,7 +125,7 @@ class Run:
             {"original": zoo.vectors, "generated": sampled.vectors, NOISY: self.noisy(zoo)},
             sampled.views,
             evaluated,
-            initial(zoo, figures.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
+            initial(zoo, side.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
             higher_is_better=self.task.higher_is_better,
         )
 
@@ -256,8 +254,8 @@ class Run:
                 latents = maker.latents(few.clone())
                 views[f"latent.{name}"] = foreign.check_view(latents, len(few), 2, "latents")
         if getattr(maker, "has_path", False):
-            path = maker.sampling_path(PATHS, STEPS, rng=derive(rng, "path"))
-            views["path"] = foreign.check_view(path, PATHS, 3, "sampling_path")
+            path = maker.sampling_path(side.PATHS, side.STEPS, rng=derive(rng, "path"))
+            views["path"] = foreign.check_view(path, side.PATHS, 3, "sampling_path")
         return views
 
     def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:

@@ -5,19 +5,18 @@ with, so a stage that is resumed after a kill draws the same numbers as one that
 """
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 
 import torch
+
+from bench.draws import number
 
 
 def generator(
     seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
     """A generator for one purpose of one seed, independent of those for every other purpose."""
-    text = "/".join(str(part) for part in (seed, *purpose))
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-    return torch.Generator(device=device).manual_seed(number)
+    return torch.Generator(device=device).manual_seed(number(seed, *purpose))
 
 
 def derive(

@@ -1,5 +1,8 @@
 """The record: one run's result, typed, validated on write and on load. Imports neither torch nor the harness."""
 
+import datetime
+import hashlib
+import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,15 +18,24 @@ from pydantic import (
     model_validator,
 )
 
-from bench.errors import BadRequest
+from bench import reading
+from bench.errors import BadRequest, printable
 from bench.store import digest, write_text
 
 SCHEMA = 1
+PROTOCOL = 1  # its version: records of different versions are never ranked together
+LIMIT = 20_000_000  # bytes of a file
+LARGEST = 2**53  # whole numbers up to it are exact wherever JSON is read
+FIRST = 2024  # the year before which no record was made
+SKEW = datetime.timedelta(minutes=5)  # by which the clocks of two machines may differ
+NOISE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # amplitudes of protocol 1's noise control
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Short = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Version = Annotated[int, Field(ge=1, le=1000)]
 Seconds = Annotated[float, Field(ge=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Tier = Literal["claimed", "rescored", "regenerated"]
@@ -33,16 +45,40 @@ Name = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 def _finite(value: Any) -> Any:
-    """Refuse NaN and inf anywhere in plain data."""
+    """Refuse NaN, inf and huge whole numbers anywhere in plain data."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         _finite(part)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number is not finite")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"a whole number is beyond {LARGEST}")
     return value
 
 
+def _plausible(created: datetime.datetime) -> datetime.datetime:
+    """Refuse times at which no record can have been made."""
+    try:
+        moment = created.astimezone(datetime.UTC)
+    except (OverflowError, ValueError):
+        raise ValueError("this time cannot be told in UTC") from None
+    if moment.year < FIRST:
+        raise ValueError(f"this is before {FIRST}, when there was no record yet")
+    if moment > datetime.datetime.now(datetime.UTC) + SKEW:
+        raise ValueError("this is in the future")
+    return created
+
+
+def _plain(name: str) -> str:
+    """Refuse names of files that lead into another folder, or nowhere."""
+    if name in (".", "..") or not name.isprintable() or any(mark in name for mark in "/\\"):
+        raise ValueError("not the plain name of a file")
+    return name
+
+
 Settings = Annotated[dict[str, Any], AfterValidator(_finite)]
+Moment = Annotated[AwareDatetime, AfterValidator(_plausible)]
+FileName = Annotated[Name, AfterValidator(_plain)]
 
 
 class _Model(BaseModel):
@@ -77,7 +113,7 @@ class Zoo(_Model):
     track: Name
     k: Positive
     d: Positive
-    seed: int | None
+    seed: Seed | None
     base_score: float | None
 
 
@@ -101,10 +137,10 @@ class Generator(_Model):
 class Protocol(_Model):
     """How it was run. ``selection`` says by what, on the training split, the selected model was chosen."""
 
-    version: Positive
+    version: Version
     preset: Name
     samples: Positive
-    seed: int
+    seed: Seed
     selection: Name
     train_size: Positive
     val_size: Positive
@@ -316,7 +352,7 @@ class Novelty(_Model):
     nearest_l2_ratio_aligned: Annotated[float, Field(ge=0)] | None = None
     toward_mean: Unit | None = None
     collapsed: bool | None
-    rule: Positive | None = None
+    rule: Version | None = None
     verdict: Verdict | None
     sees_training: bool | None = None
 
@@ -387,7 +423,7 @@ class Environment(_Model):
 class Artifact(_Model):
     """A file that the record's numbers come from."""
 
-    file: Name
+    file: FileName
     sha256: Hash
 
 
@@ -409,6 +445,12 @@ def likeness(kind: str) -> str:
     return "overlap of image features" if kind == "image generation" else "IoU of wrong predictions"
 
 
+def selection(higher_is_better: bool) -> str:
+    """By what, on the training split, protocol 1 chooses a population's selected model, in words."""
+    best = "highest" if higher_is_better else "lowest"
+    return f"{best} train score, ties by lowest train loss, then the first"
+
+
 def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:
     """The hash under which records may be ranked together: same checkpoints, data, metric and protocol."""
     sizes = [protocol.samples, protocol.train_size, protocol.val_size]
@@ -417,16 +459,36 @@ def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:
     return digest([protocol.version, *facts, zoo.hash, zoo.k, *sizes, *scoring])
 
 
+class Verified(_Model):
+    """What ``bench verify --mark`` leaves beside a tier.
+
+    Attributes:
+        code: SHA-256 of the code that verified.
+        record: ``content_hash`` of the record with this tier.
+    """
+
+    code: Hash
+    record: Hash
+
+
+def content_hash(text: str | bytes) -> str:
+    """SHA-256 of all that a record's JSON says but for ``verified``, however it is written."""
+    data = json.loads(text)
+    data.pop("verified", None)
+    plain = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
 class Record(_Model):
     """One run's result.
 
     ``tier`` says how far it was verified: not at all, its numbers computed again from the stored weights, or the
-    weights themselves made again from their seed as well.
+    weights themselves made again from their seed as well; ``verified`` by which code, and which record that was.
     """
 
     schema_: Literal[1] = Field(alias="schema")
     id: Short
-    created: AwareDatetime
+    created: Moment
     command: Annotated[str, Field(min_length=1, max_length=4000)]
     key: Short
     task: Task
@@ -441,6 +503,7 @@ class Record(_Model):
     environment: Environment
     artifacts: Artifacts
     tier: Tier = "claimed"
+    verified: Verified | None = None
 
     @model_validator(mode="after")
     def _counts(self) -> Self:
@@ -467,15 +530,26 @@ class Record(_Model):
         """Read and validate a record.
 
         Raises:
-            BadRequest: the file is missing or no valid record; the message names the first wrong field.
+            BadRequest: the file is missing, no regular file, too large or no valid record; the message names the first
+                wrong field.
         """
+        found, wrong = cls.parsed(reading.content(path, LIMIT, "record"))
+        if found is None:
+            raise BadRequest(f"{path} is not a valid record: {wrong[0]}")
+        return found
+
+    @classmethod
+    def parsed(cls, data: bytes) -> tuple[Self | None, list[str]]:
+        """The record of a file's content, or None and every field that is wrong."""
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise BadRequest(f"no record at {path}") from None
-        except OSError as error:
-            raise BadRequest(f"cannot read {path}: {error.strerror}") from None
+            return cls.model_validate_json(data), []
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise BadRequest(f"{path} is not a valid record: {where}: {first['msg']}") from None
+            return None, [_told(one["loc"], one["msg"]) for one in error.errors()]
+        except (ArithmeticError, RecursionError) as error:
+            return None, [_told((), str(error))]  # numbers that are too large to compute with
+
+
+def _told(place: tuple[int | str, ...], message: str) -> str:
+    """One wrong field in words."""
+    where = ".".join(str(part) for part in place) or "the file"
+    return printable(f"{where}: {message.removeprefix('Value error, ')}")

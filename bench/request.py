@@ -180,14 +180,14 @@ def plain(value: Any, name: str = "a setting") -> Any:
     """Return a value as plain data: numbers, texts, lists and mappings of them; paths and enumerations as texts.
 
     Raises:
-        BadRequest: a value that is none of that, a number beyond 2^63, or a text that is no valid Unicode.
+        BadRequest: a value that is none of that, a whole number beyond 2^53, or a text that is no valid Unicode.
     """
     match value:
         case enum.Enum():
             return plain(value.value, name)
         case None | bool() | float():
             return value
-        case int() if abs(value) < 2**63:
+        case int() if abs(value) <= LARGEST:
             return value
         case str() | Path() if str(value).isascii() or _valid(str(value)):
             return str(value)

@@ -24,23 +24,34 @@ curve                (p, 2) float32    SGD: seconds of training, validation scor
 ==================== ================= =======================================================================
 """
 
+import functools
+import io
+import math
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import reading
 from bench.errors import BadRequest, BenchError
 from bench.store import atomic
 
-Arrays = Mapping[str, NDArray[Any]]
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
 
 LIMIT = 300_000  # bytes of a file
 UNPACKED = 8_000_000  # bytes that a file of this size may unpack to
 MODELS = 400  # of a population
+IOU_MODELS = 100  # of the originals, and of the generated models, in the IoU matrix
+HEAT_MODELS, HEAT_PARAMETERS = 8, 512  # whose parameters are kept
+UNITS = 4000  # validation units whose outcome is kept
+CURVE_POINTS = 500
+EMBEDDED = ("original", "generated", "noise 0.1")  # on the maps
+MAPPED = 5  # points that a map has at least
+PATHS, STEPS = 5, 11  # samples whose way from noise is kept, and vectors along each
 STATISTICS = ("best", "selected", "median", "worst")
 POPULATION = r"(original|generated|average|greedy_soup|copy|interpolation|gaussian|finetune|noise [0-9.e+-]{1,12})"
 
@@ -90,26 +101,77 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     """Read and validate a side file.
 
     Raises:
-        BadRequest: it is missing, too large, damaged, or holds arrays that are not of this format.
+        BadRequest: it is missing, no regular file, too large, damaged, or holds arrays that are not of this format.
     """
+    data = reading.content(path, LIMIT, "side file")
     try:
-        size = path.stat().st_size
-        if size > LIMIT:
-            raise BadRequest(f"{path} has {size:,} bytes, expected at most {LIMIT:,}")
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > UNPACKED:
-            raise BadRequest(f"{path} unpacks to {unpacked:,} bytes, expected {UNPACKED:,}")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-        _check(arrays)
-    except FileNotFoundError:
-        raise BadRequest(f"no side file at {path}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        arrays, problems = unpacked(data)
+    except BadRequest as error:
         raise BadRequest(f"{path} is not a readable side file ({error})") from None
-    except BenchError as error:
-        raise BadRequest(f"{path}: {error}") from None
+    for problem in problems:
+        raise BadRequest(f"{path}: {problem}")
     return arrays
+
+
+def unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays of a side file's content that are of this format, and what is wrong with the others.
+
+    What a header says is held against the format and the size of what follows it before there is an array of it.
+
+    Raises:
+        BadRequest: the whole file is damaged.
+    """
+    archive = reading.Archive(io.BytesIO(data))
+    arrays: dict[str, NDArray[Any]] = {}
+    problems: list[str] = []
+    left = UNPACKED
+    for member in dict.fromkeys(archive.names):
+        name = member.removesuffix(".npy")
+        try:
+            content = archive.read(member, left)
+            left -= len(content)
+            arrays[name] = _array(name, content)
+        except BadRequest as error:
+            problems.append(str(error))
+    if len(set(archive.names)) < len(archive.names):
+        problems.append("an array is there twice")
+    return arrays, problems
+
+
+def _array(name: str, content: bytes) -> NDArray[Any]:
+    """One array of the format, from a file as numpy writes it.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    start = 10 + int.from_bytes(content[8:10], "little")
+    try:
+        shape, fortran, dtype = _header(content[:start])
+    except Exception as error:  # numpy evaluates the header as Python, where anything can go wrong
+        raise BadRequest(f"array {name[:80]!a} has no readable header ({error})") from None
+    for problem in _format(name, len(shape), dtype):
+        raise BadRequest(problem)
+    expected, there = math.prod(shape) * dtype.itemsize, len(content) - start
+    if expected != there or min(shape) < 0:
+        raise BadRequest(
+            f"array '{name}' has {there:,} bytes, its shape {shape} needs {expected:,}"
+        )
+    array = np.frombuffer(content, dtype, offset=start).copy()
+    array = array.reshape(shape, order="F" if fortran else "C")
+    if not np.isfinite(array).all():
+        raise BadRequest(f"array '{name}' has values that are not finite")
+    return array
+
+
+@functools.lru_cache(maxsize=256)  # most arrays of many files have one of a few shapes
+def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran's order, and type, from the beginning of a file as numpy writes it."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+    if version != (1, 0):
+        raise ValueError(f"version {version} of the format, expected (1, 0)")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    return shape, fortran, dtype
 
 
 def _check(arrays: Arrays) -> None:
@@ -119,13 +181,19 @@ def _check(arrays: Arrays) -> None:
         BenchError: the first array that is wrong.
     """
     for name, array in arrays.items():
-        found = next((kind for known, kind in KNOWN.items() if re.fullmatch(known, name)), None)
-        if found is None:
-            raise BenchError(f"unknown array {name[:80]!a}")
-        if (array.ndim, str(array.dtype)) != found:
-            raise BenchError(
-                f"array '{name}' has {array.ndim} dimensions of {array.dtype}, "
-                f"expected {found[0]} of {found[1]}"
-            )
+        for problem in _format(name, array.ndim, array.dtype):
+            raise BenchError(problem)
         if not np.isfinite(array).all():
             raise BenchError(f"array '{name}' has values that are not finite")
+
+
+def _format(name: str, dimensions: int, dtype: np.dtype[Any]) -> Iterator[str]:
+    """Where an array is not what the format has under its name."""
+    found = next((kind for known, kind in KNOWN.items() if re.fullmatch(known, name)), None)
+    if found is None:
+        yield f"unknown array {name[:80]!a}"
+    elif (dimensions, str(dtype)) != found:
+        yield (
+            f"array '{name}' has {dimensions} dimensions of {dtype}, "
+            f"expected {found[0]} of {found[1]}"
+        )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
 import tempfile
@@ -16,7 +17,7 @@ from bench import plugins, side, store
 from bench.assemble import IMPORTED, assemble
 from bench.errors import BadRequest
 from bench.pipeline import Run
-from bench.record import Artifact, Record, Tier
+from bench.record import Artifact, Record, Tier, Verified, content_hash
 from bench.request import Request
 from bench.stages import Sampled, load_sampled
 from bench.verdict import RULE
@@ -31,6 +32,7 @@ NOT_COMPARED = (
     "command",
     "environment",
     "tier",
+    "verified",
     "generator",
     "timing.device",
 )
@@ -180,6 +182,23 @@ def tier(checks: list[Check], *, from_seed: bool) -> Tier:
     if any(check.problem for check in checks):
         return "claimed"
     return "regenerated" if from_seed else "rescored"
+
+
+def marked(record: Record, tier: Tier) -> Record:
+    """The record with a tier, by which code it was given, and to which content: any later change shows."""
+    given = record.model_copy(update={"tier": tier, "verified": None})
+    mark = Verified(code=code_hash(), record=content_hash(given.to_json()))
+    return given.model_copy(update={"verified": mark})
+
+
+def code_hash() -> str:
+    """SHA-256 of the source files of ``bench``."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        name = file.relative_to(folder).as_posix()
+        digest.update(f"{name} {store.file_hash(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def grouped(checks: list[Check]) -> dict[str, list[Check]]:

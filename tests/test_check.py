@@ -1,18 +1,30 @@
+import hashlib
 import json
+import os
+import subprocess
+import sys
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench import check, export, side
+from bench import check, export, record, side
+from bench.checks import identity, tiers
+from bench.checks.case import Case
 from bench.errors import BadRequest
 from bench.pipeline import Run
-from bench.record import Artifact, Record
+from bench.record import Record, content_hash
 from bench.request import Request
-from bench.store import file_hash
-from tasks import datasets
+from bench.store import digest, file_hash
+from tasks import datasets, features
 from tests.standins import call, image_data
+
+ROOT = Path(__file__).parents[1]
+FORGED = ROOT.parent / "shared" / "faults" / "forged"
+SETTINGS = {"task.epochs": 1, "task.batch_size": 20, "task.track": "seeds", "task.layers": "all"}
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +34,9 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
         patch.setenv("BENCH_HOME", str(folder / "home"))
-        settings = {"task.epochs": 1, "task.batch_size": 20}
         request = Request(
-            task="digits", generator="gaussian", settings=settings, k=5, samples=4,
-            results=folder / "results",
+            task="digits", generator="gaussian", settings=SETTINGS, k=12, samples=40, device="cpu",
+            min_score=0.5, results=folder / "results",
         )  # fmt: skip
         _, path = Run(request).execute()
     return folder, path
@@ -43,16 +54,20 @@ def path(finished, tmp_path, monkeypatch):
     return copy
 
 
-def changed(path, **fields):
+def inner(data, name):
+    """The container of a dotted name's last part, and that part."""
+    *folders, last = name.split(".")
+    for part in folders:
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    return data, int(last) if isinstance(data, list) else last
+
+
+def changed(path, fields):
     """Write other values at dotted names."""
     data = json.loads(path.read_text())
     for name, value in fields.items():
-        *folders, last = name.split("__")
-        inner = data
-        for part in folders:
-            inner = inner[part]
-        assert last in inner
-        inner[last] = value(inner[last]) if callable(value) else value
+        folder, last = inner(data, name)
+        folder[last] = value(folder[last]) if callable(value) else value
     path.write_text(json.dumps(data))
 
 
@@ -60,8 +75,23 @@ def with_arrays(path, change):
     """Write another side file, and name it in the record."""
     arrays = side.read(path.with_suffix(".npz"))
     change(arrays)
-    side.write(path.with_suffix(".npz"), arrays)
-    changed(path, artifacts__side__sha256=file_hash(path.with_suffix(".npz")))
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    changed(path, {"artifacts.side.sha256": file_hash(path.with_suffix(".npz"))})
+
+
+def told(path, problem):
+    """The file has a problem with this text in it, and all are single lines."""
+    problems = check.check(path)
+    assert any(problem in found for found in problems), problems
+    assert all(found.isprintable() for found in problems)
+    assert not any("cannot be checked" in found for found in problems), problems
+
+
+def same(values):
+    """The statistics of a population whose models all have one score."""
+    one = values[0]
+    names = ("best", "selected", "mean", "median", "worst", "low", "high")
+    return dict.fromkeys(names, one) | {"std": 0.0 if len(values) > 1 else None, "values": values}
 
 
 def test_what_a_run_writes_is_all_right(path):
@@ -69,43 +99,198 @@ def test_what_a_run_writes_is_all_right(path):
     assert check.files([path.parent.parent]) == [path]
 
 
+def test_every_shipped_record_is_all_right():
+    folder = ROOT / "leaderboard" / "results"
+    found = {file.name: check.check(file) for file in check.files([folder])}
+    assert len(found) >= 111
+    assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+@pytest.mark.skipif(not FORGED.is_dir(), reason="no forged records here")
+def test_every_forged_record_is_found_and_the_honest_one_is_all_right():
+    found = {folder.name: check.files([folder]) for folder in FORGED.iterdir()}
+    passed = {name for name, files in found.items() if not any(check.check(f) for f in files)}
+    assert passed == {"baseline"}
+
+
+def test_checking_does_not_load_torch():
+    lines = (
+        "import sys",
+        "from pathlib import Path",
+        "from bench import check",
+        f"check.check(sorted(Path({str(ROOT)!r}, 'leaderboard', 'results').rglob('*.json'))[0])",
+        "print('torch' in sys.modules)",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "; ".join(lines)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
+
+
+ALIKE = "similarity.controls"
+INTERVAL = {"value": 0.5, "low": 0.49, "high": 0.51}
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"protocol__samples": 99}, "scores.generated has not one value for each sample"),
-        ({"task__arch": "mlp3"}, "key is not that of its task"),
-        ({"zoo__hash": "0" * 64}, "key is not that of its task"),
-        ({"task__higher_is_better": False}, "expected worst <= median <= best"),
-        ({"timing__sample_per_model_s": lambda v: 2 * v}, "sample_per_model_s is not sample_s"),
-        ({"timing__speedup": lambda v: (v or 1) * 2}, "timing.speedup is not sgd_s over"),
-        ({"timing__speedup_amortised": lambda v: (v or 1) * 2}, "speedup_amortised does not follow"),
-        ({"timing__break_even_models": lambda v: (v or 5) + 1000}, "break_even_models does not"),
-        ({"timing__target_score": lambda v: v / 2}, "target_score is not the worse"),
-        ({"novelty__collapsed": lambda v: not v}, "collapsed does not follow"),
-        ({"similarity__generated_generated": None, "novelty__collapsed": None}, "several alone"),
-        ({"similarity__controls__copy__original_max": 0.5}, "copy"),
-        ({"similarity__controls__average__original_max": 0.0}, "controls.average"),
-        ({"similarity__controls": lambda v: {**v, "other": v["copy"]}}, "not the controls of"),
-        ({"tests__best_original__p": lambda v: v / 2}, "p is not that of its wins"),
-        ({"tests__average__wins": lambda v: v + 50}, "p is not that of its wins"),
+        # What was run
         ({"id": "0" * 16}, "the file should be named 0000"),
-        ({"artifacts__side__sha256": "0" * 64}, "is not the side file that it names"),
-        ({"scores__original__best": 2.0}, "scores.original"),
+        ({"id": "0" * 16}, "id is 0000000000000000, expected "),
+        ({"protocol.seed": 7}, "id is "),
+        ({"generator.name": "my.great:Generator"}, "id is "),
+        ({"generator.hyperparameters": {"depth": 3}}, "id is "),
+        ({"timing.device": "a GPU", "environment.gpu": "a GPU"}, "id is "),
+        ({"task.arch": "mlp3"}, "key is not that of its task"),
+        ({"zoo.hash": "0" * 64}, "key is not that of its task"),
+        ({"artifacts.generated.file": "0" * 16 + ".safetensors"}, "artifacts.generated.file is 0000"),
+        ({"artifacts.zoo.file": "0" * 16 + ".safetensors"}, "is not the zoo of its task's settings"),
+        ({"task.settings.batch_size": 40}, "is not the zoo of its task's settings"),
+        ({"zoo.seed": 5}, "is not the zoo of its task's settings"),
+        ({"artifacts.side.file": "other.npz"}, "artifacts.side.file is other.npz"),
+        ({"task.kind": "detection"}, "task.kind is detection, expected classification"),
+        ({"task.metric": "mAP"}, "task.metric is mAP, expected accuracy"),
+        ({"task.units": "boxes"}, "task.units is boxes"),
+        ({"task.higher_is_better": False}, "task.higher_is_better is False, expected True"),
+        ({"task.higher_is_better": False}, "expected worst <= median <= best"),
+        ({"task.dataset": "mnist"}, "task.settings.dataset is digits, expected mnist"),
+        ({"task.settings.val_size": 7}, "task.settings.val_size is 7"),
+        ({"protocol.train_size": 7}, "task.settings.train_size is "),
+        ({"zoo.track": "trajectory"}, "task.settings.track is seeds, expected trajectory"),
+        ({"zoo.track": "imported"}, "zoo.track is imported"),
+        ({"generator.uses_scores": True}, "generator.uses_scores is True, expected False"),
+        ({"generator.uses": ["score"]}, "generator.uses_scores is False, expected True"),
+        ({"generator.uses": ["train"]}, "generator.uses is ['train'], expected []"),
+        ({"generator.uses": ["labels"]}, "expected some of ['score', 'train']"),
+        ({"protocol.selection": "best of all"}, "protocol.selection is best of all"),
+        ({"protocol.preset": "huge"}, "protocol.preset is huge, expected quick or paper"),
+        ({"protocol.version": 2}, "protocol.version is 2, expected 1"),
+        ({"environment.gpu": "a GPU"}, "environment.gpu is a GPU, expected null"),
+        ({"environment.git_commit": "latest"}, "environment.git_commit is latest"),
+        # The command
+        ({"command": "rm -rf /"}, "does not begin with 'python -m bench run'"),
+        ({"command": lambda v: f"{v} --fast"}, "'--fast' is no option of it"),
+        ({"command": lambda v: f"{v} --task mnist"}, "command's --task is mnist, expected digits"),
+        ({"command": lambda v: f"{v} --generator vae"}, "command's --generator is vae"),
+        ({"command": lambda v: f"{v} --seed 1"}, "command's --seed is 1, expected 0"),
+        ({"command": lambda v: f"{v} --zoo-seed 1"}, "command's --zoo-seed is 1, expected 0"),
+        ({"command": lambda v: v.replace("--k 12", "")}, "command's --k is 200, expected 12"),
+        ({"command": lambda v: v.replace("--samples 40", "")}, "command's --samples is 100"),
+        ({"command": lambda v: f"{v} --preset paper"}, "command's --preset is paper"),
+        ({"command": lambda v: f"{v} --align"}, "command's --align is True, expected False"),
+        ({"command": lambda v: f"{v} --min-score 0.7"}, "command's --min-score is 0.7, expected 0.5"),
+        ({"command": lambda v: f"{v} --arch mlp3"}, "task.settings.arch is convnet3, expected mlp3"),
+        ({"command": lambda v: f"{v} --set task.epochs=9"}, "task.settings.epochs is 1, expected 9"),
+        ({"command": lambda v: v.replace("--set task.epochs=1", "")}, "expected 2 (by the command"),
+        ({"command": lambda v: f"{v} --set depth=3"}, "hyperparameters.depth is missing, expected 3"),
+        ({"command": lambda v: f"{v} --zoo a.zoo"}, "zoo.seed is 0, expected null"),
+        ({"zoo.seed": None}, "zoo.seed is null, expected 0 (the command gives no zoo)"),
+        ({"similarity.good": None}, "command's --min-score is 0.5, expected null"),
+        # Scores
+        ({"protocol.samples": 99}, "scores.generated has not one value for each sample"),
+        ({"scores.original.best": 2.0}, "scores.original"),
+        ({"scores.generated.low": lambda v: v - 0.001}, "(of the bootstrap of its values)"),
+        ({"scores.noise.0.amplitude": 0.0031}, "scores.noise is [0.0031, 0.01"),
+        ({"scores.copy": lambda v: {**v, **same(v["values"][:3])}}, "scores.copy is of 3 models"),
+        ({"scores.average": lambda v: {**v, **same([0.123])}}, "no shares of 40 validation examples"),
+        ({"scores.average": lambda v: {**v, **same([1.5])}}, "accuracy is not between 0 and 1"),
+        ({"scores.average": lambda v: {**v, **same([1.0])}}, "right_best.average is right "),
+        ({"scores.average": lambda v: {**v, **same([1.0])}}, "(of right_mean in the side file)"),
+        ({"scores.copy": lambda v: {**v, **same([0.025] * 40)}}, "expected the score of an original"),
+        ({"scores.average.further": {"x": {"mean": 1.0, "selected": 1.0}}}, "expected [] (as of the"),
+        ({"scores.copy.not_finite": 1}, "expected counted in all or in none"),
+        ({"zoo.base_score": 0.111}, "zoo.base_score is 0.111"),
+        ({"zoo.base_score": None}, "zoo.base_score is null"),
+        # Paired tests
+        ({"tests": None}, "tests is null, expected wins and losses"),
+        ({"tests.best_original.p": lambda v: v / 2}, "tests.best_original.p is "),
+        ({"tests.average.wins": lambda v: v + 50}, "expected at most 40 units in all"),
+        ({"tests.average.wins": lambda v: v + 1}, "tests.average: wins - losses is"),
+        (
+            {"tests.average.wins": lambda v: v + 2, "tests.average.losses": lambda v: v + 2},
+            "tests.average.losses is",
+        ),
+        # Similarity
+        ({"similarity.original_original": INTERVAL}, "similarity.original_original.value is 0.5"),
+        ({"similarity.generated_generated": INTERVAL}, "similarity.generated_generated.low is 0.49"),
+        ({"similarity.original_generated": INTERVAL}, "similarity.original_generated.value is 0.5"),
+        ({"similarity.original_generated_max": INTERVAL}, "original_generated_max.value is 0.5"),
+        ({"similarity.original_generated_max.low": lambda v: v - 0.01}, "original_generated_max.low"),
+        ({"similarity.generated_generated": None}, "several alone"),
+        ({f"{ALIKE}.copy.original_max": 0.5}, "a copy's similarity to the nearest original is 1"),
+        ({f"{ALIKE}.gaussian.original_max": 0.999}, "controls.gaussian.original_max is 0.999"),
+        ({f"{ALIKE}.gaussian.original": 0.001}, "gaussian.original is 0.001, expected"),
+        ({f"{ALIKE}.interpolation.within": 0.001}, "interpolation.within is 0.001, expected"),
+        ({f"{ALIKE}.average.within": 0.5}, "controls.average.within: expected for several"),
+        ({f"{ALIKE}.average.original_max": 0.0}, "controls.average"),
+        ({ALIKE: lambda v: {**v, "other": v["copy"]}}, "not the controls of"),
+        ({ALIKE: lambda v: {n: c for n, c in v.items() if n != "copy"}}, "(it lacks copy)"),
+        ({"similarity.good.generated": lambda v: v + 1}, "similarity.good.generated is"),
+        ({"similarity.good.original_generated": 0.999}, "similarity.good.original_generated is"),
+        # Novelty
+        ({"novelty.verdict": "novel"}, "novelty.verdict is novel, expected "),
+        ({"novelty.verdict": None}, "novelty.verdict is null"),
+        ({"novelty.rule": None}, "novelty.rule is null, expected 1"),
+        ({"novelty.rule": 2}, "novelty.rule is 2, expected 1"),
+        ({"novelty.collapsed": lambda v: not v}, "novelty.collapsed is "),
+        ({"novelty.median_novelty": 0.99}, "novelty.median_novelty is 0.99"),
+        ({"novelty.median_novelty": None}, "novelty.median_novelty is null"),
+        ({"novelty.beyond_noise": 0.51}, "novelty.beyond_noise is 0.51, expected a share of 40 models"),
+        ({"novelty.beyond_noise": 1.0}, "novelty.beyond_noise is 1, expected "),
+        ({"novelty.advantage_over_noise": INTERVAL}, "novelty.advantage_over_noise.value is 0.5"),
+        ({"novelty.typical_advantage_over_noise": INTERVAL}, "novelty.typical_advantage_over_noise"),
+        ({"novelty.advantage_over_noise": None}, "advantage_over_noise is null, expected a value"),
+        ({"novelty.toward_mean": None}, "novelty.toward_mean is null"),
+        ({"novelty.nearest_l2_ratio": 1e9}, "novelty.nearest_l2_ratio is 1e+09"),
+        # Times
+        ({"timing.sample_per_model_s": lambda v: 2 * v}, "timing.sample_per_model_s is "),
+        ({"timing.speedup": lambda v: (v or 1) * 2}, "sgd_s over sample_per_model_s"),
+        ({"timing.speedup_amortised": lambda v: (v or 1) * 2}, "timing.speedup_amortised is "),
+        ({"timing.break_even_models": lambda v: (v or 5) + 2}, "timing.break_even_models is "),
+        ({"timing.target_score": lambda v: v / 2}, "the worse of the selected and the best"),
+        ({"timing.sgd_s": 1e6}, "timing.sgd_s is 1e+06, expected "),
+        ({"timing.sgd_s": None}, "timing.sgd_s is null, expected "),
+        ({"timing.collect_s": lambda v: v / 2}, "(when the curve ends)"),
+        # How far it was verified
+        ({"tier": "regenerated"}, "tier is regenerated, expected claimed"),
+        ({"tier": "rescored"}, "tier is rescored, expected claimed"),
+        # Files
+        ({"artifacts.side.sha256": "0" * 64}, "is not the side file that it names"),
+        ({"artifacts.side": None}, "artifacts.side is null, expected the side file"),
+        ({"artifacts.zoo.file": "../../etc/passwd"}, "not the plain name of a file"),
+        ({"created": "9999-12-31T23:59:59Z"}, "this is in the future"),
     ],
 )  # fmt: skip
-def test_a_number_that_does_not_follow_is_named(path, fields, problem):
-    changed(path, **fields)
-    problems = check.check(path)
-    assert any(problem in found for found in problems), problems
+def test_what_does_not_follow_is_named(path, fields, problem):
+    changed(path, fields)
+    told(path, problem)
 
 
-def test_an_accuracy_above_one_is_named(path):
-    data = json.loads(path.read_text())
-    for part in ("best", "selected", "mean", "median", "worst", "low", "high"):
-        data["scores"]["average"][part] = 1.5
-    data["scores"]["average"]["values"] = [1.5]
-    path.write_text(json.dumps(data))
-    assert any("not between 0 and 1" in problem for problem in check.check(path))
+def test_a_word_that_the_fine_tuned_originals_contradict(path):
+    before = json.loads(path.read_text())["novelty"]["sees_training"]
+    changed(path, {"novelty.sees_training": not before})
+    told(path, f"novelty.sees_training is {not before}, expected {before}")
+
+
+def test_lies_that_agree_with_each_other_are_found_in_the_side_file(path):
+    """A whole population of made up scores, with all that the record says of it alone."""
+    changed(path, {"scores.generated": lambda v: {**v, **same([1.0] * 40)}})
+    for problem in ("right_best.generated is right", "advantage_over_noise.value", "iou cannot be"):
+        told(path, problem)
+
+
+def test_a_changed_seed_with_all_that_is_named_after_it(path):
+    """The id and the file's name follow the seed; the command does too. Weights of another seed are for verify."""
+    found = Record.read(path)
+    case = Case(
+        found.model_copy(update={"protocol": found.protocol.model_copy(update={"seed": 3})}), {}
+    )
+    made = found.generator
+    facts = [found.key, made.name, made.source, made.hyperparameters, 3, "cpu"]
+    changed(path, {"protocol.seed": 3, "id": digest(facts)})
+    told(path, "artifacts.generated.file is")
+    changed(path, {"artifacts.generated.file": next(iter(identity._generated(case)))})
+    told(path, "command's --seed is 0, expected 3")
 
 
 def scale(name, factor):
@@ -119,62 +304,321 @@ def put(name, array):
     return lambda arrays: arrays.__setitem__(name, array)
 
 
-def lean(arrays):
-    arrays["iou"][0, 1] = 0.123
+def place(name, index, value):
+    return lambda arrays: arrays[name].__setitem__(index, value)
 
 
-def diagonal(arrays):
-    np.fill_diagonal(arrays["iou"], 0.5)
+def without(*names):
+    return lambda arrays: [arrays.pop(name) for name in list(arrays) if name.startswith(names)]
 
 
-def all_right(arrays):
-    arrays["right_selected.generated"][:] = 255
-
-
-def cut(arrays):
-    arrays["right_best.copy"] = arrays["right_best.copy"][:-1]
+def both(*changes):
+    return lambda arrays: [change(arrays) for change in changes]
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lean, "iou is not symmetric"),
-        (diagonal, "with itself is not 1"),
-        (scale("iou", 1.5), "iou is not between"),
-        (scale("nearest.generated", 0.5), "the mean of nearest.generated"),
-        (scale("right_mean.gaussian", 0.5), "right_mean.gaussian is not the record's mean"),
-        (all_right, "right_selected.generated is not the record's selected"),
-        (cut, "right_best.copy has not"),
-        (put("train.copy", np.ones(3, np.float32)), "train.copy has 3 models, expected 4"),
-        (put("train.noise 7", np.ones(3, np.float32)), "a population that the record has not"),
-        (put("units", np.array([5, 3], np.int32)), "5 of 3 units"),
-        (put("units", np.array([5], np.int32)), "without their numbers of units"),
+        # Shapes, and all that is there
+        (put("iou", np.ones((1, 1), np.float16)), "'iou' has shape (1, 1), expected (52, 52)"),
+        (put("iou_originals", np.array([5], np.int32)), "'iou_originals' has 5 at 0, expected 12"),
+        (put("iou_originals", np.array([10**9], np.int32)), "'iou_originals' has 1000000000"),
+        (put("map.original", np.ones((12, 1), np.float16)), "expected (12, 2)"),
+        (put("weights_index", np.arange(3, dtype=np.int32)), "'weights_index' has shape (3,)"),
+        (place("weights_index", 3, 4), "'weights_index' has 4 at 3, expected "),
+        (
+            put("weights.original", np.ones((8, 3), np.float16)),
+            "'weights.original' has shape (8, 3)",
+        ),
+        (
+            put("curve", np.ones((20, 1), np.float32)),
+            "'curve' has shape (20, 1), expected (any, 2)",
+        ),
+        (put("curve", np.ones((3, 2), np.float32)), "'curve' has 3 points, expected 12 to 500"),
+        (
+            put("units", np.array([40, 10**9], np.int32)),
+            "'units' is [40, 1000000000], expected [40",
+        ),
+        (put("units", np.array([5, 3], np.int32)), "'units' is [5, 3], expected [40, 40]"),
+        (put("units", np.array([5], np.int32)), "'units' has shape (1,), expected (2)"),
+        (put("train.copy", np.ones(3, np.float32)), "'train.copy' has shape (3,), expected (40)"),
+        (put("train.noise 7", np.ones(10, np.float32)), "'train.noise 7' is not among the arrays"),
+        (put("latent.original", np.ones((12, 2), np.float16)), "'latent.original' is not among"),
+        (put("right_best.copy", np.ones(4, np.uint8)), "'right_best.copy' has shape (4,)"),
+        (put("iou", np.full((52, 52), np.nan, np.float16)), "values that are not finite"),
+        (
+            put("iou", np.ones((52, 52), np.float32)),
+            "2 dimensions of float32, expected 2 of float16",
+        ),
+        (put("other", np.ones(2, np.float32)), "unknown array 'other'"),
+        (without("right_", "units"), "'units' is missing, expected shape (2)"),
+        (without("right_best.copy"), "'right_best' of copy is missing, expected shape (5)"),
+        (without("nearest.generated"), "'nearest' of generated is missing"),
+        (without("train"), "'train' of original, generated, average"),
+        (without("curve"), "'curve' is missing"),
+        (without("map"), "'map' of original, generated, noise 0.1 is missing"),
+        (without("weights.random"), "'weights' of random is missing"),
+        # Ranges
+        (place("iou", (0, 1), 0.123), "iou is not symmetric"),
+        (place("iou", (1, 1), 0.5), "iou of a model with itself is not 1"),
+        (scale("iou", 1.5), "'iou' is not between"),
+        (scale("nearest.copy", -1), "'nearest.copy' is not between 0 and 1"),
+        (scale("train.gaussian", 5), "training scores that accuracy cannot have"),
+        (place("train.gaussian", 0, 0.123), "train.gaussian is no share of 60 training examples"),
+        (place("curve", (0, 0), 1e9), "'curve' goes back in time"),
+        (
+            scale("right_mean.gaussian", 0.5),
+            "'right_mean.gaussian' has shares that 40 models cannot",
+        ),
+        # Numbers that do not belong together
+        (scale("nearest.generated", 0.5), "similarity.original_generated_max.value is"),
+        (put("nearest.gaussian", np.zeros(40, np.float16)), "controls.gaussian.original_max is"),
+        (scale("nearest.original", 0.5), "nearest.original is not the largest IoU"),
+        (scale("nearest.copy", 0.99), "copies that are like no original"),
+        (
+            both(place("iou", (0, 20), 0.123), place("iou", (20, 0), 0.123)),
+            "entries of iou cannot be, such as 0.123",
+        ),
+        (place("nearest.average", 0, 0.123), "nearest.average cannot be with any original"),
+        (
+            put("right_selected.generated", np.full(5, 255, np.uint8)),
+            "right_selected.generated is ",
+        ),
+        (put("right_best.copy", np.zeros(5, np.uint8)), "right_best.copy is right 0 times"),
+        (put("right_mean.gaussian", np.zeros(40, np.uint8)), "scores.gaussian.mean is"),
+        (put("right_mean.gaussian", np.zeros(40, np.uint8)), "contradict each other"),
+        (
+            put("train.finetune", np.linspace(0, 1, 10, dtype=np.float32)),
+            "train.finetune is no share",
+        ),
+        (put("train.copy", np.zeros(40, np.float32)), "that no original with the same score has"),
+        (
+            lambda arrays: arrays["curve"][-1:].__setitem__((0, 1), 0.0),
+            "its values are not the last scores",
+        ),
     ],
 )
 def test_a_side_file_that_does_not_follow_is_named(path, change, problem):
     with_arrays(path, change)
-    problems = check.check(path)
-    assert any(problem in found for found in problems), problems
+    told(path, problem)
+
+
+def test_outcomes_that_say_something_else_than_the_matrix(path):
+    """As many units right, but others."""
+    arrays = side.read(path.with_suffix(".npz"))
+    original = Case(Record.read(path), arrays).right("original", "worst")
+    shifted = np.packbits(np.roll(original, 7))
+    assert not np.array_equal(shifted, arrays["right_worst.original"])
+    with_arrays(path, put("right_worst.original", shifted))
+    told(path, "by the outcomes of the two models")
+
+
+def test_a_selected_model_that_is_not_the_best_on_the_training_split(path):
+    data = json.loads(path.read_text())["scores"]["gaussian"]
+    train = side.read(path.with_suffix(".npz"))["train.gaussian"]
+    chosen = {v for v, t in zip(data["values"], train, strict=True) if t == train.max()}
+    other = next(value for value in data["values"] if value not in chosen)
+    changed(path, {"scores.gaussian.selected": other})
+    told(path, "(of the models with the best training score)")
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """Copies a shipped record and its side file, by the beginning of its id."""
+
+    def copied(name):
+        (original,) = (ROOT / "leaderboard" / "results").glob(f"*/{name}*.json")
+        copy = tmp_path / original.parent.name / original.name
+        copy.parent.mkdir()
+        for suffix in (".json", ".npz"):
+            copy.with_suffix(suffix).write_bytes(original.with_suffix(suffix).read_bytes())
+        return copy
+
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "problem"),
+    [
+        ("10fa763", {"novelty.toward_mean": 1.0}, "novelty.toward_mean is 1, expected 0 to 0.7"),
+        ("10fa763", {"novelty.toward_mean": 0.6}, "novelty.verdict is copies, expected averages"),
+        ("10fa763", {"novelty.nearest_l2_ratio": None}, "novelty.nearest_l2_ratio is null"),
+        ("10fa763", {"novelty.nearest_l2_ratio_aligned": 5.0}, "aligned is 5, expected null"),
+        ("10fa763", {"similarity.controls.gaussian.original": 0.7}, "(by what they get wrong)"),
+        ("10fa763", {"novelty.advantage_over_noise.low": 0.0}, "advantage_over_noise.low is 0, expect"),
+        ("2f502f2", {"novelty.nearest_l2_ratio_aligned": None}, "aligned is null, expected a distance"),
+        ("2f502f2", {"tests.best_original.wins": lambda v: v + 500}, "wins - losses is"),
+        ("899adf8", {"novelty.toward_mean": 0.5}, "(of the average itself)"),
+        ("899adf8", {"scores.generated.values.0": 0.5}, "not a valid record"),
+        ("5026c34", {"novelty.nearest_l2_ratio": 1.0}, "expected null (of a single original)"),
+        ("862ba24", {"timing.sgd_s": 2900.0}, "when the curve reaches the target score"),
+        ("862ba24", {"timing.sgd_s": 2e-9}, "when the curve reaches the target score"),
+        ("085815e", {"task.metric": "FID"}, "task.metric is FID, expected fd-convnet3"),
+        ("085815e", {"task.higher_is_better": True}, "higher_is_better is True, expected False"),
+        ("085815e", {"tests": {n: {"wins": 0, "losses": 0, "p": 1.0} for n in
+                               ("best_original", "average")}}, "tests is there, expected null"),
+        ("085815e", {"scores.copy.further.precision.mean": 1.2}, "precision.mean is 1.2, expected 0 to"),
+        ("085815e", {"similarity.controls.copy.within": 0.9}, "controls.copy.within is 0.9, expected at"),
+        ("085815e", {"similarity.controls.copy.original": 0.9}, "(by the nearest originals)"),
+        ("088504", {"scores.generated.further.AP50.selected": 0.1}, "(of one model)"),
+        ("088504", {"scores.copy.further.AP50.mean": 0.1}, "expected at most 0.1 (its AP50)"),
+        ("2da6fb", {"scores.copy.further.pixel accuracy.mean": 0.5}, "(of the units)"),
+        ("2da6fb", {"tests": {n: {"wins": 0, "losses": 0, "p": 1.0} for n in
+                              ("best_original", "average")}}, "segmentation are not independent"),
+    ],
+)  # fmt: skip
+def test_what_does_not_follow_in_shipped_records_is_named(shipped, name, fields, problem):
+    file = shipped(name)
+    changed(file, fields)
+    told(file, problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "shift", "problem"),
+    [
+        ("085815e", -6.0, "fd-convnet3 is not 0 or more"),
+        ("085815e", -0.4, "(by the scores of models with such training scores)"),
+        ("8abb9f", 1.5, "mAP is not between 0 and 1"),
+        ("8abb9f", -1.5, "mAP is not between 0 and 1"),
+        ("8abb9f", 0.1, "(by the scores of models with such training scores)"),
+        ("8abb9f", 0.2, "of the units right"),
+        ("2da6fb", 0.5, "mean IoU is not between 0 and 1"),
+    ],
+)
+def test_scores_that_are_all_too_good_are_named(shipped, name, shift, problem):
+    """A population that is in itself what a record may hold."""
+
+    def moved(population):
+        names = ("best", "selected", "mean", "median", "worst", "low", "high")
+        found = {part: population[part] + shift for part in names}
+        return {**population, **found, "values": [value + shift for value in population["values"]]}
+
+    file = shipped(name)
+    changed(file, {"scores.generated": moved})
+    told(file, problem)
 
 
 def test_a_missing_side_file_and_one_without_a_record_are_named(path):
     path.with_suffix(".npz").rename(path.with_name("other.npz"))
-    assert any("is missing" in problem for problem in check.check(path))
+    told(path, "is missing or cannot be read")
     assert path.with_name("other.npz") in check.files([path.parent])
     assert check.check(path.with_name("other.npz")) == ["a side file without its record beside it"]
 
 
-def test_an_older_record_without_a_side_file_is_all_right(path):
-    changed(path, artifacts__side=None)
-    assert check.check(path) == []
-
-
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"schema": NaN}', "null", "\udc80"])
-def test_what_is_no_record_is_one_line(path, text):
+def test_what_is_no_record_is_told_in_lines(path, text):
     path.write_bytes(text.encode(errors="surrogateescape"))
-    (problem,) = check.check(path)
-    assert "not a valid record" in problem
-    assert "\n" not in problem
+    problems = check.check(path)
+    assert problems
+    assert all("not a valid record: " in problem for problem in problems)
+    assert all(problem.isprintable() for problem in problems)
+
+
+def test_every_wrong_field_is_told(path):
+    changed(
+        path, {"zoo.d": 2**70, "created": "0001-01-01T00:00:00+12:00", "protocol.seed": -(2**70)}
+    )
+    problems = check.check(path)
+    assert len(problems) == 3
+    assert {problem.split(": ")[1] for problem in problems} == {"zoo.d", "created", "protocol.seed"}
+
+
+def test_numbers_too_large_to_compute_with_are_one_line(path):
+    changed(path, {"scores.copy": lambda v: {**v, **same([1.7e308] * 40)}})
+    assert all("not a valid record" in problem for problem in check.check(path))
+    assert check.check(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "device", "nowhere"])
+@pytest.mark.parametrize("suffix", [".json", ".zip"])
+def test_what_is_no_regular_file_is_one_line(tmp_path, kind, suffix):
+    file = tmp_path / f"odd{suffix}"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to({"loop": file, "device": "/dev/zero", "nowhere": "/nowhere"}[kind])
+    assert check.files([tmp_path]) == [file]
+    (problem,) = check.check(file)
+    assert problem.isprintable()
+
+
+def test_a_side_file_that_is_a_pipe_is_not_waited_for(path):
+    path.with_suffix(".npz").unlink()
+    os.mkfifo(path.with_suffix(".npz"))
+    told(path, "is no regular file")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\u202e", "x" * 1000])
+def test_a_problem_is_a_short_line_whatever_the_record_says(path, text):
+    changed(path, {"task.units": text[:300]})
+    problems = check.check(path)
+    assert problems
+    assert all(problem.isprintable() and len(problem) < 600 for problem in problems)
+
+
+# What is known of tasks and generators ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "weights"),
+    [("convnet3", "released"), ("inception", "released"), ("inception", "ab" * 32)],
+)
+def test_distances_are_called_as_the_task_calls_them(network, weights):
+    settings = {"feature_network": network, "feature_weights": weights}
+    assert identity.drawn_metric(settings) == features.metric(network, weights)
+
+
+def test_the_files_of_a_store_are_named_after_what_went_into_them(path):
+    """A zoo of the first checkpoints of a larger one is found too; another seed's is not."""
+    found = Record.read(path)
+    assert identity._collected(found, found.artifacts.zoo.file)
+    fewer = found.model_copy(update={"zoo": found.zoo.model_copy(update={"k": 3})})
+    assert identity._collected(fewer, found.artifacts.zoo.file)
+    other = found.model_copy(update={"zoo": found.zoo.model_copy(update={"seed": 1})})
+    assert not identity._collected(other, found.artifacts.zoo.file)
+
+
+# How far a record was verified -----------------------------------------------------------------
+
+
+def test_a_mark_is_of_the_record_as_it_was_and_of_this_tier(path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
+        assert call("verify", path, "--device", "cpu", "--mark") == 0
+    assert Record.read(path).tier == "rescored"
+    assert check.check(path) == []
+    marked = path.read_text()
+    for fields in (
+        {"tier": "regenerated"},
+        {"environment.cpu": "another"},
+        {"timing.peak_memory_bytes": 1},
+    ):
+        path.write_text(marked)
+        changed(path, fields)
+        told(path, "the record was changed since")
+    path.write_text(marked)
+    changed(path, {"tier": "claimed"})
+    told(path, "verified is there, expected null (the tier is claimed)")
+    path.write_text(marked)
+    changed(path, {"verified": None})
+    told(path, "'bench verify --mark' did not write it")
+
+
+def test_tiers_from_before_there_was_a_mark_are_of_these_records_alone(tmp_path):
+    shipped = sorted((ROOT / "leaderboard" / "results").rglob("*.json"))
+    marked = [file for file in shipped if Record.read(file).tier != "claimed"]
+    found = {(file.stem, content_hash(file.read_bytes())) for file in marked}
+    assert tiers.earlier() == found
+    one = marked[0]
+    copy = tmp_path / one.parent.name / one.name
+    copy.parent.mkdir()
+    copy.with_suffix(".npz").write_bytes(one.with_suffix(".npz").read_bytes())
+    copy.write_bytes(one.read_bytes())
+    assert check.check(copy) == []
+    changed(copy, {"timing.peak_memory_bytes": lambda v: v + 1})
+    told(copy, "tier is regenerated, expected claimed")
 
 
 # Zips ------------------------------------------------------------------------------------------
@@ -222,9 +666,47 @@ def test_other_members_are_refused_unread(path, tmp_path, name):
     assert problem.isprintable()
 
 
-def test_a_zip_bomb_is_refused_unread(tmp_path):
-    (problem,) = check.check(packed(tmp_path, record__json=b" " * (check.RECORD_LIMIT + 1)))
-    assert "expected at most" in problem
+def test_a_member_that_is_too_large_is_refused_unread(tmp_path):
+    (problem,) = check.check(packed(tmp_path, record__json=b" " * (record.LIMIT + 1)))
+    assert "record.json has 20,000,001 bytes, expected at most 20,000,000" in problem
+
+
+def test_a_member_whose_header_hides_its_size_is_not_unpacked_beyond_it(tmp_path):
+    """The list of members says 100 bytes, the stream has a hundred million."""
+    packer = zlib.compressobj(wbits=-15)
+    stream = packer.compress(b" " * 100_000_000) + packer.flush()
+    file = packed(tmp_path, record__json=b" " * 100)
+    with zipfile.ZipFile(file) as archive:
+        size = archive.getinfo("record.json").compress_size
+    data = bytearray(file.read_bytes())
+    start = 30 + len("record.json")
+    listed = data.index(b"PK\x01\x02")
+    for at in (18, listed + 20):
+        data[at : at + 4] = len(stream).to_bytes(4, "little")
+    end = data.index(b"PK\x05\x06")
+    data[end + 16 : end + 20] = (listed + len(stream) - size).to_bytes(4, "little")
+    file.write_bytes(data[:start] + stream + data[listed:])
+    (problem,) = check.check(file)
+    assert "record.json" in problem
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_may_unpack_to_anything_at_once_are_refused(path, tmp_path, method):
+    file = tmp_path / "sent.zip"
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("record.json", path.read_bytes())
+    (problem,) = check.check(file)
+    assert "expected 0 or 8" in problem
+
+
+def test_a_zip_is_checked_as_its_record_is(path, tmp_path):
+    changed(path, {"novelty.verdict": "novel", "novelty.collapsed": lambda v: not v})
+    side_file = path.with_suffix(".npz").read_bytes()
+    problems = check.check(packed(tmp_path, record__json=path.read_bytes(), side__npz=side_file))
+    assert problems == check.check(path)
+    assert len(problems) >= 2
+    (missing, *_) = check.check(packed(tmp_path, record__json=path.read_bytes()))
+    assert "side.npz is missing" in missing
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -244,28 +726,46 @@ def test_what_is_no_zip_is_named(tmp_path, data):
     assert "not a readable zip" in check.check(file)[0]
 
 
-def weights_of(path, tensors, tmp_path):
+def weights_of(path, data, tmp_path):
     """A zip whose record names these weights."""
-    file = tmp_path / "w.safetensors"
-    save_file(tensors, file)
-    record = Record.read(path)
-    named = Artifact(file=file.name, sha256=file_hash(file))
-    artifacts = record.artifacts.model_copy(update={"generated": named, "side": None})
-    text = record.model_copy(update={"artifacts": artifacts}).to_json()
-    return packed(tmp_path, record__json=text, generated__safetensors=file.read_bytes())
+    changed(path, {"artifacts.generated.sha256": hashlib.sha256(data).hexdigest()})
+    beside = path.with_suffix(".npz").read_bytes()
+    members = {"record__json": path.read_bytes(), "side__npz": beside}
+    return packed(tmp_path, **members, generated__safetensors=data)
+
+
+def tensors(tmp_path, **named):
+    save_file(named, tmp_path / "w.safetensors")
+    return (tmp_path / "w.safetensors").read_bytes()
+
+
+def headed(header, body=b""):
+    text = json.dumps(header).encode() if isinstance(header, dict) else header
+    return len(text).to_bytes(8, "little") + text + body
 
 
 def test_weights_must_be_the_records_finite_matrix(path, tmp_path):
-    record = Record.read(path)
-    good = np.ones((4, record.zoo.d), np.float32)
-    assert check.check(weights_of(path, {"vectors": good}, tmp_path)) == []
-    for tensors, problem in (
-        ({"vectors": good[:2]}, "expected (4, "),
-        ({"vectors": good.astype(np.float64)}, "float32"),
-        ({"vectors": good * np.nan}, "not finite"),
-        ({"other": good}, "not readable"),
+    good = np.ones((40, Record.read(path).zoo.d), np.float32)
+    bad = good.copy()
+    bad[-1, -1] = np.inf
+    views = {"latent.original": np.full((12, 3), np.nan, np.float32)}
+    assert check.check(weights_of(path, tensors(tmp_path, vectors=good, **views), tmp_path)) == []
+    f8 = {"dtype": "F8_E4M3", "shape": list(good.shape), "data_offsets": [0, good.size]}
+    short = {"dtype": "F32", "shape": list(good.shape), "data_offsets": [0, good.nbytes]}
+    for data, problem in (
+        (tensors(tmp_path, vectors=good[:2]), "expected (40, "),
+        (tensors(tmp_path, vectors=good.astype(np.float64)), "in F64, expected"),
+        (tensors(tmp_path, vectors=good * np.nan), "not finite"),
+        (tensors(tmp_path, vectors=bad, **views), "not finite"),
+        (tensors(tmp_path, other=good), "not readable"),
+        (headed({"vectors": f8}, b"x" * good.size), "in F8_E4M3, expected"),
+        (headed({"vectors": short}, b"x" * 10), "it is shorter than its header says"),
+        (headed(b"[" * 100_000), "not readable"),
+        (headed({"vectors": {"data_offsets": [5, 2]}}), "not readable"),
+        (b"x" * 7, "it ends in its header"),
+        (b"\xff" * 100, "a header of 18,446,744,073,709,551,615 bytes"),
     ):
-        (found,) = check.check(weights_of(path, tensors, tmp_path))
+        (found,) = check.check(weights_of(path, data, tmp_path))
         assert problem in found
 
 
@@ -285,7 +785,7 @@ def test_weights_that_are_not_the_named_ones_are_refused(path, tmp_path):
 def test_the_command_says_ok_or_what_is_wrong(path, tmp_path, capsys):
     assert call("check", path) == 0
     assert capsys.readouterr().out.splitlines() == [f"{path}: ok", "1 files, all ok"]
-    changed(path, timing__target_score=0.0, novelty__collapsed=lambda v: not v)
+    changed(path, {"protocol.selection": "none", "novelty.collapsed": lambda v: not v})
     assert call("check", path.parent) == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 3

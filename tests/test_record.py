@@ -1,6 +1,8 @@
 import copy
+import datetime
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import BadRequest
-from bench.record import Record
+from bench.record import Record, content_hash
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 NAN, INF = math.nan, math.inf
@@ -29,6 +31,7 @@ def population(values, **more):
         "high": (ordered[-1] + mean) / 2,
         "values": list(values),
         "further": {},
+        "not_finite": None,
         **more,
     }
 
@@ -164,6 +167,7 @@ def valid():
             "side": {"file": "side.npz", "sha256": "f" * 64},
         },
         "tier": "claimed",
+        "verified": None,
     }
 
 
@@ -315,6 +319,12 @@ def test_missing_inner_field(tmp_path, section):
         ("id", "0123456789ABCDEF"),
         ("key", "../../../etc/pass"),
         ("created", "yesterday"),
+        ("created", "2025-01-01T00:00:00"),
+        ("created", "0001-01-01T00:00:00Z"),
+        ("created", "0001-01-01T00:00:00+12:00"),
+        ("created", "2023-12-31T23:59:59Z"),
+        ("created", "9999-12-31T23:59:59Z"),
+        ("created", "9999-12-31T23:59:59-12:00"),
         ("command", ""),
         ("task.name", ""),
         ("task.name", 7),
@@ -333,6 +343,13 @@ def test_missing_inner_field(tmp_path, section):
         ("environment.threads", 0),
         ("environment.packages", {"torch": 2}),
         ("artifacts.zoo.sha256", "d"),
+        ("artifacts.zoo.file", "../../etc/passwd"),
+        ("artifacts.generated.file", "a\\b"),
+        ("artifacts.side.file", ".."),
+        ("artifacts.side.file", "a\x00b"),
+        ("novelty.rule", 0),
+        ("verified", {"code": "0" * 64}),
+        ("verified", {"code": "x", "record": "0" * 64}),
         ("novelty.verdict", "excellent"),
         ("tier", "certain"),
         ("novelty.collapsed", "no"),
@@ -343,6 +360,83 @@ def test_missing_inner_field(tmp_path, section):
 )
 def test_wrong_type_or_value(tmp_path, path, value):
     refused(changed(path, value), tmp_path, path)
+
+
+def whole_numbers_in(data):
+    """Dotted paths of all whole numbers, but for those that plugins name themselves."""
+    return [path for path in numbers_in(data) if isinstance(at(data, path), int)]
+
+
+def at(data, path):
+    for name in path.split("."):
+        data = data[int(name)] if isinstance(data, list) else data[name]
+    return data
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 2**70, 10**400])
+def test_whole_numbers_that_not_every_reader_has(tmp_path, value):
+    paths = whole_numbers_in(valid())
+    assert {
+        "protocol.seed",
+        "zoo.k",
+        "environment.threads",
+        "generator.hyperparameters.channels.0",
+    } <= {*paths}
+    for path in paths:
+        refused(
+            changed(path, value), tmp_path, path.split(".hyperparameters")[0].split(".settings")[0]
+        )
+
+
+def test_seeds_may_be_negative():
+    data = changed("protocol.seed", -(2**53))
+    assert Record.model_validate_json(json.dumps(data)).protocol.seed == -(2**53)
+
+
+def test_a_clock_that_is_a_little_fast_is_no_problem(tmp_path):
+    now = datetime.datetime.now(datetime.UTC)
+    soon, later = (now + datetime.timedelta(minutes=minutes) for minutes in (4, 6))
+    Record.model_validate_json(json.dumps(changed("created", soon.isoformat())))
+    refused(changed("created", later.isoformat()), tmp_path, "in the future")
+
+
+def test_every_wrong_field_is_told():
+    data = changed("protocol.seed", 2**70)
+    data["zoo"]["k"] = 0
+    found, wrong = Record.parsed(json.dumps(data).encode())
+    assert found is None
+    assert [line.partition(":")[0] for line in wrong] == ["zoo.k", "protocol.seed"]
+
+
+def test_names_of_fields_are_told_so_that_all_of_them_can_be_seen(tmp_path):
+    data = valid() | {"a\n\x1b[31mb": 1}
+    assert refused(data, tmp_path, "not a valid record").isprintable()
+
+
+def test_scores_too_large_to_average(tmp_path):
+    scores = population([1.0, 2.0]) | {"values": [1e308, 1.7e308], "best": 1.7e308, "worst": 1e308}
+    scores |= dict.fromkeys(("selected", "mean", "median", "low", "high"), 1e308)
+    refused(changed("scores.copy", scores), tmp_path, "not a valid record")
+
+
+def test_a_file_too_large_to_be_a_record(tmp_path):
+    refused(b" " * 20_000_001, tmp_path, "expected at most 20,000,000")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "record.json")
+    with pytest.raises(BadRequest, match="no regular file"):
+        Record.read(tmp_path / "record.json")
+
+
+def test_the_hash_of_what_a_record_says():
+    """However it is written, and whatever mark was left; not another tier."""
+    data = valid()
+    marked = data | {"verified": {"code": "a" * 64, "record": "b" * 64}}
+    first = content_hash(json.dumps(data))
+    assert content_hash(json.dumps(dict(reversed(marked.items())), indent=3)) == first
+    assert content_hash(json.dumps(data | {"tier": "rescored"})) != first
+    assert content_hash(json.dumps(changed("zoo.seed", 1))) != first
 
 
 OUT_OF_RANGE = [-0.1, 1.1, 50.0]

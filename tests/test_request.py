@@ -110,7 +110,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampl
         "",
     ]
 )
-NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False)
+NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False)
 SIMPLE = st.none() | st.booleans() | NUMBERS | TEXTS
 VALUES = st.recursive(
     SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=2)

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int64
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-from bench.metrics.statistics import RESAMPLES, percentiles, resamples
+from bench.draws import RESAMPLES
+from bench.matched import TYPICAL
+from bench.metrics.statistics import percentiles, resamples
 
-TYPICAL = 0.4  # quantile of a typical model's advantage: a few odd models on top do not move it far
 Bounds = tuple[float, float, float]  # value, low, high
 
 

@@ -5,8 +5,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import binomtest
 from torch import Tensor
 
-RESAMPLES = 2000
-LEVEL = 0.95
+from bench.draws import LEVEL, RESAMPLES
 
 
 def resamples(n: int, rng: torch.Generator, count: int = RESAMPLES) -> Float[Tensor, "B n"]:

@@ -1,0 +1,152 @@
+"""What the suite's own tasks and generators declare, read from their source text: nothing of them is imported.
+
+A class declares its settings as fields with defaults, and what is true of all its instances as ``ClassVar``. Both are
+read here as plain values, base classes first. A value that is not written out (a call, or a name that stands for no
+constant of the package) is left out: nothing is known of it.
+"""
+
+import ast
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import plugins
+
+ROOT = Path(__file__).resolve().parents[1]  # where the suite's packages lie
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What is written in a class and its base classes.
+
+    Attributes:
+        fields: settings by name, with their defaults where these are plain values.
+        facts: class variables that are plain values.
+    """
+
+    fields: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+@functools.cache
+def generator(name: str) -> Declared | None:
+    """What one of the suite's own generators declares; None for any other, which may declare anything."""
+    targets = {known: plugin.target for known, plugin in plugins.generators().items()}
+    target = targets.get(name, name)
+    own = target in targets.values() and target.startswith("generators.")
+    return _read(target) if own else None
+
+
+@functools.cache
+def task(name: str) -> Declared | None:
+    """What the class of one of the suite's own tasks declares; None for any other."""
+    from tasks.catalog import TASKS
+
+    return _read(TASKS[name].target) if name in TASKS else None
+
+
+@functools.cache
+def recipe() -> Mapping[str, Any]:
+    """The defaults of training that hold where neither a task nor its architecture says otherwise."""
+    return _read("tasks.training:Recipe").fields
+
+
+def _read(target: str) -> Declared:
+    module, _, name = target.partition(":")
+    fields: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    for source, node in _lineage(module, name):
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                found = facts if "ClassVar" in ast.unparse(item.annotation) else fields
+                found.pop(item.target.id, None)  # what a base class says no longer holds
+                if item.value is not None and (value := source.value(item.value)) is not UNKNOWN:
+                    found[item.target.id] = value
+            elif isinstance(item, ast.FunctionDef):
+                facts.pop(item.name, None)  # a property in place of a base class's constant
+    return Declared(fields, facts)
+
+
+def _lineage(module: str, name: str) -> Iterator[tuple["_Source", ast.ClassDef]]:
+    """The classes of a package that one inherits from, the farthest first, and it itself last."""
+    source = _source(module)
+    node = source.classes.get(name)
+    if node is None:
+        return
+    for base in reversed(node.bases):
+        if isinstance(base, ast.Name):
+            yield from _lineage(*source.imported.get(base.id, (module, base.id)))
+    yield source, node
+
+
+UNKNOWN = object()  # what no value is known of
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """One module's text.
+
+    Attributes:
+        classes: by name.
+        constants: what module-level names stand for, unevaluated.
+        imported: module and name of what comes from elsewhere in the package, by the name it has here.
+    """
+
+    classes: Mapping[str, ast.ClassDef]
+    constants: Mapping[str, ast.expr]
+    imported: Mapping[str, tuple[str, str]]
+
+    def value(self, node: ast.expr) -> Any:
+        """The plain value of an expression, or ``UNKNOWN``."""
+        if isinstance(node, ast.Name) and node.id in self.constants:
+            return self.value(self.constants[node.id])
+        if isinstance(node, ast.Name) and node.id in self.imported:
+            module, name = self.imported[node.id]
+            return _constant(module, name)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module, name = self.imported.get(node.value.id, ("", ""))
+            return _constant(f"{module}.{name}", node.attr)
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError):
+            return UNKNOWN
+
+
+def _constant(module: str, name: str) -> Any:
+    source = _source(module)
+    return source.value(source.constants[name]) if name in source.constants else UNKNOWN
+
+
+@functools.cache
+def _source(module: str) -> _Source:
+    """A module of the suite; an empty one for any other."""
+    package, _, inner = module.partition(".")
+    if package not in ("bench", "generators", "tasks"):
+        return _Source({}, {}, {})
+    path = ROOT.joinpath(package, *inner.split(".")).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+    imports = [item for item in tree.body if isinstance(item, ast.ImportFrom) and item.module]
+    return _Source(
+        {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)},
+        dict(_constants(tree)),
+        {
+            alias.asname or alias.name: (str(item.module), alias.name)
+            for item in imports
+            for alias in item.names
+        },
+    )
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    for item in tree.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value:
+            yield item.target.id, item.value
+        for target in item.targets if isinstance(item, ast.Assign) else ():
+            assert isinstance(item, ast.Assign)
+            if isinstance(target, ast.Name):
+                yield target.id, item.value
+            elif isinstance(target, ast.Tuple) and isinstance(item.value, ast.Tuple):
+                pairs = zip(target.elts, item.value.elts, strict=False)
+                yield from ((t.id, v) for t, v in pairs if isinstance(t, ast.Name))

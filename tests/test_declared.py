@@ -1,0 +1,53 @@
+import dataclasses
+
+import pytest
+
+from bench import declared, plugins
+from tasks.catalog import TASKS
+from tasks.training import Recipe
+
+OWN = [n for n, plugin in plugins.generators().items() if plugin.target.startswith("generators.")]
+FACTS = ("needs", "deterministic", "presets", "has_latents", "has_path")
+OF_TASKS = ("kind", "metric", "higher_is_better", "units", "independent_units", "presets")
+
+
+def defaults(cls):
+    """Fields with plain defaults."""
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(cls)
+        if field.default is not dataclasses.MISSING
+    }
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_read_of_a_generator_is_what_it_has(name):
+    cls = plugins.load_generator(name)
+    found = declared.generator(name)
+    assert found.fields == defaults(cls)
+    assert {fact: found.facts[fact] for fact in FACTS} == {
+        fact: getattr(cls, fact) for fact in FACTS
+    }
+    assert declared.generator(plugins.generators()[name].target) == found
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_is_read_of_a_task_is_what_it_has(name):
+    cls = plugins._load(TASKS[name].target)
+    found = declared.task(name)
+    assert found.fields == defaults(cls)
+    own = [fact for fact in OF_TASKS if fact != "metric" or isinstance(cls.metric, str)]
+    assert {fact: found.facts.get(fact) for fact in own} == {
+        fact: getattr(cls, fact) for fact in own
+    }
+    assert ("metric" in found.facts) is isinstance(cls.metric, str)
+
+
+def test_training_has_the_defaults_that_are_read():
+    assert declared.recipe() == dataclasses.asdict(Recipe())
+
+
+def test_nothing_is_known_of_others():
+    assert declared.generator("my_package.module:Class") is None
+    assert declared.task("my_package.module:Class") is None
+    assert declared.task("nothing") is None
