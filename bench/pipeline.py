@@ -17,6 +17,7 @@ from bench import figures, memory, plugins, side, store
 from bench.align import align_zoo
 from bench.assemble import VERSION, assemble
 from bench.errors import BadRequest, BenchError
+from bench.evaluation import check_evaluation
 from bench.progress import say, track
 from bench.randomness import derive, generator
 from bench.record import Artifact, Record
@@ -258,6 +259,7 @@ class Run:
             self._warm.add((zoo.hash, split))
         with Stopwatch(self.device) as scoring:
             evaluation = self.task.evaluate(zoo, vectors, split)
+        check_evaluation(evaluation, len(vectors), type(self.task).__name__)
         return evaluation, scoring.seconds
 
     @functools.cached_property
