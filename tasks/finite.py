@@ -1,5 +1,7 @@
 """What is not finite (NaN or infinite) in what a model puts out is wrong, in every task, and is counted."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,6 +14,6 @@ def not_finite(outputs: Float[Tensor, "*rows values"]) -> Bool[Tensor, "*rows"]:
     tensor([False,  True,  True])
     """
     # Only finite values have a finite sum, which costs a tenth of looking at each of them. A GPU would have to wait.
-    if outputs.device.type == "cpu" and bool(outputs.sum().isfinite()):
+    if outputs.device.type == "cpu" and math.isfinite(float(outputs.sum())):
         return torch.zeros(outputs.shape[:-1], dtype=torch.bool)
     return ~outputs.isfinite().all(-1)

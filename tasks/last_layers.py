@@ -172,10 +172,17 @@ def _products(inputs: Float[Tensor, "P F"], values: Values, name: str) -> Float[
 
 
 def _convolve(inputs: Float[Tensor, "F H W"], values: Values, name: str) -> Float[Tensor, "n P C"]:
-    """n convolutions of the same inputs, as one with n times the outputs; rows are places."""
+    """n convolutions of the same inputs, as one with n times the outputs; rows are places.
+
+    One with a weight that is not finite gives NaN everywhere. What such a weight makes of the zeros around the inputs
+    depends otherwise on how a convolution is computed.
+    """
     weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
     joined = F.conv2d(inputs[None], weight.flatten(0, 1), bias.flatten(), padding=1)
     maps: Tensor = joined[0].flatten(1).unflatten(0, bias.shape)
+    bad = not_finite(weight.flatten(1))
+    if bool(bad.any()):
+        maps = maps.masked_fill(bad[:, None, None], torch.nan)
     return maps.transpose(1, 2)
 
 
@@ -183,9 +190,11 @@ def _above(
     scores: Float[Tensor, "n P C"], threshold: float, bad: Bool[Tensor, "n P"]
 ) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"], Int64[Tensor, " K"]]:
     """Candidate, place and class of the scores above a threshold, at places that are not bad."""
-    model, place, label = torch.where(scores > threshold)
-    kept = ~bad[model, place]
-    return model[kept], place[kept], label[kept]
+    above = scores > threshold
+    if bool(bad.any()):
+        above &= ~bad[:, :, None]
+    model, place, label = torch.where(above)
+    return model, place, label
 
 
 def _best(
@@ -205,7 +214,8 @@ def suppress(hits: Hits, threshold: float, most: int) -> Hits:
 
     A box or score that is not finite is dropped: boxes are moved apart by the largest coordinate of any candidate.
     """
-    hits = hits[~(not_finite(hits.boxes) | not_finite(hits.scores[:, None]))]
+    bad = not_finite(hits.boxes) | not_finite(hits.scores[:, None])
+    hits = hits[~bad] if bool(bad.any()) else hits
     if not len(hits.model):
         return hits
     hits = hits[hits.model.argsort(stable=True)]

@@ -83,6 +83,8 @@ class ProposalWatch(Watch):
         logits, offsets = output
         bad = not_finite(logits) | not_finite(offsets)
         self._seen.append(torch.stack([own.any() for own in bad.split(self._lengths)]))
+        if not bool(bad.any()):
+            return output
         background = torch.full_like(logits[0], -torch.inf)
         background[0] = 0
         return logits.where(~bad[:, None], background), offsets.masked_fill(bad[:, None], 0)
@@ -101,8 +103,12 @@ class PlaceWatch(Watch):
         return [*hooks, head.register_forward_hook(self._places)]
 
     def _level(self, layer: nn.Module, _: Any, output: Float[Tensor, "B C H W"]) -> None:
-        """Note where one layer's map of one level is not finite, before anything is done with it."""
-        self._maps[layer].append(not_finite(output.movedim(1, -1)).flatten(1))
+        """Note where one layer's map of one level is not finite, before anything is done with it.
+
+        That is everywhere if one of its weights is not: see ``tasks.last_layers``.
+        """
+        weights = not_finite(layer.get_parameter("weight").flatten()[None])
+        self._maps[layer].append(not_finite(output.movedim(1, -1)).flatten(1) | weights)
 
     def _places(self, _: nn.Module, __: Any, output: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bad places have no class, and offsets of 0."""
@@ -110,6 +116,8 @@ class PlaceWatch(Watch):
         for levels in self._maps.values():
             levels.clear()
         self._seen.append(bad.any(1))
+        if not bool(bad.any()):
+            return output
         fill = {"cls_logits": -torch.inf, "bbox_regression": 0.0, "bbox_ctrness": 0.0}
         return {name: output[name].masked_fill(bad[..., None], fill[name]) for name in fill}
 
