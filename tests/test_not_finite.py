@@ -16,13 +16,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from bench import pipeline, plugins, report
+from bench import pipeline, plugins, report, stages
 from bench.compare import population, select
 from bench.errors import BenchError
 from bench.evaluation import check_evaluation
+from bench.figures import embed
 from bench.metrics import frechet as fd
+from bench.metrics.similarity import nearest_l2_ratio, toward_mean
 from bench.randomness import generator
+from bench.record import Record
 from bench.request import Request
+from bench.stages import Evaluated, load_evaluated, save_evaluated
+from bench.verify import differences
 from bench.zoo import Layout, Zoo
 from tasks import coco, finding, last_layers, upsampling
 from tasks.average_precision import Detections, Truth
@@ -938,14 +943,78 @@ def test_a_foreign_task_that_returns_nan_is_an_error_that_names_it(tmp_path):
 @pytest.mark.usefixtures("_small")
 def test_a_run_says_how_many_models_were_not_finite(tmp_path):
     request = Request(
-        task="digits", generator="noise", settings={"task.epochs": 1, "task.batch_size": 20, "amplitude": 1e38},
-        k=4, samples=6, results=tmp_path / "results", device="cpu",
+        task="digits", generator="noise", k=4, samples=6, results=tmp_path / "results", device="cpu", settings={
+            "task.epochs": 1, "task.batch_size": 20, "task.layers": "all", "task.track": "seeds", "amplitude": 1e38,
+        },
     )  # fmt: skip
-    record, _ = pipeline.run(request)
+    record, path = pipeline.run(request)
+    assert Record.read(path) == record  # its distances in weights are finite too
     scores = record.scores
     assert scores.generated.values == [0.0] * 6
     assert scores.generated.not_finite == 6
     assert scores.original.not_finite == scores.copy_.not_finite == 0
+    assert scores.original.mean > 0
     assert record.novelty.verdict == "broken"
     text = "\n".join(report.sentences(record))
     assert "which count as wrong: 6 of 6 noise" in text
+
+
+def test_a_record_from_before_the_count_agrees_and_a_wrong_count_does_not(tmp_path):
+    request = Request(
+        task="tests.tiny:Tiny", generator="gaussian", k=5, samples=4, results=tmp_path / "results"
+    )
+    record, _ = pipeline.run(request)
+
+    def counted(claimed: int | None) -> Record:
+        own = record.scores.generated.model_copy(update={"not_finite": claimed})
+        return record.model_copy(
+            update={"scores": record.scores.model_copy(update={"generated": own})}
+        )
+
+    def problems(claimed: int | None, computed: int | None) -> list[str]:
+        found = differences(counted(claimed), counted(computed))
+        return [check.field for check in found if check.problem]
+
+    assert problems(None, 2) == problems(2, 2) == []
+    assert problems(1, 2) == problems(2, None) == ["scores.generated.not_finite"]
+
+
+def test_what_was_scored_by_earlier_rules_is_scored_again(tmp_path, monkeypatch):
+    path, values = tmp_path / "file", torch.zeros(2).double()
+    one = Evaluated(
+        values, values + 1, values + 2, UNITS[:2], 1.0, 1.0, not_finite=torch.tensor([0, 2])
+    )
+    save_evaluated(one, path)
+    assert load_evaluated(path).not_finite.tolist() == [0, 2]
+    monkeypatch.setattr(stages, "RULES", stages.RULES + 1)
+    with pytest.raises(BenchError, match="was scored by other rules"):
+        load_evaluated(path)
+
+
+# --- finite, and huge -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e38])
+def test_distances_of_huge_vectors(scale):
+    """Their squares overflow; those of other models stay as they are, to the last bit."""
+    rng = generator(0)
+    originals, generated = torch.randn(5, 30, generator=rng), torch.randn(4, 30, generator=rng)
+    huge = generated.clone()
+    huge[1:] = scale * generated[1:] / generated.abs().max()
+    exact = torch.cdist(huge.double(), originals.double()).min(1).values
+    usual = torch.cdist(originals.double(), originals.double()).fill_diagonal_(INF).min(1).values
+    ratio = exact.quantile(0.5) / usual.quantile(0.5)
+    assert nearest_l2_ratio(huge, originals) == pytest.approx(ratio.item(), rel=1e-5)
+    assert nearest_l2_ratio(huge[:1], originals) == nearest_l2_ratio(generated[:1], originals)
+    mean = (huge.double() - originals.double().mean(0)).norm(dim=1)
+    expected = (exact / (exact + mean)).quantile(0.5).item()
+    assert toward_mean(huge, originals) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-100, 64, 127])
+def test_a_map_of_huge_or_tiny_vectors(exponent):
+    """It shows shapes, not sizes: the same map, to the last bit."""
+    points = torch.randn(8, 30, generator=generator(0)).clamp(-1, 1)
+    maps = [embed({"points": one})["points"] for one in (points, points * 2.0**exponent)]
+    assert np.array_equal(*maps)
+    assert np.isfinite(maps[0]).all()
