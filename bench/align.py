@@ -205,6 +205,8 @@ def _distance(
 ) -> Float[Tensor, ""]:
     difference = align(vector[None], original, layout, found)[0] - original
     length: Tensor = torch.linalg.vector_norm(difference)
+    if not bool(length.isfinite()):  # squares overflow
+        length = torch.linalg.vector_norm(difference, dtype=torch.float64)
     return length
 
 

@@ -125,6 +125,9 @@ def _tsne(points: Float[Tensor, "n D"]) -> Float[Tensor, "n 2"]:
 
 def _principal(points: Float[Tensor, "n D"]) -> Array:
     """Coordinates along the first principal components, from the n x n products; the first has unit variance."""
+    # By a power of two, which changes no digit: sums and squares of a broken generator's weights would overflow.
+    exponent = int(torch.frexp(points.abs().max()).exponent) - 1
+    points = points / 2.0 ** max(exponent, -126)
     centred = points - points.mean(0)
     values, directions = torch.linalg.eigh((centred @ centred.T).double())
     few = min(COMPONENTS, len(points) - 1)

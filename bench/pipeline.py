@@ -17,6 +17,7 @@ from bench import figures, foreign, identity, memory, plugins, side, store
 from bench.align import align_zoo
 from bench.assemble import VERSION, assemble
 from bench.errors import BadRequest, BenchError
+from bench.evaluation import check_evaluation
 from bench.progress import say, track
 from bench.randomness import derive, generator
 from bench.record import NOISE, Artifact, Record, percent
@@ -308,6 +309,7 @@ class Run:
             self._warm.add((zoo.hash, split))
         with Stopwatch(self.device) as scoring:
             evaluation = self.task.evaluate(zoo, vectors, split)
+        check_evaluation(evaluation, len(vectors), type(self.task).__name__)
         return evaluation, scoring.seconds
 
     def controls(self) -> Iterator[tuple[str, Any, int]]:

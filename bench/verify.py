@@ -147,7 +147,7 @@ def differences(record: Record, again: Record) -> list[Check]:
     claimed, computed = (flatten(one.model_dump(by_alias=True)) for one in (record, again))
     if computed["zoo.seed"] is None:
         computed["zoo.seed"] = record.zoo.seed  # files from before they told it
-    names = [name for name in {**claimed, **computed} if _compared(name, record)]
+    names = [n for n in {**claimed, **computed} if _compared(n, record) and not _later(n, claimed)]
     return [Check(name, _problem(claimed.get(name), computed.get(name))) for name in names]
 
 
@@ -157,6 +157,12 @@ def _compared(name: str, record: Record) -> bool:
     ):
         return False
     return not name.startswith("novelty.") or record.novelty.rule == RULE or name in EARLIER
+
+
+def _later(name: str, claimed: Mapping[str, Any]) -> bool:
+    """Whether a record is from before there was this: a count, or a setting, which then stood at its default."""
+    setting = name.startswith("task.settings.") and name not in claimed
+    return setting or (name.endswith(".not_finite") and claimed.get(name) is None)
 
 
 def _problem(claimed: Any, computed: Any) -> str:

@@ -18,6 +18,7 @@ from pycocotools.cocoeval import Params
 from torch import Tensor
 
 from tasks.coco import CocoSplit
+from tasks.finite import not_finite
 
 MOST = 100  # detections that count, for one model, image and category
 BLOCK = 2**25  # outcomes in memory at once: of every detection, for every size range and threshold
@@ -28,6 +29,8 @@ Array = Any  # numpy's; shapes are said where they are made
 @dataclasses.dataclass(frozen=True)
 class Detections:
     """What models found: one row a detection, those of all models and images together.
+
+    A detection whose box or score is not finite (NaN or infinite) does not count.
 
     Attributes:
         model: number of the model.
@@ -250,7 +253,9 @@ def _table(split: CocoSplit) -> Array:
 def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]:
     """The detections of a few models at a time, so that their outcomes fit into memory."""
     known = torch.from_numpy(np.isin(found.category.numpy(), truth.categories))
-    fields = {field.name: getattr(found, field.name)[known] for field in dataclasses.fields(found)}
+    known &= ~(not_finite(_sides(found.boxes)) | not_finite(found.scores[:, None]))
+    columns = [field.name for field in dataclasses.fields(Detections)]
+    fields = {name: getattr(found, name)[known] for name in columns}
     model, image, category = (fields[name].numpy() for name in ("model", "image", "category"))
     scores = fields["scores"].double().numpy()
     cell = truth.cells(image, category)
@@ -260,8 +265,7 @@ def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]
     start = np.diff(group, prepend=-1) != 0
     place = np.arange(len(group))
     kept = place - np.maximum.accumulate(np.where(start, place, 0)) < MOST
-    corners = fields["boxes"][torch.from_numpy(order[kept])]
-    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).double().numpy()
+    boxes = _sides(fields["boxes"][torch.from_numpy(order[kept])]).double().numpy()
     model, cell, scores = model[kept], cell[kept], scores[kept]
     each = len(truth.ranges) * len(truth.thresholds)
     each *= max(1, len(model) // models) + len(truth.categories) * len(truth.recalls)
@@ -271,6 +275,11 @@ def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]
         area = boxes[rows, 2] * boxes[rows, 3]
         count = min(few, models - low)
         yield _Sorted(count, model[rows] - low, cell[rows], boxes[rows], area, scores[rows])
+
+
+def _sides(corners: Float[Tensor, "T 4"]) -> Float[Tensor, "T 4"]:
+    """Left, top, width and height; not finite where a corner is not, or a side overflows."""
+    return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
 
 
 def _iou(found: Array, boxes: Array, crowd: Array) -> Array:

@@ -17,7 +17,7 @@ from tasks.base import Evaluation
 from tasks.frozen import Frozen
 from tasks.images import Images
 from tasks.models import NAMES, Shape, build
-from tasks.scoring import Scorer
+from tasks.scoring import Scorer, judge
 from tasks.trained import Trained
 from tasks.training import Batches, Loss, supervise
 
@@ -25,6 +25,8 @@ from tasks.training import Batches, Loss, supervise
 @dataclasses.dataclass(eq=False)
 class Classification(Trained):
     """Train classifiers, generate a subset of their weights, score by accuracy.
+
+    An image is wrong where its class does not have the largest logit, or a logit of any class is not finite.
 
     Attributes:
         dataset: one of ``tasks.datasets.NAMES``.
@@ -93,7 +95,8 @@ class Classification(Trained):
             self._scorers[key] = Scorer(self.base_model(zoo), zoo.layout, self._scored(split))
         scored = self._scorers[key](vectors)
         accuracy = 1 - scored.wrong.double().mean(dim=1)
-        return Evaluation(accuracy, scored.wrong, {"loss": scored.loss})
+        loss = {"loss": scored.loss}
+        return Evaluation(accuracy, scored.wrong, loss, not_finite=scored.not_finite)
 
     def together(self, layout: Layout, whole: bool) -> int:
         """How many independent runs to train at once."""
@@ -147,10 +150,11 @@ class Classification(Trained):
     @torch.inference_mode()
     def score(self, model: nn.Module) -> float:
         """Validation accuracy of one network."""
-        images, right = self._scored("val"), 0
+        images, missed = self._scored("val"), 0
         for start in range(0, len(images), 500):
             rows = slice(start, start + 500)
             inputs = images.inputs(images.pixels[rows])
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-            right += int((model(inputs).argmax(1) == images.labels[rows]).sum())
-        return right / len(images)
+            wrong, _ = judge(model(inputs), images.labels[rows])
+            missed += int(wrong.sum())
+        return (len(images) - missed) / len(images)

@@ -9,12 +9,11 @@ from torch.nn import functional as F
 
 from bench.randomness import derive, generator
 from bench.zoo import Layout
-from tasks import upsampling
 from tasks.coco import IGNORED
 from tasks.images import Images, flip
 from tasks.scoring import Candidates, cross_entropy
 from tasks.training import Batches
-from tasks.upsampling import Pixels
+from tasks.upsampling import Coarse, Pixels
 
 
 def pixel_cross_entropy(
@@ -72,11 +71,15 @@ def random_pixels(masks: UInt8[Tensor, "M H W"], each: int, split: str) -> Pixel
 
 @dataclasses.dataclass(frozen=True)
 class DenseScored:
-    """Per candidate: the split's confusion matrix, which of some pixels are wrong, and their mean cross-entropy."""
+    """Per candidate: the split's confusion matrix, which of some pixels are wrong, and their mean cross-entropy.
 
-    matrices: Int64[Tensor, "N C C"]
+    And of how many images any logit is not finite; where there is one, the cross-entropy is infinite.
+    """
+
+    matrices: Int64[Tensor, "N C C+1"]
     wrong: Bool[Tensor, "N U"]
     loss: Float[Tensor, " N"]
+    not_finite: Int64[Tensor, " N"]
 
 
 class DenseScorer:
@@ -100,15 +103,19 @@ class DenseScorer:
     def __call__(self, vectors: Float[Tensor, "N D"]) -> DenseScored:
         """Score N candidates."""
         count, device = len(vectors), self.images.device
-        shape = (count, self.classes, self.classes)
+        shape = (count, self.classes, self.classes + 1)
         matrices = torch.zeros(shape, dtype=torch.int64, device=device)
+        broken = torch.zeros(count, dtype=torch.int64, device=device)
         wrong = torch.empty(count, len(self.pixels), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
-        for some, rows, coarse in self.candidates(vectors):
-            masks = self.images.labels[rows].to(device)
-            matrices[some] += upsampling.confusion(coarse, masks)
-            units = self.pixels.of(rows)
-            logits = self.pixels.logits(coarse, rows, masks.shape[-1] // coarse.shape[-1])
-            wrong[some, units] = logits.argmax(-1) != self.pixels.label[units]
+        for some, rows, given in self.candidates(vectors):
+            masks, coarse = self.images.labels[rows].to(device), Coarse.of(given)
+            matrices[some] += coarse.confusion(masks)
+            broken[some] += coarse.broken.sum(1)
+            units, factor = self.pixels.of(rows), masks.shape[-1] // given.shape[-1]
+            logits = self.pixels.logits(coarse.logits, rows, factor)
+            missed = logits.argmax(-1) != self.pixels.label[units]
+            wrong[some, units] = missed | self.pixels.bad(coarse, rows, factor)
             loss[some] += cross_entropy(logits, self.pixels.label[units])
-        return DenseScored(matrices.cpu(), wrong.cpu(), loss.cpu() / max(1, len(self.pixels)))
+        loss = loss.masked_fill(broken > 0, torch.inf) / max(1, len(self.pixels))
+        return DenseScored(matrices.cpu(), wrong.cpu(), loss.cpu(), broken.cpu())

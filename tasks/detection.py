@@ -32,7 +32,7 @@ class Detection(Trained):
     A box is wrong where no detection of its category is matched with it at IoU 0.5, in pycocotools' greedy order. What
     counts as a detection is torchvision's own rule: scores above the architecture's threshold (0.05 for Faster R-CNN,
     0.2 for FCOS), and the 100 best of an image. Boxes of crowds are no units. Equal training mAPs are not told apart by
-    a loss: the first model is selected.
+    a loss: the first model is selected. Nothing is found where a detector's heads are not finite (``tasks.watching``).
 
     Attributes:
         dataset: one of ``tasks.coco.NAMES``.
@@ -114,7 +114,8 @@ class Detection(Trained):
         found = self._finders[key](vectors)
         precision = self._truth(split).score(found, len(vectors))
         values = dict(precision.values)
-        return Evaluation(values.pop(self.metric), precision.missed, values)
+        score = values.pop(self.metric)
+        return Evaluation(score, precision.missed, values, not_finite=found.not_finite)
 
     def score(self, model: nn.Module) -> float:
         """Validation mAP of one detector."""

@@ -6,6 +6,8 @@ them at once. Otherwise they run one after another through torchvision's own cod
 is not generated.
 
 Images go together only with others of their size: different ones would see each other through the padding.
+
+At places where a detector's heads are not finite, nothing is found (``tasks.watching``), and the image is counted.
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torchvision.models.detection.transform import resize_boxes
 
@@ -27,6 +29,7 @@ from tasks.coco import CocoSplit
 from tasks.last_layers import Hits, Values, join, last_layer, suppress
 from tasks.layers import select
 from tasks.pieces import at_once
+from tasks.watching import Watch, watch
 
 # Shared tensors of a split are kept between calls up to this size, and computed again beyond it.
 KEEP_BYTES = 1024**3
@@ -42,16 +45,44 @@ class Shared:
         rows: positions of the images in the split.
         tensors: by name.
         size: height and width after resizing, where that is done.
+        broken: whether a head that candidates share put out something that is not finite.
     """
 
     rows: Sequence[int]
     tensors: dict[str, Tensor]
     size: tuple[int, int] = (0, 0)
+    broken: bool = False
 
     @property
     def bytes(self) -> int:
         """Memory that they take."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Found(Detections):
+    """What N models found.
+
+    Attributes:
+        not_finite: in how many images the heads of each model put out something that is not finite.
+    """
+
+    not_finite: Int64[Tensor, " N"]
+
+
+@dataclasses.dataclass(frozen=True)
+class InImage:
+    """What some candidates found in one image.
+
+    Attributes:
+        image: its position in the split.
+        hits: boxes in its own pixels.
+        broken: the numbers of those whose heads put out something that is not finite.
+    """
+
+    image: int
+    hits: Hits
+    broken: Int64[Tensor, " b"]
 
 
 class Finder(ABC):
@@ -66,28 +97,28 @@ class Finder(ABC):
     def __init__(self, model: Any, layout: Layout, split: CocoSplit) -> None:
         self.model, self.layout, self.split = model, layout, split
         self.device = next(model.parameters()).device
+        self.watch: Watch = watch(model)
 
     @abstractmethod
     def share(self, rows: Sequence[int], images: list[Tensor]) -> list[Shared]:
         """What candidates share of images of one size."""
 
     @abstractmethod
-    def find(
-        self, shared: list[Shared], vectors: Float[Tensor, "N D"]
-    ) -> Iterator[tuple[int, Hits]]:
-        """What each candidate finds: the image's position, and boxes in its own pixels."""
+    def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[InImage]:
+        """What each candidate finds."""
 
     @torch.inference_mode()
-    def __call__(self, vectors: Float[Tensor, "N D"]) -> Detections:
+    def __call__(self, vectors: Float[Tensor, "N D"]) -> Found:
         """What N candidates find; in float32, without tensor-core rounding."""
-        found: list[tuple[int, Hits]] = []
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found: list[InImage] = []
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self.watch:
             for shared in self._blocks():
                 found += self.find(shared, vectors.to(self.device))
-        hits = join([hits for _, hits in found])
-        images = [torch.full((len(hits.model),), image) for image, hits in found]
-        fields = (hits.model, torch.cat(images), hits.label, hits.boxes, hits.scores)
-        return Detections(*(field.cpu() for field in fields))
+        hits = join([one.hits for one in found])
+        images = torch.cat([torch.full((len(one.hits.model),), one.image) for one in found])
+        broken = torch.cat([one.broken for one in found]).bincount(minlength=len(vectors))
+        fields = (hits.model, images, hits.label, hits.boxes, hits.scores, broken)
+        return Found(*(field.cpu() for field in fields))
 
     def _batches(self) -> Iterator[list[int]]:
         """Positions of images of one size, a few at a time."""
@@ -141,26 +172,28 @@ class Together(Finder):
         """Everything before the last layer."""
         resized, _ = self.model.transform(images)
         features = self.model.backbone(resized.tensors)
-        parts = zip(rows, self.last.shared(resized, features), resized.image_sizes, strict=True)
-        return [Shared([row], tensors, size) for row, tensors, size in parts]
+        parts = self.last.shared(resized, features)
+        broken = self.watch.take(len(rows)).tolist()
+        fields = zip(rows, parts, resized.image_sizes, broken, strict=True)
+        return [Shared([row], *rest) for row, *rest in fields]
 
-    def find(
-        self, shared: list[Shared], vectors: Float[Tensor, "N D"]
-    ) -> Iterator[tuple[int, Hits]]:
+    def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[InImage]:
         """Many candidates at once, image by image."""
         values = self._values(vectors)
         for item in track(shared, f"score {len(vectors)} models"):
             widest = 4 * self.last.widest(item.tensors)
-            chunk = max(1, WORK_BYTES[self.device.type] // widest)
-            parts = []
+            chunk = max(1, WORK_BYTES[self.device.type] // max(1, widest))
+            parts, broken = [], []
             for low in range(0, len(vectors), chunk):
                 some = {name: tensor[low : low + chunk] for name, tensor in values.items()}
-                hits = self.last.hits(item.tensors, some, item.size)
+                hits, bad = self.last.hits(item.tensors, some, item.size)
                 hits = suppress(hits, self.last.threshold, self.last.most)
                 parts.append(dataclasses.replace(hits, model=hits.model + low))
+                broken.append(bad | item.broken)
             hits = join(parts)
             boxes = resize_boxes(hits.boxes, item.size, self.split.sizes[item.rows[0]])
-            yield item.rows[0], dataclasses.replace(hits, boxes=boxes)
+            hits = dataclasses.replace(hits, boxes=boxes)
+            yield InImage(item.rows[0], hits, torch.cat(broken).nonzero().flatten())
 
     def _values(self, vectors: Float[Tensor, "N D"]) -> Values:
         """The last layer's parameters of every candidate; those that are not generated are the base's."""
@@ -181,17 +214,17 @@ class Alone(Finder):
             tensors |= {f"feature.{name}": tensor for name, tensor in features.items()}
         return [Shared(rows, tensors)]
 
-    def find(
-        self, shared: list[Shared], vectors: Float[Tensor, "N D"]
-    ) -> Iterator[tuple[int, Hits]]:
+    def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[InImage]:
         """Candidate after candidate, batch by batch."""
         for number, vector in enumerate(track(vectors, f"score {len(vectors)} models")):
             for name, tensor in self.layout.unflatten(vector).items():
                 self.model.get_parameter(name).copy_(tensor)
             for item in shared:
-                for row, found in zip(item.rows, self._run(item), strict=True):
-                    model = torch.full_like(found["labels"], number)
-                    yield row, Hits(model, found["labels"], found["boxes"], found["scores"])
+                found, broken = self._run(item), self.watch.take(len(item.rows))
+                for row, one, bad in zip(item.rows, found, broken, strict=True):
+                    model = torch.full_like(one["labels"], number)
+                    hits = Hits(model, one["labels"], one["boxes"], one["scores"])
+                    yield InImage(row, hits, number + bad[None].nonzero()[:, 0])
 
     def _run(self, item: Shared) -> list[dict[str, Tensor]]:
         """torchvision's own model, its backbone replaced where its features are there already."""

@@ -42,6 +42,8 @@ class ImageGeneration(Trained):
     otherwise ``fd-<network>``. Lower is better. That of few images is too large, for all models alike; ``unbiased``
     beside it is not (``bench.metrics.frechet.unbiased``).
 
+    An image that is not finite is no image, and counts as worse than any; see ``tasks.image_scoring``.
+
     Two models are as similar as the features of the images that they draw from the same noise: of the first 64
     validation images, at most 64 evenly spaced features each, the sum of minima over the sum of maxima (the weighted
     Jaccard index, ``bench.metrics.similarity.weighted_jaccard``): in [0, 1], 1 for models that draw the same.

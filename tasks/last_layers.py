@@ -1,7 +1,8 @@
 """The last layers of torchvision's detectors, for many candidates at once: from shared features to boxes.
 
 The last layer is one product (or convolution) for all candidates, and thresholds, boxes and non-maximum suppression run
-over all of them. What each candidate finds is what torchvision's own model finds with its values.
+over all of them. What each candidate finds is what torchvision's own model finds with its values, watched by
+``tasks.watching``: nothing at a place where anything that the last layer gives is not finite.
 """
 
 import dataclasses
@@ -10,12 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
+
+from tasks.finite import not_finite
 
 # Boxes that non-maximum suppression compares with each other at once: on a CPU its time grows with their square.
 TOGETHER = {"cpu": 500, "cuda": 20_000}
@@ -62,8 +65,10 @@ class LastLayer(ABC):
         """Values of a candidate's largest tensor."""
 
     @abstractmethod
-    def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
-        """What each candidate proposes in one image of this height and width."""
+    def hits(
+        self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]
+    ) -> tuple[Hits, Bool[Tensor, " n"]]:
+        """What each candidate proposes in one image of this height and width; and whose outputs are not all finite."""
 
 
 class BoxPredictor(LastLayer):
@@ -87,18 +92,22 @@ class BoxPredictor(LastLayer):
         """Boxes of all classes."""
         return int(len(shared["hidden"]) * self.heads.box_predictor.bbox_pred.out_features)
 
-    def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
+    def hits(
+        self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]
+    ) -> tuple[Hits, Bool[Tensor, " n"]]:
         """As ``RoIHeads.postprocess_detections``; boxes are decoded only where the score is high enough."""
         name = "roi_heads.box_predictor"
-        scores = _products(shared["hidden"], values, f"{name}.cls_score").softmax(-1)[..., 1:]
-        model, row, label = torch.where(scores > self.heads.score_thresh)
-        offsets = _products(shared["hidden"], values, f"{name}.bbox_pred").unflatten(-1, (-1, 4))
+        logits = _products(shared["hidden"], values, f"{name}.cls_score")
+        offsets = _products(shared["hidden"], values, f"{name}.bbox_pred")
+        bad = not_finite(logits) | not_finite(offsets)
+        scores, offsets = logits.softmax(-1)[..., 1:], offsets.unflatten(-1, (-1, 4))
+        model, row, label = _above(scores, self.heads.score_thresh, bad)
         boxes = self.heads.box_coder.decode_single(
             offsets[model, row, label + 1], shared["proposals"][row]
         )
         boxes = box_ops.clip_boxes_to_image(boxes, size)
         found = Hits(model, label + 1, boxes, scores[model, row, label])
-        return found[box_ops.remove_small_boxes(boxes, min_size=1e-2)]
+        return found[box_ops.remove_small_boxes(boxes, min_size=1e-2)], bad.any(1)
 
 
 class Convolutions(LastLayer):
@@ -125,26 +134,33 @@ class Convolutions(LastLayer):
         outputs = self.model.head.classification_head.num_classes
         return int(shared["classes.0"].shape[-2:].numel() * outputs)
 
-    def hits(self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]) -> Hits:
+    def hits(
+        self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]
+    ) -> tuple[Hits, Bool[Tensor, " n"]]:
         """As ``FCOS.postprocess_detections``, level by level."""
         levels = [name.partition(".")[2] for name in shared if name.startswith("anchors.")]
-        hits = join([self._level(shared, level, values) for level in levels])
-        return dataclasses.replace(hits, boxes=box_ops.clip_boxes_to_image(hits.boxes, size))
+        found, bad = zip(*(self._level(shared, level, values) for level in levels), strict=True)
+        hits = join(found)
+        hits = dataclasses.replace(hits, boxes=box_ops.clip_boxes_to_image(hits.boxes, size))
+        return hits, torch.stack(bad).any(0)
 
-    def _level(self, shared: dict[str, Tensor], level: str, values: Values) -> Hits:
+    def _level(
+        self, shared: dict[str, Tensor], level: str, values: Values
+    ) -> tuple[Hits, Bool[Tensor, " n"]]:
         """One level's; of each candidate no more than torchvision takes of a level."""
         corners, anchors = shared[f"corners.{level}"], shared[f"anchors.{level}"]
         logits = _convolve(
             shared[f"classes.{level}"], values, "head.classification_head.cls_logits"
         )
         center = _convolve(corners, values, "head.regression_head.bbox_ctrness")
+        offsets = _convolve(corners, values, "head.regression_head.bbox_reg")
+        bad = not_finite(logits) | not_finite(center) | not_finite(offsets)
         scores = (logits.sigmoid() * center.sigmoid()).sqrt()
-        model, place, label = torch.where(scores > self.model.score_thresh)
+        model, place, label = _above(scores, self.model.score_thresh, bad)
         kept = _best(model, scores[model, place, label], self.model.topk_candidates)
         model, place, label = model[kept], place[kept], label[kept]
-        offsets = _convolve(corners, values, "head.regression_head.bbox_reg")[model, place].relu()
-        boxes = self.model.box_coder.decode(offsets, anchors[place])
-        return Hits(model, label, boxes, scores[model, place, label])
+        boxes = self.model.box_coder.decode(offsets[model, place].relu(), anchors[place])
+        return Hits(model, label, boxes, scores[model, place, label]), bad.any(1)
 
 
 def _products(inputs: Float[Tensor, "P F"], values: Values, name: str) -> Float[Tensor, "n P C"]:
@@ -156,11 +172,29 @@ def _products(inputs: Float[Tensor, "P F"], values: Values, name: str) -> Float[
 
 
 def _convolve(inputs: Float[Tensor, "F H W"], values: Values, name: str) -> Float[Tensor, "n P C"]:
-    """n convolutions of the same inputs, as one with n times the outputs; rows are places."""
+    """n convolutions of the same inputs, as one with n times the outputs; rows are places.
+
+    One with a weight that is not finite gives NaN everywhere. What such a weight makes of the zeros around the inputs
+    depends otherwise on how a convolution is computed.
+    """
     weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
     joined = F.conv2d(inputs[None], weight.flatten(0, 1), bias.flatten(), padding=1)
     maps: Tensor = joined[0].flatten(1).unflatten(0, bias.shape)
+    bad = not_finite(weight.flatten(1))
+    if bool(bad.any()):
+        maps = maps.masked_fill(bad[:, None, None], torch.nan)
     return maps.transpose(1, 2)
+
+
+def _above(
+    scores: Float[Tensor, "n P C"], threshold: float, bad: Bool[Tensor, "n P"]
+) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"], Int64[Tensor, " K"]]:
+    """Candidate, place and class of the scores above a threshold, at places that are not bad."""
+    above = scores > threshold
+    if bool(bad.any()):
+        above &= ~bad[:, :, None]
+    model, place, label = torch.where(above)
+    return model, place, label
 
 
 def _best(
@@ -176,7 +210,12 @@ def _best(
 
 
 def suppress(hits: Hits, threshold: float, most: int) -> Hits:
-    """Non-maximum suppression within each candidate and class, then each candidate's best, by candidate."""
+    """Non-maximum suppression within each candidate and class, then each candidate's best, by candidate.
+
+    A box or score that is not finite is dropped: boxes are moved apart by the largest coordinate of any candidate.
+    """
+    bad = not_finite(hits.boxes) | not_finite(hits.scores[:, None])
+    hits = hits[~bad] if bool(bad.any()) else hits
     if not len(hits.model):
         return hits
     hits = hits[hits.model.argsort(stable=True)]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.errors import BadRequest, unknown
 from bench.zoo import Layout
+from tasks.finite import not_finite
 
 # Deterministic ones: all that differs between two images from the same noise is the weights.
 SAMPLERS: dict[str, Callable[[], Any]] = {
@@ -144,24 +145,19 @@ class Sampler:
     def __call__(
         self, denoise: Denoiser, noise: Float[Tensor, "B C S S"]
     ) -> Float[Tensor, "nB C S S"]:
-        """Images of every candidate from the same noise, one candidate after another; about -1 to 1."""
-        images = noise
+        """Images of every candidate from the same noise, one candidate after another; about -1 to 1.
+
+        An image is NaN as a whole if any value on its way was not finite: a scheduler that clips makes 1 of inf.
+        """
+        images, bad = noise, []
         for step, time in enumerate(self.times):
             found = denoise(images, step)
             before = images if step else denoise.spread(images)
             (images, *_) = self._scheduler.step(found, time, before, return_dict=False)
-        return images
+            bad += [not_finite(found.flatten(1)), not_finite(images.flatten(1))]
+        return images.masked_fill(torch.stack(bad).any(0)[:, None, None, None], torch.nan)
 
 
 def pixels(images: Float[Tensor, "*N C S S"]) -> UInt8[Tensor, "*N C S S"]:
-    """Images in [-1, 1] as bytes, rounded as diffusers' pipelines do.
-
-    What is no number is grey: a model whose images overflow has a score, a bad one, and stops no run of others.
-    """
-    return (
-        (images.nan_to_num(0, posinf=1, neginf=-1) / 2 + 0.5)
-        .clamp(0, 1)
-        .mul(255)
-        .round()
-        .to(torch.uint8)
-    )
+    """Finite images, in [-1, 1] or clipped to it, as bytes, rounded as diffusers' pipelines do."""
+    return (images / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)

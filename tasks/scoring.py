@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.progress import track
 from bench.zoo import Layout
 from tasks.dependence import split
+from tasks.finite import not_finite
 from tasks.folding import fold
 from tasks.images import Images
 
@@ -28,10 +29,14 @@ Batch = tuple[slice, tuple[Tensor, ...]]  # which images, and their shared tenso
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Per candidate: which images it gets wrong, and its mean cross-entropy."""
+    """Per candidate: which images it gets wrong, its mean cross-entropy, and of how many images logits are not finite.
+
+    The cross-entropy is infinite where there is any such image.
+    """
 
     wrong: Bool[Tensor, "N M"]
     loss: Float[Tensor, " N"]
+    not_finite: Int64[Tensor, " N"]
 
 
 class Candidates:
@@ -145,11 +150,14 @@ class Scorer:
         device, count = self.images.device, len(vectors)
         wrong = torch.empty(count, len(self.images), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
+        broken = torch.zeros(count, dtype=torch.int64, device=device)
         for some, rows, logits in self.candidates(vectors):
             labels = self.images.labels[rows]
-            wrong[some, rows] = logits.argmax(-1) != labels
+            wrong[some, rows], bad = judge(logits, labels)
+            broken[some] += bad.sum(-1)
             loss[some] += cross_entropy(logits, labels)
-        return Scored(wrong.cpu(), loss.cpu() / len(self.images))
+        loss = loss.masked_fill(broken > 0, torch.inf) / len(self.images)
+        return Scored(wrong.cpu(), loss.cpu(), broken.cpu())
 
 
 @contextmanager
@@ -167,10 +175,20 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
+def judge(
+    logits: Float[Tensor, "*n B classes"], labels: Int64[Tensor, " B"]
+) -> tuple[Bool[Tensor, "*n B"], Bool[Tensor, "*n B"]]:
+    """Return which images are wrong, and which of them because their logits are not finite.
+
+    An image is right where the logit of its class is the largest (the first of several) and all of them are finite.
+    """
+    bad = not_finite(logits)
+    return (logits.argmax(-1) != labels) | bad, bad
+
+
 def cross_entropy(
     logits: Float[Tensor, "n B classes"], labels: Int64[Tensor, " B"]
 ) -> Float[Tensor, " n"]:
-    """Summed over the batch, in float64; a candidate with non-finite logits has an infinite loss."""
+    """Summed over the batch, in float64; it says nothing where a logit is not finite."""
     expanded = labels.expand(len(logits), -1)
-    loss = F.cross_entropy(logits.transpose(1, 2), expanded, reduction="none").double().sum(1)
-    return loss.nan_to_num(nan=torch.inf)
+    return F.cross_entropy(logits.transpose(1, 2), expanded, reduction="none").double().sum(1)

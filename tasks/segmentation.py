@@ -34,6 +34,9 @@ from tasks.training import Loss, supervise
 class Segmentation(Trained):
     """Train segmentation networks, generate a subset of their weights, score by mean IoU.
 
+    A pixel gets no class, and is missed, where a coarse logit that it is interpolated from is not finite; images with
+    any such logit are counted.
+
     Attributes:
         dataset: one of ``tasks.masks.NAMES``.
         arch: one of ``tasks.fcn.NAMES``.
@@ -116,7 +119,8 @@ class Segmentation(Trained):
             self._scorers[key] = DenseScorer(model, zoo.layout, images, pixels, classes)
         scored = self._scorers[key](vectors)
         extra = {"loss": scored.loss, "pixel accuracy": pixel_accuracy(scored.matrices)}
-        return Evaluation(mean_iou(scored.matrices), scored.wrong, extra)
+        score = mean_iou(scored.matrices)
+        return Evaluation(score, scored.wrong, extra, not_finite=scored.not_finite)
 
     @torch.inference_mode()
     def score(self, model: nn.Module) -> float:

@@ -140,12 +140,16 @@ def test_the_score_of_a_network_is_the_one_it_has_as_a_candidate(zoo):
     assert alone == pytest.approx(found.scores.item(), rel=1e-6)
 
 
-def test_a_candidate_whose_images_are_not_finite_draws_grey_and_stops_no_other(zoo):
+def test_a_candidate_whose_images_are_not_finite_is_the_worst_and_stops_no_other(zoo):
     task, vectors = make(), zoo.vectors.clone()
     vectors[1] *= 1e30
-    assert (task.draw(zoo, vectors, "val", 3)[1] == 128).all()
+    drawn = task.draw(zoo, vectors, "val", 3)
+    assert (drawn[1] == drawn[1, 0]).all()  # the stand-in
+    assert not torch.equal(drawn[0, 0], drawn[0, 1])
     found = task.evaluate(zoo, vectors, "val")
+    assert found.not_finite.tolist() == [0, 20, 0]
     assert found.scores.tolist()[::2] == list(zoo.scores)[::2]
+    assert found.scores[1] > found.scores[::2].max()
     for values in (found.scores, *found.extra.values(), found.features):
         assert values.isfinite().all()
 

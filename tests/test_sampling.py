@@ -130,13 +130,6 @@ def test_pixels_are_rounded_as_a_pipeline_rounds_them():
     assert pixels(images)[:, 0, 0, 0].tolist() == [image.getpixel((0, 0)) for image in expected]
 
 
-@pytest.mark.parametrize(("value", "byte"), [(torch.nan, 128), (torch.inf, 255), (-torch.inf, 0)])
-def test_what_is_no_number_is_grey(value, byte):
-    images = torch.full((1, 1, 2, 2), -1.0)
-    images[0, 0, 1, 1] = value
-    assert pixels(images).flatten().tolist() == [0, 0, 0, byte]
-
-
 @pytest.mark.parametrize(
     ("name", "steps", "message"),
     [("dim", 10, "did you mean 'ddim'"), ("ddim", 0, "steps is 0"), ("ddim", 1001, "1 to 1000")],

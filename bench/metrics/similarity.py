@@ -110,5 +110,15 @@ def toward_mean(generated: Float[Tensor, "n D"], originals: Float[Tensor, "K D"]
 
 
 def _distances(a: Float[Tensor, "N D"], b: Float[Tensor, "P D"]) -> Float[Tensor, "N P"]:
-    """L2 distances, computed from differences: products would lose those of nearly equal vectors."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    """L2 distances, computed from differences: products would lose those of nearly equal vectors.
+
+    In float32; in float64 where squares overflow, as those of a broken generator's vectors do.
+    """
+    found = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    far = ~found.isfinite().all(1)
+    if bool(far.any()):
+        found = found.double()
+        found[far] = torch.cdist(
+            a[far].double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+    return found
