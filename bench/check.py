@@ -93,8 +93,7 @@ def _guarded(what: str, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
     except BadRequest as error:
         yield str(error)
     except Exception as error:
-        reason = str(error)
-        yield f"{what} cannot be checked ({type(error).__name__}: {reason})"
+        yield f"{what} cannot be checked ({type(error).__name__}: {error})"
 
 
 def _side(path: Path) -> Iterator[str]:

@@ -1,8 +1,10 @@
 import dataclasses
 
 import pytest
+import typer
 
-from bench.checks.asked import _same, asked
+from bench import cli
+from bench.checks.asked import FLAGS, VALUED, _same, asked
 from bench.request import Request, command
 
 RUN = "python -m bench run"
@@ -20,6 +22,14 @@ def test_a_command_that_was_written_is_read():
         "zoo-seed": "4", "preset": "paper", "min-score": "0.25", "align": "",
     }  # fmt: skip
     assert found.settings == request.settings
+
+
+def test_every_option_of_the_command_line_is_known():
+    options = typer.main.get_command(cli.app).commands["run"].params
+    flags = {name for option in options if option.is_flag for name in option.opts}
+    names = {name for option in options for name in option.opts} - flags
+    assert flags == {f"--{name}" for name in FLAGS}
+    assert names == {f"--{name}" for name in VALUED}
 
 
 def test_usual_values_are_left_out():
