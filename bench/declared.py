@@ -29,6 +29,11 @@ class Declared:
     fields: Mapping[str, Any]
     facts: Mapping[str, Any]
 
+    def preset(self, name: str) -> Mapping[str, Any]:
+        """What a preset sets, whose values win over those of the fields."""
+        values: Mapping[str, Any] = self.facts.get("presets", {}).get(name, {})
+        return values
+
 
 @functools.cache
 def generator(name: str) -> Declared | None:

@@ -1,7 +1,6 @@
 """Finding generators and tasks by name. Names and descriptions are read from the source, so that listing is fast."""
 
 import ast
-import contextlib
 import dataclasses
 import difflib
 import functools
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadRequest, unknown
-from bench.identity import module_file
 
 if TYPE_CHECKING:
     from tasks.catalog import Variant
@@ -128,54 +126,6 @@ def task_class(name: str) -> type[Any]:
         BadRequest: no such task.
     """
     return _load(task_variant(name).target)
-
-
-@functools.cache
-def _plain_fields(target: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Defaults of a plugin's fields and its presets, those that its source says as plain values."""
-    module, _, name = target.partition(":")
-    path = module_file(module)
-    if path is None or path.suffix != ".py":
-        return {}, {}
-    tree = ast.parse(path.read_bytes())
-    cls = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
-    if cls is None:
-        return {}, {}
-    fields: dict[str, Any] = {}
-    presets: dict[str, dict[str, Any]] = {}
-    for base in reversed(cls.bases):
-        if isinstance(base, ast.Name):
-            inherited = _plain_fields(f"{_defined_in(tree, base.id) or module}:{base.id}")
-            fields, presets = fields | inherited[0], presets | inherited[1]
-    for item in cls.body:
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value:
-            with contextlib.suppress(ValueError):
-                value = ast.literal_eval(item.value)
-                if item.target.id == "presets":
-                    presets = value
-                elif "ClassVar" not in ast.unparse(item.annotation):
-                    fields[item.target.id] = value
-    return fields, presets
-
-
-def _defined_in(tree: ast.Module, name: str) -> str | None:
-    """The module that a name of another one is imported from; None where it is not."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and name in {a.asname or a.name for a in node.names}:
-            return node.module
-    return None
-
-
-def defaults(target: str, preset: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The values that a plugin's fields have where a command does not say, read from its source alone.
-
-    Args:
-        target: ``module:Class``.
-        preset: the name of a preset, whose values win over those of the fields.
-        settings: a named task's own, which stand between the two.
-    """
-    fields, presets = _plain_fields(target)
-    return {**fields, **(settings or {}), **presets.get(preset, {})}
 
 
 def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:

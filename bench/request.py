@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import plugins
+from bench import declared, plugins
 from bench.errors import BadRequest, unknown
 from bench.zoo_header import ZooHeader, read_header
 
@@ -349,13 +349,15 @@ def _defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
     """What settings are where a command does not say, as far as the sources of task and generator tell."""
     usual: dict[str, Any] = {"seed": 0, "zoo_seed": 0, "preset": "quick", "align": False}
     preset = str(flat.get("preset", "quick"))
-    made = plugins.generators().get(str(flat.get("generator")))
+    made = declared.generator(str(flat.get("generator")))
     if made:
-        own = plugins.defaults(made.target, preset)
+        own = {**made.fields, **made.preset(preset)}
         usual |= {f"{SET}{name}": value for name, value in own.items()}
-    variant = plugins.tasks().get(str(flat.get("task")))
-    if variant and "zoo" not in flat:
-        own = plugins.defaults(variant.target, preset, variant.settings)
+    task = str(flat.get("task"))
+    known = declared.task(task)
+    if known and "zoo" not in flat:
+        variant = plugins.task_variant(task)
+        own = {**known.fields, **variant.settings, **known.preset(preset)}
         usual |= {name if name in DIRECT else f"{SET}{TASK}{name}": v for name, v in own.items()}
         usual |= {"k": variant.k, "samples": variant.samples}
     return usual

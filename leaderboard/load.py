@@ -1,6 +1,6 @@
 """Folders of records in, one table of runs out: a row a record, without the scores of single models.
 
-Every text that comes from a record leaves this module through ``plain``, so nothing invisible reaches a page.
+Every text that comes from a record leaves this module through ``printable``, so nothing invisible reaches a page.
 """
 
 import datetime
@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.errors import BadRequest
+from bench.errors import BadRequest, printable
 from bench.record import Interval, Population, Record
 
 # What records share to be ranked together: the key, and the facts that the key stands for. The facts are compared as
@@ -35,17 +35,6 @@ class Broken:
 
     path: str
     reason: str
-
-
-def plain(text: str) -> str:
-    r"""Text with what cannot be seen (control, direction, lone surrogate) spelled out.
-
-    >>> plain("a\nb")
-    'a\\nb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
@@ -107,7 +96,7 @@ def _files(folders: Iterable[Path], broken: list[Broken]) -> list[Path]:
 
 
 def _broken(path: Path, reason: str) -> Broken:
-    return Broken(plain(str(path)), plain(reason))
+    return Broken(printable(str(path)), printable(reason))
 
 
 def _newest(frame: pd.DataFrame, broken: list[Broken]) -> pd.DataFrame:
@@ -148,7 +137,7 @@ def summary(record: Record, path: Path) -> dict[str, Any]:
         "created": record.created.astimezone(datetime.UTC).isoformat(),  # text sorts by time
         "content": _content(record),
         "tier": record.tier,
-        "command": plain(record.command),
+        "command": printable(record.command),
         **_task(record),
         **_generator(record),
         **_population("generated", record.scores.generated),
@@ -177,25 +166,25 @@ def _numbers(record: Record) -> Iterator[float]:
 def _task(record: Record) -> dict[str, Any]:
     task, zoo, protocol = record.task, record.zoo, record.protocol
     return {
-        "task": plain(task.name),
-        "kind": plain(task.kind),
-        "dataset": plain(task.dataset),
+        "task": printable(task.name),
+        "kind": printable(task.kind),
+        "dataset": printable(task.dataset),
         "dataset_hash": task.dataset_hash,
-        "arch": plain(task.arch),
-        "layers": plain(task.layers),
-        "metric": plain(task.metric),
+        "arch": printable(task.arch),
+        "layers": printable(task.layers),
+        "metric": printable(task.metric),
         "higher_is_better": task.higher_is_better,
-        "units": plain(task.units),
+        "units": printable(task.units),
         "settings": _text(task.settings),
         "scoring": _text(task.settings.get("scoring", {})),
         "zoo_hash": zoo.hash,
-        "track": plain(zoo.track),
+        "track": printable(zoo.track),
         "k": zoo.k,
         "d": zoo.d,
         "zoo_seed": zoo.seed,
         "base_score": zoo.base_score,
         "version": protocol.version,
-        "preset": plain(protocol.preset),
+        "preset": printable(protocol.preset),
         "samples": protocol.samples,
         "seed": protocol.seed,
         "train_size": protocol.train_size,
@@ -210,11 +199,11 @@ def _text(settings: dict[str, Any]) -> str:
 def _generator(record: Record) -> dict[str, Any]:
     made = record.generator
     return {
-        "generator": plain(made.name),
+        "generator": printable(made.name),
         "source": made.source,
         "hyperparameters": _text(made.hyperparameters),
         "aligned": made.aligned,
-        "uses": plain(", ".join(made.uses)),
+        "uses": printable(", ".join(made.uses)),
     }
 
 
@@ -269,10 +258,10 @@ def _timing(record: Record) -> dict[str, Any]:
         **{name: getattr(timing, name) for name in TIMES},
         "break_even": timing.break_even_models,
         "peak_memory_bytes": timing.peak_memory_bytes,
-        "device": plain(timing.device),
-        "cpu": plain(environment.cpu),
+        "device": printable(timing.device),
+        "cpu": printable(environment.cpu),
         "threads": environment.threads,
-        "git_commit": plain(environment.git_commit or ""),
+        "git_commit": printable(environment.git_commit or ""),
     }
 
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import side
-from bench.errors import BadRequest
+from bench.errors import BadRequest, printable
 from bench.record import Record
 from bench.store import file_hash
-from leaderboard.load import plain
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def open_record(path: Path, label: str = "") -> Shown:
     try:
         arrays = side.read(file)
     except BadRequest as error:
-        return Shown(label, record, {}, plain(str(error)))
+        return Shown(label, record, {}, printable(str(error)))
     if file_hash(file) != named.sha256:
         return Shown(label, record, {}, f"{file.name} is not the file that the record names")
     return Shown(label, record, arrays)

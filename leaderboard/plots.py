@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from bench.errors import printable
 from bench.record import ControlSimilarity, Interval, Population, Record, likeness, percent
 from bench.side import MODELS, evenly
-from leaderboard.load import plain
 from leaderboard.opened import Shown
 
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ def colour(name: str) -> str:
 
 def _text(text: str) -> str:
     """Text of a record in a figure, where plotly would read markup."""
-    return html.escape(plain(text))
+    return html.escape(printable(text))
 
 
 def _scale(record: Record) -> float:

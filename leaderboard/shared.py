@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from bench.errors import BadRequest
+from bench.errors import BadRequest, printable
 from leaderboard import load, opened, variants
 from leaderboard.load import Broken
 from leaderboard.opened import Shown
@@ -208,4 +208,4 @@ def verbatim(text: str) -> str:
     ('` last-norms:2 `', '`` a`b ``')
     """
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence} {load.plain(text)} {fence}"
+    return f"{fence} {printable(text)} {fence}"

@@ -10,9 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from bench.errors import printable
 from bench.record import Population, Record
 from leaderboard import ties, variants
-from leaderboard.load import BOARD, VARIANT, plain
+from leaderboard.load import BOARD, VARIANT
 from leaderboard.ties import Outcome
 
 STATISTICS = ("best", "selected", "mean", "median", "worst")
@@ -175,14 +176,14 @@ def _control_rows(record: Record) -> list[dict[str, Any]]:
     found = [_control_row("original", "original", record.scores.original)]
     for name, population in record.scores.controls().items():
         nearest = alike[name].original_max if name in alike else None
-        row = _control_row(plain(name), "control", population)
+        row = _control_row(printable(name), "control", population)
         found.append({**row, "nearest_iou": nearest})
     return found
 
 
 def control_row_name(name: str) -> str:
     """What a control's row is called in an address."""
-    return plain(name).replace(" ", "-")
+    return printable(name).replace(" ", "-")
 
 
 def _control_row(name: str, kind: str, population: Population) -> dict[str, Any]:

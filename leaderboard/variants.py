@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from bench import request
-from bench.errors import BadRequest
-from leaderboard.load import VARIANT, plain
+from bench.errors import BadRequest, printable
+from leaderboard.load import VARIANT
 
 
 def explicit(command_line: str) -> tuple[dict[str, Any], list[str]]:
@@ -40,7 +40,7 @@ def names(runs: pd.DataFrame) -> "pd.Series[str]":
         short = _named(own, set_only=True)
         kinds.loc[own.index, "variant"] = short if short.is_unique else _named(own, set_only=False)
     found = runs[keys].merge(kinds[[*keys, "variant"]], on=keys, how="left")["variant"]
-    return found.map(plain).set_axis(runs.index)
+    return found.map(printable).set_axis(runs.index)
 
 
 def _named(own: pd.DataFrame, *, set_only: bool) -> "pd.Series[str]":

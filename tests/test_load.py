@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.errors import printable
 from leaderboard import load
 from tests.records import BASE, content, record, seed
 
@@ -116,4 +117,4 @@ def test_the_order_of_files_does_not_matter(tmp_path):
 
 
 def test_what_cannot_be_seen_is_spelled_out():
-    assert load.plain("a\u202eb\n\x1b\udc80é") == "a\\u202eb\\n\\x1b\\udc80é"
+    assert printable("a\u202eb\n\x1b\udc80é") == "a\\u202eb\\n\\x1b\\udc80é"

@@ -13,8 +13,10 @@ from bench.errors import BadRequest
 
 REPOSITORY = Path(__file__).parents[1]
 LEAVES = {
+    "draws",
     "errors",
     "identity",
+    "matched",
     "progress",
     "randomness",
     "store",

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from bench import side
+from bench.errors import BadRequest
 from leaderboard import load, table, ties
 from leaderboard.opened import open_record
 from tests.records import outcomes, population, record, seed, written
@@ -260,4 +261,5 @@ def test_the_name_of_a_side_file_leads_nowhere(tmp_path):
     data = json.loads(path.read_text())
     data["artifacts"]["side"]["file"] = "../../../etc/passwd"
     path.write_text(json.dumps(data))
-    assert not open_record(path).problem  # the file beside the record is read, whatever the name
+    with pytest.raises(BadRequest, match="not the plain name of a file"):
+        open_record(path)

@@ -38,7 +38,7 @@ def problems(case: Case) -> Iterator[str]:
         return
     for name in flat:
         if name not in OPTIONS and not name.startswith(SET):
-            yield f"command cannot have been the record's: --{name[:80]!a} is no option of it"
+            yield f"command cannot have been the record's: --{name[:80]} is no option of it"
     yield from _options(case.record, flat)
     yield from _task(case, flat)
     yield from _generator(case, flat)
@@ -101,7 +101,7 @@ def _expected(case: Case, given: Mapping[str, Any]) -> dict[str, Any]:
 
     variant = TASKS[case.record.task.name]
     assert case.task is not None
-    preset = case.task.facts.get("presets", {}).get(case.record.protocol.preset, {})
+    preset = case.task.preset(case.record.protocol.preset)
     values = {**case.task.fields, **variant.settings, **preset, **given}
     trained = {**recipe(), **RECIPES.get(str(values.get("arch")), {})}
     return values | {n: v for n, v in trained.items() if values.get(n) is None}
@@ -136,7 +136,7 @@ def _generator(case: Case, flat: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _defaults(own: Declared | None, preset: str) -> dict[str, Any]:
-    return {**own.fields, **own.facts.get("presets", {}).get(preset, {})} if own else {}
+    return {**own.fields, **own.preset(preset)} if own else {}
 
 
 def _same(given: Any, says: Any) -> bool:

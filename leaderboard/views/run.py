@@ -8,9 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from bench import report
+from bench.errors import printable
 from bench.record import likeness, percent
 from leaderboard import plots, shared
-from leaderboard.load import plain
 from leaderboard.opened import Shown
 
 POPULATION = ("best", "selected", "mean", "low", "high", "median", "worst", "std")
@@ -26,7 +26,7 @@ def page() -> None:
     runs = shared.runs()
     path = Path(str(runs.loc[runs["id"] == one.record.id, "path"].iloc[0]))
     st.text("\n".join(line for line in report.sentences(one.record) if line))
-    st.code(plain(one.record.command), language="bash", wrap_lines=True)
+    st.code(printable(one.record.command), language="bash", wrap_lines=True)
     show_populations(one)
     show_figures(one)
     show_facts(one)
@@ -45,12 +45,12 @@ def show_populations(one: Shown) -> None:
     }
     table = pd.DataFrame(
         [
-            {"population": plain(label), "models": len(population.values)}
+            {"population": printable(label), "models": len(population.values)}
             | {
                 part: None if (value := getattr(population, part)) is None else scale * value
                 for part in POPULATION
             }
-            | {f"mean {plain(name)}": other.mean for name, other in population.further.items()}
+            | {f"mean {printable(name)}": other.mean for name, other in population.further.items()}
             for label, population in rows.items()
         ]
     )
@@ -67,7 +67,7 @@ def show_populations(one: Shown) -> None:
         placeholder="-",
         column_config={part: number(format=digits) for part in POPULATION}
         | {"nearest": number(format="%.3f")}
-        | {f"mean {plain(name)}": number(format="%.4g") for name in scores.original.further},
+        | {f"mean {printable(name)}": number(format="%.4g") for name in scores.original.further},
     )
     st.caption(f"nearest: mean {likeness(one.record.task.kind)} with the nearest original.")
 
@@ -126,7 +126,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             found += flat(value, f"{prefix}{name}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value)
-            found.append((plain(f"{prefix}{name}"), plain(text)))
+            found.append((printable(f"{prefix}{name}"), printable(text)))
     return found
 
 
@@ -136,7 +136,7 @@ def show_files(one: Shown, path: Path) -> None:
     artifacts = one.record.artifacts
     named = {"zoo": artifacts.zoo, "generated": artifacts.generated, "side file": artifacts.side}
     rows = [
-        (name, plain(artifact.file), artifact.sha256)
+        (name, printable(artifact.file), artifact.sha256)
         for name, artifact in named.items()
         if artifact
     ]

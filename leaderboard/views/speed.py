@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from bench.errors import printable
 from bench.report import factor
 from leaderboard import plots, shared
-from leaderboard.load import plain
 from leaderboard.opened import Shown
 
 ROWS = {
@@ -78,7 +78,7 @@ def seconds(shown: Sequence[Shown]) -> pd.DataFrame:
             "device": one.record.timing.device,
             "processor": f"{machine.cpu}, {machine.threads} threads",
         }
-    return pd.DataFrame(found).map(plain)
+    return pd.DataFrame(found).map(printable)
 
 
 page()
