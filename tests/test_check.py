@@ -447,6 +447,7 @@ def shipped(tmp_path):
         ("899adf8", {"scores.generated.values.0": 0.5}, "not a valid record"),
         ("5026c34", {"novelty.nearest_l2_ratio": 1.0}, "expected null (of a single original)"),
         ("862ba24", {"timing.sgd_s": 2900.0}, "when the curve reaches the target score"),
+        ("862ba24", {"zoo.base_score": 0.5}, "zoo.base_score is 0.5, expected 0.494 (of the curve)"),
         ("862ba24", {"timing.sgd_s": 2e-9}, "when the curve reaches the target score"),
         ("085815e", {"task.metric": "FID"}, "task.metric is FID, expected fd-convnet3"),
         ("085815e", {"task.higher_is_better": True}, "higher_is_better is True, expected False"),

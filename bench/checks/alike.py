@@ -118,16 +118,11 @@ def _interval(
     wanted = (value, min(bounds[0], value), max(bounds[1], value))
     for part, expected in zip(("value", "low", "high"), wanted, strict=True):
         found = getattr(says, part)
-        if abs(found - expected) > slack:
-            yield told(
-                f"{place}.{part}", found, (expected - slack, expected + slack), "by the side file"
-            )
-    if share < 1 and says.high - says.low < 0.6 * width * math.sqrt(share) - HALF:
-        yield told(
-            f"{place}: its interval",
-            f"{says.high - says.low:.2g} wide",
-            f"about {width * math.sqrt(share):.2g}",
-        )
+        span = (expected - slack, expected + slack)
+        yield from outside(f"{place}.{part}", found, *span, "by the side file")
+    own, usual = says.high - says.low, width * math.sqrt(share)
+    if share < 1 and own < 0.6 * usual - HALF:
+        yield told(f"{place}: its interval", f"{own:.2g} wide", f"about {usual:.2g}")
 
 
 def _controls(case: Case) -> Iterator[str]:
@@ -136,14 +131,9 @@ def _controls(case: Case) -> Iterator[str]:
         nearest = case.arrays.get(f"nearest.{name}")
         if nearest is None:
             continue
-        mean, place = (
-            float(nearest.astype(float).mean()),
-            f"similarity.controls.{name}.original_max",
-        )
-        slack = HALF if case.whole(name) else PART
-        yield from outside(
-            place, control.original_max, mean - slack, mean + slack, f"of nearest.{name}"
-        )
+        mean, slack = float(nearest.astype(float).mean()), HALF if case.whole(name) else PART
+        place, why = f"similarity.controls.{name}.original_max", f"of nearest.{name}"
+        yield from outside(place, control.original_max, mean - slack, mean + slack, why)
         if name == "copy" and (nearest != 1).any():
             yield "side file: nearest.copy has copies that are like no original"
 
@@ -195,11 +185,8 @@ def _good_means(
 ) -> Iterator[str]:
     whole = all(case.whole(name, IOU_MODELS) for name in chosen)
     ours, theirs = (chosen[name][case.kept(name, IOU_MODELS)] for name in ("generated", "original"))
-    among, own, cross = (
-        found[0][theirs][:, theirs],
-        found[1][ours][:, ours],
-        found[2][ours][:, theirs],
-    )
+    among, own = found[0][theirs][:, theirs], found[1][ours][:, ours]
+    cross = found[2][ours][:, theirs]
     wanted = {
         "original_original": mean_off_diagonal(among) if len(among) else None,
         "generated_generated": mean_off_diagonal(own) if len(own) else None,
@@ -224,12 +211,10 @@ def _triangle(case: Case) -> Iterator[str]:
     """1 - IoU is a distance: two models are no farther apart than both are from a third."""
     alike, found = case.record.similarity, blocks(case)
     for name, control in alike.controls.items():
-        if control.within is not None and control.within < 2 * control.original - 1 - HALF:
-            least = 2 * control.original - 1
+        least, place = 2 * control.original - 1, f"similarity.controls.{name}.within"
+        if control.within is not None and control.within < least - HALF:
             why = "all are that near to the originals"
-            yield told(
-                f"similarity.controls.{name}.within", control.within, f"at least {least:.6g}", why
-            )
+            yield told(place, control.within, f"at least {least:.6g}", why)
     if not found:
         return
     apart = 1 - found[0].mean(1)  # of each original from all

@@ -96,11 +96,6 @@ class Case:
         array = self.arrays.get("units")
         return None if array is None else (int(array[0]), int(array[1]))
 
-    @functools.cached_property
-    def all_units(self) -> bool:
-        """Whether there are outcomes of all units."""
-        return self.units is not None and self.units[0] == self.units[1]
-
     def right(self, name: str, statistic: str) -> NDArray[np.bool_] | None:
         """Which units a population's best, selected, median or worst model gets right."""
         packed = self.arrays.get(f"right_{statistic}.{name}")

@@ -13,9 +13,7 @@ from bench.store import digest
 METRICS = {"classification": "accuracy", "detection": "mAP", "segmentation": "mean IoU"}
 DRAWN = r"FID|fd-[a-z0-9_]+|fd-inception-[0-9a-f]{8}"  # metrics of image generation
 NEEDS = ("score", "train")
-LARGEST_ZOO = (
-    20_000  # checkpoints that a zoo's first K can be of; its file's name is looked for up to here
-)
+LARGEST_ZOO = 20_000  # checkpoints: K may be the first of so many, by which the file is named
 DEVICES = ("cuda", *(f"cuda:{index}" for index in range(16)))
 COMMIT, PYTHON = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"), re.compile(r"\d+\.\d+")
 FILE = re.compile(r"[0-9a-f]{16}\.safetensors")

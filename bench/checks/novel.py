@@ -1,8 +1,8 @@
 """Novelty: advantages over the controls, how new models are, and the words that follow by the rule."""
 
 import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -86,27 +86,6 @@ def _novelties(case: Case, novelty: Novelty) -> Iterator[str]:
 # Advantages ----------------------------------------------------------------------------------------------------------
 
 
-class Over(NamedTuple):
-    """What the record says of one control.
-
-    Attributes:
-        name: of the control.
-        mean, typical: advantages over it; the latter over noise alone.
-        beyond: share of models that are more novel than any of the control's.
-    """
-
-    name: str
-    mean: Interval | None
-    typical: Interval | None
-    beyond: float | None
-
-
-def _over(novelty: Novelty) -> Iterator[Over]:
-    for name, (advantage, beyond) in verdict.over_controls(novelty).items():
-        typical = novelty.typical_advantage_over_noise if name == "noise" else None
-        yield Over(name, advantage, typical, beyond)
-
-
 def _members(case: Case, control: str) -> list[str]:
     """The populations that make up a control."""
     if control != "noise":
@@ -145,55 +124,45 @@ def _slack(case: Case, found: Range, *, whole: bool) -> float:
 
 
 def _advantages(case: Case, novelty: Novelty) -> Iterator[str]:
-    for over in _over(novelty):
-        models = len(case.populations["generated"].values)
-        if over.beyond is None:
-            continue
-        count = (1 - over.beyond) * models
-        if not near(count, round(count), relative=0, absolute=1e-6):
-            yield told(f"novelty.beyond_{over.name}", over.beyond, f"a share of {models} models")
-            continue
-        names = [f"advantage_over_{over.name}"]
-        names += ["typical_advantage_over_noise"] if over.name == "noise" else []
-        for name in names:
-            says = getattr(novelty, name)
-            if (says is None) is not (round(count) == 0):
-                wanted = "a value" if round(count) else None
-                yield told(
-                    f"novelty.{name}", None if says is None else "there", wanted, "by beyond"
-                )
-        control, judged = (
-            _control(case, over.name),
-            _judged(case, "generated", "novelty", over.name),
-        )
-        if control and judged:
-            yield from _against(case, over, round(count), judged, control)
+    """The advantages over each control, and how many models are more novel than any of its models."""
+    for name, (advantage, beyond) in verdict.over_controls(novelty).items():
+        says = {f"advantage_over_{name}": advantage}
+        if name == "noise":
+            says["typical_advantage_over_noise"] = novelty.typical_advantage_over_noise
+        if beyond is not None:
+            yield from _over(case, name, says, beyond)
 
 
-def _against(case: Case, over: Over, count: int, judged: Models, control: Models) -> Iterator[str]:
-    """One control's numbers against those computed again."""
-    whole, (sure, maybe) = _whole(case, "generated", over.name), matched.inside(judged, control)
-    models = len(case.populations["generated"].values)
-    least, most = sure, maybe
-    if not whole:
-        part = models / len(judged.own)
-        least, most = (
-            int(sure * part - TOGETHER * models),
-            int(maybe * part + TOGETHER * models) + 1,
-        )
-        count = min(maybe, max(sure, round(count / part)))
-    if not least <= round((1 - (over.beyond or 0.0)) * models) <= most:
-        wanted = (1 - most / models, 1 - least / models)
-        place = f"novelty.beyond_{over.name}"
-        yield told(place, over.beyond, wanted, "by the nearest originals in the side file")
-    elif count > 0:
-        for name, says, typical in (
-            (f"advantage_over_{over.name}", over.mean, False),
-            ("typical_advantage_over_noise", over.typical, True),
-        ):
-            if says is not None:
-                found = matched.advantage(judged, control, count, typical=typical)
-                yield from _range(f"novelty.{name}", says, found, _slack(case, found, whole=whole))
+def _over(
+    case: Case, name: str, says: Mapping[str, Interval | None], beyond: float
+) -> Iterator[str]:
+    """One control's numbers: its name, advantages by their field, and the share that is beyond it."""
+    models, place = len(case.populations["generated"].values), f"novelty.beyond_{name}"
+    count = round((1 - beyond) * models)
+    if not near(count, (1 - beyond) * models, relative=0, absolute=1e-6):
+        yield told(place, beyond, f"a share of {models} models")
+        return
+    for field, interval in says.items():
+        if (interval is None) is not (count == 0):
+            wanted, why = None if interval else "a value", f"by beyond_{name}"
+            yield told(f"novelty.{field}", "there" if interval else None, wanted, why)
+    control, judged = _control(case, name), _judged(case, "generated", "novelty", name)
+    if control is None or judged is None:
+        return
+    whole, part = _whole(case, "generated", name), models / len(judged.own)
+    sure, maybe = matched.inside(judged, control)
+    apart = 0 if whole else math.ceil(TOGETHER * models)
+    least, most = math.floor(sure * part) - apart, math.ceil(maybe * part) + apart
+    if not least <= count <= most:
+        why = "by the nearest originals in the side file"
+        yield told(place, beyond, (1 - most / models, 1 - least / models), why)
+        return
+    count = min(maybe, max(sure, round(count / part)))
+    for field, interval in says.items():
+        if interval and count:
+            typical = field.startswith("typical")
+            found = matched.advantage(judged, control, count, typical=typical)
+            yield from _range(f"novelty.{field}", interval, found, _slack(case, found, whole=whole))
 
 
 def _range(place: str, says: Interval, found: Range, slack: float) -> Iterator[str]:

@@ -11,13 +11,8 @@ from bench.checks.case import FEW, Case, bounds, near, outside, told
 from bench.record import NOISE, Population
 
 MANY = 5000  # models of which no bootstrap is drawn again: it would take too long
-SHARES = (
-    "precision",
-    "recall",
-    "pixel accuracy",
-    "AP50",
-    "AP75",
-)  # further metrics between 0 and 1
+# Further metrics between 0 and 1.
+SHARES = ("precision", "recall", "pixel accuracy", "AP50", "AP75")
 GRID = 1e-4  # how far from a whole number a count may be that was divided as float32
 SINGLE = ("average", "greedy_soup")  # controls of one model
 
@@ -94,9 +89,8 @@ def _interval(case: Case, name: str, population: Population) -> Iterator[str]:
         slack += 0.2 * spread
     else:
         wanted = _mean_interval(tuple(population.values), seed)
-    for bound, says, value in zip(
-        ("low", "high"), (population.low, population.high), wanted, strict=True
-    ):
+    for bound, value in zip(("low", "high"), wanted, strict=True):
+        says = getattr(population, bound)
         if abs(says - value) > slack:
             yield told(f"scores.{name}.{bound}", says, value, "of the bootstrap of its values")
 
