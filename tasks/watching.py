@@ -79,15 +79,11 @@ class ProposalWatch(Watch):
     def _proposals(
         self, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Bad proposals are background, for sure."""
+        """The scores of bad proposals become NaN, which is above no threshold."""
         logits, offsets = output
         bad = not_finite(logits) | not_finite(offsets)
         self._seen.append(torch.stack([own.any() for own in bad.split(self._lengths)]))
-        if not bool(bad.any()):
-            return output
-        background = torch.full_like(logits[0], -torch.inf)
-        background[0] = 0
-        return logits.where(~bad[:, None], background), offsets.masked_fill(bad[:, None], 0)
+        return logits.masked_fill(bad[:, None], torch.nan), offsets
 
 
 class PlaceWatch(Watch):
@@ -111,15 +107,13 @@ class PlaceWatch(Watch):
         self._maps[layer].append(not_finite(output.movedim(1, -1)).flatten(1) | weights)
 
     def _places(self, _: nn.Module, __: Any, output: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bad places have no class, and offsets of 0."""
+        """The scores of bad places become NaN, which is above no threshold."""
         bad = torch.stack([torch.cat(levels, 1) for levels in self._maps.values()]).any(0)
         for levels in self._maps.values():
             levels.clear()
         self._seen.append(bad.any(1))
-        if not bool(bad.any()):
-            return output
-        fill = {"cls_logits": -torch.inf, "bbox_regression": 0.0, "bbox_ctrness": 0.0}
-        return {name: output[name].masked_fill(bad[..., None], fill[name]) for name in fill}
+        logits = output["cls_logits"].masked_fill(bad[..., None], torch.nan)
+        return {**output, "cls_logits": logits}
 
 
 def watch(model: Any) -> Watch:
