@@ -14,7 +14,6 @@ from bench.errors import BenchError
 from bench.store import atomic
 
 _FURTHER = "further."  # of the names of further metrics in an evaluation's file
-RULES = 2  # models are scored by; files of the first do not know what is not finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,14 +105,8 @@ def save_sampled(sampled: Sampled, path: Path) -> None:
 
 
 def load_evaluated(path: Path) -> Evaluated:
-    """Read what ``save_evaluated`` wrote.
-
-    Raises:
-        BenchError: the file is damaged, or models were scored by other rules.
-    """
+    """Read what ``save_evaluated`` wrote."""
     tensors, facts = _read(path)
-    if facts.pop("rules", None) != RULES:
-        raise BenchError(f"the cached stage {path} was scored by other rules")
     names = [name for name in tensors if name.startswith(_FURTHER)]
     further = {name.removeprefix(_FURTHER): tensors.pop(name) for name in names}
     fields: dict[str, Any] = {"wrong": None, **tensors, **facts}
@@ -125,5 +118,4 @@ def save_evaluated(evaluated: Evaluated, path: Path) -> None:
     fields = {n: v for n, v in vars(evaluated).items() if v is not None}
     fields |= {f"{_FURTHER}{name}": values for name, values in fields.pop("further").items()}
     tensors = {n: v.contiguous() for n, v in fields.items() if isinstance(v, Tensor)}
-    facts = {n: v for n, v in fields.items() if n not in tensors}
-    _write(tensors, {**facts, "rules": RULES}, path)
+    _write(tensors, {n: v for n, v in fields.items() if n not in tensors}, path)
