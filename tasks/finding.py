@@ -220,11 +220,11 @@ class Alone(Finder):
             for name, tensor in self.layout.unflatten(vector).items():
                 self.model.get_parameter(name).copy_(tensor)
             for item in shared:
-                found, broken = self._run(item), self.watch.take(len(item.rows))
+                found, broken = self._run(item), self.watch.take(len(item.rows)).tolist()
                 for row, one, bad in zip(item.rows, found, broken, strict=True):
                     model = torch.full_like(one["labels"], number)
                     hits = Hits(model, one["labels"], one["boxes"], one["scores"])
-                    yield InImage(row, hits, number + bad[None].nonzero()[:, 0])
+                    yield InImage(row, hits, torch.full((int(bad),), number, device=self.device))
 
     def _run(self, item: Shared) -> list[dict[str, Tensor]]:
         """torchvision's own model, its backbone replaced where its features are there already."""

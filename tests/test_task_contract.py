@@ -10,6 +10,7 @@ import torch
 
 from bench import plugins
 from bench.errors import BadRequest
+from bench.evaluation import check_evaluation
 from bench.randomness import generator
 from bench.zoo import Zoo
 from tasks import classification, collecting, datasets, trained
@@ -44,7 +45,8 @@ def test_every_named_task(name):
         assert result.scores.shape == (3,)
         assert result.scores.dtype == torch.float64
         assert len(result.compared) == 3
-        assert all(values.shape == (3,) for values in result.extra.values())
+        check_evaluation(result, 3, name)
+        assert result.not_finite.tolist() == [0, 0, 0]
         assert task.size(split) <= task.available(split)
     initial = task.initial(zoo, 2, rng=generator(1))
     assert initial.shape == (2, zoo.layout.dim)
