@@ -266,7 +266,7 @@ class Run:
 
     def _score(self, zoo: Zoo) -> Any:
         sign = 1.0 if self.task.higher_is_better else -1.0
-        return lambda vectors: sign * self.task.evaluate(zoo, vectors, "train").scores
+        return lambda vectors: sign * self._evaluation(zoo, vectors, "train").scores
 
     def _train(self, zoo: Zoo) -> Any:
         return lambda vectors, *, steps, rng: self.task.finetune(zoo, vectors, steps=steps, rng=rng)
@@ -305,12 +305,17 @@ class Run:
         Which models come first in a process depends on what the store has, and their time must not.
         """
         if (zoo.hash, split) not in self._warm:
-            self.task.evaluate(zoo, vectors[:1], split)
+            self._evaluation(zoo, vectors[:1], split)
             self._warm.add((zoo.hash, split))
         with Stopwatch(self.device) as scoring:
-            evaluation = self.task.evaluate(zoo, vectors, split)
-        check_evaluation(evaluation, len(vectors), type(self.task).__name__)
+            evaluation = self._evaluation(zoo, vectors, split)
         return evaluation, scoring.seconds
+
+    def _evaluation(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Any:
+        """What the task says of models, once it is certain that it is an evaluation."""
+        evaluation = self.task.evaluate(zoo, vectors, split)
+        check_evaluation(evaluation, len(vectors), type(self.task).__name__)
+        return evaluation
 
     def controls(self) -> Iterator[tuple[str, Any, int]]:
         """Name, generator and number of models of every control; the costly ones have a quarter of the models.
