@@ -49,7 +49,8 @@ def task(name: str) -> Declared | None:
     """What the class of one of the suite's own tasks declares; None for any other."""
     from tasks.catalog import TASKS
 
-    return _read(TASKS[name].target) if name in TASKS else None
+    target = TASKS[name].target if name in TASKS else name
+    return _read(target) if target in {variant.target for variant in TASKS.values()} else None
 
 
 @functools.cache

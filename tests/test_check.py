@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench import check, export, record, side
+from bench import check, export, record, side, verify
 from bench.checks import identity, tiers
 from bench.checks.case import Case
 from bench.errors import BadRequest
@@ -586,7 +586,8 @@ def test_a_mark_is_of_the_record_as_it_was_and_of_this_tier(path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
         assert call("verify", path, "--device", "cpu", "--mark") == 0
-    assert Record.read(path).tier == "rescored"
+    found = Record.read(path)
+    assert (found.tier, found.verified.code) == ("rescored", verify.code_hash())
     assert check.check(path) == []
     marked = path.read_text()
     for fields in (

@@ -41,6 +41,7 @@ def test_what_is_read_of_a_task_is_what_it_has(name):
         fact: getattr(cls, fact) for fact in own
     }
     assert ("metric" in found.facts) is isinstance(cls.metric, str)
+    assert declared.task(TASKS[name].target) == found
 
 
 def test_training_has_the_defaults_that_are_read():

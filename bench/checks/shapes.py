@@ -107,7 +107,8 @@ def _outcomes(case: Case) -> Iterator[Expected]:
     if kind == "image generation":
         return
     kept = min(total(case), side.UNITS)
-    must = kind in KINDS or any(name.startswith("right_") for name in case.arrays)
+    must = kind in KINDS or case.record.tests is not None
+    must = must or any(name.startswith("right_") for name in case.arrays)
     yield Expected("units", (2,), must)
     for name in case.populations:
         yield Expected(f"right_mean.{name}", (kept,), must)
