@@ -12,7 +12,17 @@ from bench import plugins
 from bench.errors import BadRequest
 
 REPOSITORY = Path(__file__).parents[1]
-LEAVES = {"errors", "progress", "randomness", "store", "remote", "timing", "zoo", "importing"}
+LEAVES = {
+    "draws",
+    "errors",
+    "progress",
+    "randomness",
+    "store",
+    "remote",
+    "timing",
+    "zoo",
+    "importing",
+}
 
 
 @dataclasses.dataclass
