@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2000
 LEVEL = 0.95
+TYPICAL = 0.4  # quantile of a typical model's advantage: a few odd models on top do not move it far
 BLOCK = 4_000_000  # draws at a time: all at once would fill the memory where there are many models
 
 Floats = NDArray[np.float64]

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from bench.draws import RESAMPLES, Floats, Stream, percentiles
+from bench.draws import RESAMPLES, TYPICAL, Floats, Stream, percentiles
 
-TYPICAL = 0.4  # quantile of a typical model's advantage: a few odd models on top do not move it far
 TOGETHER = 100  # fits at a time
 Half = NDArray[np.float16]
 Triple = tuple[float, float, float]  # value, low, high

@@ -230,7 +230,7 @@ class Scores(_Model):
     original: Population
     generated: Population
     average: Population
-    noise: Annotated[list[NoisePopulation], Field(min_length=1)]
+    noise: list[NoisePopulation]
     copy_: Population = Field(alias="copy")
     interpolation: Population
     gaussian: Population

@@ -190,6 +190,7 @@ INTERVAL = {"value": 0.5, "low": 0.49, "high": 0.51}
         ({"scores.original.best": 2.0}, "scores.original"),
         ({"scores.generated.low": lambda v: v - 0.001}, "(of the bootstrap of its values)"),
         ({"scores.noise.0.amplitude": 0.0031}, "scores.noise is [0.0031, 0.01"),
+        ({"scores.noise": []}, "scores.noise is [], expected [0.003, 0.01"),
         ({"scores.copy": lambda v: {**v, **same(v["values"][:3])}}, "scores.copy is of 3 models"),
         ({"scores.average": lambda v: {**v, **same([0.123])}}, "no shares of 40 validation examples"),
         ({"scores.average": lambda v: {**v, **same([1.5])}}, "accuracy is not between 0 and 1"),

@@ -31,7 +31,7 @@ from bench.metrics.statistics import (
     resamples,
 )
 from bench.randomness import generator
-from bench.record import Scores
+from bench.record import NoisePopulation, Scores
 from leaderboard.table import _student
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
@@ -491,8 +491,9 @@ def some_scores(generated, original, higher=True):
         return population(torch.tensor(values), train, train, higher_is_better=higher, rng=rng())
 
     other = of([original[0]])
+    noise = NoisePopulation(amplitude=0.1, **other.model_dump())
     return Scores(
-        original=of(original), generated=of(generated), average=other, noise=[], copy=other,
+        original=of(original), generated=of(generated), average=other, noise=[noise], copy=other,
         interpolation=other, gaussian=other, finetune=other, greedy_soup=other,
     )  # fmt: skip
 

@@ -356,7 +356,6 @@ def test_missing_inner_field(tmp_path, section):
         ("scores.generated.values", []),
         ("scores.generated.values.1", "0.7"),
         ("scores.noise", {}),
-        ("scores.noise", []),
     ],
 )
 def test_wrong_type_or_value(tmp_path, path, value):

@@ -259,6 +259,9 @@ def test_a_side_file_that_is_not_the_records_is_a_problem_and_hides_nothing(tmp_
 def test_the_name_of_a_side_file_leads_nowhere(tmp_path):
     path = written(tmp_path, record(), outcomes(record(), np.ones(797)))
     data = json.loads(path.read_text())
+    data["artifacts"]["side"]["file"] = "passwd"
+    path.write_text(json.dumps(data))
+    assert not open_record(path).problem  # the file beside the record is read, whatever the name
     data["artifacts"]["side"]["file"] = "../../../etc/passwd"
     path.write_text(json.dumps(data))
     with pytest.raises(BadRequest, match="not the plain name of a file"):

@@ -38,8 +38,9 @@ def problems(case: Case) -> Iterator[str]:
     novelty = case.record.novelty
     yield from _rule(case, novelty)
     yield from _collapsed(case, novelty)
-    if not set(case.record.scores.controls()) <= set(case.record.similarity.controls):
-        return  # told before; the verdict reads them
+    scores, alike = case.record.scores, case.record.similarity
+    if not scores.noise or not set(scores.controls()) <= set(alike.controls):
+        return  # told elsewhere; the verdict reads them
     if novelty.rule == verdict.RULE:
         word = verdict.of(case.record)
         if novelty.verdict != word:
