@@ -30,9 +30,13 @@ from bench.checks.case import Case
 from bench.errors import BadRequest, printable
 from bench.export import RECORD, SIDE, WEIGHTS
 from bench.record import LIMIT, Record
+from bench.side import PATHS, STEPS
 from bench.tensors import Vectors
 
-WEIGHTS_LIMIT = 8_000_000_000  # bytes
+WEIGHTS_LIMIT = (
+    8_000_000_000  # bytes of generated weights, with vectors along the sampling and latents
+)
+LATENTS_LIMIT = 1_000_000_000
 LINE = 500  # characters of a problem
 LINES = 200  # problems of a file that are told
 SUBJECTS = (identity, asked, scores, outcomes, plausible, alike, implied, novel, weights, times)
@@ -180,7 +184,9 @@ def _zip(path: Path) -> Iterator[str]:
             return
         yield from _content(record, data, lambda: archive.read(SIDE, side.LIMIT), SIDE)
         if WEIGHTS in archive.names:
-            yield from _weights(archive.blocks(WEIGHTS, WEIGHTS_LIMIT), record)
+            models, d = len(record.scores.generated.values), record.zoo.d
+            most = min(WEIGHTS_LIMIT, 4 * d * (models + PATHS * STEPS) + LATENTS_LIMIT)
+            yield from _weights(archive.blocks(WEIGHTS, most), record)
 
 
 def _members(names: list[str], limits: Iterable[str]) -> Iterator[str]:
