@@ -122,13 +122,8 @@ class Candidates:
             for folded in self._folds:
                 folded.refresh()
             return lambda shared: own(*shared)[None]
-
-        def one(tensors: dict[str, Tensor], shared: tuple[Tensor, ...]) -> Tensor:
-            logits: Tensor = functional_call(own, tensors, shared)
-            return logits
-
-        tensors = self.layout.unflatten(vectors)
-        return functools.partial(vmap(one, in_dims=(0, None)), tensors)
+        one = functools.partial(functional_call, own)
+        return functools.partial(vmap(one, in_dims=(0, None)), self.layout.unflatten(vectors))
 
 
 class Scorer:

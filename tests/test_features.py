@@ -22,7 +22,7 @@ def inception_file(tmp_path_factory):
 
 
 def test_the_distance_through_inception_is_torch_fidelitys(inception_file):
-    data = image_data("digits", train=5, val=6)
+    data = image_data("digits", train=3, val=4)
     network = features.inception(str(inception_file), "cpu")
     found = [network(split.images) for split in (data.train, data.val)]
     theirs = FeatureExtractorInceptionV3(

@@ -84,20 +84,21 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     """From a file to the score, on images that the task drew; torch-fidelity's own network and formula stand beside."""
     path = tmp_path / "weights.pth"
     untrained_inception(path)
+    monkeypatch.setattr("tasks.image_generation.FEWEST", 5)  # it takes a tenth of a second an image
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name, train=6))
-    task = make(feature_network="inception", feature_weights=str(path))
+    task = make(feature_network="inception", feature_weights=str(path), fid_images=5)
     known = task.identity()["feature_weights"]
     assert task.metric == f"fd-inception-{known[:8]}"
     score = task.evaluate(zoo, zoo.vectors[:1], "train").scores.item()
     network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(path))
-    images = [task.draw(zoo, zoo.vectors[:1], "train", 20)[0], task.data.train.images]
+    images = [task.draw(zoo, zoo.vectors[:1], "train", 5)[0], task.data.train.images]
     ours, real = (network(some.expand(-1, 3, -1, -1))[0].double() for some in images)
     x, y = ((one - one.mean(0)) / (len(one) - 1) ** 0.5 for one in (ours, real))
     common = torch.linalg.svdvals(x @ y.T).sum()  # the trace of the root, where images are few
     apart = (ours.mean(0) - real.mean(0)).square().sum()
     expected = apart + x.square().sum() + y.square().sum() - 2 * common
     assert score == pytest.approx(expected.item(), rel=1e-6)
-    again = make(feature_network="inception", feature_weights=known)  # as verifying a record does
+    again = make(feature_network="inception", feature_weights=known, fid_images=5)  # as verifying a record does
     assert again.identity() == task.identity()
 
 

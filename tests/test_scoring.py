@@ -49,9 +49,9 @@ def one_at_a_time(model, layout, vectors, data):
 
 @pytest.mark.parametrize(("arch", "layers"), CASES)
 def test_candidates_scored_together_equal_the_plain_loop(arch, layers, monkeypatch):
-    monkeypatch.setattr(dependence, "MOST", 20)  # several batches, the last one smaller
+    monkeypatch.setattr(dependence, "MOST", 8)  # several batches, the last one smaller
     model, layout, vectors = candidates(arch, layers)
-    data = images(count=48)
+    data = images(count=20)
     logits = one_at_a_time(model, layout, vectors, data)
     top = logits.topk(2, dim=-1).values
     clear = top[..., 0] - top[..., 1] > 1e-4

@@ -64,18 +64,19 @@ class Curve:
         self.sign = 1.0 if higher_is_better else -1.0
         self.knots, place = novelties.double().flatten().unique(return_inverse=True)
         signed, draws = self.sign * scores.double().flatten(), scores.shape[1]
+        self.fitted = self._fit(torch.ones(1, draws, dtype=torch.float64), signed, place)[0]
+        self.resampled = self._fit(resamples(draws, rng, count), signed, place)
 
-        def fit(counts: Float[Tensor, "B P"]) -> Float[Tensor, "B U"]:
-            tiled = counts.repeat(1, len(scores))
-            zeros = torch.zeros(len(counts), len(self.knots), dtype=torch.float64)
-            places = place.expand(len(counts), -1)
-            weights = zeros.scatter_add(1, places, tiled)
-            sums = zeros.scatter_add(1, places, tiled * signed)
-            fits = map(_isotonic, sums.numpy(), weights.numpy())
-            return torch.from_numpy(np.stack(list(fits)))
-
-        self.fitted = fit(torch.ones(1, draws, dtype=torch.float64))[0]
-        self.resampled = fit(resamples(draws, rng, count))
+    def _fit(
+        self, counts: Float[Tensor, "B P"], signed: Float[Tensor, " N"], place: Int64[Tensor, " N"]
+    ) -> Float[Tensor, "B U"]:
+        """The curve at every knot, with every draw of a level counted so often; N is L levels of P draws."""
+        tiled = counts.repeat(1, len(signed) // counts.shape[1])
+        zeros = torch.zeros(len(counts), len(self.knots), dtype=torch.float64)
+        places = place.expand(len(counts), -1)
+        weights = zeros.scatter_add(1, places, tiled)
+        sums = zeros.scatter_add(1, places, tiled * signed)
+        return torch.from_numpy(_isotonic(sums.numpy(), weights.numpy()))
 
     def place(self, novelties: Float[Tensor, " N"]) -> Int64[Tensor, " N"]:
         """The knot that stands for each novelty: the last that is not above it, or the first."""
@@ -87,14 +88,20 @@ class Curve:
         return float(self.knots[-1])
 
 
-def _isotonic(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Non-increasing least squares through weighted means; knots without weight take the value before them."""
+def _isotonic(
+    sums: Float[np.ndarray, "B U"], weights: Float[np.ndarray, "B U"]
+) -> Float[np.ndarray, "B U"]:
+    """Non-increasing least squares through the weighted means of every row.
+
+    Knots without weight take the value before them.
+    """
     there = weights > 0
-    fitted = isotonic_regression(
-        sums[there] / weights[there], weights=weights[there], increasing=False
-    ).x
-    filled: np.ndarray = fitted[np.maximum(there.cumsum() - 1, 0)]
-    return filled
+    places = np.maximum(there.cumsum(axis=1) - 1, 0)
+    fitted = [
+        isotonic_regression(total[here] / weight[here], weights=weight[here], increasing=False).x
+        for total, weight, here in zip(sums, weights, there, strict=True)
+    ]
+    return np.stack([values[place] for values, place in zip(fitted, places, strict=True)])
 
 
 def advantage(
