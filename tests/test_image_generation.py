@@ -98,7 +98,9 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     apart = (ours.mean(0) - real.mean(0)).square().sum()
     expected = apart + x.square().sum() + y.square().sum() - 2 * common
     assert score == pytest.approx(expected.item(), rel=1e-6)
-    again = make(feature_network="inception", feature_weights=known, fid_images=5)  # as verifying a record does
+    again = make(
+        feature_network="inception", feature_weights=known, fid_images=5
+    )  # as verifying a record does
     assert again.identity() == task.identity()
 
 
