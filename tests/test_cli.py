@@ -47,7 +47,8 @@ def test_run_ends_with_a_table_that_has_everything(capsys, tmp_path):
     assert "collect 4 checkpoints" in err
 
 
-def test_profile_shows_where_the_time_went_and_leaves_the_record_alone(capsys):
+def test_profile_shows_where_the_time_went_and_leaves_the_record_alone(capsys, monkeypatch):
+    monkeypatch.setattr("bench.profile.WINDOW", 0.1)
     assert call(*RUN, "--json") == 0
     plain = json.loads(capsys.readouterr().out)
     assert call(*RUN, "--json", "--profile", "--force") == 0
