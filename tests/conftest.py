@@ -53,21 +53,6 @@ def _bench_home(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _short_runs():
-    """Whole runs fine-tune their control for 3 steps instead of 20, which is a quarter of what they take."""
-    from tasks.trained import Trained
-
-    finetune = Trained.finetune
-
-    def few_steps(self, zoo, vectors, *, steps, rng):
-        return finetune(self, zoo, vectors, steps=min(steps, 3), rng=rng)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trained, "finetune", few_steps)
-        yield
-
-
 @pytest.fixture
 def zoo() -> Zoo:
     """12 checkpoints of 41 values: a matrix, a vector and a scalar."""
