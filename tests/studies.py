@@ -52,12 +52,19 @@ def made(stage):
 
 
 def begun(path, *arguments):
-    """``bench study`` in a process of its own, in a group of its own."""
+    """``bench study`` in a process of its own, in a group of its own, which heeds Ctrl-C.
+
+    Tests that a script runs in the background ignore it, and what is ignored stays so in new processes.
+    """
     command = [sys.executable, "-m", "bench", "study", str(path), *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def until(condition, seconds=300.0):
