@@ -7,12 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from bench import compare, identity, record, store
+from bench import compare, foreign, identity, record, store
 from bench.align import aligned_l2_ratio
 from bench.environment import describe
 from bench.metrics.statistics import mcnemar
 from bench.randomness import generator
-from bench.request import Request, command, plain, recorded
+from bench.request import Request, command, recorded
 from bench.stages import Evaluated, Sampled
 from bench.zoo import Zoo
 
@@ -110,7 +110,7 @@ def _task(run: Finished, zoo: Zoo) -> record.Task:
 
 def _generator(run: Finished) -> record.Generator:
     made = run.generator
-    settings = plain(made.hyperparameters(), "hyperparameters")
+    settings = foreign.hyperparameters(made)
     return record.Generator(
         name=run.request.generator,
         source=identity.plugin_hash(made, settings),

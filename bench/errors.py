@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class BenchError(Exception):
@@ -33,3 +34,11 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> BadRequest:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else "valid names: " + ", ".join(names)
     return BadRequest(f"unknown {kind} '{name}': {hint}")
+
+
+def no_zoo(path: Path, error: Exception | None = None) -> BadRequest:
+    """The error for a file that was to hold a zoo and does not; it says why, where reading it raised something."""
+    if isinstance(error, FileNotFoundError):
+        return BadRequest(f"no zoo at {path}: make one with 'python -m bench collect'")
+    why = f" ({type(error).__name__}: {error})" if error else ""
+    return BadRequest(f"{path} is not a readable zoo{why}: collect or import it again")

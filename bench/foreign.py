@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.request import plain
 from bench.zoo import Zoo
 
 # Settings of the process that decide numbers, each as how to read and how to set it.
@@ -49,6 +50,16 @@ def preserved() -> Iterator[None]:
             write(value)
 
 
+def hyperparameters(maker: Any) -> dict[str, Any]:
+    """Return what a generator says its hyperparameters are, as plain data.
+
+    Raises:
+        BadRequest: one that no command line or record can hold.
+    """
+    found: dict[str, Any] = plain(maker.hyperparameters(), "hyperparameters")
+    return found
+
+
 def check_vectors(vectors: Any, count: int, zoo: Zoo, name: str) -> None:
     """Refuse samples that are no n x D float32 matrix of finite numbers on the CPU.
 
@@ -60,9 +71,9 @@ def check_vectors(vectors: Any, count: int, zoo: Zoo, name: str) -> None:
         raise BenchError(
             f"{name}.sample returned {type(vectors)}, expected float32 of shape {expected}"
         )
-    plain = vectors.layout == torch.strided and vectors.device.type == "cpu"
-    if vectors.shape != expected or vectors.dtype != torch.float32 or not plain:
-        where = "" if plain else f" ({vectors.layout} on {vectors.device})"
+    usual = vectors.layout == torch.strided and vectors.device.type == "cpu"
+    if vectors.shape != expected or vectors.dtype != torch.float32 or not usual:
+        where = "" if usual else f" ({vectors.layout} on {vectors.device})"
         raise BenchError(
             f"{name}.sample returned {tuple(vectors.shape)} {vectors.dtype}{where}, "
             f"expected float32 of shape {expected}"

@@ -27,12 +27,7 @@ from bench.errors import BadRequest
 from bench.store import file_hash
 
 SUITE = ("bench", "leaderboard")  # packages that no plugin's identity follows ...
-NUMERICAL = (
-    "bench.metrics",
-    "bench.randomness",
-    "bench.draws",
-    "bench.matched",
-)  # ... but for these of their modules
+NUMERICAL = ("bench.metrics", "bench.randomness", "bench.draws")  # ... but for these of theirs
 LIBRARIES = ("torch", "torchvision", "timm", "diffusers")
 PLUGINS = ("generators", "tasks")  # the suite's own plugins, which name no data files
 DEPTH = 3  # folders between a module and a data file that it names part by part

@@ -197,7 +197,7 @@ class Run:
         """Fit a generator and sample from it. Controls are seeded by the zoo, so that all runs share them."""
         count = 1 if maker.deterministic else count
         seed = zoo.hash if control else str(self.request.seed)
-        settings = plain(maker.hyperparameters(), "hyperparameters")
+        settings = foreign.hyperparameters(maker)
         facts = [VERSION, name, identity.plugin_hash(maker, settings), recorded(settings)]
         facts += [zoo.hash, seed, count, self.device, *identity.libraries()]
         facts += [self.task.identity(), self.task_code] if maker.needs else []
@@ -207,8 +207,7 @@ class Run:
             with foreign.preserved():
                 made = self._fit_and_sample(maker, zoo, count, generator(0, seed, name), path)
             zoo.check_unchanged()
-            after = plain(maker.hyperparameters(), "hyperparameters")
-            if recorded(after) != recorded(settings):
+            if recorded(foreign.hyperparameters(maker)) != recorded(settings):
                 raise BenchError(
                     f"{type(maker).__name__} changed its own hyperparameters while it was fitted: what it learns "
                     "belongs into attributes whose names end in _"
@@ -365,8 +364,7 @@ def load_task(request: Request, device: str) -> Any:
     Raises:
         BadRequest: no such task or setting, one that the zoo contradicts, or a data folder that is not read.
     """
-    header = request.header()
-    said = said_by_zoo(request, header.settings) if header else {}
+    said = said_by_zoo(request, request.header.settings) if request.header else {}
     task = plugins.load_task(request.task, request.preset, {**said, **request.of_task()})
     if request.data_dir and getattr(task, "embedded", False):
         raise BadRequest(
@@ -383,9 +381,9 @@ def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
         BadRequest: the request says otherwise.
     """
     cls = plugins.task_class(request.task)
-    asked = {**plugins.task_variant(request.task).settings, **request.of_task()}
-    asked = {n: v for n, v in asked.items() if n in request.of_task() or n == "dataset"}
-    asked["kind"] = getattr(cls, "kind", None)
+    variant = plugins.task_variant(request.task).settings
+    known = {"dataset": variant["dataset"]} if "dataset" in variant else {}
+    asked = {**known, **request.of_task(), "kind": getattr(cls, "kind", None)}
     for name, value in asked.items():
         said = facts.get(name, value)
         if name == "pretrained" and value and Path(value).exists():

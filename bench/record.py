@@ -436,7 +436,7 @@ class Artifacts(_Model):
 
 
 def percent(metric: str) -> bool:
-    """Whether people are shown this metric in percent."""
+    """Whether a metric is between 0 and 1, and people are shown it in percent."""
     return metric in ("accuracy", "mAP", "mean IoU")
 
 

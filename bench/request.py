@@ -6,6 +6,7 @@ that can be compared: an option that is left out counts as its default, and so d
 
 import dataclasses
 import enum
+import functools
 import json
 import math
 import re
@@ -26,10 +27,8 @@ NUMBERS = ("k", "samples", "seed", "zoo_seed", "min_score", "limit", "fid_images
 FLAGS = ("align",)
 WORDS = ["python", "-m", "bench", "run"]
 LARGEST = 2**53  # of whole numbers: beyond it not every program reads them back
-LONGEST, LONGEST_NAME = (
-    4000,
-    300,
-)  # characters of a command and of a name, as many as a record holds
+LONGEST, LONGEST_NAME = 4000, 300  # characters of a command and of a name: what a record holds
+USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick"}  # what options count as that are left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +71,9 @@ class Request:
     force: bool = False
 
     def __post_init__(self) -> None:
-        variant = plugins.task_variant(self.task)
-        header = read_header(self.zoo) if self.zoo else None
-        usual = {
-            "k": header.k if header else variant.k,
-            "samples": variant.samples,
-            "zoo_seed": header.seed if header else 0,
-        }
-        for name, value in usual.items():
+        for name in ("k", "samples", "zoo_seed"):
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+                object.__setattr__(self, name, self.usual[name])
         object.__setattr__(self, "settings", _settings(self.settings))
         for name in ("k", "samples"):
             if not 1 <= getattr(self, name) <= LARGEST:
@@ -89,8 +81,8 @@ class Request:
         for name in ("seed", "zoo_seed"):
             if abs(getattr(self, name) or 0) > LARGEST:
                 raise BadRequest(f"{name} is {getattr(self, name)}, expected at most 2^53")
-        if header and self.zoo_seed != header.seed:
-            said = "does not say its seed" if header.seed is None else f"has seed {header.seed}"
+        if self.header and self.zoo_seed != (seed := self.header.seed):
+            said = "does not say its seed" if seed is None else f"has seed {seed}"
             raise BadRequest(
                 f"the zoo {self.zoo} {said}, {self.zoo_seed} was asked for: leave --zoo-seed out"
             )
@@ -122,9 +114,17 @@ class Request:
         """Return the settings that are the generator's."""
         return {n: value for n, value in self.settings.items() if not n.startswith(TASK)}
 
+    @functools.cached_property
     def header(self) -> ZooHeader | None:
-        """Return what the given zoo's file says of itself; None where none is given."""
+        """What the given zoo's file says of itself; None where none is given."""
         return read_header(self.zoo) if self.zoo else None
+
+    @functools.cached_property
+    def usual(self) -> Mapping[str, Any]:
+        """What options count as that are left out: as the zoo's file says, or the task."""
+        variant = plugins.task_variant(self.task)
+        usual = {"k": variant.k, "samples": variant.samples, **USUAL, "min_score": None}
+        return usual | ({"k": self.header.k, "zoo_seed": self.header.seed} if self.header else {})
 
 
 def of(flat: Mapping[str, Any]) -> Request:
@@ -248,20 +248,11 @@ def written(value: Any) -> str:
 def command(request: Request) -> str:
     """Return the command line that repeats the run; data folder, results folder and device are the reader's own."""
     asked: dict[str, Any] = {"task": request.task, "generator": request.generator}
-    header, variant = request.header(), plugins.task_variant(request.task)
     if request.zoo:
         asked["zoo"] = str(request.zoo)
     own = request.of_task()
     asked |= {name: own.pop(name) for name in DIRECT if _has_option(name, own.get(name))}
-    usual = {
-        "k": header.k if header else variant.k,
-        "samples": variant.samples,
-        "seed": 0,
-        "zoo_seed": header.seed if header else 0,
-        "preset": "quick",
-        "min_score": None,
-    }
-    for name, value in usual.items():
+    for name, value in request.usual.items():
         if getattr(request, name) != value:
             asked[name] = getattr(request, name)
     words = list(WORDS)
@@ -347,7 +338,7 @@ def _number(value: Any) -> Any:
 
 def _defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
     """What settings are where a command does not say, as far as the sources of task and generator tell."""
-    usual: dict[str, Any] = {"seed": 0, "zoo_seed": 0, "preset": "quick", "align": False}
+    usual: dict[str, Any] = {**USUAL, "align": False}
     preset = str(flat.get("preset", "quick"))
     made = declared.generator(str(flat.get("generator")))
     if made:

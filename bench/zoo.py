@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.errors import BadRequest, BenchError
+from bench.errors import BadRequest, BenchError, no_zoo
 from bench.store import atomic
 
 _BASE = "base."
@@ -235,12 +235,8 @@ class Zoo:
                 base_score=facts["base_score"],
                 settings=facts["settings"],
             )
-        except FileNotFoundError:
-            raise BadRequest(f"no zoo at {path}: make one with 'python -m bench collect'") from None
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise BadRequest(
-                f"{path} is not a readable zoo ({type(error).__name__}: {error}): collect or import it again"
-            ) from error
+            raise no_zoo(path, error) from error
         except BadRequest as error:
             raise BadRequest(f"{path}: {error}") from None
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BadRequest
+from bench.errors import no_zoo
 
 LIMIT = 100_000_000  # bytes of a header, as in the safetensors format
 
@@ -21,11 +21,6 @@ class ZooHeader:
 
     k: int
     settings: dict[str, Any]
-
-    @property
-    def imported(self) -> bool:
-        """Whether the checkpoints were made elsewhere, so that how they were trained is not known."""
-        return "track" not in self.settings
 
     @property
     def seed(self) -> int | None:
@@ -46,12 +41,8 @@ def read_header(path: Path) -> ZooHeader:
             header = json.loads(file.read(length)) if 0 < length <= LIMIT else {}
         settings = json.loads(header["__metadata__"]["zoo"])["settings"]
         k = header["vectors"]["shape"][0]
-    except FileNotFoundError:
-        raise BadRequest(f"no zoo at {path}: make one with 'python -m bench collect'") from None
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise BadRequest(
-            f"{path} is not a readable zoo ({type(error).__name__}: {error}): collect or import it again"
-        ) from None
+        raise no_zoo(path, error) from None
     if not isinstance(settings, dict) or not isinstance(k, int) or k < 1:
-        raise BadRequest(f"{path} is not a readable zoo: collect or import it again")
+        raise no_zoo(path)
     return ZooHeader(k, settings)

@@ -55,18 +55,11 @@ def describe(model: nn.Module, names: Sequence[str]) -> str:
 
     More names than ``LONGEST`` characters hold are told by their number and a hash.
     """
+    every, wanted = [name for name, _ in model.named_parameters()], set(names)
     norms = range(1, len(_of_type(model, _NORMS)) + 1)
-    for pattern in (
-        "all",
-        "head",
-        "linear",
-        "conv:first",
-        "shortcut",
-        *map("last-norms:{}".format, norms),
-    ):
-        if set(_chosen(model, pattern, [name for name, _ in model.named_parameters()])) == set(
-            names
-        ):
+    patterns = ["all", "head", "linear", "conv:first", "shortcut"]
+    for pattern in [*patterns, *map("last-norms:{}".format, norms)]:
+        if set(_chosen(model, pattern, every)) == wanted:
             return pattern
     joined = ",".join(names)
     digest = hashlib.sha256(joined.encode()).hexdigest()[:16]

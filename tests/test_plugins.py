@@ -16,7 +16,6 @@ LEAVES = {
     "draws",
     "errors",
     "identity",
-    "matched",
     "progress",
     "randomness",
     "store",

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from bench import declared, draws, side
 from bench.draws import Floats
 from bench.errors import BadRequest
-from bench.record import Population, Record
+from bench.record import Population, Record, percent
 from bench.request import read
 
-BOUNDED = ("accuracy", "mAP", "mean IoU")  # metrics between 0 and 1
 HALF = 3e-4  # what float16 loses of a number up to 1: at most 2.44e-4
 Number = float | int
 FEW = 1e-9  # what rounding of float64 may lose
@@ -120,7 +119,7 @@ class Case:
 
 def bounds(metric: str) -> tuple[float, float]:
     """Between what a metric lies."""
-    if metric in BOUNDED:
+    if percent(metric):
         return 0.0, 1.0
     distance = metric == "FID" or metric.startswith("fd-")
     return (-1e-6 if distance else -math.inf), math.inf  # rounding may make a distance of 0 less

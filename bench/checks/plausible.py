@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bench.checks.case import BOUNDED, Case, told
+from bench.checks.case import Case, told
 from bench.draws import Floats
+from bench.record import percent
 from bench.side import STATISTICS
 
 NEAR, FEW = 20, 10  # models, and points of units, that a score is looked up among
@@ -45,8 +46,9 @@ def _trained(case: Case, name: str) -> Iterator[str]:
     ours = case.sign * own.astype(float)
     expected = float(np.mean([np.median(some) for some in _nearest(ours, trained, scores, NEAR)]))
     found = float(case.signed(name)[case.kept(name)].mean())
-    scale = TRAINED if case.record.task.metric in BOUNDED else DISTANCE
-    scale *= 1.0 if case.record.task.metric in BOUNDED else abs(case.record.scores.original.median)
+    record = case.record
+    distance = DISTANCE * abs(record.scores.original.median)
+    scale = TRAINED if percent(record.task.metric) else distance
     beyond = STEEP * float(
         np.mean(np.maximum(0, ours - trained.max()) + np.maximum(0, trained.min() - ours))
     )

@@ -9,7 +9,7 @@ from bench import plugins, remote, store
 from bench.errors import BadRequest, BenchError
 from bench.identity import plugin_hash
 from bench.record import Record
-from bench.request import Request, command, options, plain
+from bench.request import Request, command, options
 from bench.study import local, on_ray
 from bench.study.executor import Executor, Finished, Outcome, Setting, Started
 from bench.study.graph import Node, build
@@ -202,11 +202,12 @@ def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
 def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
     """The runs that have no record yet, of the same code and on the same kind of device."""
     known = records(results)
+    distinct = {repr(_generator(request)): request for request in asked}
+    sources = {name: _source(request) for name, request in distinct.items()}
 
     def recorded(request: Request) -> bool:
-        source = _source(request)
         return any(
-            record.generator.source == source
+            record.generator.source == sources[repr(_generator(request))]
             and (record.timing.device == "cpu") == (request.device == "cpu")
             for record in known.get(options(command(request)), ())
         )
@@ -216,10 +217,10 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
 
 def _source(request: Request) -> str:
     """The identity of a run's generator: its code, and the files that its settings name."""
-    from bench import pipeline  # here, because it takes seconds
+    from bench import foreign, pipeline  # here, because it takes seconds
 
     made = pipeline.make_generator(request.generator, request.of_generator(), request.preset, "cpu")
-    return plugin_hash(made, plain(made.hyperparameters(), "hyperparameters"))
+    return plugin_hash(made, foreign.hyperparameters(made))
 
 
 def records(results: Path) -> Mapping[Command, list[Record]]:
