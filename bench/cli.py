@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadRequest, BenchError
-from bench.request import SET, Request, of, parsed
+from bench.records.request import SET, Request, of, parsed
 from bench.study.command import study
 
 app = typer.Typer(
@@ -141,7 +141,8 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
-    from bench import pipeline, report
+    from bench.records import report
+    from bench.run import pipeline
 
     sizes = _numbers("--k", k) if k else []
     asked = _asked(
@@ -178,7 +179,7 @@ def collect(
     debug: Debug = False,
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
-    from bench import pipeline
+    from bench.run import pipeline
 
     request = _asked(
         settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
@@ -226,9 +227,9 @@ def show(
     debug: Debug = False,
 ) -> None:
     """Show a record as a table."""
-    from bench import report
-    from bench.record import Record
-    from bench.store import write_text
+    from bench.records import report
+    from bench.records.record import Record
+    from bench.system.store import write_text
 
     read = Record.read(record)
     report.show(read, str(record))
@@ -256,10 +257,10 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Compute a record's numbers again from the stored weights, and say field by field what agrees."""
-    from bench import pipeline
-    from bench import verify as again
-    from bench.record import Record
-    from bench.store import write_text
+    from bench.records.record import Record
+    from bench.run import pipeline
+    from bench.run import verify as again
+    from bench.system.store import write_text
 
     read = Record.read(record)
     checks = again.verify(
@@ -299,7 +300,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Pack a record with its side file and generated weights into one zip, to send to somebody."""
-    from bench import export as packing
+    from bench.records import export as packing
 
     done = packing.export(record, output or Path(f"{record.stem}.zip"), weights=weights)
     typer.echo(f"{done}: {done.stat().st_size:,} bytes")
@@ -313,7 +314,7 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Check what somebody sent: schema, hashes, ranges, and what must hold between the numbers."""
-    from bench import check as checking
+    from bench.records import check as checking
 
     found = {path: checking.check(path) for path in checking.files(files)}
     for path, problems in found.items():
@@ -349,7 +350,7 @@ def calibrate(
     """How often the verdict is right: generators whose answer is known, through the pipeline many times."""
     from rich.console import Console
 
-    from bench import calibrate as known
+    from bench.run import calibrate as known
 
     request = _asked(
         settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
@@ -376,7 +377,7 @@ def import_(
     debug: Debug = False,
 ) -> None:
     """Make a zoo from state dicts, such as the official p-diff repository writes."""
-    from bench.importing import import_zoo
+    from bench.run.importing import import_zoo
 
     zoo = import_zoo(files, base)
     zoo.save(output)

@@ -47,16 +47,16 @@ def generator(name: str) -> Declared | None:
 @functools.cache
 def task(name: str) -> Declared | None:
     """What the class of one of the suite's own tasks declares; None for any other."""
-    from tasks.catalog import TASKS
-
-    target = TASKS[name].target if name in TASKS else name
-    return _read(target) if target in {variant.target for variant in TASKS.values()} else None
+    known = {task: variant.target for task, variant in plugins.tasks().items()}
+    target = known.get(name, name)
+    own = target in known.values() and target.startswith("tasks.")
+    return _read(target) if own else None
 
 
 @functools.cache
 def recipe() -> Mapping[str, Any]:
     """The defaults of training that hold where neither a task nor its architecture says otherwise."""
-    return _read("tasks.training:Recipe").fields
+    return _read("tasks.training.steps:Recipe").fields
 
 
 def _read(target: str) -> Declared:

@@ -1,4 +1,9 @@
-"""Finding generators and tasks by name. Names and descriptions are read from the source, so that listing is fast."""
+"""Find generators and tasks by name, through entry points, and make them with their settings.
+
+The value of an entry point is ``module:Class``, or a place where many are declared: a package whose files are read
+(``bench.generators``), or a light module with a mapping ``TASKS`` (``bench.tasks``). Nothing heavy is imported to list
+what there is: names and descriptions of generators are read from their source.
+"""
 
 import ast
 import dataclasses
@@ -7,15 +12,20 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bench.contract.context import Plugin as _Plugin
+from bench.contract.declarations import Variant
 from bench.errors import BadRequest, unknown
+from bench.system.identity import module_file
 
 if TYPE_CHECKING:
-    from tasks.catalog import Variant
+    from bench.contract import Generator, Task
 
+P = TypeVar("P", bound=_Plugin)
+GENERATORS, TASKS = "bench.generators", "bench.tasks"  # groups of entry points
 CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup", "noise")
 
 
@@ -37,78 +47,95 @@ class Plugin:
 
 
 def generators() -> dict[str, Plugin]:
-    """All generators that have a name: the files of ``generators/``, then installed packages' entry points."""
-    found = dict(_own_generators())
-    for entry in importlib.metadata.entry_points(group="bench.generators"):
-        about = f"from the package {entry.dist.name}" if entry.dist else "from another package"
-        found.setdefault(entry.name, Plugin(entry.name, entry.value, about, {}))
-    return found
+    """Return all generators that have a name, those of packages before those of single entry points."""
+    return {**_generators_of_packages(), **_single_generators()}
 
 
 @functools.cache  # reading the sources takes a tenth of a second, and a run asks for fifteen generators
-def _own_generators() -> dict[str, Plugin]:
-    paths = sorted(_package_folder("generators").glob("*.py"))
-    files = [path for path in paths if path.stem not in ("base", "__init__")]
-    return {plugin.name: plugin for path in files for plugin in _read(path)}
+def _generators_of_packages() -> dict[str, Plugin]:
+    """Read every generator of the packages that an entry point names, the suite's own among them."""
+    packages = [entry.value for entry in _entries(GENERATORS) if ":" not in entry.value]
+    return {plugin.name: plugin for package in packages for plugin in _package(package)}
 
 
-def tasks() -> "dict[str, Variant]":
-    """All tasks that have a name."""
-    from tasks.catalog import TASKS, Variant
+def _package(package: str) -> Iterator[Plugin]:
+    """Read the generators in the files of a package and of its packages."""
+    folder = _package_folder(package)
+    for path in sorted(folder.rglob("*.py")):
+        module = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
+        yield from _read(path, module)
 
-    found = dict(TASKS)
-    for entry in importlib.metadata.entry_points(group="bench.tasks"):
-        found.setdefault(entry.name, Variant(entry.value, "from another package"))
+
+def _single_generators() -> dict[str, Plugin]:
+    found = {}
+    for entry in _entries(GENERATORS):
+        if ":" in entry.value:
+            found[entry.name] = Plugin(entry.name, entry.value, _origin(entry), {})
     return found
 
 
-def task_variant(name: str) -> "Variant":
-    """What is known of a task before it is loaded, by name or as ``module:Class``.
+def _entries(group: str) -> Iterable[importlib.metadata.EntryPoint]:
+    """Return what installed packages, the suite's own among them, register under a name of a group."""
+    return importlib.metadata.entry_points(group=group)
+
+
+def _origin(entry: importlib.metadata.EntryPoint) -> str:
+    return f"from the package {entry.dist.name}" if entry.dist else "from another package"
+
+
+def tasks() -> dict[str, Variant]:
+    """Return all tasks that have a name."""
+    return {**_declared_tasks(), **_single_tasks()}
+
+
+@functools.cache
+def _declared_tasks() -> dict[str, Variant]:
+    """Return the tasks of the modules that an entry point names, the suite's own among them."""
+    found: dict[str, Variant] = {}
+    for entry in _entries(TASKS):
+        if ":" not in entry.value:
+            found |= entry.load().TASKS
+    return found
+
+
+def _single_tasks() -> dict[str, Variant]:
+    entries = [entry for entry in _entries(TASKS) if ":" in entry.value]
+    return {entry.name: Variant(entry.value, _origin(entry)) for entry in entries}
+
+
+def task_variant(name: str) -> Variant:
+    """Return what is known of a task before it is loaded, by name or as ``module:Class``.
 
     Raises:
         BadRequest: no such task.
     """
-    from tasks.catalog import TASKS, Variant
-
     if ":" in name:
         return Variant(name, "")
-    known = TASKS if name in TASKS else tasks()  # looking for installed packages takes a while
+    declared = _declared_tasks()
+    known = declared if name in declared else tasks()  # looking for other packages takes a while
     if name not in known:
         raise unknown("task", name, known)
     return known[name]
 
 
-def load_generator(name: str) -> type[Any]:
+def load_generator(name: str) -> "type[Generator]":
     """The generator's class, by name or as ``module:Class``.
 
     Raises:
         BadRequest: no such generator, or something that is none.
     """
+    from bench.contract import Generator  # here, because it imports torch
+
     if ":" in name:
-        cls = _load(name)
-        return _checked(cls, name)
-    known = _own_generators() if name in _own_generators() else generators()
+        return _load(name, Generator)  # type: ignore[type-abstract]
+    packages = _generators_of_packages()
+    known = packages if name in packages else generators()
     if name not in known:
         raise unknown("generator", name, known)
-    return _checked(_load(known[name].target), name)
+    return _load(known[name].target, Generator)  # type: ignore[type-abstract]
 
 
-def _checked(cls: type[Any], name: str) -> type[Any]:
-    """The class, if it has what the harness asks of a generator.
-
-    Raises:
-        BadRequest: it has not.
-    """
-    parts = ("fit", "sample", "hyperparameters", "needs", "presets", "deterministic")
-    missing = [part for part in parts if not hasattr(cls, part)]
-    if missing:
-        raise BadRequest(
-            f"{name} is no generator: it has no {' and no '.join(missing)}; derive it from generators.base.Generator"
-        )
-    return cls
-
-
-def load_task(name: str, preset: str, settings: Mapping[str, Any]) -> Any:
+def load_task(name: str, preset: str, settings: Mapping[str, Any]) -> "Task":
     """The task, constructed with its variant's settings, then the preset's, then these.
 
     Raises:
@@ -119,16 +146,18 @@ def load_task(name: str, preset: str, settings: Mapping[str, Any]) -> Any:
     return construct(cls, values, "task setting")
 
 
-def task_class(name: str) -> type[Any]:
+def task_class(name: str) -> "type[Task]":
     """The task's class.
 
     Raises:
         BadRequest: no such task.
     """
-    return _load(task_variant(name).target)
+    from bench.contract import Task  # here, because it imports torch
+
+    return _load(task_variant(name).target, Task)  # type: ignore[type-abstract]
 
 
-def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:
+def construct(cls: type[P], values: Mapping[str, Any], what: str) -> P:
     """An instance of a plugin's dataclass, each value checked against and converted to its field's type.
 
     Raises:
@@ -139,7 +168,7 @@ def construct(cls: type[Any], values: dict[str, Any], what: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     hints = typing.get_type_hints(cls)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    fields = {name: hints[name] for name in cls.setting_names()}
     checked = {}
     for name, value in values.items():
         if name not in fields:
@@ -159,7 +188,12 @@ def _package_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _load(target: str) -> type[Any]:
+def _load(target: str, contract: type[P]) -> type[P]:
+    """Import a plugin's class.
+
+    Raises:
+        BadRequest: it is not there, or does not derive from what its kind of plugin must.
+    """
     module, _, name = target.partition(":")
     try:
         loaded = importlib.import_module(module)
@@ -170,16 +204,21 @@ def _load(target: str) -> type[Any]:
         near = difflib.get_close_matches(name, dir(loaded), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise BadRequest(f"{target} is no dataclass of module '{module}'{hint}")
+    if not issubclass(cls, contract):
+        kind = contract.__name__
+        raise BadRequest(
+            f"{target} is no {kind.lower()}: derive the class from bench.contract.{kind}"
+        )
     return cls
 
 
-def _read(path: Path) -> list[Plugin]:
-    """The generators of one file, from its syntax tree."""
+def _read(path: Path, module: str) -> list[Plugin]:
+    """Read the generators of one file from its syntax tree: classes with ``Generator`` among their bases."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [
         Plugin(
             path.stem,
-            f"generators.{path.stem}:{node.name}",
+            f"{module}:{node.name}",
             _first_line(node),
             _inherited(tree, node) | _fields(node),
         )
@@ -190,17 +229,22 @@ def _read(path: Path) -> list[Plugin]:
 
 
 def _inherited(tree: ast.Module, node: ast.ClassDef) -> dict[str, str]:
-    """Fields of the base classes that are imported from other files of ``generators/``."""
+    """Read the fields of base classes that are imported from other modules of the same top-level package."""
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
     fields: dict[str, str] = {}
     for item in tree.body:
-        if isinstance(item, ast.ImportFrom) and (item.module or "").startswith("generators."):
+        if (
+            isinstance(item, ast.ImportFrom)
+            and item.module
+            and not item.module.startswith("bench.")
+        ):
             names = bases & {alias.name for alias in item.names}
-            path = _package_folder("generators") / f"{str(item.module).partition('.')[2]}.py"
-            other = ast.parse(path.read_text(encoding="utf-8"))
-            classes = [part for part in other.body if isinstance(part, ast.ClassDef)]
-            for cls in (part for part in classes if part.name in names):
-                fields |= _fields(cls)
+            path = module_file(item.module) if names else None
+            if path is not None:
+                other = ast.parse(path.read_text(encoding="utf-8"))
+                classes = [part for part in other.body if isinstance(part, ast.ClassDef)]
+                for cls in (part for part in classes if part.name in names):
+                    fields |= _fields(cls)
     return fields
 
 

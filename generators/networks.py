@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bench.contract import check
+from bench.contract.zoo import Layout
 from bench.errors import BenchError
-from bench.progress import track
-from bench.zoo import Layout
-from generators.base import check
+from bench.system.progress import track
 
 BLOCKS = ("conv", "linear")
 NORMALIZATIONS = ("none", "batch", "group", "instance")

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bench.randomness import derive, scoped
-from bench.zoo import Zoo
-from generators.base import Generator, check
+from bench.contract import Generator, check
+from bench.contract.zoo import Zoo
+from bench.system.randomness import derive, scoped
 from generators.networks import (
     Backbone,
     ConvDenoiser,

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.randomness import derive, scoped
-from bench.zoo import Zoo
-from generators.base import Generator
+from bench.contract import Generator
+from bench.contract.zoo import Zoo
+from bench.system.randomness import derive, scoped
 from generators.networks import Backbone, at_least, batch, in_chunks, normal_like, positive
 
 _LARGEST = (

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BadRequest, printable
-from bench.record import Interval, Population, Record
+from bench.records.record import Interval, Population, Record
 
 # What records share to be ranked together: the key, and the facts that the key stands for. The facts are compared as
 # well: a key is only a field of a file, and files are edited.

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import side
 from bench.errors import BadRequest, printable
-from bench.record import Record
-from bench.store import file_hash
+from bench.records import side
+from bench.records.record import Record
+from bench.system.store import file_hash
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Shown:
     Attributes:
         label: what legends call it, free of what cannot be seen; not escaped for Markdown or HTML.
         record: the whole record.
-        side: arrays of ``bench.side``; empty where there is no side file.
+        side: arrays of ``bench.records.side``; empty where there is no side file.
         problem: why there is none, or empty.
     """
 

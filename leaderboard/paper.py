@@ -1,4 +1,4 @@
-"""The p-diff paper's tables (``bench.paper``) beside the official logs and our records: pure functions, no widgets."""
+"""The p-diff paper's tables (``bench.records.paper``) beside the official logs and our records; no widgets."""
 
 import functools
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench import request
-from bench.paper import OURS, Row, Table, logged, logs
+from bench.records import request
+from bench.records.paper import OURS, Row, Table, logged, logs
 from leaderboard.variants import explicit
 
 OPTIONS = ("task", "generator", "arch", "layers", "track", "k", "pretrained")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from bench.errors import printable
-from bench.record import ControlSimilarity, Interval, Population, Record, likeness, percent
-from bench.side import MODELS, evenly
+from bench.records.record import ControlSimilarity, Interval, Population, Record, likeness, percent
+from bench.records.side import MODELS, evenly
 from leaderboard.opened import Shown
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from bench.errors import printable
-from bench.record import Population, Record
+from bench.records.record import Population, Record
 from leaderboard import ties, variants
 from leaderboard.load import BOARD, VARIANT
 from leaderboard.ties import Outcome

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench import request
 from bench.errors import BadRequest, printable
+from bench.records import request
 from leaderboard.load import VARIANT
 
 

@@ -1,7 +1,8 @@
 """The named tasks, and how each architecture is trained on them. Imports nothing heavy: ``bench list`` reads it."""
 
-import dataclasses
 from typing import Any
+
+from bench.contract.declarations import Variant
 
 ARCHITECTURES = {
     "mlp3": "MLP-3 of the paper: 3072-50-25-10 on colour, 784-50-10 on grey images",
@@ -49,24 +50,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "ddpm32": {**_DIFFUSION, "lr": 2e-4, "precision": "bfloat16"},
     "ddpm8": {**_DIFFUSION, "lr": 4e-3, "precision": "float32"},
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """A named task: a class, its settings, and how large a run is by default.
-
-    Attributes:
-        target: ``module:Class`` of the task.
-        about: one line for ``bench list``.
-        settings: fields of the class that differ from its defaults.
-        k, samples: checkpoints and generated models of a run that does not say how many.
-    """
-
-    target: str
-    about: str
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    k: int = 200
-    samples: int = 100
 
 
 def _classification(about: str, dataset: str, **settings: Any) -> Variant:

@@ -2,24 +2,25 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from bench.randomness import generator
-from bench.zoo import Layout, Zoo
-from tasks import datasets, stacking
-from tasks.base import Evaluation
-from tasks.frozen import Frozen
-from tasks.images import Images
-from tasks.models import NAMES, Shape, build
-from tasks.scoring import Scorer, judge
-from tasks.trained import Trained
-from tasks.training import Batches, Loss, supervise
+from bench.contract import Evaluation, Scorer
+from bench.contract.zoo import Layout, Zoo
+from bench.system.randomness import generator
+from tasks.data import datasets
+from tasks.data.images import Images
+from tasks.fast import stacking
+from tasks.fast.frozen import Frozen
+from tasks.fast.scoring import ClassifierScorer, judge
+from tasks.networks.models import NAMES, Shape, build
+from tasks.training.steps import Batches, Loss, supervise
+from tasks.training.trained import Trained
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,8 +30,8 @@ class Classification(Trained):
     An image is wrong where its class does not have the largest logit, or a logit of any class is not finite.
 
     Attributes:
-        dataset: one of ``tasks.datasets.NAMES``.
-        arch: one of ``tasks.models.NAMES``.
+        dataset: one of ``tasks.data.datasets.NAMES``.
+        arch: one of ``tasks.networks.models.NAMES``.
         image_size: side of the model's input; None takes the data's own, or 224 with pretrained weights.
     """
 
@@ -45,14 +46,12 @@ class Classification(Trained):
 
     image_size: int | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._scorers: dict[tuple[str, str], Scorer] = {}
-
     @functools.cached_property
     def data(self) -> datasets.ImageData:
         """The data set, loaded on first use."""
-        return datasets.load(self.dataset, Path(self.data_dir) if self.data_dir else None)
+        return datasets.load(
+            self.dataset, Path(self.context.data_dir) if self.context.data_dir else None
+        )
 
     @property
     def dataset_hash(self) -> str:
@@ -88,15 +87,17 @@ class Classification(Trained):
         """One for all runs from the same base: they see the same images."""
         return Frozen(model, layout, self._train, self.recipe, precision)
 
-    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
-        """Accuracy in [0, 1], the wrong images and the mean cross-entropy of every candidate."""
-        key = (zoo.hash, split)
-        if key not in self._scorers:
-            self._scorers[key] = Scorer(self.base_model(zoo), zoo.layout, self._scored(split))
-        scored = self._scorers[key](vectors)
-        accuracy = 1 - scored.wrong.double().mean(dim=1)
-        loss = {"loss": scored.loss}
-        return Evaluation(accuracy, scored.wrong, loss, not_finite=scored.not_finite)
+    def scorer(self, zoo: Zoo, split: str) -> Scorer:
+        """Return what gives the accuracy in [0, 1], the wrong images and the mean cross-entropy of candidates."""
+        classifiers = ClassifierScorer(self.base_model(zoo), zoo.layout, self._scored(split))
+
+        def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
+            scored = classifiers(vectors)
+            accuracy = 1 - scored.wrong.double().mean(dim=1)
+            loss = {"loss": scored.loss}
+            return Evaluation(accuracy, scored.wrong, loss, not_finite=scored.not_finite)
+
+        return score
 
     def together(self, layout: Layout, whole: bool) -> int:
         """How many independent runs to train at once."""
@@ -132,6 +133,12 @@ class Classification(Trained):
         together = stacking.size(layout, self._train, self.recipe)
         slices = [slice(low, low + together) for low in range(0, len(vectors), together)]
         return torch.cat([train(vectors[some], keys=keys[some]) for some in slices])
+
+    @property
+    def inputs(self) -> Callable[[UInt8[Tensor, "n C H W"]], Tensor]:
+        """What makes images of 8 bits, on the device, a network's inputs."""
+        first = datasets.Split(self.data.train.images[:1], self.data.train.labels[:1])
+        return Images.of(self.data, first, self.shape.size, self.device).inputs
 
     @functools.cached_property
     def _train(self) -> Images:

@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.contract import Evaluation, Scorer
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
-from bench.randomness import generator
-from bench.zoo import Layout, Zoo
-from tasks import coco
-from tasks.average_precision import Truth
-from tasks.base import Evaluation
-from tasks.boxes import BoxBatches, Examples, detect, losing
-from tasks.coco import CocoSplit
-from tasks.detectors import NAMES, Sizes, build
-from tasks.finding import Finder, finder
-from tasks.pieces import run_in_pieces
-from tasks.trained import Trained
-from tasks.training import Loss
+from bench.system.randomness import generator
+from tasks.data import coco
+from tasks.data.coco import CocoSplit
+from tasks.fast.average_precision import Truth
+from tasks.fast.finding import finder
+from tasks.fast.pieces import run_in_pieces
+from tasks.networks.detectors import NAMES, Sizes, build
+from tasks.training.boxes import BoxBatches, Examples, detect, losing
+from tasks.training.steps import Loss
+from tasks.training.trained import Trained
 
 
 @dataclasses.dataclass(eq=False)
@@ -32,11 +32,12 @@ class Detection(Trained):
     A box is wrong where no detection of its category is matched with it at IoU 0.5, in pycocotools' greedy order. What
     counts as a detection is torchvision's own rule: scores above the architecture's threshold (0.05 for Faster R-CNN,
     0.2 for FCOS), and the 100 best of an image. Boxes of crowds are no units. Equal training mAPs are not told apart by
-    a loss: the first model is selected. Nothing is found where a detector's heads are not finite (``tasks.watching``).
+    a loss: the first model is selected. Nothing is found where a detector's heads are not finite
+    (``tasks.fast.watching``).
 
     Attributes:
-        dataset: one of ``tasks.coco.NAMES``.
-        arch: one of ``tasks.detectors.NAMES``.
+        dataset: one of ``tasks.data.coco.NAMES``.
+        arch: one of ``tasks.networks.detectors.NAMES``.
         epochs: 0 takes pretrained weights as they are for the base.
         augment: "none" or "flip" (mirrored from left to right, every other time).
         limit: how many images of each split are used at all, chosen at random; None means all.
@@ -64,14 +65,12 @@ class Detection(Trained):
     limit: int | None = None
     image_size: int | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._finders: dict[tuple[str, str], Finder] = {}
-
     @functools.cached_property
     def data(self) -> coco.CocoData:
         """The data set, read on first use."""
-        return coco.load(self.dataset, Path(self.data_dir) if self.data_dir else None, self.limit)
+        return coco.load(
+            self.dataset, Path(self.context.data_dir) if self.context.data_dir else None, self.limit
+        )
 
     @property
     def dataset_hash(self) -> str:
@@ -106,16 +105,20 @@ class Detection(Trained):
             run_in_pieces(model.get_submodule("backbone"))
         return detect(losing(model), BoxBatches(self._train, self.recipe, rng, self.device))
 
-    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
-        """mAP in [0, 1] and the missed boxes of every candidate; beside it AP50, AP75 and mAP by size."""
-        key = (zoo.hash, split)
-        if key not in self._finders:
-            self._finders[key] = finder(self.base_model(zoo), zoo.layout, self._scored(split))
-        found = self._finders[key](vectors)
-        precision = self._truth(split).score(found, len(vectors))
-        values = dict(precision.values)
-        score = values.pop(self.metric)
-        return Evaluation(score, precision.missed, values, not_finite=found.not_finite)
+    def scorer(self, zoo: Zoo, split: str) -> Scorer:
+        """Return what gives mAP in [0, 1] and the missed boxes of candidates; beside it AP50, AP75 and mAP by size."""
+        find = finder(self.base_model(zoo), zoo.layout, self._scored(split))
+        truth = self._truth(split)
+
+        def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
+            found = find(vectors)
+            precision = truth.score(found, len(vectors))
+            values = dict(precision.values)
+            return Evaluation(
+                values.pop(self.metric), precision.missed, values, not_finite=found.not_finite
+            )
+
+        return score
 
     def score(self, model: nn.Module) -> float:
         """Validation mAP of one detector."""

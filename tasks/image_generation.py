@@ -12,20 +12,25 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.contract import Evaluation, Scorer
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError, unknown
-from bench.randomness import derive, generator
-from bench.store import digest, home, stage
-from bench.zoo import Layout, Zoo
-from tasks import datasets, features, unets
-from tasks.base import Evaluation
-from tasks.collecting import load_tensors, save_tensors
-from tasks.features import FeatureNetwork
-from tasks.image_scoring import ImageScorer, Reference
-from tasks.images import AUGMENTATIONS, Images
-from tasks.sampling import TIMESTEPS, Sampler
-from tasks.trained import Trained
-from tasks.training import AveragedTraining, Batches, Loss
+from bench.system.randomness import derive, generator
+from bench.system.store import digest, home, stage
+from tasks.catalog import TASKS
+from tasks.classification import Classification
+from tasks.data import datasets
+from tasks.data.images import AUGMENTATIONS, Images
+from tasks.fast import features
+from tasks.fast.features import FeatureNetwork
+from tasks.fast.image_scoring import ImageScorer, Reference
+from tasks.fast.sampling import TIMESTEPS, Sampler
+from tasks.networks import unets
+from tasks.training.collecting import load_tensors, save_tensors
+from tasks.training.steps import AveragedTraining, Batches, Loss
+from tasks.training.trained import Trained
 
+CLASSIFIER_EPOCHS = 10
 FEWEST = 20  # images: of fewer, no distance can be said to be one
 _FEATURES = "features."  # in a zoo's base: the weights of the network that images are compared by
 
@@ -42,22 +47,23 @@ class ImageGeneration(Trained):
     otherwise ``fd-<network>``. Lower is better. That of few images is too large, for all models alike; ``unbiased``
     beside it is not (``bench.metrics.frechet.unbiased``).
 
-    An image that is not finite is no image, and counts as worse than any; see ``tasks.image_scoring``.
+    An image that is not finite is no image, and counts as worse than any; see ``tasks.fast.image_scoring``.
 
     Two models are as similar as the features of the images that they draw from the same noise: of the first 64
     validation images, at most 64 evenly spaced features each, the sum of minima over the sum of maxima (the weighted
     Jaccard index, ``bench.metrics.similarity.weighted_jaccard``): in [0, 1], 1 for models that draw the same.
 
     Attributes:
-        dataset: one of ``tasks.datasets.NAMES``.
-        arch: one of ``tasks.unets.ARCHITECTURES``.
+        dataset: one of ``tasks.data.datasets.NAMES``.
+        arch: one of ``tasks.networks.unets.ARCHITECTURES``.
         fid_images: images that a model draws for each split; they are compared with all real ones, so that there is no
             ``train_size`` or ``val_size``.
-        sampler: one of ``tasks.sampling.SAMPLERS``.
+        sampler: one of ``tasks.fast.sampling.SAMPLERS``.
         steps: of the sampler, each of which runs the network once.
         draw_precision: of drawing images, "float32", or "bfloat16" for autocast. The latter is refused where it moves
             the first checkpoint's distance by more than other images would.
-        feature_network: one of ``tasks.features.NAMES``; a classifier is trained on the data set's training images.
+        feature_network: one of ``tasks.fast.features.NAMES``; a classifier is trained on the
+            data set's training images.
         feature_weights: of InceptionV3: "released" or a file.
         passes: passes over the training images an epoch; after each epoch the network is scored.
         ema: decay of the moving average of weights that is the trained base, see ``AveragedTraining``.
@@ -110,7 +116,6 @@ class ImageGeneration(Trained):
             usual = (type(self).__dataclass_fields__[name].default, None, self.fid_images)
             if getattr(self, name) not in usual:
                 raise BadRequest(f"{name} decides nothing here: set fid_images")
-        self._scorers: dict[tuple[str, str], ImageScorer] = {}
 
     @functools.cached_property
     def metric(self) -> str:  # type: ignore[override]
@@ -122,7 +127,9 @@ class ImageGeneration(Trained):
     @functools.cached_property
     def data(self) -> datasets.ImageData:
         """The data set, loaded on first use."""
-        return datasets.load(self.dataset, Path(self.data_dir) if self.data_dir else None)
+        return datasets.load(
+            self.dataset, Path(self.context.data_dir) if self.context.data_dir else None
+        )
 
     @property
     def dataset_hash(self) -> str:
@@ -209,35 +216,42 @@ class ImageGeneration(Trained):
 
     # Scoring ---------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
-        """Distance of every candidate's images to the split's; on validation further metrics too.
+    def scorer(self, zoo: Zoo, split: str) -> Scorer:
+        """Return what gives the distance of candidates' images to the split's; on validation further metrics too.
 
         These are the distance without the bias of few images, the kernel distance (KID, where the distance is FID),
         precision and recall, of ``bench.metrics.frechet``.
         """
-        found = self._candidates(zoo, split)(vectors, further=split == "val")
         kernel = "KID" if self.metric == "FID" else self.metric.replace("fd-", "kd-")
         names = {"unbiased": f"{self.metric} unbiased", "kernel": kernel}
-        extra = {names.get(name, name): values for name, values in found.extra.items()}
-        return dataclasses.replace(found, extra=extra)
+        images = self._candidates(zoo, split)
+
+        def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
+            found = images(vectors, further=split == "val")
+            extra = {names.get(name, name): values for name, values in found.extra.items()}
+            return dataclasses.replace(found, extra=extra)
+
+        return score
 
     def draw(
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str, count: int
     ) -> UInt8[Tensor, "N m C S S"]:
-        """The first images that each candidate is scored by on a split."""
+        """Draw the first images that each candidate is scored by on a split."""
         scorer = self._candidates(zoo, split)
         return torch.cat([scorer.draw(some, count) for some in vectors.split(scorer.together)])
 
     def _candidates(self, zoo: Zoo, split: str) -> ImageScorer:
-        """The scorer of a zoo's candidates."""
-        key = (zoo.hash, split)
-        if key not in self._scorers:
-            make = functools.partial(self._scorer, zoo.layout, self.network(zoo), split)
-            self._scorers[key] = make(self.base_model(zoo), self.draw_precision)
-            if self.draw_precision != "float32":
-                exact = make(self.base_model(zoo), "float32")
-                self._check_precision(self._scorers[key], exact, zoo.vectors[:1])
-        return self._scorers[key]
+        """Return what draws and compares the images of a zoo's candidates.
+
+        Raises:
+            BenchError: half precision moves the first checkpoint's distance by more than other images would.
+        """
+        make = functools.partial(self._scorer, zoo.layout, self.network(zoo), split)
+        scorer = make(self.base_model(zoo), self.draw_precision)
+        if self.draw_precision != "float32":
+            exact = make(self.base_model(zoo), "float32")
+            self._check_precision(scorer, exact, zoo.vectors[:1])
+        return scorer
 
     def score(self, model: nn.Module) -> float:
         """The distance to the validation images of one network."""
@@ -291,10 +305,26 @@ class ImageGeneration(Trained):
         return self._classifier(tensors) if tensors else self._trained_classifier
 
     def _classifier(self, tensors: dict[str, Tensor] | None) -> FeatureNetwork:
-        return features.classifier(
-            self.feature_network, self.dataset, device=self.device, data_dir=self.data_dir,
-            tensors=tensors,
-        )  # fmt: skip
+        """Return a classifier of the data set's images, up to its last layer.
+
+        Args:
+            tensors: its weights, if it was trained before; None takes it from the store, or trains it as the named task
+                of the data set trains its own.
+        """
+        settings = {
+            **TASKS[self.dataset].settings,
+            "arch": self.feature_network,
+            "epochs": CLASSIFIER_EPOCHS,
+        }
+        context = dataclasses.replace(self.context, force=False)
+        task = Classification(**settings, context=context)
+        if tensors is None:
+            model, _ = task.base(generator(0, "features"))
+            tensors = {n: t.detach().cpu().clone() for n, t in model.state_dict().items()}
+        else:
+            model = task.build().to(self.device)
+            model.load_state_dict(tensors)
+        return features.classifier(self.feature_network, model, task.inputs, tensors)
 
     @functools.cached_property
     def _trained_classifier(self) -> FeatureNetwork:

@@ -10,24 +10,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.contract import Evaluation, Scorer
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
-from bench.randomness import generator
-from bench.zoo import Layout, Zoo
-from tasks import fcn, masks, upsampling
-from tasks.base import Evaluation
-from tasks.confusion import mean_iou, pixel_accuracy
-from tasks.dense import (
+from bench.system.randomness import generator
+from tasks.data import masks
+from tasks.data.images import Images
+from tasks.data.masks import MaskedSplit
+from tasks.fast import upsampling
+from tasks.fast.confusion import mean_iou, pixel_accuracy
+from tasks.fast.dense import (
     AUGMENTATIONS,
     DenseScorer,
     MaskedBatches,
     pixel_cross_entropy,
     random_pixels,
 )
-from tasks.frozen import Frozen
-from tasks.images import Images
-from tasks.masks import MaskedSplit
-from tasks.trained import Trained
-from tasks.training import Loss, supervise
+from tasks.fast.frozen import Frozen
+from tasks.networks import fcn
+from tasks.training.steps import Loss, supervise
+from tasks.training.trained import Trained
 
 
 @dataclasses.dataclass(eq=False)
@@ -38,10 +40,10 @@ class Segmentation(Trained):
     any such logit are counted.
 
     Attributes:
-        dataset: one of ``tasks.masks.NAMES``.
-        arch: one of ``tasks.fcn.NAMES``.
+        dataset: one of ``tasks.data.masks.NAMES``.
+        arch: one of ``tasks.networks.fcn.NAMES``.
         augment: "none", "flip" (left and right) or "symmetries" (the eight of a square).
-        image_size: side of the squares that images become (see ``tasks.masks``); a multiple of 8.
+        image_size: side of the squares that images become (see ``tasks.data.masks``); a multiple of 8.
         limit: at most so many images of each split are used; None means all.
         pixels: how many pixels of every scored image are units, and what the loss is taken from.
     """
@@ -73,12 +75,11 @@ class Segmentation(Trained):
             raise BadRequest(
                 f"image_size is {self.image_size}, expected a multiple of {fcn.STRIDE}"
             )
-        self._scorers: dict[tuple[str, str], DenseScorer] = {}
 
     @functools.cached_property
     def data(self) -> masks.MaskedData:
         """The data set, loaded on first use."""
-        folder = Path(self.data_dir) if self.data_dir else None
+        folder = Path(self.context.data_dir) if self.context.data_dir else None
         return masks.load(self.dataset, self.image_size, folder, self.limit)
 
     @property
@@ -109,18 +110,21 @@ class Segmentation(Trained):
         """One for all runs from the same base: they see the same images."""
         return Frozen(model, layout, self._train, self.recipe, self.recipe.precision)
 
-    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str) -> Evaluation:
-        """Mean IoU and pixel accuracy in [0, 1] over all pixels; wrong units, and their mean cross-entropy."""
-        key = (zoo.hash, split)
-        if key not in self._scorers:
-            images, classes = self._scored(split), len(self.data.classes)
-            pixels = random_pixels(images.labels, self.pixels, split)
-            model = self.base_model(zoo)
-            self._scorers[key] = DenseScorer(model, zoo.layout, images, pixels, classes)
-        scored = self._scorers[key](vectors)
-        extra = {"loss": scored.loss, "pixel accuracy": pixel_accuracy(scored.matrices)}
-        score = mean_iou(scored.matrices)
-        return Evaluation(score, scored.wrong, extra, not_finite=scored.not_finite)
+    def scorer(self, zoo: Zoo, split: str) -> Scorer:
+        """Return what gives mean IoU and pixel accuracy in [0, 1], wrong units, and their mean cross-entropy."""
+        images = self._scored(split)
+        pixels = random_pixels(images.labels, self.pixels, split)
+        classes = len(self.data.classes)
+        dense = DenseScorer(self.base_model(zoo), zoo.layout, images, pixels, classes)
+
+        def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
+            scored = dense(vectors)
+            extra = {"loss": scored.loss, "pixel accuracy": pixel_accuracy(scored.matrices)}
+            return Evaluation(
+                mean_iou(scored.matrices), scored.wrong, extra, not_finite=scored.not_finite
+            )
+
+        return score
 
     @torch.inference_mode()
     def score(self, model: nn.Module) -> float:

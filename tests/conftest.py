@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.zoo import Layout, Zoo
+from bench.contract.zoo import Layout, Zoo
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 # What takes longest, longest first: a process that starts with one of these last would keep the others waiting.

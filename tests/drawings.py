@@ -11,11 +11,12 @@ import typer
 from PIL import Image, ImageDraw
 from torchvision.utils import make_grid
 
-from bench import pipeline, store
-from bench.record import Population, Record
-from bench.stages import load_sampled
-from bench.verify import request
-from bench.zoo import Zoo
+from bench.contract.zoo import Zoo
+from bench.records.record import Population, Record
+from bench.run import pipeline
+from bench.run.stages import load_sampled
+from bench.run.verify import request
+from bench.system import store
 
 SIDE = 8  # images along each side of a grid
 HEIGHT = 400  # pixels of a grid, at most

@@ -6,9 +6,9 @@ import statistics
 
 import numpy as np
 
-from bench import side
-from bench.record import Artifact, Record
-from bench.store import file_hash
+from bench.records import side
+from bench.records.record import Artifact, Record
+from bench.system.store import file_hash
 
 CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup")
 MARKUP = (

@@ -14,10 +14,11 @@ from PIL import Image
 from torch import nn
 
 from bench import cli
-from bench.randomness import generator, scoped
-from tasks import coco, datasets, detectors, scenes
-from tasks.images import Images
-from tasks.layers import select
+from bench.system.randomness import generator, scoped
+from tasks.data import coco, datasets, scenes
+from tasks.data.images import Images
+from tasks.networks import detectors
+from tasks.networks.layers import select
 
 # Settings that make a task of each kind small, by kind; its data is a stand-in, see ``small_data``.
 QUICK: dict[str, dict[str, Any]] = {

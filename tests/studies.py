@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from bench import store
-from bench.record import Record
+from bench.records.record import Record
+from bench.system import store
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """

@@ -3,11 +3,20 @@ import dataclasses
 import pytest
 import torch
 
-from bench.align import align, align_zoo, aligned_l2_ratio, groups, match, nearest, permute, rows
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
+from bench.judge.align import (
+    align,
+    align_zoo,
+    aligned_l2_ratio,
+    groups,
+    match,
+    nearest,
+    permute,
+    rows,
+)
 from bench.metrics.similarity import nearest_l2_ratio
-from bench.zoo import Layout, Zoo
-from tasks.models import Shape, build
+from tasks.networks.models import Shape, build
 
 ARCHITECTURES = {
     "mlp3": Shape(3, 8, 4),

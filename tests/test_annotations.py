@@ -21,10 +21,10 @@ from pycocotools import mask as masks
 from pycocotools.cocoeval import COCOeval
 
 from bench.errors import BadRequest
-from tasks import annotations, coco, outlines
-from tasks.average_precision import Detections, Truth
-from tasks.boxes import Examples
-from tasks.contradictions import Contradiction, box_of_mask
+from tasks.data import annotations, coco, outlines
+from tasks.data.contradictions import Contradiction, box_of_mask
+from tasks.fast.average_precision import Detections, Truth
+from tasks.training.boxes import Examples
 from tests.standins import call
 
 WIDE, HIGH = 160, 120

@@ -2,9 +2,9 @@ import pytest
 import typer
 
 from bench import cli
-from bench.checks.asked import OPTIONS, _same
 from bench.errors import BadRequest
-from bench.request import FLAGS, read
+from bench.records.checks.asked import OPTIONS, _same
+from bench.records.request import FLAGS, read
 
 RUN = "python -m bench run"
 LEFT_OUT = {

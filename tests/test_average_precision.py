@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tasks import average_precision
-from tasks.average_precision import SIZES, Detections, Truth
-from tasks.coco import CocoSplit, index, quiet
+from tasks.data.coco import CocoSplit, index, quiet
+from tasks.fast import average_precision
+from tasks.fast.average_precision import SIZES, Detections, Truth
 
 NAMES = (
     "mAP",

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.record import Record
+from bench.records.record import Record
 from leaderboard import app
 from tests import browser
 from tests.records import record, seed

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from bench import store
 from bench.errors import BenchError
-from tasks import cached
+from bench.system import store
+from tasks.data import cached
 
 CONTENT = {"hash": "0" * 64, "mean": [0.1, 2 / 3], "notes": ['a "quoted" note, "seal": "x'], "n": 1}
 SHAPE = (4, 3)

@@ -7,7 +7,10 @@ import torch
 from scipy.stats import beta
 
 from bench import cli
-from bench.calibrate import (
+from bench.errors import BadRequest
+from bench.records.request import Request
+from bench.records.verdict import AVERAGES
+from bench.run.calibrate import (
     Mixture,
     Pool,
     Shuffled,
@@ -17,11 +20,8 @@ from bench.calibrate import (
     planted,
     share,
 )
-from bench.errors import BadRequest
-from bench.pipeline import NOISE, Run, make_generator
-from bench.request import Request
-from bench.verdict import AVERAGES
-from tasks import datasets
+from bench.run.pipeline import NOISE, Run, make_generator
+from tasks.data import datasets
 from tests.standins import image_data
 
 

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench import check, export, record, side, verify
-from bench.checks import identity, tiers
-from bench.checks.case import Case
 from bench.errors import BadRequest
-from bench.pipeline import Run
-from bench.record import Record, content_hash
-from bench.request import Request
-from bench.store import digest, file_hash
-from tasks import datasets, features
+from bench.records import check, export, record, side
+from bench.records.checks import identity, tiers
+from bench.records.checks.case import Case
+from bench.records.record import Record, content_hash
+from bench.records.request import Request
+from bench.run import verify
+from bench.run.pipeline import Run
+from bench.system.store import digest, file_hash
+from tasks.data import datasets
+from tasks.fast import features
 from tests.standins import call, image_data
 
 ROOT = Path(__file__).parents[1]

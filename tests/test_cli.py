@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.record import Record
-from tasks import datasets
+from bench.records.record import Record
+from tasks.data import datasets
 from tests.standins import call, image_data
 
 SMALL = ["--task", "digits", "--k", "4", "--samples", "3", "--set", "task.epochs=1"]
@@ -48,7 +48,7 @@ def test_run_ends_with_a_table_that_has_everything(capsys, tmp_path):
 
 
 def test_profile_shows_where_the_time_went_and_leaves_the_record_alone(capsys, monkeypatch):
-    monkeypatch.setattr("bench.profile.WINDOW", 0.1)
+    monkeypatch.setattr("bench.system.profile.WINDOW", 0.1)
     assert call(*RUN, "--json") == 0
     plain = json.loads(capsys.readouterr().out)
     assert call(*RUN, "--json", "--profile", "--force") == 0
@@ -246,13 +246,13 @@ def test_a_corrupt_record(capsys):
 def test_a_full_disk_costs_no_finished_stage(capsys, monkeypatch):
     import errno
 
-    from bench import pipeline
+    from bench.run import pipeline
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bench.stages.save_file", full)
+        patch.setattr("bench.run.stages.save_file", full)
         code, line = error_of(capsys, *RUN)
     assert code == 1
     assert "the disk is full" in line
@@ -267,7 +267,7 @@ def test_debug_shows_the_traceback(capsys):
 
 
 def test_progress_is_silent_where_standard_error_is_no_terminal():
-    code = "from bench.progress import track; import time; [time.sleep(0.6) for _ in track(range(3), 'x')]"
+    code = "from bench.system.progress import track; import time; [time.sleep(0.6) for _ in track(range(3), 'x')]"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )

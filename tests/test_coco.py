@@ -13,7 +13,7 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
 from bench.errors import BadRequest
-from tasks import coco, decoding
+from tasks.data import coco, decoding
 from tests.standins import coco_content, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"

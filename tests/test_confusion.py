@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from torch.nn import functional as F
 
-from tasks import upsampling
-from tasks.coco import IGNORED
-from tasks.confusion import confusion, mean_iou, pixel_accuracy
-from tasks.upsampling import Pixels
+from tasks.data.coco import IGNORED
+from tasks.fast import upsampling
+from tasks.fast.confusion import confusion, mean_iou, pixel_accuracy
+from tasks.fast.upsampling import Pixels
 
 CLEAR = 1e-5  # top two logits this far apart: rounding cannot exchange them
 

@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 from torchvision.datasets import imagenet
 
 from bench.errors import BadRequest, BenchError
-from tasks import datasets, sources
+from tasks.data import datasets, sources
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 REPOSITORY = Path(__file__).parents[1]
@@ -1069,7 +1069,7 @@ def test_a_failure_in_the_middle_leaves_no_half_cache(tmp_path, monkeypatch):
 STALL = """
 import sys, time
 from pathlib import Path
-from tasks import datasets, sources
+from tasks.data import datasets, sources
 whole = datasets._decode_image
 def stall(images, index, spec):
     if index == 3:

@@ -4,7 +4,7 @@ import pytest
 
 from bench import declared, plugins
 from tasks.catalog import TASKS
-from tasks.training import Recipe
+from tasks.training.steps import Recipe
 
 OWN = [n for n, plugin in plugins.generators().items() if plugin.target.startswith("generators.")]
 FACTS = ("needs", "deterministic", "presets", "has_latents", "has_path")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import decoding
-from tasks.decoding import UNREADABLE, Refused, as_mode, open_image
+from tasks.data import decoding
+from tasks.data.decoding import UNREADABLE, Refused, as_mode, open_image
 
 SIXTEEN = np.array([[0, 128, 129], [32767, 32768, 65535]], np.uint16)
 EIGHT = [[0, 0, 1], [127, 128, 255]]  # of SIXTEEN, x 255 / 65535, rounded

@@ -13,15 +13,18 @@ from torch import nn
 from torchvision.models import detection as torchvision_models
 
 from bench import plugins
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
-from bench.randomness import generator, scoped
-from bench.zoo import Layout, Zoo
-from tasks import boxes, coco, detectors, finding, last_layers, pieces
-from tasks.average_precision import Detections
+from bench.system.randomness import generator, scoped
 from tasks.catalog import ARCHITECTURES
+from tasks.data import coco
 from tasks.detection import Detection
-from tasks.detectors import RELEASED, Sizes, build
-from tasks.layers import select
+from tasks.fast import finding, last_layers, pieces
+from tasks.fast.average_precision import Detections
+from tasks.networks import detectors
+from tasks.networks.detectors import RELEASED, Sizes, build
+from tasks.networks.layers import select
+from tasks.training import boxes
 from tests.standins import call, coco_content, small_data, wild_detector, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"

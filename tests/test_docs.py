@@ -10,9 +10,9 @@ import pytest
 import typer.main
 
 from bench import cli
-from bench.paper import OURS
+from bench.records.paper import OURS
 from bench.study import recipe
-from tasks import datasets
+from tasks.data import datasets
 from tests.standins import image_data
 
 ROOT = Path(__file__).parents[1]

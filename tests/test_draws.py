@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import draws, randomness
-from bench.draws import Stream
-from bench.metrics import similarity, statistics
+from bench.metrics import draws, similarity, statistics
+from bench.metrics.draws import Stream
+from bench.system import randomness, seeds
 
 SEEDS = [(0, "bootstrap"), (7, "a board", "noise 0.1"), (2**53, "x")]
 
@@ -15,15 +15,15 @@ def rng(seed, *purpose):
 
 @pytest.mark.parametrize("named", SEEDS)
 def test_a_purpose_has_the_number_that_seeds_torch(named):
-    assert draws.number(*named) == rng(*named).initial_seed()
+    assert seeds.number(*named) == rng(*named).initial_seed()
     derived = randomness.derive(rng(*named), "curve", "noise")
-    assert draws.number(draws.number(*named), "curve", "noise") == derived.initial_seed()
+    assert seeds.number(seeds.number(*named), "curve", "noise") == derived.initial_seed()
 
 
 @pytest.mark.parametrize("named", SEEDS)
 @pytest.mark.parametrize("high", [1, 2, 25, 1000])
 def test_draws_are_torchs_one_after_another(named, high):
-    ours, theirs = Stream(draws.number(*named)), rng(*named)
+    ours, theirs = Stream(seeds.number(*named)), rng(*named)
     for shape in ((3, 5), (2000, high)):
         expected = torch.randint(high, shape, generator=theirs).numpy()
         np.testing.assert_array_equal(ours.integers(high, *shape), expected)
@@ -34,7 +34,7 @@ def test_intervals_are_those_of_the_metrics(n, monkeypatch):
     values = torch.rand(n, generator=rng(1, "values"), dtype=torch.float64)
     matrix = torch.rand(n, n, generator=rng(2, "matrix"))
     matrix = (matrix + matrix.T) / 2
-    seed = draws.number(0, "interval")
+    seed = seeds.number(0, "interval")
     expected = statistics.mean_interval(values, rng(0, "interval"))
     assert Stream(seed).mean_interval(values.numpy()) == pytest.approx(expected, abs=1e-12)
     monkeypatch.setattr(draws, "BLOCK", 1000)  # in blocks it is the same
@@ -56,9 +56,9 @@ def test_what_is_drawn_after_an_interval_goes_on_where_that_ended(shape):
     theirs = rng(0, "similarity")
     cross = statistics.cross_interval(matrix, theirs)
     after = statistics.mean_interval(nearest, theirs)
-    ours = Stream(draws.number(0, "similarity"))
+    ours = Stream(seeds.number(0, "similarity"))
     assert ours.cross_interval(matrix.double().numpy()) == pytest.approx(cross, abs=1e-12)
-    skipped = Stream(draws.number(0, "similarity"))
+    skipped = Stream(seeds.number(0, "similarity"))
     for size in shape:
         skipped.skip(size)
     for stream in (ours, skipped):

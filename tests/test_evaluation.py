@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from bench import pipeline, report
-from bench.compare import population, select
+from bench.contract import Evaluation
+from bench.contract.evaluation import check_evaluation
+from bench.contract.zoo import Zoo
 from bench.errors import BenchError
-from bench.evaluation import check_evaluation
-from bench.figures import embed
+from bench.judge.compare import population, select
 from bench.metrics.similarity import nearest_l2_ratio, toward_mean
-from bench.randomness import generator
-from bench.record import Record
-from bench.request import Request
-from bench.stages import Evaluated, load_evaluated, save_evaluated
-from bench.verify import differences
-from bench.zoo import Zoo
-from tasks.base import Evaluation
+from bench.records import report
+from bench.records.record import Record
+from bench.records.request import Request
+from bench.run import pipeline
+from bench.run.figures import embed
+from bench.run.stages import Evaluated, load_evaluated, save_evaluated
+from bench.run.verify import differences
+from bench.system.randomness import generator
 from tests.broken import INF, NAN
 from tests.standins import small_data
 from tests.tiny import Tiny

@@ -9,7 +9,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 
 from bench.errors import BadRequest, BenchError
 from bench.metrics import frechet as fd
-from tasks import datasets, features
+from tasks.data import datasets
+from tasks.fast import features
 from tests.standins import image_data, untrained_inception
 
 

@@ -5,13 +5,14 @@ import pytest
 import torch
 from sklearn.manifold import trustworthiness
 
-from bench import figures, side
 from bench.metrics.similarity import iou
-from bench.pipeline import NOISY, Run
-from bench.record import Record
-from bench.request import Request
-from bench.store import file_hash
-from tasks import datasets
+from bench.records import side
+from bench.records.record import Record
+from bench.records.request import Request
+from bench.run import figures
+from bench.run.pipeline import NOISY, Run
+from bench.system.store import file_hash
+from tasks.data import datasets
 from tests.standins import image_data
 
 SMALL = {"task.epochs": 1, "task.batch_size": 20}

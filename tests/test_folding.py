@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from tasks.folding import fold
+from tasks.fast.folding import fold
 from tests.standins import stir_statistics
 
 

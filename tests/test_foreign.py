@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from bench import foreign, pipeline
+from bench.contract import Generator
+from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
-from bench.record import Record
-from bench.request import Request
-from bench.zoo import Zoo
-from generators.base import Generator
-from tasks import classification, datasets
+from bench.records.record import Record
+from bench.records.request import Request
+from bench.run import foreign, pipeline
+from tasks import classification
+from tasks.data import datasets
 from tests.standins import call, image_data
 
 SETTINGS = {"task.epochs": 1, "task.batch_size": 20}

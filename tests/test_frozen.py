@@ -3,14 +3,14 @@ import dataclasses
 import pytest
 import torch
 
-from bench.randomness import generator
-from bench.zoo import Layout
-from tasks import frozen
-from tasks.frozen import Frozen
-from tasks.images import Images
-from tasks.layers import select
-from tasks.models import Shape, build
-from tasks.training import Batches, Recipe
+from bench.contract.zoo import Layout
+from bench.system.randomness import generator
+from tasks.data.images import Images
+from tasks.fast import frozen
+from tasks.fast.frozen import Frozen
+from tasks.networks.layers import select
+from tasks.networks.models import Shape, build
+from tasks.training.steps import Batches, Recipe
 
 PLAIN = Recipe(batch_size=8)
 

@@ -13,14 +13,14 @@ import torch
 from scipy.spatial.distance import cdist
 
 from bench import plugins
+from bench.contract.zoo import Layout, Zoo, per_tensor_std
 from bench.errors import BadRequest
-from bench.zoo import Layout, Zoo, per_tensor_std
-from generators.average import Average
-from generators.copy import Copy
-from generators.gaussian import Gaussian
-from generators.greedy_soup import GreedySoup
-from generators.interpolation import Interpolation
-from generators.noise import Noise
+from generators.controls.average import Average
+from generators.controls.copy import Copy
+from generators.controls.gaussian import Gaussian
+from generators.controls.greedy_soup import GreedySoup
+from generators.controls.interpolation import Interpolation
+from generators.controls.noise import Noise
 
 OUTSIDE = "outside_package:Jitter"
 NAMES = [*plugins.generators(), OUTSIDE]

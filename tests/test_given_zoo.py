@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.record import Record
-from bench.zoo import Zoo
-from tasks import datasets
+from bench.contract.zoo import Zoo
+from bench.records.record import Record
+from tasks.data import datasets
 from tests.standins import call, image_data
 
 SMALL = ("--set", "task.epochs=1", "--set", "task.batch_size=20")

@@ -1,6 +1,6 @@
 import dataclasses
 
-from bench.request import Request
+from bench.records.request import Request
 from bench.study.graph import Node, build
 from bench.study.past import longest
 from bench.study.recipe import Needs

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import identity, plugins
+from bench import plugins
 from bench.errors import BadRequest
+from bench.system import identity
 
 CONTROLS = ("average", "copy", "gaussian", "pdiff", "vae")
 
@@ -72,18 +73,20 @@ def test_the_suites_plugins_see_what_they_import_and_no_neighbour(tmp_path, monk
     assert changed_by("pdiff.py") == {"pdiff"}
     assert changed_by("networks.py") == {"pdiff", "vae"}
     assert changed_by("base.py") == set(CONTROLS)
-    assert changed_by("average.py", "from generators.noise import Noise\n") == {"average"}
+    assert changed_by("average.py", "from generators.controls.noise import Noise\n") == {"average"}
     assert changed_by("noise.py") == {"average"}
 
 
 def test_tasks_have_an_identity_too():
     tasks = {name: type(plugins.load_task(name, "quick", {})) for name in ("digits", "shapes")}
     reached = {n: set(identity._closure(identity._modules(cls))) for n, cls in tasks.items()}
-    assert {"tasks.classification", "tasks.scoring", "tasks.trained"} <= reached["digits"]
-    assert "tasks.finding" in reached["shapes"] - reached["digits"]
+    assert {"tasks.classification", "tasks.fast.scoring", "tasks.training.trained"} <= reached[
+        "digits"
+    ]
+    assert "tasks.fast.finding" in reached["shapes"] - reached["digits"]
     assert not any(name.startswith("generators") for name in reached["digits"] | reached["shapes"])
-    assert "bench.randomness" in reached["digits"]  # it decides what is drawn
-    assert "bench.progress" not in reached["digits"]
+    assert "bench.system.randomness" in reached["digits"]  # it decides what is drawn
+    assert "bench.system.progress" not in reached["digits"]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_what_it_takes_from_the_suites_plugins_counts_and_installed_packages_do_
     )
     reached = identity._closure(identity._modules(load("mine")))
     assert {"mine", "generators.vae", "generators.networks"} <= set(reached)
-    assert not {"torch", "numpy", "numpy.random", "json", "bench.zoo"} & set(reached)
+    assert not {"torch", "numpy", "numpy.random", "json", "bench.contract.zoo"} & set(reached)
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,22 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from bench import check, pipeline, plugins, report, side
+from bench import plugins
+from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.metrics import frechet
 from bench.metrics.similarity import pairwise
-from bench.randomness import generator
-from bench.record import Record, comparability_key
-from bench.request import Request, command
-from bench.verify import verify
-from bench.zoo import Zoo
-from tasks import collecting, datasets, features, image_scoring, unets
-from tasks.image_scoring import COMPARED
+from bench.records import check, report, side
+from bench.records.record import Record, comparability_key
+from bench.records.request import Request, command
+from bench.run import pipeline
+from bench.run.verify import verify
+from bench.system.randomness import generator
+from tasks.data import datasets
+from tasks.fast import features, image_scoring
+from tasks.fast.image_scoring import COMPARED
+from tasks.networks import unets
+from tasks.training import collecting
 from tests.standins import image_data, untrained_inception
 
 SMALL = {
@@ -190,7 +195,7 @@ def test_similarity_of_models(zoo):
 
 
 def test_few_features_of_few_images_are_compared(zoo, monkeypatch):
-    monkeypatch.setattr("tasks.image_scoring.COMPARED", 8)
+    monkeypatch.setattr("tasks.fast.image_scoring.COMPARED", 8)
     found = make().evaluate(zoo, zoo.vectors, "val").features
     assert found.shape == (3, 8 * 8)
     assert COMPARED == 64

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import draws, matched, randomness
-from bench.matched import Models
-from bench.metrics import novelty
+from bench.metrics import matched, novelty
+from bench.metrics.matched import Models
+from bench.system import randomness, seeds
 
 
 def halves(seed, rows, columns, steps=2048):
@@ -33,10 +33,10 @@ def theirs(control, similar, models, own, sign):
 
 
 def ours(control, similar, models, own, sign):
-    seed = draws.number(0, "board")
+    seed = seeds.number(0, "board")
     return (
-        Models.of(sign * control, similar, draws.number(seed, "curve")),
-        Models.of(sign * models, own, draws.number(seed, "models")),
+        Models.of(sign * control, similar, seeds.number(seed, "curve")),
+        Models.of(sign * models, own, seeds.number(seed, "models")),
     )
 
 

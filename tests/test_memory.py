@@ -5,7 +5,7 @@ import pytest
 
 CODE = """
 import resource, sys, torch
-from bench import memory
+from bench.system import memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     memory.keep_freed()
@@ -28,7 +28,7 @@ def test_memory_that_was_freed_is_used_again_without_page_faults():
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_elsewhere_nothing_is_done(platform, monkeypatch):
-    from bench import memory
+    from bench.system import memory
 
     monkeypatch.setattr(sys, "platform", platform)
     memory.keep_freed()

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import jaccard_score
 
-from bench.compare import compare, population, select, timing
+from bench.judge.compare import compare, population, select, timing
 from bench.metrics import statistics
 from bench.metrics.novelty import Curve, advantage, novelty
 from bench.metrics.similarity import (
@@ -30,8 +30,8 @@ from bench.metrics.statistics import (
     percentiles,
     resamples,
 )
-from bench.randomness import generator
-from bench.record import NoisePopulation, Scores
+from bench.records.record import NoisePopulation, Scores
+from bench.system.randomness import generator
 from leaderboard.table import _student
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)

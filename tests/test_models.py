@@ -4,8 +4,8 @@ from safetensors.torch import save_file
 
 from bench.errors import BadRequest
 from tasks.catalog import ARCHITECTURES, RECIPES
-from tasks.layers import select
-from tasks.models import NAMES, Shape, build
+from tasks.networks.layers import select
+from tasks.networks.models import NAMES, Shape, build
 
 
 def parameters(model: torch.nn.Module) -> int:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from bench.contract.zoo import Layout
 from bench.errors import BadRequest, BenchError
-from bench.randomness import generator
-from bench.zoo import Layout
+from bench.system.randomness import generator
 from generators import networks
 from generators.networks import (
     NORMALIZATIONS,

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.evaluation import check_evaluation
-from bench.randomness import generator
-from tasks.finite import not_finite
-from tasks.images import Images
-from tasks.scoring import Scorer
+from bench.contract.evaluation import check_evaluation
+from bench.system.randomness import generator
+from tasks.data.images import Images
+from tasks.fast.finite import not_finite
+from tasks.fast.scoring import ClassifierScorer
 from tests.broken import BAD, INF, NAN, make, right_by_hand, spoilt, work_folder
 from tests.standins import small_data
 
@@ -57,9 +57,9 @@ CLASSIFIERS = {  # logits, which images are right, of how many logits are not fi
 }
 
 
-def scorer_of(logits: torch.Tensor, labels: torch.Tensor) -> Scorer:
+def scorer_of(logits: torch.Tensor, labels: torch.Tensor) -> ClassifierScorer:
     """A scorer whose candidates give these logits, two images at a time."""
-    scorer = Scorer.__new__(Scorer)
+    scorer = ClassifierScorer.__new__(ClassifierScorer)
     blank = torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8)
     column = torch.ones(1, 1, 1)
     scorer.images = Images(blank, labels, column, column, 2, "cpu")

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bench.evaluation import check_evaluation
-from bench.randomness import generator
-from bench.zoo import Layout
-from tasks import coco, finding, last_layers
-from tasks.average_precision import Detections, Truth
-from tasks.last_layers import Hits, suppress
-from tasks.layers import select as matching
+from bench.contract.evaluation import check_evaluation
+from bench.contract.zoo import Layout
+from bench.system.randomness import generator
+from tasks.data import coco
+from tasks.fast import finding, last_layers
+from tasks.fast.average_precision import Detections, Truth
+from tasks.fast.last_layers import Hits, suppress
+from tasks.networks.layers import select as matching
 from tests.broken import BAD, INF, NAN, make, work_folder
 from tests.standins import small_data, wild_detector, write_coco
 

@@ -8,14 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.evaluation import check_evaluation
-from bench.randomness import generator
-from tasks import upsampling
-from tasks.coco import IGNORED
-from tasks.confusion import mean_iou, pixel_accuracy
-from tasks.dense import DenseScorer, random_pixels
-from tasks.images import Images
-from tasks.upsampling import Coarse, Pixels
+from bench.contract.evaluation import check_evaluation
+from bench.system.randomness import generator
+from tasks.data.coco import IGNORED
+from tasks.data.images import Images
+from tasks.fast import upsampling
+from tasks.fast.confusion import mean_iou, pixel_accuracy
+from tasks.fast.dense import DenseScorer, random_pixels
+from tasks.fast.upsampling import Coarse, Pixels
 from tests.broken import BAD, INF, NAN, make, right_by_hand, spoilt, work_folder
 from tests.standins import small_data
 

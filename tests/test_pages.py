@@ -10,9 +10,9 @@ import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from bench import side
 from bench.errors import printable
-from bench.record import Record
+from bench.records import side
+from bench.records.record import Record
 from leaderboard import app, shared
 from tests.records import (
     BASE,

@@ -6,8 +6,8 @@ import pytest
 import typer.main
 
 from bench import cli, plugins
-from bench.paper import logs, tables
-from bench.request import of
+from bench.records.paper import logs, tables
+from bench.records.request import of
 from leaderboard import load, paper
 from tests.records import record
 

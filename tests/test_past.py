@@ -3,12 +3,12 @@ import json
 
 import pytest
 
-from bench import store
-from bench.request import Request
+from bench.records.request import Request
 from bench.study import plan, view
 from bench.study.executor import Finished, Outcome, Started
 from bench.study.graph import build
 from bench.study.past import Past
+from bench.system import store
 
 DIGITS = Request(task="digits", generator="pdiff", k=20, samples=10, device="cpu")
 

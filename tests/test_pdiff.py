@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
-from bench.randomness import generator
-from bench.zoo import Layout, Zoo
+from bench.system.randomness import generator
 from generators.networks import NORMALIZATIONS
 from generators.pdiff import PREDICTIONS, SAMPLERS, SCALINGS, LatentScaler, PDiff
 from generators.vae import VAE

@@ -4,13 +4,15 @@ import sys
 import pytest
 import torch
 
-from bench import identity, pipeline
+from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
-from bench.record import Record
-from bench.request import Request, command
-from bench.stages import load_sampled
-from bench.zoo import Zoo
-from tasks import classification, datasets
+from bench.records.record import Record
+from bench.records.request import Request, command
+from bench.run import pipeline
+from bench.run.stages import load_sampled
+from bench.system import identity
+from tasks import classification
+from tasks.data import datasets
 from tests.standins import image_data
 
 SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
@@ -114,7 +116,7 @@ def test_selection_looks_at_train_and_reports_validation(tmp_path, monkeypatch):
     zoo, _ = run.zoo()
     wrong = torch.zeros(30, 40, dtype=torch.bool)
     val = torch.linspace(0, 1, 30).double()
-    from bench.compare import population
+    from bench.judge.compare import population
 
     made = population(
         val, val.flip(0), wrong.sum(1).double(), higher_is_better=True,
@@ -246,7 +248,7 @@ from pathlib import Path
 
 import torch
 
-from generators.base import Generator
+from bench.contract import Generator
 from shifted_by import SHIFT
 
 

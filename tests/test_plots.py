@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.record import Record
-from bench.side import MODELS
+from bench.records.record import Record
+from bench.records.side import MODELS
 from leaderboard import load, plots
 from leaderboard.opened import Shown
 from tests.records import MARKUP, distances, population, record, seed

@@ -55,7 +55,7 @@ def test_every_generator_and_control_is_found():
     found = plugins.generators()
     assert set(found) >= {"pdiff", "vae", *plugins.CONTROLS}
     assert not {"base", "__init__", "networks"} & set(found)
-    assert found["average"].target == "generators.average:Average"
+    assert found["average"].target == "generators.controls.average:Average"
     assert found["noise"].fields["amplitude"] == "0.1"
     assert all(plugin.about for plugin in found.values())
 
@@ -100,27 +100,33 @@ def test_unknown_task_gives_the_nearest():
 
 
 def test_a_class_by_its_module():
-    from generators.average import Average
+    from generators.controls.average import Average
 
-    assert plugins.load_generator("generators.average:Average") is Average
+    assert plugins.load_generator("generators.controls.average:Average") is Average
 
 
 @pytest.mark.parametrize(
     "target",
-    ["no_such_module:Thing", "generators.nothing:Thing", "generators.average:", ":Average", ":"],
+    [
+        "no_such_module:Thing",
+        "generators.nothing:Thing",
+        "generators.controls.average:",
+        ":Average",
+        ":",
+    ],
 )
 def test_a_module_or_class_that_is_not_there(target):
     assert target in refused(plugins.load_generator, target)
 
 
 def test_a_misspelt_class_gives_the_nearest():
-    message = refused(plugins.load_generator, "generators.average:Avarage")
+    message = refused(plugins.load_generator, "generators.controls.average:Avarage")
     assert "'Average'" in message
 
 
 @pytest.mark.parametrize(
     "target",
-    ["bench.zoo:Zoo", "tasks.catalog:Variant", "pathlib:Path", "bench.plugins:CONTROLS"],
+    ["bench.contract.zoo:Zoo", "tasks.catalog:Variant", "pathlib:Path", "bench.plugins:CONTROLS"],
 )
 def test_something_that_is_no_generator(target):
     assert target in refused(plugins.load_generator, target)
@@ -146,17 +152,17 @@ def entry(name, value, group="bench.generators"):
 
 
 def test_an_installed_generator_is_found_and_loaded(entry_points):
-    from generators.copy import Copy
+    from generators.controls.copy import Copy
 
-    entry_points.append(entry("theirs", "generators.copy:Copy"))
-    assert plugins.generators()["theirs"].target == "generators.copy:Copy"
+    entry_points.append(entry("theirs", "generators.controls.copy:Copy"))
+    assert plugins.generators()["theirs"].target == "generators.controls.copy:Copy"
     assert plugins.load_generator("theirs") is Copy
     assert "'theirs'" in refused(plugins.load_generator, "their")
 
 
 def test_an_installed_generator_does_not_replace_one_of_the_suite(entry_points):
-    entry_points.append(entry("average", "generators.copy:Copy"))
-    assert plugins.generators()["average"].target == "generators.average:Average"
+    entry_points.append(entry("average", "generators.controls.copy:Copy"))
+    assert plugins.generators()["average"].target == "generators.controls.average:Average"
 
 
 def test_a_broken_installed_generator_only_matters_when_it_is_asked_for(entry_points):
@@ -298,7 +304,7 @@ def loaded_by(code):
 @pytest.mark.parametrize(
     "code",
     [
-        "import bench.record",
+        "import bench.records.record",
         "import bench.plugins; assert bench.plugins.generators()",
         "import bench.plugins; assert bench.plugins.tasks()",
     ],

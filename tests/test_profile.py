@@ -4,8 +4,8 @@ import time
 
 import torch
 
-from bench import profile as profiling
-from bench.profile import TOP, Profile
+from bench.system import profile as profiling
+from bench.system.profile import TOP, Profile
 
 
 def test_a_stage_knows_its_time_its_costliest_operations_and_its_trace(tmp_path, capsys):

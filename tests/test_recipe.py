@@ -4,8 +4,8 @@ import pytest
 
 from bench import plugins
 from bench.errors import BadRequest
-from bench.paper import tables
-from bench.request import command
+from bench.records.paper import tables
+from bench.records.request import command
 from bench.study import drive, recipe
 from bench.study.graph import build
 

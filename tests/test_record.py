@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import BadRequest
-from bench.record import Record, content_hash
+from bench.records.record import Record, content_hash
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 NAN, INF = math.nan, math.inf

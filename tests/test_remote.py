@@ -4,8 +4,8 @@ import json
 import fsspec
 import pytest
 
-from bench import remote, store
 from bench.errors import BadRequest, BenchError
+from bench.system import remote, store
 
 
 @pytest.fixture(params=["file", "memory"])

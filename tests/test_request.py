@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import pipeline
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
-from bench.request import Request, command, of, options, parsed, read
-from bench.zoo import Layout, Zoo
+from bench.records.request import Request, command, of, options, parsed, read
+from bench.run import pipeline
 from tests.standins import call
 
 FLAT = {"task": "digits", "generator": "noise"}

@@ -4,11 +4,11 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DPMSolverMultistepScheduler
 
+from bench.contract.zoo import Layout
 from bench.errors import BadRequest
-from bench.zoo import Layout
-from tasks import unets
-from tasks.layers import select
-from tasks.sampling import Denoiser, Sampler, pixels, together
+from tasks.fast.sampling import Denoiser, Sampler, pixels, together
+from tasks.networks import unets
+from tasks.networks.layers import select
 
 TINY = {
     **unets.ARCHITECTURES["ddpm8"],

@@ -7,9 +7,9 @@ import pytest
 import torch
 from pycocotools import mask as masks
 
-from bench import store
-from bench.randomness import generator
-from tasks import coco, scenes
+from bench.system import store
+from bench.system.randomness import generator
+from tasks.data import coco, scenes
 
 HASH = "708366cb91f8700c1d3186ce8175ce3c13b72d2f2435cdae82cf0615d48d92d4"
 

@@ -3,11 +3,11 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from bench.zoo import Layout
-from tasks import dependence, scoring
-from tasks.dependence import split
-from tasks.layers import select
-from tasks.models import Shape, build
+from bench.contract.zoo import Layout
+from tasks.fast import dependence, scoring
+from tasks.fast.dependence import split
+from tasks.networks.layers import select
+from tasks.networks.models import Shape, build
 from tests.standins import images, stir_statistics
 
 CASES = [

@@ -15,16 +15,17 @@ from torchvision.models.segmentation import fcn_resnet50
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from bench import plugins
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
-from bench.randomness import generator
-from bench.zoo import Layout, Zoo
-from tasks import coco, fcn, masks, scenes
-from tasks.coco import IGNORED
-from tasks.confusion import confusion, mean_iou, pixel_accuracy
-from tasks.dense import DenseScorer, MaskedBatches, random_pixels
-from tasks.images import Images
-from tasks.layers import select
-from tasks.training import Recipe
+from bench.system.randomness import generator
+from tasks.data import coco, masks, scenes
+from tasks.data.coco import IGNORED
+from tasks.data.images import Images
+from tasks.fast.confusion import confusion, mean_iou, pixel_accuracy
+from tasks.fast.dense import DenseScorer, MaskedBatches, random_pixels
+from tasks.networks import fcn
+from tasks.networks.layers import select
+from tasks.training.steps import Recipe
 from tests.standins import coco_content, stir_statistics, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"

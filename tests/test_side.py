@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import side
 from bench.errors import BadRequest, BenchError
+from bench.records import side
 
 
 def arrays():

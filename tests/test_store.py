@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from bench import store
+from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
-from bench.zoo import Zoo
+from bench.system import store
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)
 REPOSITORY = Path(__file__).parents[1]
@@ -286,7 +286,7 @@ def test_stage_in_a_folder_that_cannot_be_made(tmp_path):
 
 WAIT = """
 import json, os, pathlib, sys, time
-from bench import store
+from bench.system import store
 
 folder = pathlib.Path(sys.argv[1])
 (folder / f"ready-{os.getpid()}").touch()

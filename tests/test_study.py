@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import pipeline, store
-from bench.record import Record
+from bench.records.record import Record
+from bench.run import pipeline
 from bench.study import recipe as recipes
 from bench.study.local import Room
 from bench.study.recipe import Needs
+from bench.system import store
 from tests import studies
 from tests.standins import call
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from bench.paper import tables
-from bench.request import command, options
+from bench.records.paper import tables
+from bench.records.request import command, options
 from bench.study import recipe, report, show
 from bench.study.report import Measured
 from tests import studies

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench import side
 from bench.errors import BadRequest
+from bench.records import side
 from leaderboard import load, table, ties
 from leaderboard.opened import open_record
 from tests.records import outcomes, population, record, seed, written

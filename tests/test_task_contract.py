@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from bench import plugins
+from bench.contract.evaluation import check_evaluation
+from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
-from bench.evaluation import check_evaluation
-from bench.randomness import generator
-from bench.zoo import Zoo
-from tasks import classification, collecting, datasets, trained
+from bench.system.randomness import generator
+from tasks import classification
+from tasks.data import datasets
+from tasks.training import collecting, trained
 from tests.standins import QUICK, image_data, small_data
 
 counter = itertools.count()
@@ -255,7 +257,7 @@ def test_settings_are_fields_with_documentation():
 def test_pretrained_weights_start_the_base_and_keep_the_released_architecture(tmp_path):
     from safetensors.torch import save_file
 
-    from tasks.models import Shape, build
+    from tasks.networks.models import Shape, build
 
     path = tmp_path / "weights.safetensors"
     source = build("resnet18", Shape(1, 32, 4, released=True))

@@ -1,17 +1,17 @@
 import pytest
 import torch
 
+from bench.contract.zoo import Layout
 from bench.errors import BenchError
-from bench.randomness import generator
-from bench.zoo import Layout
-from tasks import stacking
+from bench.system.randomness import generator
 from tasks.classification import Classification
-from tasks.collecting import fold_statistics, neutral_statistics
-from tasks.frozen import Frozen
-from tasks.images import crop_flip, flip
-from tasks.layers import select
-from tasks.models import Shape, build
-from tasks.training import Batches, Recipe, Training, supervise
+from tasks.data.images import crop_flip, flip
+from tasks.fast import stacking
+from tasks.fast.frozen import Frozen
+from tasks.networks.layers import select
+from tasks.networks.models import Shape, build
+from tasks.training.collecting import fold_statistics, neutral_statistics
+from tasks.training.steps import Batches, Recipe, Training, supervise
 from tests.standins import image_data, images
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05)

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
-from bench.record import ControlSimilarity, Interval, Novelty, Record, Similarity
-from bench.verdict import MODELS, Means, beats, nearest_control, of, verdict
+from bench.records import report
+from bench.records.record import ControlSimilarity, Interval, Novelty, Record, Similarity
+from bench.records.verdict import MODELS, Means, beats, nearest_control, of, verdict
 from tests.test_record import valid
 
 ABOVE = Interval(value=0.02, low=0.01, high=0.03)

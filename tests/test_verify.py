@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import pipeline, remote, side, store
-from bench import verify as verifying
-from bench.record import Record
-from bench.request import Request
-from bench.stages import load_sampled, save_sampled
-from bench.verify import flatten, tier, verify
-from tasks import datasets
+from bench.records import side
+from bench.records.record import Record
+from bench.records.request import Request
+from bench.run import pipeline
+from bench.run import verify as verifying
+from bench.run.stages import load_sampled, save_sampled
+from bench.run.verify import flatten, tier, verify
+from bench.system import remote, store
+from tasks.data import datasets
 from tests.standins import call, image_data
 
 SETTINGS = {"task.epochs": 1, "task.batch_size": 20}

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from bench.contract.zoo import Layout, Zoo, per_tensor_std
 from bench.errors import BadRequest
-from bench.zoo import Layout, Zoo, per_tensor_std
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)
 

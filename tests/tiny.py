@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 
 import torch
 
+from bench.contract import Evaluation, Generator, Task
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BenchError
-from bench.randomness import derive, generator
-from bench.store import home
-from bench.zoo import Layout, Zoo
-from generators.base import Generator
-from tasks.base import Evaluation, Task
+from bench.system.randomness import derive, generator
+from bench.system.store import home
 
 LAYOUT = Layout(("weight", "bias"), ((4,), (2,)))
 UNITS = 30

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-from bench.draws import RESAMPLES, TYPICAL
+from bench.metrics.draws import RESAMPLES, TYPICAL
 from bench.metrics.statistics import percentiles, resamples
 
 Bounds = tuple[float, float, float]  # value, low, high

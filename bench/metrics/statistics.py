@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import binomtest
 from torch import Tensor
 
-from bench.draws import LEVEL, RESAMPLES
+from bench.metrics.draws import LEVEL, RESAMPLES
 
 
 def resamples(n: int, rng: torch.Generator, count: int = RESAMPLES) -> Float[Tensor, "B n"]:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-from bench import plugins, remote, store
+from bench import plugins
 from bench.errors import BadRequest, BenchError
-from bench.identity import plugin_hash
-from bench.record import Record
-from bench.request import Request, command, options
+from bench.records.record import Record
+from bench.records.request import Request, command, options
 from bench.study import local, on_ray
 from bench.study.executor import Executor, Finished, Outcome, Setting, Started
 from bench.study.graph import Node, build
@@ -17,6 +16,8 @@ from bench.study.past import Past
 from bench.study.plan import Plan
 from bench.study.recipe import KINDS, Cell, Kind, Needs, Recipe, requests
 from bench.study.view import View
+from bench.system import remote, store
+from bench.system.identity import plugin_hash
 
 EXECUTORS: dict[str, Callable[[Setting], AbstractContextManager[Executor]]] = {
     "local": local.opened,
@@ -113,7 +114,7 @@ def modules(found: Sequence[Cell]) -> list[str]:
     loaded = {plugins.load_generator(cell.request.generator).__module__ for cell in found}
     targets = {plugins.task_variant(cell.request.task).target for cell in found}
     named = {target.partition(":")[0] for target in targets}
-    return ["bench.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
+    return ["bench.run.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
 
 
 def check(recipe: Recipe, found: Sequence[Cell]) -> None:
@@ -122,7 +123,7 @@ def check(recipe: Recipe, found: Sequence[Cell]) -> None:
     Raises:
         BadRequest: the first that is wrong.
     """
-    from bench import pipeline  # here, because it takes seconds
+    from bench.run import pipeline  # here, because it takes seconds
 
     try:
         for request in {repr(_task(r)): r for r in requests(found)}.values():
@@ -168,7 +169,7 @@ def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
 def _reads_folder(request: Request) -> bool:
     """Whether the data of a run lie in a folder, and do not come with the suite."""
     task = plugins.load_task(request.task, request.preset, request.of_task())
-    return not getattr(task, "embedded", False)
+    return not task.embedded
 
 
 def _absolute(request: Request) -> Request:
@@ -217,7 +218,7 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
 
 def _source(request: Request) -> str:
     """The identity of a run's generator: its code, and the files that its settings name."""
-    from bench import foreign, pipeline  # here, because it takes seconds
+    from bench.run import foreign, pipeline  # here, because it takes seconds
 
     made = pipeline.make_generator(request.generator, request.of_generator(), request.preset, "cpu")
     return plugin_hash(made, foreign.hyperparameters(made))

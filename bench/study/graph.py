@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench import plugins
-from bench.request import DIRECT, Request
-from bench.store import digest
+from bench.records.request import DIRECT, Request
 from bench.study.recipe import Kind, Needs
+from bench.system.store import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Shared:
     def of(cls, request: Request) -> "Shared":
         """From the task's settings, those that a run does not name included."""
         task = plugins.load_task(request.task, request.preset, request.of_task())
-        own = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+        own = task.settings()
         facts = [request.task, request.zoo_seed, request.data_dir, str(request.zoo)]
 
         def part(without: Sequence[str]) -> str:
             return digest([*facts, _plain({n: v for n, v in own.items() if n not in without})])
 
         # The size of the training split decides how models are scored, not the checkpoints.
-        return cls(part(getattr(task, "beside_base", ())), part(["train_size"]), part([]))
+        return cls(part(task.beside_base), part(["train_size"]), part([]))
 
 
 def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BadRequest
-from bench.progress import say
 from bench.study.executor import (
     Event,
     Executor,
@@ -25,6 +24,7 @@ from bench.study.executor import (
 )
 from bench.study.graph import Node
 from bench.study.recipe import Needs
+from bench.system.progress import say
 
 GRACE = 5.0  # seconds that stages get to stop by themselves
 LOOK = 0.5  # seconds between two looks at what has happened

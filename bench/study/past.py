@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from bench.request import Request
-from bench.store import home
+from bench.records.request import Request
 from bench.study.executor import Outcome
 from bench.study.graph import Node
+from bench.system.store import home
 
 # Rules of thumb, where nothing was measured. Of an architecture: GFLOP for an image of 32 x 32 pixels, small stem,
 # GFLOP for one of 224 x 224, and millions of parameters. Of a data set: images to train on, and their side.
@@ -179,7 +179,7 @@ def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Co
     scored = min(images, get("train_size", None) or images)
     scored += min(images // 5, get("val_size", None) or images)
     if get("fid_images", None):  # it draws its own, in many steps
-        scored = 2 * task.fid_images * task.steps
+        scored = 2 * get("fid_images") * get("steps")
     return _Cost(
         training=3 * work * images * get("epochs", 10) * get("passes", 1) / speed,
         scoring=scored * work * (1.0 if whole else OWN) / speed,

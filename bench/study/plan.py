@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.request import Request, command
+from bench.records.request import Request, command
 from bench.study.graph import Node
 from bench.study.past import Estimate, Past, longest
 from bench.study.view import duration, unbroken

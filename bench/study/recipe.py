@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.errors import BadRequest, unknown
-from bench.paper import Row, Table, tables
-from bench.request import DIRECT, SET, Request, command, of, options
+from bench.records.paper import Row, Table, tables
+from bench.records.request import DIRECT, SET, Request, command, of, options
 
-FOLDER = Path(__file__).parents[1] / "studies"
+FOLDER = Path(__file__).with_name("recipes")
 # What a recipe may set: everything that a record's command says.
 NAMES = (
     "task", "generator", *DIRECT, "k", "samples", "seed", "zoo_seed", "preset", "align", "min_score", "zoo",
@@ -58,7 +58,7 @@ class Recipe(_Part):
     Attributes:
         name: of the file, without its ending.
         title, about: for people.
-        paper: ids of the paper's tables (``bench.paper``) whose rows are run.
+        paper: ids of the paper's tables (``bench.records.paper``) whose rows are run.
         table: further tables, in the form of the paper's; their rows are run as well.
         fixed: settings of all runs; they win over a table's own.
         axes: every combination of their values is run; they win over a table's own too.

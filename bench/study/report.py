@@ -6,9 +6,9 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bench.paper import OURS, SCORES, Row, Table, logged
-from bench.record import Interval, Record, percent
-from bench.request import command, options
+from bench.records.paper import OURS, SCORES, Row, Table, logged
+from bench.records.record import Interval, Record, percent
+from bench.records.request import command, options
 from bench.study.recipe import SEEDS, Cell, Recipe
 
 # What a study without reference numbers shows.
@@ -179,7 +179,7 @@ def measure(made: Sequence[Record], field: str | None, factor: float) -> Measure
 
     Args:
         made: one record a run.
-        field: the number, of ``bench.paper.OURS``; None for what is not measured.
+        field: the number, of ``bench.records.paper.OURS``; None for what is not measured.
         factor: the unit.
     """
     numbers = [read(record, field) for record in made] if field else []

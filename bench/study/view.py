@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from bench.progress import say
 from bench.study.executor import Finished, Started
 from bench.study.graph import Node
 from bench.study.past import Past
+from bench.system.progress import say
 
 STATES = ("done", "cached", "failed", "skipped")
 

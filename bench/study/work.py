@@ -9,11 +9,11 @@ import time
 import traceback
 from pathlib import Path
 
-from bench import store
 from bench.errors import BenchError
-from bench.progress import say
 from bench.study.executor import Outcome, State
 from bench.study.graph import Node
+from bench.system import store
+from bench.system.progress import say
 
 
 def carry_out(node: Node) -> Outcome:
@@ -40,7 +40,7 @@ def carry_out(node: Node) -> Outcome:
 
 def _do(node: Node) -> dict[str, bytes]:
     """The stage; returns the files that it made outside of the store."""
-    from bench.pipeline import Run
+    from bench.run.pipeline import Run
 
     if node.kind == "record":
         return _record(node)
@@ -60,7 +60,7 @@ def _do(node: Node) -> dict[str, bytes]:
 
 def _record(node: Node) -> dict[str, bytes]:
     """The record and its side file; they travel to whoever asked, who may be on another machine."""
-    from bench.pipeline import Run
+    from bench.run.pipeline import Run
 
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)

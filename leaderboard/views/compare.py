@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from bench.record import percent
+from bench.records.record import percent
 from leaderboard import plots, shared
 from leaderboard.opened import Shown
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from bench.errors import BadRequest
-from bench.record import percent
+from bench.records.record import percent
 from leaderboard import export, plots, shared, table, ties
 from leaderboard.shared import verbatim
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from bench.paper import tables
+from bench.records.paper import tables
 from leaderboard import paper, shared
 
 INTRODUCTION = """

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from bench import report
 from bench.errors import printable
-from bench.record import likeness, percent
+from bench.records import report
+from bench.records.record import likeness, percent
 from leaderboard import plots, shared
 from leaderboard.opened import Shown
 

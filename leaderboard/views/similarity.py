@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from bench.record import likeness
+from bench.records.record import likeness
 from leaderboard import plots, shared
 from leaderboard.load import BOARD, VARIANT
 from leaderboard.opened import Shown

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from bench.errors import printable
-from bench.report import factor
+from bench.records.report import factor
 from leaderboard import plots, shared
 from leaderboard.opened import Shown
 

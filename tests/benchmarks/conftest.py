@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import memory
+from bench.system import memory
 
 
 def pytest_addoption(parser):

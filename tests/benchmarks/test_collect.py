@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from bench.randomness import derive, generator
-from tasks import stacking
-from tasks.collecting import Rows, free, put, seeds, take, trajectory
-from tasks.frozen import Frozen
-from tasks.scoring import Scorer
-from tasks.training import Batches, Recipe, Training, supervise
+from bench.system.randomness import derive, generator
+from tasks.fast import stacking
+from tasks.fast.frozen import Frozen
+from tasks.fast.scoring import ClassifierScorer
+from tasks.training.collecting import Rows, free, put, seeds, take, trajectory
+from tasks.training.steps import Batches, Recipe, Training, supervise
 from tests.benchmarks.networks import images, network
 
 LR = 0.01
@@ -37,7 +37,7 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
             frozen = Frozen(model, layout, train, recipe, recipe.precision)
             training = Training(frozen.loss(data), own, recipe, data.per_epoch, lr=LR)
             trajectory(training, own, layout, rows, every=1)
-            return rows.vectors.clone(), Scorer(model, layout, val)(rows.vectors).wrong
+            return rows.vectors.clone(), ClassifierScorer(model, layout, val)(rows.vectors).wrong
 
     def plain():
         model, layout = network("resnet18", "last-norms:2", classes=100)

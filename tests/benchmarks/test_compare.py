@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from bench.metrics import similarity
-from bench.randomness import generator
+from bench.system.randomness import generator
 
 
 def test_similarity_1401(versus, short):

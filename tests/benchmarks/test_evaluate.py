@@ -9,12 +9,13 @@ from pycocotools.cocoeval import COCOeval
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from bench.randomness import generator
-from bench.zoo import Layout
-from tasks import coco, finding, pieces, scenes
-from tasks.average_precision import Detections, Truth
-from tasks.layers import select
-from tasks.scoring import Scorer
+from bench.contract.zoo import Layout
+from bench.system.randomness import generator
+from tasks.data import coco, scenes
+from tasks.fast import finding, pieces
+from tasks.fast.average_precision import Detections, Truth
+from tasks.fast.scoring import ClassifierScorer
+from tasks.networks.layers import select
 from tests.benchmarks.networks import around, check_wrong, images, network
 from tests.standins import wild_detector
 
@@ -159,7 +160,7 @@ def _compare(versus, short, arch, layers, classes, data, batches, count, sample)
         check_wrong(scored.wrong[:sample], logits, data.labels)
 
     versus(
-        lambda: Scorer(model, layout, data)(vectors),
+        lambda: ClassifierScorer(model, layout, data)(vectors),
         plain,
         agree,
         scale=count / sample,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from bench.record import Record
+from bench.records.record import Record
 from leaderboard import app, load, shared
 from tests.records import CONTROLS, content, outcomes, population, written
 

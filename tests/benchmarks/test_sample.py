@@ -5,14 +5,14 @@ import dataclasses
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler
 
-from bench.randomness import derive, generator, scoped
-from bench.zoo import Layout, Zoo
+from bench.contract.zoo import Layout, Zoo
+from bench.system.randomness import derive, generator, scoped
 from generators.pdiff import PDiff
-from tasks import unets
-from tasks.features import FeatureNetwork
-from tasks.image_scoring import ImageScorer, Reference
-from tasks.layers import select
-from tasks.sampling import Sampler
+from tasks.fast.features import FeatureNetwork
+from tasks.fast.image_scoring import ImageScorer, Reference
+from tasks.fast.sampling import Sampler
+from tasks.networks import unets
+from tasks.networks.layers import select
 
 
 def test_sample_pdiff_100(versus, short):

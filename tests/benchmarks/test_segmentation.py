@@ -5,12 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation import fcn_resnet50
 
-from bench.randomness import generator, scoped
-from bench.zoo import Layout
-from tasks import fcn
-from tasks.confusion import confusion, mean_iou
-from tasks.dense import DenseScorer, random_pixels
-from tasks.images import Images
+from bench.contract.zoo import Layout
+from bench.system.randomness import generator, scoped
+from tasks.data.images import Images
+from tasks.fast.confusion import confusion, mean_iou
+from tasks.fast.dense import DenseScorer, random_pixels
+from tasks.networks import fcn
 from tests.benchmarks.networks import CLEAR, around
 from tests.standins import stir_statistics
 

@@ -1,0 +1,87 @@
+"""The contract of a generator: ``fit`` a zoo, ``sample`` new vectors. Fields are hyperparameters, and nothing else."""
+
+import copy
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.contract.context import Plugin
+from bench.contract.zoo import Zoo
+from bench.errors import BadRequest
+
+
+@runtime_checkable
+class Score(Protocol):
+    """Scores on the *training* split, higher is better: all that a generator may learn about the data."""
+
+    def __call__(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, " n"]:
+        """Score n vectors."""
+        ...
+
+
+@runtime_checkable
+class Train(Protocol):
+    """A few more optimizer steps on the training split, from each of the given vectors."""
+
+    def __call__(
+        self, vectors: Float[Tensor, "n D"], *, steps: int, rng: torch.Generator
+    ) -> Float[Tensor, "n D"]:
+        """Train n vectors further, each for this many steps."""
+        ...
+
+
+@dataclasses.dataclass
+class Generator(Plugin, ABC):
+    """A program that synthesises weights from a zoo of trained ones.
+
+    A subclass is a dataclass whose fields are its hyperparameters; ``fit`` stores what it learned in attributes whose
+    names end in ``_``. It sees vectors and layout, never data or labels. One that needs more says so in ``needs``,
+    gets it as a keyword argument of ``fit``, and the record tells.
+
+    Attributes:
+        needs: of "score" (train-split scores) and "train" (a few more optimizer steps), what ``fit`` is given.
+        deterministic: whether every sample is the same, so that one is enough.
+        presets: hyperparameters that differ from the defaults (the quick preset), by preset name.
+        has_latents, has_path: whether ``latents`` and ``sampling_path`` can be asked for, after ``fit``.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    deterministic: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    has_latents: ClassVar[bool] = False
+    has_path: ClassVar[bool] = False
+
+    @abstractmethod
+    def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
+        """Learn from the zoo and return self.
+
+        Args:
+            zoo: the checkpoints; float32, K x D.
+            rng: the source of every random draw.
+        """
+
+    @abstractmethod
+    def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
+        """Synthesise n vectors, float32, on the CPU."""
+
+    def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
+        """The latent representation of vectors, on the CPU; for figures."""
+        raise NotImplementedError
+
+    def sampling_path(self, n: int, steps: int, *, rng: torch.Generator) -> Float[Tensor, "n s D"]:
+        """Vectors along the way from noise to n samples, at most ``steps`` of them evenly spaced, on the CPU."""
+        raise NotImplementedError
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Return every hyperparameter with its value, as copies."""
+        return copy.deepcopy(self.settings())
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise ``BadRequest`` with the message unless the condition holds; for hyperparameters in ``__post_init__``."""
+    if not condition:
+        raise BadRequest(message)

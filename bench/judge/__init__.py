@@ -1,0 +1,1 @@
+"""From scored populations to the numbers of a record."""

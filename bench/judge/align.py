@@ -1,0 +1,214 @@
+"""Hidden units are interchangeable: permuting them changes the weights and not the function.
+
+Weight matching of Git Re-Basin (Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 and algorithm 1).
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int64
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from bench.contract.zoo import Layout, Zoo
+from bench.errors import BadRequest
+
+Places = list[tuple[str, int]]  # tensors and the axis that one group of hidden units runs along
+CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
+LARGEST = 2**28  # values of a zoo whose tensors are sorted to look for nearest originals: 1 GiB
+PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
+
+
+def groups(zoo: Zoo) -> dict[str, Places]:
+    """The groups of hidden units of a zoo of whole networks.
+
+    Raises:
+        BadRequest: a part of the network is frozen, or it is neither a chain of layers nor a ResNet.
+    """
+    frozen = [name for name in zoo.base if name.endswith((".weight", ".bias"))]
+    if frozen:
+        raise BadRequest(
+            f"hidden units can be aligned in whole networks only, and '{frozen[0]}' is frozen: leave --align out"
+        )
+    for name, tensor in zoo.base.items():
+        if name.endswith(("running_mean", "running_var")) and tensor.unique().numel() > 1:
+            raise BadRequest(f"'{name}' of the base differs between units: leave --align out")
+    shapes = dict(zip(zoo.layout.names, zoo.layout.shapes, strict=True))
+    if any(name.startswith("layer1.") for name in shapes):
+        return _resnet(shapes)
+    if all(re.fullmatch(r"\d+\.(weight|bias)", name) for name in shapes):
+        return _chain(shapes)
+    raise BadRequest(
+        "hidden units can be aligned in MLP-3, ConvNet-3 and ResNets only: leave --align out"
+    )
+
+
+def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
+    """MLP-3 and ConvNet-3: every weight reads the units that the one before it makes; vectors belong to the latter."""
+    found: dict[str, Places] = {}
+    last: str | None = None
+    # In the order of the layers, whatever the layout's: files of state dicts are sorted by name.
+    for name in sorted(
+        shapes, key=lambda name: (int(name.partition(".")[0]), name.endswith("bias"))
+    ):
+        if len(shapes[name]) > 1:
+            if last is not None:
+                found[last].append((name, 1))
+            last = name
+            found[last] = []
+        if last is not None:
+            found[last].append((name, 0))
+    if last is not None:
+        del found[last]  # the classes are not interchangeable
+    return found
+
+
+def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
+    """Units inside blocks are groups of their own; the residual stream is one until a shortcut projects it."""
+    found: dict[str, Places] = {"stem": [("conv1.weight", 0), *_norm("bn1")]}
+    stream = "stem"
+    blocks = dict.fromkeys(m[0] for m in (re.match(r"layer\d+\.\d+", name) for name in shapes) if m)
+    for block in blocks:
+        convolutions = sum(f"{block}.conv{i}.weight" in shapes for i in (1, 2, 3))
+        out = stream
+        if f"{block}.downsample.0.weight" in shapes:
+            out = block
+            found[stream].append((f"{block}.downsample.0.weight", 1))
+            found[out] = [(f"{block}.downsample.0.weight", 0), *_norm(f"{block}.downsample.1")]
+        source = stream
+        for index in range(1, convolutions + 1):
+            target = out if index == convolutions else f"{block}.{index}"
+            found[source].append((f"{block}.conv{index}.weight", 1))
+            made = [(f"{block}.conv{index}.weight", 0), *_norm(f"{block}.bn{index}")]
+            found.setdefault(target, []).extend(made)
+            source = target
+        stream = out
+    found[stream].append(("fc.weight", 1))
+    return found
+
+
+def _norm(name: str) -> Places:
+    return [(f"{name}.weight", 0), (f"{name}.bias", 0)]
+
+
+def rows(tensor: Tensor, axis: int, units: int) -> Float[Tensor, "units rest"]:
+    """A tensor as one row a unit; a flattened feature map counts as its channels."""
+    return tensor.movedim(axis, 0).reshape(units, -1)
+
+
+def permute(
+    tensors: Mapping[str, Tensor], places: Places, order: Int64[Tensor, " units"]
+) -> dict[str, Tensor]:
+    """The tensors with one group's units in another order."""
+    permuted = dict(tensors)
+    for name, axis in places:
+        moved = tensors[name].movedim(axis, 0)
+        permuted[name] = (
+            rows(tensors[name], axis, len(order))[order].reshape(moved.shape).movedim(0, axis)
+        )
+    return permuted
+
+
+def match(
+    tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor], found: Mapping[str, Places]
+) -> dict[str, Tensor]:
+    """The tensors with their hidden units in the order nearest to a reference's, group by group until none moves."""
+    current = dict(tensors)
+    for _ in range(PASSES):
+        moved = False
+        for places in found.values():
+            units = current[places[0][0]].shape[places[0][1]]
+            gain = torch.zeros(units, units, dtype=torch.float64)
+            for name, axis in places:
+                gain += rows(reference[name], axis, units) @ rows(current[name], axis, units).T
+            order = torch.from_numpy(linear_sum_assignment(gain.numpy(), maximize=True)[1])
+            better = gain[torch.arange(units), order].sum() - gain.trace()
+            if better > 1e-6 * gain.trace().abs():
+                current, moved = permute(current, places, order), True
+        if not moved:
+            break
+    return current
+
+
+def align(
+    vectors: Float[Tensor, "n D"],
+    reference: Float[Tensor, " D"],
+    layout: Layout,
+    found: Mapping[str, Places],
+) -> Float[Tensor, "n D"]:
+    """Every vector with its hidden units in the reference's order."""
+    target = layout.unflatten(reference.double())
+    matched = (match(layout.unflatten(vector.double()), target, found) for vector in vectors)
+    return torch.stack([layout.flatten(tensors).float() for tensors in matched])
+
+
+def align_zoo(zoo: Zoo) -> Zoo:
+    """The same checkpoints as functions, every one with its hidden units in the order of the first one's.
+
+    Raises:
+        BadRequest: nothing can be permuted; see ``groups``.
+    """
+    vectors = align(zoo.vectors, zoo.vectors[0], zoo.layout, groups(zoo))
+    return dataclasses.replace(zoo, vectors=vectors)
+
+
+def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
+    """Median distance to the nearest original over that among originals, each pair aligned to each other.
+
+    None where nothing can be permuted, for a single original, and for zoos too large to sort.
+    """
+    if zoo.vectors.numel() > LARGEST:
+        return None
+    try:
+        found = groups(zoo)
+    except BadRequest:
+        return None
+    if len(zoo) < 2:
+        return None
+    among = nearest(zoo.vectors, zoo, found, others=True).quantile(0.5)
+    ours = nearest(generated, zoo, found).quantile(0.5)
+    return float(ours / among) if among > 0 else None
+
+
+def nearest(
+    vectors: Float[Tensor, "n D"], zoo: Zoo, found: Mapping[str, Places], *, others: bool = False
+) -> Float[Tensor, " n"]:
+    """Distance to the nearest original after alignment to it.
+
+    Sorting every tensor's values gives a distance that no permutation can fall below (rearrangement inequality); only
+    the ``CANDIDATES`` originals for which it is smallest are aligned to.
+
+    Args:
+        vectors: the models; the zoo's own rows with ``others``, which leaves out the pair of a row with itself.
+        zoo, found: the originals, and their groups.
+    """
+    bound = torch.cdist(_sorted(vectors, zoo.layout), _sorted(zoo.vectors, zoo.layout))
+    if others:
+        bound.fill_diagonal_(torch.inf)
+    count = min(CANDIDATES, len(zoo) - others)
+    candidates = bound.topk(count, largest=False).indices
+    return torch.stack(
+        [
+            min(_distance(vector, zoo.vectors[row], zoo.layout, found) for row in own)
+            for vector, own in zip(vectors, candidates, strict=True)
+        ]
+    )
+
+
+def _distance(
+    vector: Float[Tensor, " D"],
+    original: Float[Tensor, " D"],
+    layout: Layout,
+    found: Mapping[str, Places],
+) -> Float[Tensor, ""]:
+    difference = align(vector[None], original, layout, found)[0] - original
+    length: Tensor = torch.linalg.vector_norm(difference)
+    if not bool(length.isfinite()):  # squares overflow
+        length = torch.linalg.vector_norm(difference, dtype=torch.float64)
+    return length
+
+
+def _sorted(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:
+    return torch.cat([piece.sort(dim=1).values for piece in vectors.split(layout.sizes, 1)], dim=1)

@@ -1,0 +1,1 @@
+"""Records: their form, side files, reports and checks. Imports no torch."""

@@ -1,0 +1,213 @@
+"""What somebody sends, validated: records, their side files, and exported zips. Imports no torch.
+
+A record's schema checks each number by itself. Here everything that follows from something else, in the record or in
+its side file, is computed again (``bench.records.checks``), and files are what the record names. Nothing is computed
+from weights: that is ``bench verify``.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from bench.errors import BadRequest, printable
+from bench.records import side
+from bench.records.checks import (
+    alike,
+    asked,
+    identity,
+    implied,
+    novel,
+    outcomes,
+    plausible,
+    scores,
+    shapes,
+    tiers,
+    times,
+    weights,
+)
+from bench.records.checks.case import Case
+from bench.records.export import RECORD, SIDE, WEIGHTS
+from bench.records.record import LIMIT, Record
+from bench.records.side import PATHS, STEPS
+from bench.records.tensors import Vectors
+from bench.system import reading
+
+WEIGHTS_LIMIT = (
+    8_000_000_000  # bytes of generated weights, with vectors along the sampling and latents
+)
+LATENTS_LIMIT = 1_000_000_000
+LINE = 500  # characters of a problem
+LINES = 200  # problems of a file that are told
+SUBJECTS = (identity, asked, scores, outcomes, plausible, alike, implied, novel, weights, times)
+
+
+def files(paths: Iterable[Path]) -> list[Path]:
+    """The records and zips that are named, and those below folders that are named.
+
+    Raises:
+        BadRequest: a path that is not there, or nothing to check.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(
+                p for p in path.rglob("*") if p.suffix in (".json", ".zip") or _orphan(p)
+            )
+        elif os.path.lexists(path):
+            found.append(path)
+        else:
+            raise BadRequest(
+                f"{path} is not there: expected a record, an exported zip or a folder of them"
+            )
+    if not found:
+        raise BadRequest(
+            f"nothing to check in {', '.join(map(str, paths))}: expected .json or .zip files"
+        )
+    return found
+
+
+def _orphan(path: Path) -> bool:
+    return path.suffix == ".npz" and not path.with_suffix(".json").is_file()
+
+
+def check(path: Path) -> list[str]:
+    """Everything that is wrong with a file, a line each; nothing if all is well."""
+    kinds: dict[str, Callable[[Path], Iterator[str]]] = {".zip": _zip, ".npz": _side}
+    found = _guarded("the file", functools.partial(kinds.get(path.suffix, _file), path))
+    told = [line(problem.removeprefix(f"{path} ")) for problem in dict.fromkeys(found)]
+    if len(told) > LINES:
+        told = [*told[:LINES], f"and {len(told) - LINES} more problems"]
+    return told
+
+
+def line(text: str) -> str:
+    """A text as one line of which all can be seen."""
+    seen = printable(text)
+    return seen if len(seen) <= LINE else f"{seen[:LINE]}..."
+
+
+def _guarded(what: str, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
+    """The problems; what cannot even be looked at is one.
+
+    Whoever sends a file may put anything into it: no single file ends the check of all.
+    """
+    try:
+        yield from problems()
+    except BadRequest as error:
+        yield str(error)
+    except Exception as error:
+        yield f"{what} cannot be checked ({type(error).__name__}: {error})"
+
+
+def _side(path: Path) -> Iterator[str]:
+    if _orphan(path):
+        yield "a side file without its record beside it"
+
+
+# A record and its side file ------------------------------------------------------------------------------------------
+
+
+def _file(path: Path) -> Iterator[str]:
+    """A record where its key and id say, and the side file beside it."""
+    data = reading.content(path, LIMIT, "record")
+    record, wrong = Record.parsed(data)
+    if record is None:
+        yield from (f"not a valid record: {field}" for field in wrong)
+        return
+    if path.stem != record.id:
+        yield f"the file should be named {record.id}.json"
+    if path.resolve().parent.name != record.key:
+        yield f"the file should be in a folder named {record.key}"
+    beside = path.with_suffix(".npz")
+    yield from _content(
+        record, data, lambda: reading.content(beside, side.LIMIT, "side file"), beside.name
+    )
+
+
+def _content(record: Record, data: bytes, beside: Callable[[], bytes], name: str) -> Iterator[str]:
+    """What a record says, against itself and its side file.
+
+    Args:
+        record: the record.
+        data: as it is written.
+        beside: gives the side file's content.
+        name: of the side file.
+    """
+    arrays, problems = _arrays(record, beside, name)
+    yield from problems
+    case = Case(record, arrays or {})
+    if arrays is not None:
+        case, problems = shapes.sound(case)
+        yield from problems
+    yield from _guarded("tier", functools.partial(tiers.problems, record, data))
+    for subject in SUBJECTS:
+        what = subject.__name__.rpartition(".")[2]
+        yield from _guarded(what, functools.partial(subject.problems, case))
+
+
+def _arrays(
+    record: Record, beside: Callable[[], bytes], name: str
+) -> tuple[dict[str, side.Array] | None, list[str]]:
+    """The side file's arrays, or None, and what is wrong with it; its hash is looked at before anything in it."""
+    named = record.artifacts.side
+    if named is None:
+        return None, [
+            "artifacts.side is null, expected the side file: without it nothing can be checked"
+        ]
+    try:
+        data = beside()
+        if hashlib.sha256(data).hexdigest() != named.sha256:
+            return None, [f"{name} is not the side file that it names"]
+        arrays, problems = side.unpacked(data)
+    except BadRequest as error:
+        return None, [f"its side file {name} is missing or cannot be read ({error})"]
+    return arrays, [f"side file: {problem}" for problem in problems]
+
+
+# A zip ---------------------------------------------------------------------------------------------------------------
+
+
+def _zip(path: Path) -> Iterator[str]:
+    """An exported zip: its members, their sizes and hashes, and what is in them."""
+    limits = {RECORD: LIMIT, SIDE: side.LIMIT, WEIGHTS: WEIGHTS_LIMIT}
+    with reading.opened(path, sum(limits.values()), "zip") as file:
+        archive = reading.Archive(file)
+        problems = [*_members(archive.names, limits), *archive.problems(limits)]
+        yield from problems
+        if problems:
+            return
+        data = archive.read(RECORD, LIMIT)
+        record, wrong = Record.parsed(data)
+        if record is None:
+            yield from (f"{RECORD} is not a valid record: {field}" for field in wrong)
+            return
+        yield from _content(record, data, lambda: archive.read(SIDE, side.LIMIT), SIDE)
+        if WEIGHTS in archive.names:
+            models, d = len(record.scores.generated.values), record.zoo.d
+            most = min(WEIGHTS_LIMIT, 4 * d * (models + PATHS * STEPS) + LATENTS_LIMIT)
+            yield from _weights(archive.blocks(WEIGHTS, most), record)
+
+
+def _members(names: list[str], limits: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name not in limits:
+            yield f"it has {name[:80]!a}, expected {', '.join(limits)} alone"
+    if len(set(names)) < len(names):
+        yield "it has a file twice"
+    if RECORD not in names:
+        yield f"it has no {RECORD}"
+
+
+def _weights(blocks: Iterator[bytes], record: Record) -> Iterator[str]:
+    """The generated weights: the file that the record names, a matrix of finite numbers; never held as a whole."""
+    digest, vectors = hashlib.sha256(), Vectors()
+    for block in blocks:
+        digest.update(block)
+        vectors.add(block)
+    if digest.hexdigest() != record.artifacts.generated.sha256:
+        yield f"{WEIGHTS} is not the file that the record names"
+        return
+    expected = (len(record.scores.generated.values), record.zoo.d)
+    yield from (f"{WEIGHTS} {problem}" for problem in vectors.problems(expected))

@@ -1,0 +1,155 @@
+"""The command a record names, held against what the record says was run: an option left out means its default."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench import plugins
+from bench.contract.declarations import Variant
+from bench.declared import Declared, recipe
+from bench.errors import BadRequest
+from bench.records.checks.case import Case, told
+from bench.records.record import Record
+from bench.records.request import DIRECT, FLAGS, SET, TASK, read
+
+OPTIONS = (
+    "task", "generator", "zoo", "k", "samples", "seed", "zoo_seed", "preset", "min_score", *DIRECT, *FLAGS,
+)  # fmt: skip
+# What a task's settings hold besides its fields, or in another form than they were asked for.
+OTHER = (
+    "kind",
+    "dataset_hash",
+    "train_size",
+    "val_size",
+    "pretrained",
+    "feature_weights",
+    "scoring",
+)
+HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def problems(case: Case) -> Iterator[str]:
+    """Where the command asks for something else than the record says."""
+    try:
+        flat = read(case.record.command)
+    except BadRequest as error:
+        yield f"command cannot have been the record's: {error}"
+        return
+    for name in flat:
+        if name not in OPTIONS and not name.startswith(SET):
+            yield f"command cannot have been the record's: --{name[:80]} is no option of it"
+    yield from _options(case.record, flat)
+    yield from _task(case, flat)
+    yield from _generator(case, flat)
+
+
+def _options(record: Record, flat: Mapping[str, Any]) -> Iterator[str]:
+    """Options that the record has a field for."""
+    variant = plugins.tasks().get(record.task.name, Variant("", ""))
+    good = record.similarity.good
+    wanted: dict[str, tuple[Any, Any]] = {  # what stands in the record, and what no option means
+        "task": (record.task.name, None),
+        "generator": (record.generator.name, None),
+        "samples": (record.protocol.samples, variant.samples),
+        "seed": (record.protocol.seed, 0),
+        "preset": (record.protocol.preset, "quick"),
+        "min_score": (None if good is None else good.min_score, None),
+    }
+    if "zoo" in flat:  # its file tells K and seed, and may not tell the latter
+        wanted["zoo"] = (record.artifacts.zoo.file, None)
+        wanted["k"] = (record.zoo.k, record.zoo.k)
+        wanted["zoo_seed"] = (record.zoo.seed, record.zoo.seed)
+    elif record.zoo.seed is None:
+        yield told("zoo.seed", None, flat.get("zoo_seed", 0), "the command gives no zoo")
+    else:
+        wanted["zoo_seed"] = (record.zoo.seed, 0)
+        wanted["k"] = (record.zoo.k, variant.k)
+    for name, (says, default) in wanted.items():
+        given = flat.get(name, default)
+        if not _same(Path(str(given)).name if name == "zoo" else given, says):
+            yield told(f"command's --{name.replace('_', '-')}", given, says, "as the record says")
+    if record.generator.aligned is not ("align" in flat):
+        yield told("command's --align", "align" in flat, record.generator.aligned)
+
+
+def _task(case: Case, flat: Mapping[str, Any]) -> Iterator[str]:
+    """Settings of the task: those asked for, and the defaults of the others, unless a zoo's file tells them."""
+    says = case.record.task.settings
+    given = {n.removeprefix(SET + TASK): v for n, v in flat.items() if n.startswith(SET + TASK)}
+    given |= {name: flat[name] for name in DIRECT if name in flat}
+    wanted = _expected(case, given) if case.task and "zoo" not in flat else given
+    for name, value in wanted.items():
+        if name in ("pretrained", "feature_weights"):
+            fine = name not in says or _weights(value, says[name])
+        elif name in ("train_size", "val_size"):
+            fine = _size(says.get("fid_images", value), says.get(name))
+        elif name in OTHER or (name not in says and name not in given):
+            continue
+        else:
+            fine = name in says and _same(value, says[name])
+        if not fine:
+            place = f"task.settings.{name}"
+            yield told(place, says.get(name, "missing"), value, "by the command and its defaults")
+
+
+def _expected(case: Case, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a suite's own task is set to by a command."""
+    from tasks.catalog import RECIPES
+
+    variant = plugins.tasks().get(case.record.task.name, Variant("", ""))
+    assert case.task is not None
+    preset = case.task.preset(case.record.protocol.preset)
+    values = {**case.task.fields, **variant.settings, **preset, **given}
+    trained = {**recipe(), **RECIPES.get(str(values.get("arch")), {})}
+    return values | {n: v for n, v in trained.items() if values.get(n) is None}
+
+
+def _weights(given: Any, says: Any) -> bool:
+    """Files of weights are told by their hash, and not found again here."""
+    return _same(given, says) or (
+        isinstance(given, str) and isinstance(says, str) and bool(HASH.fullmatch(says))
+    )
+
+
+def _size(given: Any, says: Any) -> bool:
+    """At most as many examples are scored as were asked for; a split may have fewer."""
+    numbers = isinstance(given, int) and isinstance(says, int)
+    return says <= given if numbers else given is None or says is None
+
+
+def _generator(case: Case, flat: Mapping[str, Any]) -> Iterator[str]:
+    """Hyperparameters: those asked for, and the defaults of the others."""
+    made = case.record.generator
+    sets = {n.removeprefix(SET): v for n, v in flat.items() if n.startswith(SET)}
+    given = {n: v for n, v in sets.items() if not n.startswith(TASK)}
+    wanted = {**_defaults(case.generator, case.record.protocol.preset), **given}
+    for name, value in wanted.items():
+        says = made.hyperparameters.get(name, "missing")
+        if says == "missing" and name not in given:
+            continue  # there was no such hyperparameter when it was made
+        if not _same(value, says):
+            why = "by the command and its defaults"
+            yield told(f"generator.hyperparameters.{name}", says, value, why)
+
+
+def _defaults(own: Declared | None, preset: str) -> dict[str, Any]:
+    return {**own.fields, **own.preset(preset)} if own else {}
+
+
+def _same(given: Any, says: Any) -> bool:
+    """Whether a value on a command line stands for one in a record, as its field's type converts it."""
+    if isinstance(given, list | tuple) and isinstance(says, list | tuple):
+        pairs = zip(given, says, strict=False)
+        return len(given) == len(says) and all(_same(one, other) for one, other in pairs)
+    if given == says or str(given) == str(says):
+        return True
+    if given is None or says is None or isinstance(says, list | dict):
+        return False
+    try:
+        converted = TypeAdapter(type(says)).validate_python(given)
+    except ValidationError:
+        return False
+    return bool(converted == says)

@@ -1,0 +1,196 @@
+"""What was run: the key, the id, the names of the weights' files, and what task and generator declare of themselves."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.records.checks.case import Case, told
+from bench.records.record import PROTOCOL, Record, comparability_key, selection
+from bench.system.store import digest
+
+METRICS = {"classification": "accuracy", "detection": "mAP", "segmentation": "mean IoU"}
+DRAWN = r"FID|fd-[a-z0-9_]+|fd-inception-[0-9a-f]{8}"  # metrics of image generation
+NEEDS = ("score", "train")
+LARGEST_ZOO = 20_000  # checkpoints: K may be the first of so many, by which the file is named
+DEVICES = ("cuda", *(f"cuda:{index}" for index in range(16)))
+COMMIT, PYTHON = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"), re.compile(r"\d+\.\d+")
+FILE = re.compile(r"[0-9a-f]{16}\.safetensors")
+
+
+def problems(case: Case) -> Iterator[str]:
+    """Where a record's facts do not belong together."""
+    record = case.record
+    if record.key != comparability_key(record.task, record.zoo, record.protocol):
+        yield "key is not that of its task, zoo and protocol"
+    yield from _id(record)
+    yield from _files(case)
+    yield from _task(case)
+    yield from _settings(case)
+    yield from _generator(case)
+    yield from _protocol(record)
+    yield from _machine(record)
+
+
+def devices(record: Record) -> tuple[str, ...]:
+    """What the device may have been called; a record has a GPU's model name only."""
+    return ("cpu",) if record.timing.device == "cpu" else DEVICES
+
+
+def _id(record: Record) -> Iterator[str]:
+    made, seed = record.generator, record.protocol.seed
+    facts = [record.key, made.name, made.source, made.hyperparameters, seed]
+    more = ["align"] if made.aligned else []
+    possible = [digest([*facts, device, *more]) for device in devices(record)]
+    if record.id not in possible:
+        yield told("id", record.id, possible[0], "of its key, generator, seed and device")
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def _files(case: Case) -> Iterator[str]:
+    """The store calls files after what went into them."""
+    record = case.record
+    side = record.artifacts.side
+    if side and side.file != f"{record.id}.npz":
+        yield told("artifacts.side.file", side.file, f"{record.id}.npz")
+    generated, zoo = record.artifacts.generated.file, record.artifacts.zoo.file
+    if not FILE.fullmatch(generated):
+        yield told("artifacts.generated.file", generated, "16 hexadecimal digits.safetensors")
+    elif earlier(case) and not record.generator.aligned and generated not in _generated(case):
+        why = "of its generator, zoo, seed and device"
+        yield told("artifacts.generated.file", generated, next(iter(_generated(case))), why)
+    if earlier(case) and record.zoo.seed is not None and not _collected(record, zoo):
+        yield f"artifacts.zoo.file is {zoo}, which is not the zoo of its task's settings, seed and device"
+
+
+def earlier(case: Case) -> bool:
+    """Whether a record is from before the store's names told the code of tasks, which no record has.
+
+    Since then the suite's own tasks count what is not finite.
+    """
+    return case.task is not None and case.record.scores.original.not_finite is None
+
+
+def _generated(case: Case) -> dict[str, None]:
+    """What the file of the generated weights may be called; an aligned zoo has a hash that nothing here tells."""
+    record, made = case.record, case.record.generator
+    count = len(record.scores.generated.values)
+    facts = [record.protocol.version, made.name, made.source, made.hyperparameters]
+    seen: list[Any] = [record.task.settings] if made.uses else []
+    every = (
+        digest([*facts, record.zoo.hash, str(record.protocol.seed), count, device, *seen])
+        for device in devices(record)
+    )
+    return dict.fromkeys(f"{name}.safetensors" for name in every)
+
+
+def _collected(record: Record, file: str) -> bool:
+    """Whether the zoo's file is of these settings and this seed, for K checkpoints or any larger number."""
+    settings = {n: v for n, v in record.task.settings.items() if n != "train_size"}
+    for device in devices(record):
+        identity = {**settings, "k": "@", "seed": record.zoo.seed, "device": device}
+        before, after = _around(record.protocol.version, identity)
+        for k in range(record.zoo.k, max(record.zoo.k, LARGEST_ZOO) + 1):
+            found = hashlib.sha256(f"{before}{k}{after}".encode()).hexdigest()
+            if f"{found[:16]}.safetensors" == file:
+                return True
+    return False
+
+
+def _around(version: int, identity: Mapping[str, Any]) -> tuple[str, str]:
+    """What ``store.digest`` hashes before and after the number of checkpoints."""
+    text = json.dumps([version, identity], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    before, _, after = text.partition('"k":"@"')
+    return f'{before}"k":', after
+
+
+# What was run --------------------------------------------------------------------------------------------------------
+
+
+def _task(case: Case) -> Iterator[str]:
+    task = case.record.task
+    own = case.task.facts if case.task else {}
+    for name in ("kind", "metric", "higher_is_better", "units"):
+        if name in own and getattr(task, name) != own[name]:
+            yield told(f"task.{name}", getattr(task, name), own[name], f"of the task {task.name}")
+    metric = METRICS.get(task.kind)
+    drawn = task.kind == "image generation"
+    if metric and task.metric != metric:
+        yield told("task.metric", task.metric, metric, f"of the kind {task.kind}")
+    if drawn and not re.fullmatch(DRAWN, task.metric):
+        yield told("task.metric", task.metric, "FID or fd-NETWORK", f"of the kind {task.kind}")
+    if drawn and case.task and task.metric != drawn_metric(task.settings):
+        yield told("task.metric", task.metric, drawn_metric(task.settings), "of its features")
+    if (metric or drawn) and task.higher_is_better is drawn:
+        yield told("task.higher_is_better", task.higher_is_better, not drawn)
+
+
+def drawn_metric(settings: Mapping[str, Any]) -> str:
+    """What the distance of drawn images is called, by the network whose features are compared."""
+    network, weights = settings.get("feature_network"), str(settings.get("feature_weights"))
+    if network != "inception":
+        return f"fd-{network}"
+    return "FID" if weights == "released" else f"fd-inception-{weights[:8]}"
+
+
+def _settings(case: Case) -> Iterator[str]:
+    """What is said of the task twice, and of its sizes."""
+    record = case.record
+    task, settings = record.task, record.task.settings
+    twice = {name: getattr(task, name) for name in ("dataset", "dataset_hash", "arch", "layers")}
+    for name, value in twice.items():
+        if settings.get(name) != value:
+            yield told(f"task.settings.{name}", settings.get(name), value, f"as task.{name}")
+    maybe = {
+        "kind": task.kind,
+        "train_size": record.protocol.train_size,
+        "val_size": record.protocol.val_size,
+        "fid_images": record.protocol.val_size,
+        "track": record.zoo.track,
+    }
+    for name, value in maybe.items():
+        said = settings.get(name, value)
+        if said != value and (case.task or said is not None):
+            yield told(f"task.settings.{name}", said, value, "by the rest of the record")
+    if record.zoo.seed is not None and record.zoo.track == "imported":
+        yield told(
+            "zoo.track", "imported", "that of the task", "its seed says that it was collected"
+        )
+
+
+def _generator(case: Case) -> Iterator[str]:
+    made = case.record.generator
+    own = case.generator.facts if case.generator else {}
+    if len(set(made.uses)) < len(made.uses) or not set(made.uses) <= set(NEEDS):
+        yield told("generator.uses", made.uses, f"some of {list(NEEDS)}")
+    if made.uses_scores is not ("score" in made.uses):
+        yield told("generator.uses_scores", made.uses_scores, "score" in made.uses, "by its uses")
+    if "needs" in own and made.uses != list(own["needs"]):
+        yield told("generator.uses", made.uses, list(own["needs"]), f"as {made.name} declares")
+
+
+def _protocol(record: Record) -> Iterator[str]:
+    protocol = record.protocol
+    if protocol.version != PROTOCOL:
+        yield told("protocol.version", protocol.version, PROTOCOL)
+    if protocol.preset not in ("quick", "paper"):
+        yield told("protocol.preset", protocol.preset, "quick or paper")
+    wanted = selection(record.task.higher_is_better)
+    if protocol.selection != wanted:
+        yield told("protocol.selection", protocol.selection, wanted)
+
+
+def _machine(record: Record) -> Iterator[str]:
+    gpu, device = record.environment.gpu, record.timing.device
+    if gpu != (None if device == "cpu" else device):
+        yield told("environment.gpu", gpu, None if device == "cpu" else device, "as timing.device")
+    commit, dirty = record.environment.git_commit, record.environment.git_dirty
+    if commit is None and dirty is not None:
+        yield told("environment.git_dirty", dirty, None, "no commit is known")
+    if commit is not None and not COMMIT.fullmatch(commit):
+        yield told("environment.git_commit", commit, "40 or 64 hexadecimal digits")
+    if not PYTHON.match(record.environment.python):
+        yield told("environment.python", record.environment.python, "a version")

@@ -1,0 +1,167 @@
+"""IoU that numbers of errors allow: of each pair of models exactly, of populations on average.
+
+Where a score is a share of units, each model's number of errors is known, and an IoU is a fraction of two whole
+numbers. Of two populations the mean number of common errors is known from how many of each get which unit wrong. The
+mean IoU follows if common errors are the same share of the smaller error set in every pair. They are more often less
+evenly shared, as where some pairs are of copies of one original, and then the mean IoU is larger, at most as large as
+if all sets were equal or disjoint.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.metrics.draws import Floats
+from bench.records.checks.case import Case, outside
+from bench.records.side import IOU_MODELS, MODELS, evenly
+
+# How far the mean IoU was from what follows: at most 0.013 in 2,600 comparisons of 111 records, and 0.019 where the
+# models' own numbers of errors are not known.
+KNOWN, GUESSED = 0.02, 0.04
+SMALL = 0.5  # over the mean number of errors of a pair: common errors of few vary more
+CLUMPED = 5  # over K: what part of the way to the largest possible mean is allowed for pairs of one original
+SIGMAS = 4
+FEW = 2000  # different numbers of errors that a nearest original is looked for among
+
+
+def problems(case: Case) -> Iterator[str]:
+    """Where similarities are none that the errors allow."""
+    if case.exact:
+        yield from _pairs(case)
+        yield from _nearest(case)
+    yield from _means(case)
+
+
+def errors(case: Case, name: str) -> NDArray[np.int64]:
+    """How many units each model gets wrong, where scores are shares of them."""
+    return np.round((1 - case.values(name)) * case.record.protocol.val_size).astype(np.int64)
+
+
+def fraction(
+    iou: NDArray[np.float16], a: NDArray[np.int64], b: NDArray[np.int64], units: int
+) -> NDArray[np.bool_]:
+    """Whether each IoU can be that of error sets of these sizes, rounded as it is."""
+    total = a + b
+    rough = iou.astype(float) * total / (1 + iou.astype(float))
+    possible = np.zeros(np.broadcast(iou, total).shape, dtype=bool)
+    for common in (np.floor(rough), np.ceil(rough), np.floor(rough) - 1, np.ceil(rough) + 1):
+        either = np.maximum(total - common, 1)
+        ratio = (common.astype(np.float32) / either.astype(np.float32)).astype(np.float16)
+        inside = (common <= np.minimum(a, b)) & (common >= np.maximum(0, total - units))
+        possible |= inside & (ratio == iou)
+    # The IoU of two empty sets is 1.
+    found: NDArray[np.bool_] = np.where(total == 0, iou == 1, possible)
+    return found
+
+
+def _pairs(case: Case) -> Iterator[str]:
+    matrix = case.arrays.get("iou")
+    if matrix is None:
+        return
+    sizes = [errors(case, n)[case.kept(n, IOU_MODELS)] for n in ("original", "generated")]
+    every = np.concatenate(sizes)
+    fine = fraction(matrix, every[:, None], every[None], case.record.protocol.val_size)
+    if not fine.all():
+        row, column = np.argwhere(~fine)[0]
+        pair = f"{every[row]} and {every[column]} errors"
+        count = f"{int((~fine).sum())} of {fine.size} entries of iou cannot be"
+        yield f"side file: {count}, such as {matrix[row, column]:.4g} of models with {pair}"
+
+
+def _nearest(case: Case) -> Iterator[str]:
+    originals = np.unique(errors(case, "original"))
+    if len(originals) > FEW:
+        return
+    for name in case.populations:
+        nearest = case.arrays.get(f"nearest.{name}")
+        if nearest is None:
+            continue
+        own = errors(case, name)[case.kept(name)]
+        size = case.record.protocol.val_size
+        fine = fraction(nearest[:, None], own[:, None], originals[None], size).any(1)
+        if not fine.all():
+            worst = int(np.argmin(fine))
+            which = f"{nearest[worst]:.4g} of a model with {own[worst]} errors"
+            yield f"side file: nearest.{name} cannot be with any original, such as {which}"
+
+
+# On average ----------------------------------------------------------------------------------------------------------
+
+
+def _means(case: Case) -> Iterator[str]:
+    alike = case.record.similarity
+    for name in ("original", "generated"):
+        says = getattr(alike, f"{name}_{name}")
+        if says is not None:
+            place = f"similarity.{name}_{name}.value"
+            yield from _mean(case, place, says.value, name, name)
+    place = "similarity.original_generated.value"
+    yield from _mean(case, place, alike.original_generated.value, "generated", "original")
+    for name, control in alike.controls.items():
+        if name in case.populations:
+            place = f"similarity.controls.{name}"
+            yield from _mean(case, f"{place}.original", control.original, name, "original")
+            if control.within is not None:
+                yield from _mean(case, f"{place}.within", control.within, name, name)
+
+
+def _mean(case: Case, place: str, says: float, ours: str, theirs: str) -> Iterator[str]:
+    """The mean IoU of two populations, or within one."""
+    a, b = case.wrong_share(ours), case.wrong_share(theirs)
+    if a is None or b is None or case.units is None:
+        return
+    count = len(case.populations[ours].values)
+    if ours != theirs:
+        common = float((a * b).sum())
+    elif count > 1:
+        common = float(((count * a) ** 2 - count * a).sum() / (count * (count - 1)))
+    else:
+        return
+    usual, most = _likely(_sizes(case, ours, a), _sizes(case, theirs, b), common)
+    clumped = min(1.0, CLUMPED / case.record.zoo.k) * max(0.0, most - usual)
+    kept, total = case.units
+    either = max(1.0, float(a.sum() + b.sum()) - common)
+    slack = (KNOWN if case.exact else GUESSED) + SMALL / either
+    slack += SIGMAS * math.sqrt(0.25 / either * (1 - kept / total))
+    why = "by what they get wrong"
+    yield from outside(place, says, max(0.0, usual - slack), min(1.0, usual + clumped + slack), why)
+
+
+def _sizes(case: Case, name: str, wrong: Floats) -> Floats:
+    """How many of the kept units each model, or each of some evenly spaced in score, gets wrong."""
+    count = len(case.populations[name].values)
+    few = evenly(count, MODELS)
+    if case.exact:
+        sizes = 1 - np.sort(case.values(name))[few]
+    else:
+        known = {}
+        for statistic, place in (("best", 0), ("median", count // 2), ("worst", count - 1)):
+            right = case.right(name, statistic)
+            if right is not None:
+                known[place] = float((~right).sum())
+        if not known:
+            return np.full(len(few), wrong.sum())
+        places = sorted(known)
+        sizes = np.interp(few, places, [known[place] for place in places])
+    mean = float(sizes.mean())
+    scaled: Floats = sizes * (float(wrong.sum()) / mean if mean > 0 else 1.0)
+    return scaled
+
+
+def _likely(a: Floats, b: Floats, common: float) -> tuple[float, float]:
+    """The mean IoU if common errors are the same share of the smaller set in all pairs; and the most it can be.
+
+    Args:
+        a, b: sizes of the error sets of two populations.
+        common: the mean number of common errors.
+    """
+    smaller = np.minimum(a[:, None], b[None])
+    total = a[:, None] + b[None]
+    mean = float(smaller.mean())
+    both = min(1.0, common / mean) * smaller if mean > 0 else smaller
+    either = total - both
+    usual = np.divide(both, either, out=np.ones_like(both), where=either > 0)
+    most = np.divide(both, total - smaller, out=np.ones_like(both), where=total > smaller)
+    return float(usual.mean()), float(most.mean())

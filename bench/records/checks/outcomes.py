@@ -1,0 +1,165 @@
+"""Which validation units are right: what scores and paired tests follow from, wholly or within bounds."""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from bench.records.checks.case import Case, near, outside, told
+from bench.records.record import Paired, Population
+from bench.records.side import IOU_MODELS, STATISTICS
+
+SIGMAS = 6  # standard errors by which a part of the units may differ from all of them
+TESTS = {"best_original": ("original", "best"), "average": ("average", "selected")}
+
+
+def problems(case: Case) -> Iterator[str]:
+    """Where outcomes, scores and tests disagree."""
+    for name, population in case.populations.items():
+        yield from _mean(case, name, population)
+        yield from _single(case, name)
+        if case.exact:
+            yield from _statistics(case, name, population)
+    yield from _tests(case)
+    yield from _matrix(case)
+
+
+def _spread(case: Case, share: float) -> float:
+    """How far the share among the units that are kept may be from that among all; 0 where all are."""
+    assert case.units is not None
+    kept, total = case.units
+    part = 1 - kept / total
+    return SIGMAS * math.sqrt(max(share * (1 - share), 1 / kept) / kept * part)
+
+
+def _mean(case: Case, name: str, population: Population) -> Iterator[str]:
+    """What a population gets right on average is its mean accuracy."""
+    wrong = case.wrong_share(name)
+    if wrong is None or case.units is None or not case.exact:
+        return
+    share = 1 - float(wrong.mean())
+    rounding = 1e-6 if len(population.values) <= 255 else 0.5 / 255 + 1e-6
+    slack = rounding + _spread(case, population.mean)
+    if abs(share - population.mean) > slack:
+        why = "of right_mean in the side file"
+        yield told(f"scores.{name}.mean", population.mean, (share - slack, share + slack), why)
+
+
+def _single(case: Case, name: str) -> Iterator[str]:
+    """Single models get right what somebody in their population does, and wrong what not all get right."""
+    wrong = case.wrong_share(name)
+    if wrong is None or len(case.populations[name].values) > 255:
+        return
+    for statistic in STATISTICS:
+        right = case.right(name, statistic)
+        if right is not None and ((right & (wrong == 1)) | (~right & (wrong == 0))).any():
+            yield f"side file: right_{statistic}.{name} and right_mean.{name} contradict each other"
+
+
+def _statistics(case: Case, name: str, population: Population) -> Iterator[str]:
+    """The share that a single model gets right is its score."""
+    values = case.values(name)
+    for statistic in STATISTICS:
+        right = case.right(name, statistic)
+        if right is None or case.units is None:
+            continue
+        chosen = statistic == "selected"
+        score = population.selected if chosen else float(values[case.chosen(name, statistic)])
+        kept, total = case.units
+        found, count = int(right.sum()), round(score * total)
+        low, high = max(0, count - (total - kept)), min(count, kept)
+        slack = _spread(case, score) * kept
+        low, high = (
+            max(low, math.floor(score * kept - slack)),
+            min(high, math.ceil(score * kept + slack)),
+        )
+        if not low <= found <= high:
+            wanted = low if low == high else f"{low} to {high}"
+            why = f"of {kept} units, by its score"
+            yield told(f"side file: right_{statistic}.{name}", f"right {found} times", wanted, why)
+
+
+# Paired tests --------------------------------------------------------------------------------------------------------
+
+
+def _tests(case: Case) -> Iterator[str]:
+    tests, task = case.record.tests, case.record.task
+    own = case.task.facts.get("independent_units") if case.task else None
+    there = (
+        task.kind == "classification" if own is None else own and task.kind != "image generation"
+    )
+    known = case.task is not None or task.kind == "classification"
+    if known and there and tests is None:
+        yield told("tests", None, "wins and losses", f"of the kind {task.kind}")
+    if known and not there and tests is not None:
+        yield told("tests", "there", None, f"units of the kind {task.kind} are not independent")
+    for name, (population, statistic) in TESTS.items() if tests else ():
+        paired: Paired = getattr(tests, name)
+        units = case.units[1] if case.units else case.record.protocol.val_size
+        if paired.wins + paired.losses > units:
+            says = f"{paired.wins} wins and {paired.losses} losses"
+            yield told(f"tests.{name}", says, f"at most {units} units in all")
+            continue
+        if not near(mcnemar(paired), paired.p, absolute=1e-300):
+            why = f"of {paired.wins} wins and {paired.losses} losses"
+            yield told(f"tests.{name}.p", paired.p, mcnemar(paired), why)
+        yield from _paired(case, name, paired, population, statistic)
+
+
+def mcnemar(paired: Paired) -> float:
+    """Two-sided p of the exact test."""
+    total = paired.wins + paired.losses
+    return float(binomtest(paired.wins, total).pvalue) if total else 1.0
+
+
+def _paired(
+    case: Case, name: str, paired: Paired, population: str, statistic: str
+) -> Iterator[str]:
+    """Wins and losses follow from the scores, and from the outcomes of the two models."""
+    place, size = f"tests.{name}", case.record.protocol.val_size
+    scores = case.record.scores.generated.selected, getattr(case.populations[population], statistic)
+    if case.exact and round((scores[0] - scores[1]) * size) != paired.wins - paired.losses:
+        wanted = round((scores[0] - scores[1]) * size)
+        yield told(f"{place}: wins - losses", paired.wins - paired.losses, wanted, "by the scores")
+    ours, theirs = case.right("generated", "selected"), case.right(population, statistic)
+    if ours is None or theirs is None or case.units is None:
+        return
+    kept, total = case.units
+    for part, only in (("wins", ours & ~theirs), ("losses", theirs & ~ours)):
+        found, says = int(only.sum()), getattr(paired, part)
+        slack = _spread(case, found / kept) * total
+        high = min(found + total - kept, math.ceil(found / kept * total + slack))
+        low = max(found, math.floor(found / kept * total - slack))
+        yield from outside(f"{place}.{part}", says, low, high, f"of {kept} of {total} units")
+
+
+# The IoU matrix ------------------------------------------------------------------------------------------------------
+
+
+def _marked(case: Case) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Rows of the IoU matrix whose models' outcomes are known, with these outcomes: wrong units."""
+    offset = 0
+    for name in ("original", "generated"):
+        rows = case.kept(name, IOU_MODELS).tolist()
+        for statistic in ("best", "median", "worst"):
+            right, model = case.right(name, statistic), case.chosen(name, statistic)
+            if right is not None and model in rows:
+                yield offset + rows.index(model), ~right
+        offset += len(rows)
+
+
+def _matrix(case: Case) -> Iterator[str]:
+    """IoU between models whose outcomes are known is that of the outcomes."""
+    found = case.arrays.get("iou")
+    if found is None or case.units is None:
+        return
+    for (row, ours), (column, theirs) in itertools.combinations(_marked(case), 2):
+        either = int((ours | theirs).sum())
+        wanted = int((ours & theirs).sum()) / either if either else 1.0
+        slack = 5e-4 + _spread(case, 0.5) * math.sqrt(case.units[0] / max(1, either))
+        if abs(float(found[row, column]) - wanted) > slack:
+            why = "by the outcomes of the two models"
+            yield told(f"side file: iou[{row}, {column}]", float(found[row, column]), wanted, why)

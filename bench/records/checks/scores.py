@@ -1,0 +1,186 @@
+"""Scores: how many, of what range, chosen and averaged as the protocol says."""
+
+import functools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from bench.metrics import draws
+from bench.records.checks.case import FEW, Case, bounds, near, outside, told
+from bench.records.record import NOISE, Population
+from bench.system import seeds
+
+MANY = 5000  # models of which no bootstrap is drawn again: it would take too long
+# Further metrics between 0 and 1.
+SHARES = ("precision", "recall", "pixel accuracy", "AP50", "AP75")
+GRID = 1e-4  # how far from a whole number a count may be that was divided as float32
+SINGLE = ("average", "greedy_soup")  # controls of one model
+
+
+def problems(case: Case) -> Iterator[str]:
+    """What is wrong with the populations."""
+    yield from _noise(case)
+    for name, population in case.populations.items():
+        yield from _numbers(case, name, population)
+        yield from _selected(case, name, population)
+        yield from _further(case, name, population)
+    yield from _base(case)
+    yield from _copies(case)
+    yield from _repeated(case)
+
+
+def _noise(case: Case) -> Iterator[str]:
+    found = tuple(level.amplitude for level in case.record.scores.noise)
+    if found != NOISE:
+        yield told("scores.noise", list(found), list(NOISE), "amplitudes of the protocol")
+
+
+def sizes(case: Case, name: str) -> tuple[int, ...]:
+    """How many models a population may have."""
+    samples, own = case.record.protocol.samples, case.generator
+    few = max(1, samples // 4)  # of the costly controls
+    if name == "generated" and own and "deterministic" in own.facts:
+        return (1,) if own.facts["deterministic"] else (samples,)
+    if name == "generated":
+        return (1, samples)
+    if name == "original":
+        return (case.record.zoo.k,)
+    if name in SINGLE:
+        return (1,)
+    return (few,) if name == "finetune" or name.startswith("noise ") else (samples,)
+
+
+def _numbers(case: Case, name: str, population: Population) -> Iterator[str]:
+    place, count, wanted = f"scores.{name}", len(population.values), sizes(case, name)
+    if count not in wanted:
+        yield told(place, f"of {count} models", " or ".join(map(str, wanted)))
+    sign = case.sign
+    ordered = [sign * value for value in (population.worst, population.median, population.best)]
+    if ordered != sorted(ordered):
+        yield f"{place}: expected worst <= median <= best, in the direction of the metric"
+    slack = 1e-9 * max(1.0, abs(population.mean))
+    if not population.low - slack <= population.mean <= population.high + slack:
+        yield told(f"{place}.mean", population.mean, (population.low, population.high), "interval")
+    low, high = bounds(case.record.task.metric)
+    if not low <= min(population.values) <= max(population.values) <= high:
+        yield f"{place}: {case.record.task.metric} is not {_span(low, high)} in all of its models"
+    if case.exact and not _shares(population.values, case.record.protocol.val_size):
+        val_size = case.record.protocol.val_size
+        yield f"{place}: its values are no shares of {val_size} validation examples"
+    yield from _interval(case, name, population)
+
+
+def _span(low: float, high: float) -> str:
+    return "between 0 and 1" if high == 1 else "0 or more"
+
+
+def _shares(values: list[float], size: int) -> bool:
+    counts = np.array(values) * size
+    return bool((np.abs(counts - np.round(counts)) < GRID * max(1.0, size / 1000)).all())
+
+
+def _interval(case: Case, name: str, population: Population) -> Iterator[str]:
+    """The bootstrap interval is that of the board's own draws."""
+    seed = seeds.number(case.seed, name)
+    slack = 1e-7 * max(1.0, abs(population.mean)) + FEW
+    if len(population.values) > MANY:
+        spread = 1.96 * float(population.std or 0) / math.sqrt(len(population.values))
+        wanted = (population.mean - spread, population.mean + spread)
+        slack += 0.2 * spread
+    else:
+        wanted = _mean_interval(tuple(population.values), seed)
+    for bound, value in zip(("low", "high"), wanted, strict=True):
+        says = getattr(population, bound)
+        if abs(says - value) > slack:
+            yield told(f"scores.{name}.{bound}", says, value, "of the bootstrap of its values")
+
+
+@functools.lru_cache(maxsize=64)  # the controls of a board are the same in all of its records
+def _mean_interval(values: tuple[float, ...], seed: int) -> draws.Interval:
+    return draws.Stream(seed).mean_interval(np.array(values))
+
+
+def _selected(case: Case, name: str, population: Population) -> Iterator[str]:
+    """The selected model is one of those with the best training score."""
+    train = case.arrays.get(f"train.{name}")
+    if train is None:
+        return
+    if case.exact and not _shares(train.astype(float).tolist(), case.record.protocol.train_size):
+        train_size = case.record.protocol.train_size
+        yield f"side file: train.{name} is no share of {train_size} training examples"
+    if case.whole(name):
+        best = case.values(name)[case.sign * train == (case.sign * train).max()]
+        if not np.isclose(best, population.selected, rtol=1e-9, atol=0).any():
+            wanted = " or ".join(sorted({f"{value:.6g}" for value in best})[:5])
+            why = "of the models with the best training score"
+            yield told(f"scores.{name}.selected", population.selected, wanted, why)
+
+
+def _further(case: Case, name: str, population: Population) -> Iterator[str]:
+    """Further metrics: the same of all populations, in their range; and counts of what is not finite."""
+    first = case.record.scores.original
+    place = f"scores.{name}.further"
+    if set(population.further) != set(first.further):
+        yield told(place, sorted(population.further), sorted(first.further), "as of the originals")
+    if case.task and case.record.task.kind == "classification" and population.further:
+        yield told(place, sorted(population.further), "none", "of the kind classification")
+    for metric, found in population.further.items():
+        if metric in SHARES or metric.startswith("mAP"):
+            for part in ("mean", "selected"):
+                yield from outside(f"{place}.{metric}.{part}", getattr(found, part), 0, 1)
+        if len(population.values) == 1 and not near(found.mean, found.selected):
+            yield told(f"{place}.{metric}.selected", found.selected, found.mean, "of one model")
+    if (population.not_finite is None) is not (first.not_finite is None):
+        yield told(f"scores.{name}.not_finite", population.not_finite, "counted in all or in none")
+
+
+def _base(case: Case) -> Iterator[str]:
+    score = case.record.zoo.base_score
+    if score is not None:
+        yield from outside("zoo.base_score", score, *bounds(case.record.task.metric))
+
+
+def _copies(case: Case) -> Iterator[str]:
+    """A copy has the scores of an original, on both splits."""
+    made = case.record.generator
+    names = ["copy", *(["generated"] if made.name == "copy" and not made.aligned else [])]
+    originals = case.record.scores.original
+    for name in names:
+        unknown = sorted(set(case.populations[name].values) - set(originals.values))
+        if unknown:
+            yield told(f"scores.{name}.values", unknown[0], "the score of an original")
+        elif not _trained_alike(case, name):
+            yield f"side file: train.{name} has scores that no original with the same score has"
+        count = case.populations[name].not_finite
+        if count and not originals.not_finite:
+            yield told(f"scores.{name}.not_finite", count, originals.not_finite, "of copies")
+
+
+def _trained_alike(case: Case, name: str) -> bool:
+    """Whether the originals have all pairs of scores that copies have, as far as the side file tells."""
+    known = case.whole("original") and "train.original" in case.arrays
+    return not known or _pairs(case, name) <= _pairs(case, "original")
+
+
+def _pairs(case: Case, name: str) -> set[tuple[float, float]]:
+    """Scores of single models on both splits."""
+    train = case.arrays.get(f"train.{name}")
+    values = case.values(name)[case.kept(name)].tolist()
+    return set() if train is None else set(zip(values, train.tolist(), strict=True))
+
+
+def _repeated(case: Case) -> Iterator[str]:
+    """A control that is run as the generator gives what it gives beside it."""
+    made = case.record.generator
+    if made.name not in SINGLE or case.generator is None or made.aligned:
+        return
+    why = f"as of the control {made.name}, which is the same model"
+    for part in ("values", "further", "not_finite"):
+        says, wanted = (getattr(case.populations[one], part) for one in ("generated", made.name))
+        if says != wanted:
+            yield told(f"scores.generated.{part}", says, wanted, why)
+    for kind in ("nearest", "train", "right_best"):
+        ours, theirs = (case.arrays.get(f"{kind}.{one}") for one in ("generated", made.name))
+        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+            yield f"side file: {kind}.generated is not {kind}.{made.name}, which is the same model"

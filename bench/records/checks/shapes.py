@@ -1,0 +1,223 @@
+"""The side file's arrays: all that a run writes and nothing else, each of the shape and range that it must have."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.records import side
+from bench.records.checks.case import Case, bounds
+
+Array = NDArray[Any]
+KINDS = ("classification", "detection", "segmentation")  # which have right and wrong units
+
+
+class Expected(NamedTuple):
+    """One array that may be in a side file.
+
+    Attributes:
+        name: of the array.
+        shape: None for any number above 0.
+        must: whether it must be there.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    must: bool = True
+
+    def fits(self, array: Array) -> bool:
+        """Whether an array has this shape."""
+        pairs = zip(array.shape, self.shape, strict=True)
+        return all(there == size if size is not None else there > 0 for there, size in pairs)
+
+    def told(self) -> str:
+        """The shape in words."""
+        return f"({', '.join('any' if size is None else str(size) for size in self.shape)})"
+
+
+def sound(case: Case) -> tuple[Case, list[str]]:
+    """The case with only the arrays that have the right shape and range, and what is wrong with the others."""
+    problems: list[str] = []
+    arrays = {}
+    every = {one.name: one for one in expected(case)}
+    for name, array in case.arrays.items():
+        if name not in every:
+            problems.append(f"'{name}' is not among the arrays of such a run")
+        elif not every[name].fits(array):
+            told = f"has shape {array.shape}, expected {every[name].told()}"
+            problems.append(f"'{name}' {told}")
+        elif wrong := list(_content(case, name, array)):
+            problems += wrong
+        else:
+            arrays[name] = array
+    problems += _missing(
+        [one for one in every.values() if one.must and one.name not in case.arrays]
+    )
+    sound = Case(case.record, arrays, frozenset(case.arrays))
+    return sound, [f"side file: {problem}" for problem in problems]
+
+
+def _missing(lacking: Sequence[Expected]) -> Iterator[str]:
+    """One line for each kind of array that is not there."""
+    kinds: dict[str, list[Expected]] = {}
+    for one in lacking:
+        kinds.setdefault(one.name.partition(".")[0], []).append(one)
+    for kind, ones in kinds.items():
+        populations = ", ".join(one.name.partition(".")[2] for one in ones)
+        of = f" of {populations}" if populations else ""
+        yield f"'{kind}'{of} is missing, expected shape {ones[0].told()}"
+
+
+def expected(case: Case) -> Iterator[Expected]:
+    """Every array of a run like this one."""
+    yield from _models(case)
+    yield from _weights(case)
+    yield from _outcomes(case)
+    yield from _maps(case)
+    # A given zoo may have none: it was made elsewhere, or scored otherwise.
+    yield Expected("curve", (None, 2), case.task is not None and "zoo" not in case.asked)
+
+
+def _models(case: Case) -> Iterator[Expected]:
+    """Numbers of single models."""
+    for name in case.populations:
+        count = len(case.kept(name))
+        yield Expected(f"train.{name}", (count,))
+        if name != "original" or count > 1:
+            yield Expected(f"nearest.{name}", (count,))
+    models = sum(len(case.kept(name, side.IOU_MODELS)) for name in ("original", "generated"))
+    yield Expected("iou", (models, models))
+    yield Expected("iou_originals", (1,))
+
+
+def _weights(case: Case) -> Iterator[Expected]:
+    columns = min(case.record.zoo.d, side.HEAT_PARAMETERS)
+    yield Expected("weights_index", (columns,))
+    for name in ("original", "generated"):
+        yield Expected(f"weights.{name}", (len(case.kept(name, side.HEAT_MODELS)), columns))
+    own = case.task is not None  # which can make untrained networks
+    yield Expected("weights.random", (side.HEAT_MODELS if own else None, columns), own)
+
+
+def _outcomes(case: Case) -> Iterator[Expected]:
+    """Which units are right."""
+    kind = case.record.task.kind
+    if kind == "image generation":
+        return
+    kept = min(total(case), side.UNITS)
+    must = kind in KINDS or case.record.tests is not None
+    must = must or any(name.startswith("right_") for name in case.arrays)
+    yield Expected("units", (2,), must)
+    for name in case.populations:
+        yield Expected(f"right_mean.{name}", (kept,), must)
+        for statistic in side.STATISTICS:
+            yield Expected(f"right_{statistic}.{name}", (math.ceil(kept / 8),), must)
+
+
+def total(case: Case) -> int:
+    """How many validation units there are: what the record says of it, or else what the side file does."""
+    record = case.record
+    pixels = record.task.settings.get("pixels")
+    if case.exact:
+        return record.protocol.val_size
+    if record.task.kind == "segmentation" and case.task and isinstance(pixels, int):
+        return max(1, record.protocol.val_size * pixels)
+    units = case.arrays.get("units", np.ones(2))
+    return max(1, int(units[-1])) if len(units) else 1
+
+
+def _maps(case: Case) -> Iterator[Expected]:
+    """Parameters, and latents where the generator has them, in two dimensions."""
+    facts = case.generator.facts if case.generator else {}
+    named = [name for name in side.EMBEDDED if name in case.populations]
+    points = {name: len(case.kept(name)) for name in named}
+    enough = sum(points.values()) >= side.MAPPED
+    path, known = bool(facts.get("has_path")), case.generator is not None
+    latents = bool(facts.get("has_latents")) or (
+        not known and any(name.startswith("latent.") for name in case.arrays)
+    )
+    for name, count in points.items():
+        if enough or path or not known:
+            yield Expected(f"map.{name}", (count, 2), enough or path)
+        if latents:
+            yield Expected(f"latent.{name}", (count, 2), enough)
+    if path or not known:
+        yield Expected("map_path", (side.PATHS if known else None, None, 2), path)
+
+
+# What is in them -----------------------------------------------------------------------------------------------------
+
+
+def _content(case: Case, name: str, array: Array) -> Iterator[str]:
+    """Where the values of an array of the right shape are none that it can have."""
+    kind = name.partition(".")[0]
+    if kind in ("iou", "nearest") and not _within(array, 0.0, 1.0):
+        yield f"'{name}' is not between 0 and 1"
+    elif kind == "iou":
+        yield from _matrix(array)
+    elif kind == "train" and not _within(array, *bounds(case.record.task.metric)):
+        yield f"'{name}' has training scores that {case.record.task.metric} cannot have"
+    elif kind == "curve":
+        yield from _curve(case, array)
+    elif kind == "units":
+        yield from _units(case, array)
+    elif kind == "right_mean":
+        yield from _shares(case, name, array)
+    elif kind.startswith("right_") and total(case) < side.UNITS:
+        if np.unpackbits(array)[total(case) :].any():
+            yield f"'{name}' has outcomes after the last unit"
+    elif kind == "map_path" and array.shape[1] > side.STEPS and case.generator:
+        yield f"'{name}' has {array.shape[1]} steps, expected at most {side.STEPS}"
+    elif kind in ("iou_originals", "weights_index"):
+        yield from _indices(case, name, array)
+
+
+def _within(array: Array, low: float, high: float) -> bool:
+    return bool(((array >= low) & (array <= high)).all())
+
+
+def _matrix(array: Array) -> Iterator[str]:
+    if not np.array_equal(array, array.T):
+        yield "iou is not symmetric"
+    if not np.array_equal(np.diagonal(array), np.ones(len(array))):
+        yield "iou of a model with itself is not 1"
+
+
+def _indices(case: Case, name: str, array: Array) -> Iterator[str]:
+    """Which models the matrix is of, and which parameters are kept."""
+    originals = [len(case.kept("original", side.IOU_MODELS))]
+    wanted = {
+        "iou_originals": np.array(originals),
+        "weights_index": side.evenly(case.record.zoo.d, side.HEAT_PARAMETERS),
+    }[name]
+    if not np.array_equal(array, wanted):
+        first = int(np.flatnonzero(array != wanted)[0])
+        yield f"'{name}' has {array[first]} at {first}, expected {wanted[first]}"
+
+
+def _units(case: Case, array: Array) -> Iterator[str]:
+    every = total(case)
+    wanted = [min(every, side.UNITS), every]
+    if array.tolist() != wanted:
+        yield f"'units' is {array.tolist()}, expected {wanted}: those kept, and all that are scored"
+
+
+def _shares(case: Case, name: str, array: Array) -> Iterator[str]:
+    """A share of N models is one of N + 1 numbers."""
+    count = len(case.populations[name.partition(".")[2]].values)
+    possible = np.round(255 * np.arange(count + 1) / count) if count <= 255 else np.arange(256)
+    if not np.isin(array, possible).all():
+        yield f"'{name}' has shares that {count} models cannot have"
+
+
+def _curve(case: Case, array: Array) -> Iterator[str]:
+    seconds, scores = array.T
+    if len(array) > side.CURVE_POINTS or len(array) < min(case.record.zoo.k, side.CURVE_POINTS):
+        most, least = side.CURVE_POINTS, min(case.record.zoo.k, side.CURVE_POINTS)
+        yield f"'curve' has {len(array)} points, expected {least} to {most}"
+    if (seconds < 0).any() or (np.diff(seconds) < 0).any():
+        yield "'curve' goes back in time"
+    if not _within(scores, *bounds(case.record.task.metric)):
+        yield f"'curve' has scores that {case.record.task.metric} cannot have"

@@ -1,0 +1,199 @@
+"""A record's side file: small arrays that figures and the ranking need beyond the record. Imports no torch.
+
+Populations are named as in the record's scores: "original", "generated", "average", ..., "noise 0.1". Values of models
+come in the order of the record's ``values``; of more than ``MODELS`` models, those that ``evenly`` picks.
+
+==================== ================= =======================================================================
+array                shape, type       what
+==================== ================= =======================================================================
+nearest.POPULATION   (N,) float16      IoU of wrong predictions with the nearest original; of an original, with
+                                       the nearest other one
+train.POPULATION     (N,) float32      score on the training split
+iou                  (n, n) float16    IoU between models: ``iou_originals`` (1,) int32 originals first, then
+                                       generated models, both picked by ``evenly``
+map.POPULATION       (N, 2) float16    t-SNE of parameters: original, generated, noise 0.1
+map_path             (m, s, 2) float16 m denoising trajectories of s steps each, in the same map, noise first
+latent.POPULATION    (N, 2) float16    t-SNE of the generator's latents: original, generated, noise 0.1
+weights.NAME         (r, c) float16    parameter values of a few models: original, generated, random (initial)
+weights_index        (c,) int32        which parameters these are
+right_mean.POP       (u,) uint8        share of the population that gets a unit right, times 255, rounded
+right_STAT.POP       (u / 8,) uint8    units that the population's best, selected, median or worst model gets
+                                       right, as packed bits
+units                (2,) int32        u, and how many units there are in all
+curve                (p, 2) float32    SGD: seconds of training, validation score
+==================== ================= =======================================================================
+"""
+
+import functools
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import BadRequest, BenchError
+from bench.system import reading
+from bench.system.store import atomic
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+LIMIT = 300_000  # bytes of a file
+UNPACKED = 8_000_000  # bytes that a file of this size may unpack to
+MODELS = 400  # of a population
+IOU_MODELS = 100  # of the originals, and of the generated models, in the IoU matrix
+HEAT_MODELS, HEAT_PARAMETERS = 8, 512  # whose parameters are kept
+UNITS = 4000  # validation units whose outcome is kept
+CURVE_POINTS = 500
+EMBEDDED = ("original", "generated", "noise 0.1")  # on the maps
+MAPPED = 5  # points that a map has at least
+PATHS, STEPS = 5, 11  # samples whose way from noise is kept, and vectors along each
+STATISTICS = ("best", "selected", "median", "worst")
+POPULATION = r"(original|generated|average|greedy_soup|copy|interpolation|gaussian|finetune|noise [0-9.e+-]{1,12})"
+
+# Name of an array (a pattern), its number of dimensions and its type.
+KNOWN: dict[str, tuple[int, str]] = {
+    rf"nearest\.{POPULATION}": (1, "float16"),
+    rf"train\.{POPULATION}": (1, "float32"),
+    "iou": (2, "float16"),
+    "iou_originals": (1, "int32"),
+    rf"(map|latent)\.{POPULATION}": (2, "float16"),
+    "map_path": (3, "float16"),
+    r"weights\.(original|generated|random)": (2, "float16"),
+    "weights_index": (1, "int32"),
+    rf"right_(mean|{'|'.join(STATISTICS)})\.{POPULATION}": (1, "uint8"),
+    "units": (1, "int32"),
+    "curve": (2, "float32"),
+}
+
+
+def evenly(count: int, most: int) -> NDArray[Any]:
+    """Indices of at most ``most`` of ``count`` things, evenly spaced, first and last among them.
+
+    >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
+    ([0, 2, 4], [0, 1])
+    """
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(int)
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """Write the arrays, atomically; the same arrays give the same bytes.
+
+    Raises:
+        BenchError: an array that is not of this format, or a file above the limit.
+    """
+    _check(arrays)
+    with atomic(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **{n: arrays[n] for n in sorted(arrays)})
+        size = temporary.stat().st_size
+        if size > LIMIT:
+            raise BenchError(f"the side file {path} has {size:,} bytes, expected at most {LIMIT:,}")
+
+
+def read(path: Path) -> dict[str, NDArray[Any]]:
+    """Read and validate a side file.
+
+    Raises:
+        BadRequest: it is missing, no regular file, too large, damaged, or holds arrays that are not of this format.
+    """
+    data = reading.content(path, LIMIT, "side file")
+    try:
+        arrays, problems = unpacked(data)
+    except BadRequest as error:
+        raise BadRequest(f"{path} is not a readable side file ({error})") from None
+    for problem in problems:
+        raise BadRequest(f"{path}: {problem}")
+    return arrays
+
+
+def unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays of a side file's content that are of this format, and what is wrong with the others.
+
+    What a header says is held against the format and the size of what follows it before there is an array of it.
+
+    Raises:
+        BadRequest: the whole file is damaged.
+    """
+    archive = reading.Archive(io.BytesIO(data))
+    arrays: dict[str, NDArray[Any]] = {}
+    problems: list[str] = []
+    left = UNPACKED
+    for member in dict.fromkeys(archive.names):
+        name = member.removesuffix(".npy")
+        try:
+            content = archive.read(member, left)
+            left -= len(content)
+            arrays[name] = _array(name, content)
+        except BadRequest as error:
+            problems.append(str(error))
+    if len(set(archive.names)) < len(archive.names):
+        problems.append("an array is there twice")
+    return arrays, problems
+
+
+def _array(name: str, content: bytes) -> NDArray[Any]:
+    """One array of the format, from a file as numpy writes it.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    start = 10 + int.from_bytes(content[8:10], "little")
+    try:
+        shape, fortran, dtype = _header(content[:start])
+    except Exception as error:  # numpy evaluates the header as Python, where anything can go wrong
+        raise BadRequest(f"array {name[:80]!a} has no readable header ({error})") from None
+    for problem in _format(name, len(shape), dtype):
+        raise BadRequest(problem)
+    expected, there = math.prod(shape) * dtype.itemsize, len(content) - start
+    if expected != there or min(shape) < 0:
+        raise BadRequest(
+            f"array '{name}' has {there:,} bytes, its shape {shape} needs {expected:,}"
+        )
+    array = np.frombuffer(content, dtype, offset=start).copy()
+    array = array.reshape(shape, order="F" if fortran else "C")
+    if not np.isfinite(array).all():
+        raise BadRequest(f"array '{name}' has values that are not finite")
+    return array
+
+
+@functools.lru_cache(maxsize=256)  # most arrays of many files have one of a few shapes
+def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is in Fortran's order, and type, from the beginning of a file as numpy writes it."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+    if version != (1, 0):
+        raise ValueError(f"version {version} of the format, expected (1, 0)")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    return shape, fortran, dtype
+
+
+def _check(arrays: Arrays) -> None:
+    """Names, dimensions, types and finite values.
+
+    Raises:
+        BenchError: the first array that is wrong.
+    """
+    for name, array in arrays.items():
+        for problem in _format(name, array.ndim, array.dtype):
+            raise BenchError(problem)
+        if not np.isfinite(array).all():
+            raise BenchError(f"array '{name}' has values that are not finite")
+
+
+def _format(name: str, dimensions: int, dtype: np.dtype[Any]) -> Iterator[str]:
+    """Where an array is not what the format has under its name."""
+    found = next((kind for known, kind in KNOWN.items() if re.fullmatch(known, name)), None)
+    if found is None:
+        yield f"unknown array {name[:80]!a}"
+    elif (dimensions, str(dtype)) != found:
+        yield (
+            f"array '{name}' has {dimensions} dimensions of {dtype}, "
+            f"expected {found[0]} of {found[1]}"
+        )

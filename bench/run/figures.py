@@ -1,0 +1,195 @@
+"""What a record's side file holds (``bench.records.side``), computed from what the run's stages made."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.contract.zoo import Zoo
+from bench.judge import compare
+from bench.metrics import similarity as similar
+from bench.records.side import (
+    CURVE_POINTS,
+    EMBEDDED,
+    HEAT_MODELS,
+    HEAT_PARAMETERS,
+    IOU_MODELS,
+    MAPPED,
+    MODELS,
+    STATISTICS,
+    UNITS,
+    evenly,
+)
+from bench.run.stages import Evaluated
+
+COMPONENTS = 50  # of the PCA before t-SNE
+
+Array = NDArray[Any]
+
+
+def arrays(
+    zoo: Zoo,
+    vectors: Mapping[str, Float[Tensor, "N D"]],
+    views: Mapping[str, Tensor],
+    evaluated: Mapping[str, Evaluated],
+    initial: Float[Tensor, "r D"] | None,
+    *,
+    higher_is_better: bool,
+) -> dict[str, Array]:
+    """Every array of the side file.
+
+    Args:
+        zoo: the checkpoints.
+        vectors: of the populations in ``EMBEDDED``.
+        views: latents of these populations ("latent.<population>") and vectors along the sampling ("path",
+            m x s x D), where the generator has them.
+        evaluated: "original", "generated" and every control.
+        initial: untrained vectors, if the task can make them.
+        higher_is_better: of the score.
+    """
+    embedded = {f"map.{name}": _few(vectors[name], MODELS) for name in EMBEDDED}
+    if "path" in views:
+        embedded["map_path"] = views["path"]
+    latents = {name: value for name, value in views.items() if name.startswith("latent.")}
+    return {
+        **_per_model(evaluated),
+        **_iou(evaluated["original"], evaluated["generated"]),
+        **embed(embedded),
+        **embed(latents),
+        **_weights(vectors, initial),
+        **_right(evaluated, higher_is_better),
+        **_curve(zoo.curve),
+    }
+
+
+def _few(rows: Tensor, most: int) -> Tensor:
+    """At most so many rows, evenly spaced."""
+    return rows[torch.from_numpy(evenly(len(rows), most))]
+
+
+def _half(tensor: Tensor) -> Array:
+    """As float16; what is beyond its range becomes its largest."""
+    largest = float(np.finfo(np.float16).max)
+    return tensor.detach().float().cpu().clamp(-largest, largest).numpy().astype(np.float16)
+
+
+def _per_model(evaluated: Mapping[str, Evaluated]) -> dict[str, Array]:
+    """Similarity to the nearest original, and the training score, of every model."""
+    found: dict[str, Array] = {}
+    originals = evaluated["original"].compared
+    for name, scored in evaluated.items():
+        alike = similar.pairwise(scored.compared, originals)
+        if name == "original":
+            alike = alike.fill_diagonal_(-1.0)
+        if alike.shape[1] > 1 or name != "original":
+            found[f"nearest.{name}"] = _half(_few(alike.max(dim=1).values, MODELS))
+        found[f"train.{name}"] = _few(scored.train, MODELS).float().numpy()
+    return found
+
+
+def _iou(original: Evaluated, generated: Evaluated) -> dict[str, Array]:
+    rows = [_few(scored.compared, IOU_MODELS) for scored in (original, generated)]
+    models = torch.cat(rows)
+    count = np.array([len(rows[0])], dtype=np.int32)
+    return {"iou": _half(similar.pairwise(models, models)), "iou_originals": count}
+
+
+def embed(points: Mapping[str, Float[Tensor, "*rows D"]]) -> dict[str, Array]:
+    """Two dimensions by PCA and t-SNE (van der Maaten and Hinton, 2008), all groups in one map.
+
+    Nothing where there are too few points for a map.
+    """
+    flat = {name: group.flatten(0, -2) for name, group in points.items()}
+    sizes = [len(group) for group in flat.values()]
+    if sum(sizes) < MAPPED:
+        return {}
+    pieces = _tsne(torch.cat(list(flat.values())).float()).split(sizes)
+    return {
+        name: _half(piece.reshape(*points[name].shape[:-1], 2))
+        for name, piece in zip(flat, pieces, strict=True)
+    }
+
+
+def _tsne(points: Float[Tensor, "n D"]) -> Float[Tensor, "n 2"]:
+    from sklearn.manifold import TSNE  # here, because it takes a second
+
+    principal = _principal(points)
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    tsne = TSNE(2, perplexity=perplexity, init=principal[:, :2], random_state=0, max_iter=500)
+    return torch.from_numpy(tsne.fit_transform(principal))
+
+
+def _principal(points: Float[Tensor, "n D"]) -> Array:
+    """Coordinates along the first principal components, from the n x n products; the first has unit variance."""
+    # By a power of two, which changes no digit: sums and squares of a broken generator's weights would overflow.
+    exponent = int(torch.frexp(points.abs().max()).exponent) - 1
+    points = points / 2.0 ** max(exponent, -126)
+    centred = points - points.mean(0)
+    values, directions = torch.linalg.eigh((centred @ centred.T).double())
+    few = min(COMPONENTS, len(points) - 1)
+    scales = values[-few:].clamp(min=0).sqrt()
+    coordinates = (directions[:, -few:] * scales).flip(1)
+    spread = float(coordinates[:, 0].std()) or 1.0
+    # Signs of eigenvectors are arbitrary: the largest entry is positive.
+    largest = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True))
+    signs = torch.where(largest < 0, -1.0, 1.0)
+    scaled: Array = (coordinates * signs / spread).float().contiguous().numpy()
+    return scaled
+
+
+def _weights(
+    vectors: Mapping[str, Float[Tensor, "N D"]], initial: Float[Tensor, "r D"] | None
+) -> dict[str, Array]:
+    """Some parameters of a few models of each kind."""
+    groups = {"original": vectors["original"], "generated": vectors["generated"]}
+    if initial is not None:
+        groups["random"] = initial
+    index = evenly(vectors["original"].shape[1], HEAT_PARAMETERS)
+    return {
+        "weights_index": index.astype(np.int32),
+        **{
+            f"weights.{name}": _half(_few(rows, HEAT_MODELS)[:, torch.from_numpy(index)])
+            for name, rows in groups.items()
+        },
+    }
+
+
+def _right(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> dict[str, Array]:
+    """Which validation units populations and their chosen models get right; nothing where there are none."""
+    wrong = {name: scored.wrong for name, scored in evaluated.items() if scored.wrong is not None}
+    if not wrong:
+        return {}
+    total = wrong["original"].shape[1]
+    kept = torch.from_numpy(evenly(total, UNITS))
+    found: dict[str, Array] = {"units": np.array([len(kept), total], dtype=np.int32)}
+    for name, outcomes in wrong.items():
+        right = ~outcomes[:, kept]
+        share = right.double().mean(0)
+        found[f"right_mean.{name}"] = (255 * share).round().to(torch.uint8).numpy()
+        for statistic, model in _chosen(evaluated[name], higher_is_better).items():
+            found[f"right_{statistic}.{name}"] = np.packbits(right[model].numpy())
+    return found
+
+
+def _chosen(scored: Evaluated, higher_is_better: bool) -> dict[str, int]:
+    """The population's best, selected, median and worst model."""
+    sign = 1.0 if higher_is_better else -1.0
+    order = (sign * scored.val).argsort(descending=True, stable=True)
+    chosen = {
+        "best": int(order[0]),
+        "selected": compare.select(sign * scored.train, scored.train_loss),
+        "median": int(order[len(order) // 2]),
+        "worst": int(order[-1]),
+    }
+    return {name: chosen[name] for name in STATISTICS}
+
+
+def _curve(curve: Sequence[tuple[float, float]]) -> dict[str, Array]:
+    if not curve:
+        return {}
+    points = np.asarray(curve, dtype=np.float32)
+    return {"curve": points[evenly(len(points), CURVE_POINTS)]}

@@ -1,0 +1,106 @@
+"""Running other people's code so that nothing that it does to the process or to what it was given reaches a number."""
+
+import contextlib
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.contract import Generator
+from bench.contract.zoo import Zoo
+from bench.errors import BenchError
+from bench.records.request import plain
+
+# Settings of the process that decide numbers, each as how to read and how to set it.
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, lambda device: torch.set_default_device(None)),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    (lambda: torch.backends.cudnn.allow_tf32, lambda on: setattr(torch.backends.cudnn, "allow_tf32", on)),
+    (lambda: torch.backends.cudnn.benchmark, lambda on: setattr(torch.backends.cudnn, "benchmark", on)),
+    (lambda: torch.backends.mkldnn.enabled, lambda on: torch.backends.mkldnn.set_flags(on)),
+    (os.getcwd, os.chdir),
+)  # fmt: skip
+# Global sources of random numbers.
+_SOURCES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_rng_state, torch.set_rng_state),
+    (np.random.get_state, np.random.set_state),
+    (random.getstate, random.setstate),
+)
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Put back, at the end, every setting of the process that decides numbers: types, threads, precision, sources."""
+    settings = [(read, write, read()) for read, write in _SETTINGS]
+    sources = [(write, read()) for read, write in _SOURCES]
+    try:
+        yield
+    finally:
+        for read, write, value in settings:
+            if read() != value:
+                write(value)
+        for write, value in sources:
+            write(value)
+
+
+def hyperparameters(maker: Generator) -> dict[str, Any]:
+    """Return what a generator says its hyperparameters are, as plain data.
+
+    Raises:
+        BadRequest: one that no command line or record can hold.
+    """
+    found: dict[str, Any] = plain(maker.hyperparameters(), "hyperparameters")
+    return found
+
+
+def check_vectors(vectors: Any, count: int, zoo: Zoo, name: str) -> None:
+    """Refuse samples that are no n x D float32 matrix of finite numbers on the CPU.
+
+    Raises:
+        BenchError: the generator broke its contract.
+    """
+    expected = (count, zoo.layout.dim)
+    if not isinstance(vectors, Tensor):
+        raise BenchError(
+            f"{name}.sample returned {type(vectors)}, expected float32 of shape {expected}"
+        )
+    usual = vectors.layout == torch.strided and vectors.device.type == "cpu"
+    if vectors.shape != expected or vectors.dtype != torch.float32 or not usual:
+        where = "" if usual else f" ({vectors.layout} on {vectors.device})"
+        raise BenchError(
+            f"{name}.sample returned {tuple(vectors.shape)} {vectors.dtype}{where}, "
+            f"expected float32 of shape {expected}"
+        )
+    broken = int((~vectors.isfinite().all(dim=1)).sum())
+    if broken:
+        raise BenchError(f"{name}.sample returned {broken} of {count} vectors with NaN or inf")
+
+
+def check_view(view: Any, rows: int, dimensions: int, name: str) -> Tensor:
+    """Return what a figure shows of a generator, as numbers that nobody else can change.
+
+    Args:
+        view: what ``latents`` (two dimensions) or ``sampling_path`` (three) returned.
+        rows: how many models it is of.
+        dimensions: how many dimensions it must have.
+        name: the method, for the message.
+
+    Raises:
+        BenchError: it is something else.
+    """
+    fine = isinstance(view, Tensor) and view.ndim == dimensions and len(view) == rows
+    if not fine or not view.is_floating_point() or not bool(view.isfinite().all()):
+        got = f"{tuple(view.shape)} {view.dtype}" if isinstance(view, Tensor) else type(view)
+        raise BenchError(
+            f"{name} returned {got}, expected finite numbers of {rows} models in {dimensions} dimensions"
+        )
+    own: Tensor = view.detach().cpu().clone()
+    return own

@@ -1,0 +1,74 @@
+"""State dicts made elsewhere become a zoo."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.contract.zoo import Layout, Zoo
+from bench.errors import BadRequest
+from bench.system.weights import read_weights
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+def import_zoo(files: Sequence[Path], base: Path | None = None) -> Zoo:
+    """A zoo of the state dicts in these files and folders, in the order of their names.
+
+    The floating-point tensors that differ between the files are the checkpoints' layout; what is equal in all of them,
+    and what ``base`` adds, is the base.
+
+    Raises:
+        BadRequest: no file, an unreadable one, or files that do not hold the same tensors.
+    """
+    paths = sorted((path for file in files for path in _inside(file)), key=_number_order)
+    if not paths:
+        raise BadRequest("no checkpoints to import: expected .pth or .safetensors state dicts")
+    states = [read_weights(path) for path in paths]
+    first = states[0]
+    for path, state in zip(paths, states, strict=True):
+        _check_same(first, state, paths[0], path)
+    varying = [name for name in first if first[name].is_floating_point() and _differs(name, states)]
+    if len(states) == 1 or not varying:
+        varying = [name for name, tensor in first.items() if tensor.is_floating_point()]
+    if not varying:
+        raise BadRequest(f"{paths[0]} holds no floating-point tensors")
+    layout = Layout.of({name: first[name] for name in varying})
+    rows = torch.stack([layout.flatten({n: s[n].float() for n in varying}) for s in states])
+    rest = read_weights(base) if base else {}
+    rest |= {name: tensor for name, tensor in first.items() if name not in varying}
+    kept = {name: tensor for name, tensor in rest.items() if name not in varying}
+    return Zoo(rows, layout, kept, settings={"imported": [path.name for path in paths]})
+
+
+def _number_order(path: Path) -> list[tuple[bool, str | int]]:
+    """A sort key that puts 2.pth before 10.pth."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
+
+
+def _inside(path: Path) -> list[Path]:
+    """The checkpoints of a folder, or the file itself."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    return [path]
+
+
+def _check_same(a: dict[str, Tensor], b: dict[str, Tensor], path_a: Path, path_b: Path) -> None:
+    odd = sorted(set(a).symmetric_difference(b))
+    if odd:
+        raise BadRequest(
+            f"{path_b} and {path_a} do not hold the same tensors: only one has '{odd[0]}'"
+        )
+    for name in a:
+        if a[name].shape != b[name].shape:
+            raise BadRequest(
+                f"{path_b}: '{name}' has shape {tuple(b[name].shape)}, "
+                f"expected {tuple(a[name].shape)} as in {path_a}"
+            )
+
+
+def _differs(name: str, states: list[dict[str, Tensor]]) -> bool:
+    return any(not torch.equal(states[0][name], state[name]) for state in states[1:])

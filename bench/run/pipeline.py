@@ -1,0 +1,455 @@
+"""The main job: collect -> fit -> sample -> score -> compare -> record. Every stage is cached by its content."""
+
+import dataclasses
+import functools
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench import plugins
+from bench.contract import Context, Evaluation, Generator, Score, Scorer, Task, Train
+from bench.contract.evaluation import check_evaluation
+from bench.contract.zoo import Zoo
+from bench.errors import BadRequest, BenchError
+from bench.judge.align import align_zoo
+from bench.records import side
+from bench.records.record import NOISE, Artifact, Record, percent
+from bench.records.request import Request, plain, recorded, written
+from bench.run import figures, foreign
+from bench.run.assemble import VERSION, assemble
+from bench.run.stages import (
+    Evaluated,
+    Sampled,
+    load_evaluated,
+    load_sampled,
+    save_evaluated,
+    save_sampled,
+)
+from bench.system import identity, memory, store
+from bench.system.progress import say, track
+from bench.system.randomness import derive, generator
+from bench.system.timing import Stopwatch, peak_memory
+
+NOISY = "noise 0.1"  # the amplitude that maps of parameters and latents show
+
+
+class Run:
+    """One request being carried out; each stage reads what is in the store, or makes it.
+
+    Attributes:
+        task, generator: the plugins, with their settings.
+        device: where tensors live.
+        stage: what every stage runs inside, by its name; a profiler, or nothing.
+    """
+
+    def __init__(
+        self, request: Request, stage: Callable[[str], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        self.request, self.stage = request, stage
+        memory.keep_freed()
+        self.device = choose_device(request.device)
+        self.task = load_task(request, self.device)
+        with foreign.preserved():
+            self.generator = make_generator(
+                request.generator, request.of_generator(), request.preset, self.device
+            )
+        check_min_score(request.min_score, self.task.metric)
+        self._fitted: tuple[Generator, str, int, float] | None = (
+            None  # generator, zoo, seed, seconds
+        )
+        self._scorers: dict[tuple[str, str], Scorer] = {}  # by zoo and split
+
+    def execute(self) -> tuple[Record, Path]:
+        """All stages; returns the record and the file it was written to."""
+        results = self.request.results
+        store.check_writable(results)  # fail before the work, not after it
+        with self.stage("collect"):
+            zoo, zoo_path = self.zoo()
+        say(f"fit {self.request.generator} and sample {self.request.samples} models")
+        with self.stage("fit and sample"):
+            sampled = self.generate(zoo)
+        evaluated = self.score(zoo, sampled.vectors)
+        with self.stage("compare"):
+            record = assemble(self, zoo, zoo_path, sampled, evaluated)
+        with self.stage("figures"):
+            record = self.write_side(record, zoo, sampled, evaluated)
+        return record, record.write(results)
+
+    def generate(self, zoo: Zoo, samples: int | None = None) -> Sampled:
+        """What the generator makes of the zoo, its hidden units aligned first where that was asked for.
+
+        Args:
+            zoo: the checkpoints.
+            samples: how many models, if not as many as the request says; all counts are sampled from one fit.
+        """
+        seen = align_zoo(zoo) if self.request.align else zoo
+        count = samples or self.request.samples
+        return self.sample(self.generator, self.request.generator, seen, count)
+
+    def score(self, zoo: Zoo, generated: Float[Tensor, "n D"]) -> dict[str, Evaluated]:
+        """Originals, generated models and every control on both splits."""
+        say("score originals and generated models")
+        with self.stage("score"):
+            evaluated = {"original": self.evaluate(zoo, zoo.vectors)}
+            evaluated["generated"] = self.evaluate(zoo, generated)
+        return evaluated | self.score_controls(zoo)
+
+    def score_controls(self, zoo: Zoo) -> dict[str, Evaluated]:
+        """Every control on both splits; they do not depend on the generator."""
+        evaluated = {}
+        say("score the controls")
+        with self.stage("controls"):
+            for name, control, count in track(self.controls(), "controls"):
+                made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
+                evaluated[name] = self.evaluate(zoo, made.vectors)
+        return evaluated
+
+    def write_side(
+        self, record: Record, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
+    ) -> Record:
+        """Write the record's side file; returns the record with its name and hash."""
+        say("prepare the figures")
+        path = self.request.results / record.key / f"{record.id}.npz"
+        side.write(path, self.side_arrays(zoo, sampled, evaluated))
+        named = Artifact(file=path.name, sha256=store.file_hash(path))
+        artifacts = record.artifacts.model_copy(update={"side": named})
+        return record.model_copy(update={"artifacts": artifacts})
+
+    def side_arrays(
+        self, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
+    ) -> dict[str, figures.Array]:
+        """What the side file holds."""
+        return figures.arrays(
+            zoo,
+            {"original": zoo.vectors, "generated": sampled.vectors, NOISY: self.noisy(zoo)},
+            sampled.views,
+            evaluated,
+            self.task.initial(zoo, side.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
+            higher_is_better=self.task.higher_is_better,
+        )
+
+    # Stages --------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """What other zoos need as well: the trained network that checkpoints are collected from."""
+        if not self.request.zoo:
+            self.task.prepare(rng=generator(self.request.zoo_seed or 0, "zoo"))
+
+    def zoo(self) -> tuple[Zoo, Path]:
+        """The checkpoints: given, cached or collected."""
+        if self.request.zoo:
+            return self._given(self.request.zoo), self.request.zoo
+        k, seed = self.request.collected or self.request.k, self.request.zoo_seed or 0
+        facts = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
+        facts.pop("train_size", None)  # it decides how models are scored, not the checkpoints
+        facts["code"] = self.task_code
+        path = store.home() / "zoos" / f"{store.digest([VERSION, facts])}.safetensors"
+        work = path.with_suffix(".partial")
+
+        def make() -> Zoo:
+            say(f"collect {k} checkpoints")
+            collected: Zoo = self.task.collect(k, rng=generator(seed, "zoo"), work=work)
+            return dataclasses.replace(collected, settings={**collected.settings, "zoo_seed": seed})
+
+        zoo = store.stage(path, Zoo.load, make, Zoo.save, force=self.request.force)
+        shutil.rmtree(work, ignore_errors=True)
+        return zoo.head(self.request.k), path
+
+    def _given(self, path: Path) -> Zoo:
+        """The checkpoints of a file, with the settings that only they tell put into the task.
+
+        Raises:
+            BadRequest: no zoo, one of other data or of another network, or fewer checkpoints than were asked for.
+        """
+        zoo = Zoo.load(path)
+        said, found = zoo.settings.get("dataset_hash"), self.task.identity()["dataset_hash"]
+        if said not in (None, found):
+            raise BadRequest(
+                f"the zoo {path} was collected on other data (SHA-256 {said[:16]}) than those that are here "
+                f"({found[:16]}): name their folder with --data-dir"
+            )
+        zoo = zoo.head(self.request.k)
+        self.task.adopt(zoo, frozenset(self.request.of_task()))
+        now = self.task.identity()
+        differing = [
+            n for n in self.task.rescoring if n in zoo.settings and zoo.settings[n] != now[n]
+        ]
+        if differing:  # scores along SGD's way are no longer comparable with these
+            say(
+                f"note: the zoo was scored with another {', '.join(differing)}: no time of SGD to the same score"
+            )
+            zoo = dataclasses.replace(zoo, curve=(), scores=(), base_score=None)
+        return zoo
+
+    @functools.cached_property
+    def task_code(self) -> list[str]:
+        """What a zoo and a score depend on beside data and settings: the task's code, and the libraries it runs on."""
+        return [identity.plugin_hash(self.task, self.task.settings()), *identity.libraries()]
+
+    def sample(
+        self, maker: Generator, name: str, zoo: Zoo, count: int, *, control: bool = False
+    ) -> Sampled:
+        """Fit a generator and sample from it. Controls are seeded by the zoo, so that all runs share them."""
+        count = 1 if maker.deterministic else count
+        seed = zoo.hash if control else str(self.request.seed)
+        settings = foreign.hyperparameters(maker)
+        facts = [VERSION, name, identity.plugin_hash(maker, settings), recorded(settings)]
+        facts += [zoo.hash, seed, count, self.device, *identity.libraries()]
+        facts += [self.task.identity(), self.task_code] if maker.needs else []
+        path = store.home() / "generated" / f"{store.digest(facts)}.safetensors"
+
+        def make() -> Sampled:
+            with foreign.preserved():
+                made = self._fit_and_sample(maker, zoo, count, generator(0, seed, name), path)
+            zoo.check_unchanged()
+            if recorded(foreign.hyperparameters(maker)) != recorded(settings):
+                raise BenchError(
+                    f"{type(maker).__name__} changed its own hyperparameters while it was fitted: what it learns "
+                    "belongs into attributes whose names end in _"
+                )
+            return made
+
+        return store.stage(path, load_sampled, make, save_sampled, force=self.request.force)
+
+    def _fit_and_sample(
+        self, maker: Generator, zoo: Zoo, count: int, rng: torch.Generator, path: Path
+    ) -> Sampled:
+        fit_s = self._fit(maker, zoo, rng)
+        maker.sample(1, rng=derive(rng, "warm up"))
+        with Stopwatch(self.device) as sampling:
+            vectors = maker.sample(count, rng=derive(rng, "sample"))
+        foreign.check_vectors(vectors, count, zoo, type(maker).__name__)
+        vectors = vectors.detach().clone()  # the generator may go on with its own
+        peak = peak_memory(self.device)
+        views = self._views(maker, zoo, vectors, rng)
+        return Sampled(vectors, fit_s, sampling.seconds, peak, path, views)
+
+    def _fit(self, maker: Generator, zoo: Zoo, rng: torch.Generator) -> float:
+        """Seconds that fitting took; what was fitted last, with the same seed on the same zoo, is left as it is."""
+        if self._fitted and self._fitted[0] is maker:
+            _, known, seed, seconds = self._fitted
+            if (known, seed) == (zoo.hash, rng.initial_seed()):
+                return seconds
+        allowed = {"score": self._score(zoo), "train": self._train(zoo)}
+        own = zoo.copy()  # it may do with it what it likes
+        with Stopwatch(self.device) as fitting:
+            maker.fit(own, rng=derive(rng, "fit"), **{need: allowed[need] for need in maker.needs})
+        self._fitted = (maker, zoo.hash, rng.initial_seed(), fitting.seconds)
+        return fitting.seconds
+
+    def _views(
+        self, maker: Generator, zoo: Zoo, vectors: Float[Tensor, "n D"], rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What figures show of a fitted generator, outside of its times; one from outside need not know of it."""
+        views = {}
+        if maker.has_latents:
+            shown = {"original": zoo.vectors, "generated": vectors, NOISY: self.noisy(zoo)}
+            for name, group in shown.items():
+                few = group[torch.from_numpy(side.evenly(len(group), side.MODELS))]
+                latents = maker.latents(few.clone())
+                views[f"latent.{name}"] = foreign.check_view(latents, len(few), 2, "latents")
+        if maker.has_path:
+            path = maker.sampling_path(side.PATHS, side.STEPS, rng=derive(rng, "path"))
+            views["path"] = foreign.check_view(path, side.PATHS, 3, "sampling_path")
+        return views
+
+    def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
+        """The noise-added originals that figures show."""
+        _, control, count = next(found for found in self.controls() if found[0] == NOISY)
+        return self.sample(control, "noise", zoo, count, control=True).vectors
+
+    def _score(self, zoo: Zoo) -> Score:
+        sign = 1.0 if self.task.higher_is_better else -1.0
+        return lambda vectors: sign * self.scorer(zoo, "train")(vectors).scores
+
+    def _train(self, zoo: Zoo) -> Train:
+        return lambda vectors, *, steps, rng: self.task.finetune(zoo, vectors, steps=steps, rng=rng)
+
+    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"]) -> Evaluated:
+        """Score a population on both splits; rows that are checkpoints of the zoo are not scored twice."""
+        content = _content(vectors)
+        facts = [VERSION, zoo.hash, content, self.task.identity(), self.task_code, self.device]
+        path = store.home() / "evaluated" / f"{store.digest(facts)}.safetensors"
+
+        def make() -> Evaluated:
+            made = self._evaluate(zoo, vectors)
+            zoo.check_unchanged()
+            if _content(vectors) != content:
+                raise BenchError(f"{type(self.task).__name__} changed the models that it scored")
+            return made
+
+        return store.stage(path, load_evaluated, make, save_evaluated, force=self.request.force)
+
+    def _evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"]) -> Evaluated:
+        known = {row.numpy().tobytes(): index for index, row in enumerate(zoo.vectors)}
+        sources = [known.get(row.numpy().tobytes()) for row in vectors]
+        if vectors is not zoo.vectors and None not in sources:
+            return self.evaluate(zoo, zoo.vectors).rows(torch.tensor(sources))
+        train, select_s = self._timed(zoo, vectors, "train")
+        val, score_s = self._timed(zoo, vectors, "val")
+        loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))
+        return Evaluated(
+            val.scores.double(), train.scores.double(), loss, val.wrong, select_s, score_s,
+            val.features, {n: v for n, v in val.extra.items() if n != "loss"}, val.not_finite,
+        )  # fmt: skip
+
+    def _timed(
+        self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str
+    ) -> tuple[Evaluation, float]:
+        """Score models; return what they did and the seconds that took, without those for what all of them share."""
+        scorer = self.scorer(zoo, split)
+        with Stopwatch(self.device) as scoring:
+            evaluation = scorer(vectors)
+        return evaluation, scoring.seconds
+
+    def scorer(self, zoo: Zoo, split: str) -> Scorer:
+        """Return the task's scorer of a zoo's models on a split, made once; what it returns is checked.
+
+        Raises:
+            BenchError: when it is called, where the task breaks its contract.
+        """
+        key = (zoo.hash, split)
+        if key not in self._scorers:
+            self._scorers[key] = self.task.scorer(zoo, split)
+        own, name = self._scorers[key], type(self.task).__name__
+
+        def checked(vectors: Float[Tensor, "N D"]) -> Evaluation:
+            evaluation = own(vectors)
+            check_evaluation(evaluation, len(vectors), name)
+            return evaluation
+
+        return checked
+
+    def controls(self) -> Iterator[tuple[str, Generator, int]]:
+        """Name, generator and number of models of every control; the costly ones have a quarter of the models.
+
+        Each is made when it is asked for: fitted, it holds checkpoints of its own.
+        """
+        samples = self.request.samples
+        few = max(1, samples // 4)
+        for name in plugins.CONTROLS:
+            if name != "noise":
+                control = make_generator(name, {}, self.request.preset, self.device)
+                yield name, control, few if name == "finetune" else samples
+        for amplitude in NOISE:
+            settings = {"amplitude": amplitude}
+            noise = make_generator("noise", settings, self.request.preset, self.device)
+            yield f"noise {amplitude:g}", noise, few
+
+
+def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
+    """Carry out a request; returns the record and its file.
+
+    Args:
+        request: what to do.
+        profiled: also print where the time went, and keep traces in ``<results>/profile``.
+    """
+    if not profiled:
+        return Run(request).execute()
+    from bench.system.profile import Profile  # here, because few runs need it
+
+    profile = Profile(request.results / "profile", choose_device(request.device))
+    finished = Run(request, profile.stage).execute()
+    profile.show()
+    return finished
+
+
+def nested(
+    request: Request, sizes: Sequence[int], *, profiled: bool = False
+) -> Iterator[tuple[Record, Path]]:
+    """One run for every zoo size: the largest zoo is collected once, the others are its first checkpoints."""
+    for k in sizes:
+        yield run(dataclasses.replace(request, k=k, collected=max(sizes)), profiled=profiled)
+
+
+def load_task(request: Request, device: str) -> Task:
+    """The task with its preset and settings, ready for a device; of a given zoo it has the zoo's own settings.
+
+    Raises:
+        BadRequest: no such task or setting, one that the zoo contradicts, or a data folder that is not read.
+    """
+    said = said_by_zoo(request, request.header.settings) if request.header else {}
+    task = plugins.load_task(request.task, request.preset, {**said, **request.of_task()})
+    if request.data_dir and task.embedded:
+        raise BadRequest(
+            f"the data of '{request.task}' come with the suite, no folder is read: leave --data-dir out"
+        )
+    return task.within(Context(device, request.data_dir, request.force))
+
+
+def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the task that a zoo's file tells.
+
+    Raises:
+        BadRequest: the request says otherwise.
+    """
+    cls = plugins.task_class(request.task)
+    variant = plugins.task_variant(request.task).settings
+    known = {"dataset": variant["dataset"]} if "dataset" in variant else {}
+    asked = {**known, **request.of_task(), "kind": getattr(cls, "kind", None)}
+    for name, value in asked.items():
+        said = facts.get(name, value)
+        if name == "pretrained" and value and Path(value).exists():
+            value = store.file_hash(Path(value))
+        if name not in cls.scoring and plain(said) != plain(value):
+            raise BadRequest(
+                f"the zoo {request.zoo} was collected with {name} {written(said)}, {written(value)} was asked for: "
+                "leave that out, or collect another zoo"
+            )
+    return {name: value for name, value in cls.of_zoo(facts).items() if name not in asked}
+
+
+def check_min_score(score: float | None, metric: str) -> None:
+    """Refuse a score that no model can have.
+
+    Raises:
+        BadRequest: it is outside of the metric's range.
+    """
+    if score is None:
+        return
+    if percent(metric) and not 0 <= score <= 1:
+        hint = f": {score / 100:g} for {score:g} %" if 1 < score <= 100 else ""
+        raise BadRequest(f"--min-score is {score:g}, {metric} is between 0 and 1{hint}")
+    if score < 0:
+        raise BadRequest(f"--min-score is {score:g}, {metric} is 0 or more")
+
+
+def _content(vectors: Float[Tensor, "N D"]) -> str:
+    return hashlib.sha256(vectors.contiguous().numpy().data).hexdigest()
+
+
+def make_generator(name: str, settings: Mapping[str, Any], preset: str, device: str) -> Generator:
+    """The generator with its preset and settings, ready for a device."""
+    cls = plugins.load_generator(name)
+    values = {**cls.presets.get(preset, {}), **settings}
+    made = plugins.construct(cls, values, f"hyperparameter of {name}")
+    return made.within(Context(device))
+
+
+def choose_device(name: str) -> str:
+    """The device to compute on; "auto" takes a GPU where there is one.
+
+    Raises:
+        BadRequest: a device that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name)
+    except RuntimeError:
+        raise BadRequest(f"unknown device '{name}': expected auto, cpu, cuda or cuda:N") from None
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise BadRequest(
+            f"device '{name}' is not there ({torch.cuda.device_count()} CUDA devices seen): "
+            "choose --device cpu"
+        )
+    if kind.type not in ("cpu", "cuda"):
+        raise BadRequest(f"device '{name}' is not supported: expected auto, cpu, cuda or cuda:N")
+    return name

@@ -1,0 +1,252 @@
+"""A record checked against the weights it names: every score and similarity is computed again."""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import plugins
+from bench.contract.zoo import Zoo
+from bench.errors import BadRequest
+from bench.records import side
+from bench.records.record import Artifact, Record, Tier, Verified, content_hash
+from bench.records.request import Request
+from bench.records.verdict import RULE
+from bench.run.assemble import IMPORTED, assemble
+from bench.run.pipeline import Run
+from bench.run.stages import Sampled, load_sampled
+from bench.system import store
+
+TOLERANCE = 1e-9  # relative; one unit that is predicted otherwise changes a score by far more
+# What another machine, time or folder changes, and what only says how the record came about.
+NOT_COMPARED = (
+    "schema",
+    "id",
+    "created",
+    "command",
+    "environment",
+    "tier",
+    "verified",
+    "generator",
+    "timing.device",
+)
+EARLIER = (
+    "novelty.nearest_l2_ratio",
+    "novelty.beyond_noise",
+    "novelty.collapsed",
+)  # these had no rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One field of the record.
+
+    Attributes:
+        field: its dotted name.
+        problem: what does not agree; empty where it does.
+    """
+
+    field: str
+    problem: str = ""
+
+
+def verify(
+    record: Record,
+    *,
+    side_file: Path | None = None,
+    zoo: Path | None = None,
+    device: str = "cpu",
+    data_dir: str | None = None,
+    from_seed: bool = False,
+) -> list[Check]:
+    """Every field that can be computed again, and whether it agrees.
+
+    Args:
+        record: what is checked.
+        side_file: of the record; None leaves it out.
+        zoo: the zoo's file, where it is not in the store.
+        device: where to compute; other devices than the record's may predict a few units otherwise.
+        data_dir: the folder of the task's data.
+        from_seed: also fit and sample again, and compare the weights.
+
+    Raises:
+        BadRequest: the weights are not there, or the record's task or generator cannot be made.
+    """
+    zoo_path = zoo or store.fetch(store.home() / "zoos" / record.artifacts.zoo.file)
+    path = store.fetch(store.home() / "generated" / record.artifacts.generated.file)
+    checks = [
+        _artifact("artifacts.zoo", zoo_path, record.artifacts.zoo),
+        _artifact("artifacts.generated", path, record.artifacts.generated),
+    ]
+    checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
+    run = Run(request(record, zoo_path, device, data_dir))
+    with _empty_store():
+        if from_seed:
+            checks.append(_regenerated(run, checkpoints, sampled))
+        evaluated = run.score(checkpoints, sampled.vectors)
+        if side_file and record.artifacts.side:
+            checks.append(_artifact("artifacts.side", side_file, record.artifacts.side))
+            checks += _side(side.read(side_file), run.side_arrays(checkpoints, sampled, evaluated))
+    # How long scoring took cannot be measured again: the record's own times stand in.
+    evaluated["generated"] = dataclasses.replace(
+        evaluated["generated"], select_s=record.timing.select_s, score_s=record.timing.score_s
+    )
+    again = assemble(run, checkpoints, zoo_path, sampled, evaluated)
+    return checks + differences(record, again)
+
+
+def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
+    """Arrays of the side file; maps are not compared, which rounding on another machine changes, nor SGD's seconds."""
+    checks = []
+    for name in sorted({*claimed, *computed}):
+        if name.startswith(("map", "latent")) or name == "curve":
+            continue
+        same = (
+            name in claimed
+            and name in computed
+            and claimed[name].shape == computed[name].shape
+            and np.allclose(claimed[name], computed[name], rtol=2e-3, atol=2e-3)
+        )
+        problem = "" if same else "the side file holds other numbers than those computed again"
+        checks.append(Check(f"side file.{name}", problem))
+    return checks
+
+
+def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Request:
+    """The request whose run a record claims to be, on a zoo's file."""
+    cls = plugins.task_class(record.task.name)
+    fields = set(cls.setting_names())
+    if record.zoo.track == IMPORTED:
+        fields -= {*cls.collecting}  # they are not known, and decide nothing
+    good = record.similarity.good
+    own = {f"task.{n}": value for n, value in record.task.settings.items() if n in fields}
+    return Request(
+        task=record.task.name,
+        generator=record.generator.name,
+        settings={**record.generator.hyperparameters, **own},
+        k=record.zoo.k,
+        samples=record.protocol.samples,
+        seed=record.protocol.seed,
+        preset=record.protocol.preset,
+        device=device,
+        data_dir=data_dir,
+        zoo=zoo,
+        align=record.generator.aligned,
+        min_score=None if good is None else good.min_score,
+    )
+
+
+def differences(record: Record, again: Record) -> list[Check]:
+    """Field by field, whether two records of one run agree."""
+    claimed, computed = (flatten(one.model_dump(by_alias=True)) for one in (record, again))
+    if computed["zoo.seed"] is None:
+        computed["zoo.seed"] = record.zoo.seed  # files from before they told it
+    names = [n for n in {**claimed, **computed} if _compared(n, record) and not _later(n, claimed)]
+    return [Check(name, _problem(claimed.get(name), computed.get(name))) for name in names]
+
+
+def _compared(name: str, record: Record) -> bool:
+    if name.startswith("artifacts") or any(
+        name == skipped or name.startswith(f"{skipped}.") for skipped in NOT_COMPARED
+    ):
+        return False
+    return not name.startswith("novelty.") or record.novelty.rule == RULE or name in EARLIER
+
+
+def _later(name: str, claimed: Mapping[str, Any]) -> bool:
+    """Whether a record is from before there was this: a count, or a setting, which then stood at its default."""
+    setting = name.startswith("task.settings.") and name not in claimed
+    return setting or (name.endswith(".not_finite") and claimed.get(name) is None)
+
+
+def _problem(claimed: Any, computed: Any) -> str:
+    numbers = all(isinstance(value, int | float) for value in (claimed, computed))
+    if claimed == computed or (numbers and math.isclose(claimed, computed, rel_tol=TOLERANCE)):
+        return ""
+    return f"the record says {claimed}, computed again it is {computed}"
+
+
+def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as one mapping of dotted names; empty containers are values of their own."""
+    if not data or not isinstance(data, Mapping | list):
+        return {prefix: data}
+    items = data.items() if isinstance(data, Mapping) else enumerate(data)
+    found: dict[str, Any] = {}
+    for name, value in items:
+        found |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def tier(checks: list[Check], *, from_seed: bool) -> Tier:
+    """What a record has shown: nothing if anything disagrees."""
+    if any(check.problem for check in checks):
+        return "claimed"
+    return "regenerated" if from_seed else "rescored"
+
+
+def marked(record: Record, tier: Tier) -> Record:
+    """The record with a tier, by which code it was given, and to which content: any later change shows."""
+    given = record.model_copy(update={"tier": tier, "verified": None})
+    mark = Verified(code=code_hash(), record=content_hash(given.to_json()))
+    return given.model_copy(update={"verified": mark})
+
+
+def code_hash() -> str:
+    """SHA-256 of the source files of ``bench``."""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        name = file.relative_to(folder).as_posix()
+        digest.update(f"{name} {store.file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def grouped(checks: list[Check]) -> dict[str, list[Check]]:
+    """Checks by the first two parts of their names, so that lists of values take one line."""
+    groups: dict[str, list[Check]] = {}
+    for check in checks:
+        groups.setdefault(".".join(check.field.split(".")[:2]), []).append(check)
+    return groups
+
+
+def _artifact(field: str, path: Path, claimed: Artifact) -> Check:
+    if not path.is_file():
+        raise BadRequest(
+            f"{path} is not there: run the record's command again, or set BENCH_HOME to where it was run"
+        )
+    found = store.file_hash(path)
+    same = found == claimed.sha256
+    return Check(
+        field, "" if same else f"the record says SHA-256 {claimed.sha256}, the file has {found}"
+    )
+
+
+def _regenerated(run: Run, zoo: Zoo, stored: Sampled) -> Check:
+    """Fit and sample once more; the same code on the same device gives the same weights, bit for bit."""
+    made = run.generate(zoo)
+    if torch.equal(made.vectors, stored.vectors):
+        return Check("generated weights")
+    return Check(
+        "generated weights", "fitted and sampled again, they are others than the stored ones"
+    )
+
+
+@contextlib.contextmanager
+def _empty_store() -> Iterator[None]:
+    """Within it nothing is found in the store, so that everything is computed; what is written is thrown away."""
+    before = {name: os.environ.pop(name, None) for name in ("BENCH_HOME", "BENCH_STORE")}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BENCH_HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["BENCH_HOME"]
+            os.environ.update({name: value for name, value in before.items() if value is not None})

@@ -1,0 +1,1 @@
+"""The machine: files, processors, time, memory, random numbers; nothing about models."""

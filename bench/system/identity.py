@@ -1,0 +1,300 @@
+"""What a plugin's results depend on: its code, followed through its imports, and the files that it is pointed to.
+
+The code identity of a plugin is a hash of the file that it is written in and of every file that this one imports, in
+turn, from its own package. Neighbours that it does not import leave it as it is. For a plugin from outside, "its own"
+is all that is neither installed nor part of Python: modules beside it, and what it takes from the suite's plugins. It
+also counts the data files that its code names (``Path(__file__).with_name("prior.pt")``, ``open("a.csv")``). Of the
+suite itself, ``NUMERICAL`` counts for every plugin: what computes numbers or draws them.
+
+Nothing is imported to find this out: modules are looked up and read, not run. Imports no torch.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BadRequest
+from bench.system.store import file_hash
+
+SUITE = ("bench", "leaderboard")  # packages that no plugin's identity follows ...
+NUMERICAL = (
+    "bench.metrics",
+    "bench.system.randomness",
+    "bench.system.seeds",
+)  # ... but for these of theirs
+LIBRARIES = ("torch", "torchvision", "timm", "diffusers")
+PLUGINS = ("generators", "tasks")  # the suite's own plugins, which name no data files
+DEPTH = 3  # folders between a module and a data file that it names part by part
+Stamp = tuple[int, int, int, int]
+
+
+def code_hash(cls: type[Any]) -> str:
+    """Return the SHA-256 of a plugin class's code: its file, and what that imports from its own package.
+
+    Raises:
+        BadRequest: the class was not read from a file.
+    """
+    lines = []
+    for name, path in _closure(_modules(cls)).items():
+        lines.append(f"{name} {file_hash(path)}\n")
+        if name.partition(".")[0] not in (*PLUGINS, *SUITE):
+            lines += [f"{name} {file.name} {file_hash(file)}\n" for file in _named(path)]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def plugin_hash(plugin: Any, settings: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a plugin's code and of the files that its settings name; the code's alone without any.
+
+    Args:
+        plugin: an instance.
+        settings: its fields by name, its hyperparameters for a generator.
+
+    Raises:
+        BadRequest: its class was not read from a file.
+    """
+    code = code_hash(type(plugin))
+    files = named_files(settings)
+    if not files:
+        return code
+    lines = [f"{name} {content}\n" for name, content in sorted(files.items())]
+    return hashlib.sha256((code + "\n" + "".join(lines)).encode()).hexdigest()
+
+
+@functools.cache
+def libraries() -> tuple[str, ...]:
+    """Return the libraries that compute the numbers, with their versions: another version may compute others."""
+    return tuple(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+
+
+def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of every file or folder that a setting names, by the setting and its place in it.
+
+    A text names a file where there is one of that name, and a folder only where it has a separator: "data" alone is a
+    word more often than a folder.
+    """
+    found = {}
+    for name, value in _texts(settings, ""):
+        path = Path(value).expanduser()
+        whole = isinstance(value, Path) or "/" in value
+        try:
+            if path.is_file() or (whole and path.is_dir()):
+                found[name] = file_hash(path)
+        except (OSError, ValueError):
+            continue  # too long for a name, or with characters that no name has
+    return found
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str | Path]]:
+    """Texts and paths in nested settings, each with where it stands."""
+    if isinstance(value, str | Path):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _texts(part, f"{place}.{name}")
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        for index, part in enumerate(value):
+            yield from _texts(part, f"{place}.{index}")
+
+
+# Imports -------------------------------------------------------------------------------------------------------------
+
+
+def _modules(cls: type[Any]) -> list[str]:
+    """The modules that a class and its bases are written in, those of the suite's harness and of Python left out."""
+    return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
+
+
+def _closure(modules: Sequence[str]) -> dict[str, Path]:
+    """The source file of every module that these reach through imports of their own package, by the module's name.
+
+    Raises:
+        BadRequest: the first of the modules has no source file.
+    """
+    importlib.invalidate_caches()
+    wanted, found = list(modules), dict[str, Path]()
+    seen: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = module_file(name)
+        if path is not None:
+            found[name] = path
+            wanted += [parent for parent in _parents(name) if parent.partition(".")[0] not in SUITE]
+            wanted += [target for target in _imports(name, path) if _followed(target, path)]
+    if modules[0] not in found:
+        raise BadRequest(
+            f"{modules[0]} has no source file: write the plugin into a module, so that results can name its code"
+        )
+    return found
+
+
+def _parents(name: str) -> list[str]:
+    """The packages that a module lies in: importing it runs their ``__init__`` too."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    """Folders of Python itself and of installed packages."""
+    named = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
+    own = (sysconfig.get_paths()["data"], sysconfig.get_paths()["scripts"])
+    return tuple({Path(path).resolve() for path in named if path not in own})
+
+
+def _followed(name: str, importer: Path | None = None) -> bool:
+    """Whether a module counts for who imports it.
+
+    Args:
+        name: the module.
+        importer: the file that imports it; None for a base class, which counts as if the module named itself.
+    """
+    top = name.partition(".")[0]
+    if top in SUITE:
+        return any(name == part or name.startswith(f"{part}.") for part in NUMERICAL)
+    if top in sys.stdlib_module_names:
+        return False
+    path = module_file(name)
+    if path is None:
+        return False
+    if importer is not None and _top_folder(name, path) == _own_folder(importer):
+        return True  # of its own package, wherever that lies
+    return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
+
+
+def _top_folder(name: str, path: Path) -> Path:
+    """The folder of a module's top-level package; of a module outside of packages, its file."""
+    depth = name.count(".") + (path.name == "__init__.py")
+    return path.parents[depth - 1] if depth else path
+
+
+def _own_folder(path: Path) -> Path:
+    """The folder of the top-level package that a file lies in; the file itself where it lies in none."""
+    top = path
+    while (top.parent / "__init__.py").is_file():
+        top = top.parent
+    return top
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a module, found without importing it or its packages; None of one that is not there or is no file."""
+    spec = _spec(name)
+    if spec is None or not spec.has_location or spec.origin is None:
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        return Path(loaded).resolve() if loaded and Path(loaded).is_file() else None
+    path = Path(spec.origin)
+    return path.resolve() if path.is_file() else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module would be imported from. Only a top-level name asks Python, which then runs nothing."""
+    top, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+    return spec
+
+
+def _imports(name: str, path: Path) -> list[str]:
+    """The modules that a module may import, wherever in it the statement stands."""
+    if path.suffix != ".py":
+        return []  # compiled: nothing to read
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return [_absolute(target, package) for target in _read(path, _stamp(path))[0]]
+
+
+def _absolute(target: str, package: str) -> str:
+    """A module's whole name; leading dots are relative to a package."""
+    bare = target.lstrip(".")
+    level = len(target) - len(bare)
+    if not level:
+        return target
+    base = package.split(".")[: len(package.split(".")) - level + 1]
+    return ".".join([*base, bare] if bare else base)
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(path: Path, _: Stamp) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a source file imports (of ``from a import b`` both a and a.b), and the texts that stand in it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return (), ()  # it cannot be imported either
+    imports: list[str] = []
+    texts: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            joint = "" if base.endswith(".") else "."
+            imports += [base, *(f"{base}{joint}{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and _imports_by_name(node):
+            imports.append(node.args[0].value)  # type: ignore[attr-defined]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.add(node.value)
+    return tuple(imports), tuple(sorted(texts))
+
+
+def _imports_by_name(node: ast.Call) -> bool:
+    """Whether a call is ``import_module("a.b")`` or ``__import__("a.b")``."""
+    called = (
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    )
+    first = node.args[0] if node.args else None
+    return (
+        called in ("import_module", "__import__")
+        and isinstance(first, ast.Constant)
+        and isinstance(first.value, str)
+    )
+
+
+# Data files that code names -------------------------------------------------------------------------------------------
+
+
+def _named(path: Path) -> set[Path]:
+    """The data files that a module's texts name: from its own folder, part by part, or from the working folder."""
+    if path.suffix != ".py":
+        return set()
+    texts = [
+        text for text in _read(path, _stamp(path))[1] if 0 < len(text) < 256 and "\n" not in text
+    ]
+    found = {file for text in texts if (file := _inside(Path.cwd(), text)) and file.is_file()}
+    folders = {path.parent}
+    for _ in range(DEPTH):
+        there = {place for folder in folders for text in texts if (place := _inside(folder, text))}
+        found |= {place for place in there if place.is_file()}
+        folders = {place for place in there if place.is_dir()}
+    return {file for file in found if file.suffix not in (".py", ".pyc")}
+
+
+def _inside(folder: Path, text: str) -> Path | None:
+    """What lies at a relative or absolute path; None where that is nothing, or the folder itself or above it."""
+    try:
+        place = (folder / Path(text).expanduser()).resolve()
+        known = place.is_file() or (place.is_dir() and not folder.is_relative_to(place))
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return place if known else None

@@ -1,0 +1,9 @@
+"""Seeds of random numbers, one for each purpose. Imports no torch."""
+
+import hashlib
+
+
+def number(seed: int, *purpose: str | int) -> int:
+    """The number that seeds one purpose of one seed, independent of those of every other purpose."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

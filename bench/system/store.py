@@ -1,0 +1,170 @@
+"""Files that survive a kill: atomic writes, and a folder of stages addressed by what went into them."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import filelock
+import platformdirs
+
+from bench.errors import BadRequest, BenchError
+from bench.system import remote
+
+T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_watching: list[list[Path]] = []
+
+
+def home() -> Path:
+    """The cache folder: ``BENCH_HOME``, or the user's cache folder."""
+    return Path(os.environ.get("BENCH_HOME") or platformdirs.user_cache_dir("pgen-bench"))
+
+
+def digest(identity: Any) -> str:
+    """A short content address of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files and their names."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = [f"{file.relative_to(path).as_posix()} {file_hash(file)}\n" for file in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it there on success, remove it on failure.
+
+    Raises:
+        BadRequest: the folder cannot be written.
+        BenchError: the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        # safetensors reports a failed write as an exception of its own, with the system's text in it.
+        if "No space left" in str(error) or getattr(error, "errno", None) in FULL:
+            raise BenchError(
+                f"the disk is full: cannot write {path}; free some space and run the command again, "
+                "finished stages are kept"
+            ) from error
+        if isinstance(error, OSError) and (
+            temporary is None or isinstance(error, PermissionError | IsADirectoryError)
+        ):
+            raise _unwritable(path, error) from error
+        raise
+
+
+def _unwritable(path: Path, error: OSError) -> BadRequest:
+    return BadRequest(
+        f"cannot write to {path.parent} ({error.strerror}): choose a folder that can be written"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Fail now, rather than after the work, where files could not be kept.
+
+    Raises:
+        BadRequest: the folder cannot be written.
+        BenchError: the disk is full.
+    """
+    with atomic(folder / ".writable") as probe:
+        probe.touch()
+    (folder / ".writable").unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[list[Path]]:
+    """Yield a list that gets the file of every stage that is made, rather than found, meanwhile."""
+    made: list[Path] = []
+    _watching.append(made)
+    try:
+        yield made
+    finally:
+        _watching.remove(made)
+
+
+def fetch(path: Path) -> Path:
+    """The path of a stage's file, brought from the shared store if it is not here; it may be nowhere."""
+    name = _shared(path)
+    if name and not path.exists() and remote.exists(name):
+        with atomic(path) as temporary:
+            remote.get(name, temporary)
+    return path
+
+
+def _share(path: Path, *, anew: bool) -> None:
+    """Put a stage's file into the shared store, where there is one and it lacks it."""
+    name = _shared(path)
+    if name and (anew or not remote.exists(name)):
+        remote.put(path, name)
+
+
+def _shared(path: Path) -> str | None:
+    """What a file of the local store is called in the shared one; None where there is none."""
+    inside = remote.url() and path.is_relative_to(home())
+    return path.relative_to(home()).as_posix() if inside else None
+
+
+def stage(
+    path: Path,
+    load: Callable[[Path], T],
+    make: Callable[[], T],
+    save: Callable[[T, Path], None],
+    *,
+    force: bool = False,
+) -> T:
+    """The stage's result: loaded where it is there and readable, made and saved otherwise.
+
+    A lock beside the file makes concurrent processes that need the same stage wait for the first one's result. Where
+    machines share a store (``bench.system.remote``) the file is looked for there too, and put there.
+    """
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        if not force and fetch(path).exists():
+            try:
+                result = load(path)
+            except BenchError:
+                pass  # damaged
+            else:
+                _share(path, anew=False)
+                return result
+        result = make()
+        save(result, path)
+        for made in _watching:
+            made.append(path)
+        _share(path, anew=True)
+        return result
+    finally:
+        lock.release()

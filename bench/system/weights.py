@@ -1,0 +1,45 @@
+"""Weights from somebody else's files: tensors by name, and nothing that runs."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.errors import BadRequest
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file, or from a .pth file without running any code in it.
+
+    Raises:
+        BadRequest: missing, damaged, or holding anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadRequest(f"no file {path}: expected .safetensors or .pth weights") from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # the unpickler's refusals have no common type of their own
+        raise _unreadable(path, error) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise BadRequest(
+            f"{path} is not a state dict: expected names and tensors, and nothing else"
+        )
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> BadRequest:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    return BadRequest(
+        f"{path} cannot be read as plain weights ({reason}): expected a state dict of tensors"
+    )

@@ -1,0 +1,1 @@
+"""Controls: constructions that any real generator must beat."""

@@ -1,0 +1,26 @@
+"""A normal distribution for every parameter."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.contract import Generator
+from bench.contract.zoo import Zoo
+
+
+@dataclass
+class Gaussian(Generator):
+    """Every parameter drawn from a normal with its own mean and std over the checkpoints, independently."""
+
+    def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
+        """Mean and (biased) standard deviation of every parameter."""
+        self.mean_ = zoo.vectors.mean(dim=0)
+        self.std_ = zoo.vectors.std(dim=0, correction=0)
+        return self
+
+    def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
+        """Independent normals."""
+        return self.mean_ + self.std_ * torch.randn(n, len(self.mean_), generator=rng)

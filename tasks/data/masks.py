@@ -1,0 +1,144 @@
+"""Images and the class of each of their pixels, decoded once from COCO's format to squares of one size.
+
+``coco-voc`` is COCO with the 20 categories of PASCAL VOC, in the order of torchvision's released segmentation networks;
+``shapes-seg`` the suite's own scenes with all of theirs. Class 0 is the background.
+
+An image is shrunk or enlarged (bilinear, antialiased; its mask by the nearest pixel) until its longer side has the
+asked size, and padded at the right and at the bottom to a square: with the mean colour, and with pixels that count
+neither as right nor as wrong. Scores are counted at that size. An image that is such a square already stays untouched.
+
+The decoded arrays lie in the cache folder, four bytes a pixel, each with a JSON file that vouches for it
+(``tasks.data.cached``); those of 2 GiB and more are memory-mapped.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from bench.errors import unknown
+from bench.system import store
+from bench.system.progress import track
+from tasks.data import cached, coco, decoding
+from tasks.data.coco import IGNORED, CocoSplit
+from tasks.data.images import Images, fits
+
+# Of PASCAL VOC's categories, aeroplane to television, the ids in COCO.
+VOC = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
+SOURCES = {"coco-voc": "coco", "shapes-seg": "shapes"}  # whose images a data set has
+NAMES = tuple(SOURCES)
+MEAN, STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # ImageNet's, as torchvision's networks want
+FORMAT = 2  # part of the cache's address: raise it when decoding changes
+BLOCK = 64  # images decoded at a time
+IN_MEMORY = 2 << 30  # arrays of at least this many bytes are memory-mapped instead
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedSplit:
+    """One split: images, and the class of every pixel or ``IGNORED``, on the CPU."""
+
+    images: UInt8[Tensor, "M 3 S S"]
+    masks: UInt8[Tensor, "M S S"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def on(self, device: str) -> Images:
+        """The split on a device, or on the CPU where it would not fit; normalised as torchvision's networks want."""
+        there = device if fits(self.images.numel() + self.masks.numel(), device) else "cpu"
+        mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (MEAN, STD))
+        size = self.images.shape[-1]
+        return Images(self.images.to(there), self.masks.to(there), mean, std, size, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedData:
+    """A data set: both splits; its classes, background first; the content's hash as ``tasks.data.coco`` defines it."""
+
+    train: MaskedSplit
+    val: MaskedSplit
+    classes: tuple[str, ...]
+    hash: str
+
+
+def load(
+    name: str, size: int, data_dir: Path | None = None, limit: int | None = None
+) -> MaskedData:
+    """The data set of that name.
+
+    Args:
+        name: one of ``NAMES``.
+        size: side of the squares.
+        data_dir: where COCO lies, see ``tasks.data.coco``.
+        limit: at most this many images of each split.
+
+    Raises:
+        BadRequest: it is not there, or a file cannot be used.
+    """
+    if name not in NAMES:
+        raise unknown("data set", name, NAMES)
+    data = coco.load(SOURCES[name], data_dir, limit)
+    categories = VOC if name == "coco-voc" else data.category_ids
+    names = dict(zip(data.category_ids, data.classes, strict=True))
+    classes = ("background", *(names.get(category, str(category)) for category in categories))
+    splits = {
+        split: _decoded(getattr(data, split), categories, size, [data.hash, split])
+        for split in ("train", "val")
+    }
+    return MaskedData(**splits, classes=classes, hash=data.hash)
+
+
+def _decoded(
+    split: CocoSplit, categories: Sequence[int], size: int, content: list[str]
+) -> MaskedSplit:
+    """One split from the cache, or decoded into it: three channels of pixels, and the mask as a fourth."""
+    address = store.digest([FORMAT, PIL.__version__, content, categories, size])
+    path = store.home() / "decoded" / f"masks-{address}.npy"
+    shape = (len(split), 4, size, size)
+    write = functools.partial(_write, path, split, categories, shape)
+    squares = torch.from_numpy(cached.stage_array(path, write, shape, IN_MEMORY))
+    return MaskedSplit(squares[:, :3], squares[:, 3])
+
+
+def _write(
+    path: Path, split: CocoSplit, categories: Sequence[int], shape: tuple[int, int, int, int]
+) -> None:
+    """Decode all images, by a thread per core, block by block."""
+    decoding.formats()  # registers every format once, before the threads do
+    with store.atomic(path) as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
+        squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        for start in track(range(0, len(split), BLOCK), "decode images and masks"):
+            rows = range(start, min(start + BLOCK, len(split)))
+            made = pool.map(lambda row: _square(split, row, categories, shape[-1]), rows)
+            squares[start : rows.stop] = torch.stack(list(made)).numpy()
+        squares.flush()
+
+
+def _square(
+    split: CocoSplit, row: int, categories: Sequence[int], size: int
+) -> UInt8[Tensor, "4 S S"]:
+    """Pixels and mask of one image, resized and padded (see the module's text)."""
+    image, mask = split.image(row), coco.semantic_mask(split, row, categories)
+    tall, wide = image.shape[1:]
+    if max(tall, wide) != size:
+        shape = [max(1, round(side * size / max(tall, wide))) for side in (tall, wide)]
+        image = functional.resize(image, shape, InterpolationMode.BILINEAR, antialias=True)
+        mask = functional.resize(mask[None], shape, InterpolationMode.NEAREST_EXACT)[0]
+    square = torch.empty(4, size, size, dtype=torch.uint8)
+    square[:3] = torch.tensor(MEAN).mul(255).round()[:, None, None]
+    square[3] = IGNORED
+    square[:3, : image.shape[1], : image.shape[2]] = image
+    square[3, : mask.shape[0], : mask.shape[1]] = mask
+    return square

@@ -1,0 +1,1 @@
+"""Scoring and training many models at once."""

@@ -1,0 +1,121 @@
+"""Training on and scoring of a class for every pixel."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.contract.zoo import Layout
+from bench.system.randomness import derive, generator
+from tasks.data.coco import IGNORED
+from tasks.data.images import Images, flip
+from tasks.fast.scoring import Candidates, cross_entropy
+from tasks.fast.upsampling import Coarse, Pixels
+from tasks.training.steps import Batches
+
+
+def pixel_cross_entropy(
+    logits: Float[Tensor, "B C h w"], masks: UInt8[Tensor, "B H W"]
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the logits, upsampled, over all pixels that are not ``IGNORED``."""
+    upsampled = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(upsampled, masks.long(), ignore_index=IGNORED)
+
+
+class MaskedBatches(Batches):
+    """Training batches of images and masks; both are mirrored (and turned) alike."""
+
+    def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], UInt8[Tensor, "B H W"]]:
+        """Augmented pixels and masks of one step."""
+        rows = self.rows(step)
+        pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
+        both = torch.cat([pixels, self.images.labels[rows.to(pixels.device), None]], dim=1)
+        if self.recipe.augment != "none":
+            vary = AUGMENTATIONS[self.recipe.augment]
+            both = vary(both, derive(self.rng, "augment", step))
+        return both[:, :3], both[:, 3].to(self.images.device)
+
+
+def symmetries(squares: UInt8[Tensor, "B C S S"], rng: torch.Generator) -> UInt8[Tensor, "B C S S"]:
+    """Each image at random in one of a square's eight symmetries."""
+    draw = torch.rand(3, len(squares), generator=rng, device=rng.device) < 0.5
+    left, top, corner = draw[:, :, None, None, None].to(squares.device)
+    squares = squares.flip(-1).where(left, squares)
+    squares = squares.flip(-2).where(top, squares)
+    return squares.transpose(-1, -2).where(corner, squares)
+
+
+AUGMENTATIONS = {"flip": flip, "symmetries": symmetries}
+
+
+def random_pixels(masks: UInt8[Tensor, "M H W"], each: int, split: str) -> Pixels:
+    """So many labelled pixels of every image at random, the same ones in every run; all where there are fewer.
+
+    Args:
+        masks: classes, or ``IGNORED``.
+        each: pixels of an image.
+        split: "train" or "val", for the draw.
+    """
+    found = []
+    for number, mask in enumerate(masks):
+        places = (mask != IGNORED).flatten().nonzero().flatten()
+        order = torch.randperm(len(places), generator=generator(0, "units", split, number))[:each]
+        places = places[order.sort().values.to(places.device)]
+        found.append((torch.full_like(places, number), places, mask.flatten()[places].long()))
+    image, place, label = (torch.cat(parts) for parts in zip(*found, strict=True))
+    wide = masks.shape[-1]
+    return Pixels(image, place.div(wide, rounding_mode="floor"), place % wide, label)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseScored:
+    """Per candidate: the split's confusion matrix, which of some pixels are wrong, and their mean cross-entropy.
+
+    And of how many images any logit is not finite; where there is one, the cross-entropy is infinite.
+    """
+
+    matrices: Int64[Tensor, "N C C+1"]
+    wrong: Bool[Tensor, "N U"]
+    loss: Float[Tensor, " N"]
+    not_finite: Int64[Tensor, " N"]
+
+
+class DenseScorer:
+    """Scores candidates of one base on one split.
+
+    Args:
+        model: the base in eval mode, on the device; it gives coarse logits.
+        layout: which parameters the candidates' vectors hold.
+        images: the split; its labels are masks.
+        pixels: those whose loss and correctness are told one by one.
+        classes: with the background.
+    """
+
+    def __init__(
+        self, model: nn.Module, layout: Layout, images: Images, pixels: Pixels, classes: int
+    ) -> None:
+        self.images, self.pixels, self.classes = images, pixels.to(images.device), classes
+        self.candidates = Candidates(model, layout, images)
+
+    @torch.inference_mode()
+    def __call__(self, vectors: Float[Tensor, "N D"]) -> DenseScored:
+        """Score N candidates."""
+        count, device = len(vectors), self.images.device
+        shape = (count, self.classes, self.classes + 1)
+        matrices = torch.zeros(shape, dtype=torch.int64, device=device)
+        broken = torch.zeros(count, dtype=torch.int64, device=device)
+        wrong = torch.empty(count, len(self.pixels), dtype=torch.bool, device=device)
+        loss = torch.zeros(count, dtype=torch.float64, device=device)
+        for some, rows, given in self.candidates(vectors):
+            masks, coarse = self.images.labels[rows].to(device), Coarse.of(given)
+            matrices[some] += coarse.confusion(masks)
+            broken[some] += coarse.broken.sum(1)
+            units, factor = self.pixels.of(rows), masks.shape[-1] // given.shape[-1]
+            logits = self.pixels.logits(coarse.logits, rows, factor)
+            missed = logits.argmax(-1) != self.pixels.label[units]
+            wrong[some, units] = missed | self.pixels.bad(coarse, rows, factor)
+            loss[some] += cross_entropy(logits, self.pixels.label[units])
+        loss = loss.masked_fill(broken > 0, torch.inf) / max(1, len(self.pixels))
+        return DenseScored(matrices.cpu(), wrong.cpu(), loss.cpu(), broken.cpu())

@@ -1,0 +1,1 @@
+"""Architectures, and the names of their parameters."""

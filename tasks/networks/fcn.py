@@ -1,0 +1,96 @@
+"""Fully convolutional networks (arXiv 1411.4038) for segmentation, as they are before their logits are upsampled."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.segmentation import FCN, FCN_ResNet50_Weights, fcn_resnet50
+
+from bench.errors import BadRequest, BenchError, unknown
+from bench.system.weights import read_weights
+
+NAMES = ("fcn_small", "fcn_resnet50")
+STRIDE = 8  # pixels a side that one logit stands for, in each of them
+
+
+class Coarse(FCN):  # type: ignore[misc]
+    """torchvision's FCN without its last step: the logits as they are before upsampling, as a plain tensor."""
+
+    def forward(self, images: Any) -> Any:  # tensors, or torch.fx's stand-ins for them
+        """B x 3 x H x W images to B x classes x H/8 x W/8 logits."""
+        return self.classifier(self.backbone(images)["out"])
+
+
+def build(arch: str, classes: int, *, pretrained: str | None = None) -> nn.Module:
+    """The network in eval mode, its tensors named as torchvision's.
+
+    Args:
+        arch: one of ``NAMES``.
+        classes: with the background.
+        pretrained: None, "released" (torchvision downloads its weights) or a file of weights.
+
+    Raises:
+        BadRequest: unknown architecture, or weights that do not fit or cannot be read.
+        BenchError: the released weights could not be downloaded.
+    """
+    if arch not in NAMES:
+        raise unknown("architecture", arch, NAMES)
+    if arch == "fcn_small" and pretrained == "released":
+        raise BadRequest(f"'{arch}' has no released weights: leave --pretrained out or name a file")
+    model = _small(classes) if arch == "fcn_small" else _resnet50(classes)
+    if pretrained:
+        weights = _released() if pretrained == "released" else read_weights(Path(pretrained))
+        _fill(model, weights, arch, pretrained)
+    return model.eval()
+
+
+def _resnet50(classes: int) -> nn.Module:
+    """torchvision's, whose auxiliary classifier is only there to train with: left out."""
+    whole = fcn_resnet50(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
+    return Coarse(whole.backbone, whole.classifier)
+
+
+def _small(classes: int) -> nn.Module:
+    """Six convolutions to an eighth of the resolution, and a linear classifier; 0.2 M parameters."""
+    blocks: OrderedDict[str, nn.Module] = OrderedDict(
+        block1=_block(3, 24, stride=2),
+        block2=_block(24, 48, stride=2),
+        block3=_block(48, 64),
+        block4=_block(64, 64, stride=2),
+        block5=_block(64, 96),
+    )
+    backbone = IntermediateLayerGetter(nn.Sequential(blocks), {"block5": "out"})
+    head = nn.Sequential(*_block(96, 96), nn.Conv2d(96, classes, 1))
+    return Coarse(backbone, head)
+
+
+def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _released() -> dict[str, Tensor]:
+    """torchvision's weights for COCO with the categories of PASCAL VOC."""
+    try:
+        weights: dict[str, Tensor] = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.get_state_dict(
+            check_hash=True
+        )
+        return weights
+    except (OSError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BenchError(
+            f"the released weights of 'fcn_resnet50' could not be had ({reason}): give a local file, "
+            "--pretrained FILE"
+        ) from error
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], arch: str, source: str) -> None:
+    """Load weights; those of the auxiliary classifier are left out."""
+    own = {name: t for name, t in weights.items() if not name.startswith("aux_classifier.")}
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadRequest(f"{source} does not hold weights of '{arch}': {reason}") from error
