@@ -77,13 +77,13 @@ def test_reloading_a_row_gives_back_its_map(trained, tmp_path):
     zoo.save(tmp_path / "zoo")
     loaded = Zoo.load(tmp_path / "zoo")
     for row in range(len(zoo)):
-        result = again(task).evaluate(loaded, loaded.vectors[row : row + 1], "val")
+        result = again(task).scorer(loaded, "val")(loaded.vectors[row : row + 1])
         assert result.scores.item() == zoo.scores[row] > 0.2
 
 
 def test_scores_are_pycocotools_own_on_torchvisions_own_detections(trained):
     task, zoo, _ = trained
-    result = task.evaluate(zoo, zoo.vectors, "val")
+    result = task.scorer(zoo, "val")(zoo.vectors)
     split = task.data.val
     for row in range(len(zoo)):
         model = task.base_model(zoo)
@@ -109,7 +109,7 @@ def test_scores_are_pycocotools_own_on_torchvisions_own_detections(trained):
 
 def test_a_unit_is_a_box_that_is_no_crowd(trained):
     task, zoo, _ = trained
-    result = task.evaluate(zoo, zoo.vectors, "val")
+    result = task.scorer(zoo, "val")(zoo.vectors)
     split = task.data.val
     own = [one for i in range(len(split)) for one in split.annotations(i) if not one["iscrowd"]]
     assert result.wrong.shape == (len(zoo), len(own))
@@ -117,7 +117,7 @@ def test_a_unit_is_a_box_that_is_no_crowd(trained):
     nothing = zoo.vectors[:1].clone()
     bias = zoo.layout.slices()["roi_heads.box_predictor.cls_score.bias"]
     nothing[0, bias] = torch.tensor([90.0, 0, 0, 0, 0, 0])  # everything is background
-    blind = task.evaluate(zoo, nothing, "val")
+    blind = task.scorer(zoo, "val")(nothing)
     assert blind.wrong.all()
     assert blind.scores.item() == 0
 

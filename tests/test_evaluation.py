@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.contract import Evaluation
+from bench.contract import Evaluation, Scorer
 from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BenchError
@@ -71,13 +71,13 @@ UNSOUND = [
 @pytest.mark.parametrize(("changes", "message"), UNSOUND)
 def test_unsound_evaluations_are_refused(changes, message):
     found = SimpleNamespace(**{**vars(SOUND), **changes})  # a task of its own may check nothing
-    with pytest.raises(BenchError, match=rf"^Mine\.evaluate returned {message}"):
+    with pytest.raises(BenchError, match=rf"^the scorer of Mine returned {message}"):
         check_evaluation(found, 3, "Mine")
 
 
 def test_what_is_no_evaluation_at_all_is_refused():
     with pytest.raises(
-        BenchError, match=r"returned dict without 'scores', expected tasks\.base\.Ev"
+        BenchError, match=r"returned dict without 'scores', expected bench\.contract\.Ev"
     ):
         check_evaluation({"scores": 1}, 3, "Mine")
     broken = SimpleNamespace(**{**vars(SOUND), "features": FEATURES})
@@ -89,12 +89,17 @@ def test_what_is_no_evaluation_at_all_is_refused():
 class Nameless(Tiny):
     """A foreign task whose training scores are NaN once a model is not a checkpoint."""
 
-    def evaluate(self, zoo: Zoo, vectors: torch.Tensor, split: str) -> Evaluation:
-        found = super().evaluate(zoo, vectors, split)
+    def scorer(self, zoo: Zoo, split: str) -> Scorer:
+        healthy = super().scorer(zoo, split)
         own = {row.numpy().tobytes() for row in zoo.vectors}
-        strange = torch.tensor([row.numpy().tobytes() not in own for row in vectors])
-        bad = strange & (split == "train")
-        return dataclasses.replace(found, scores=found.scores.masked_fill(bad, NAN))
+
+        def score(vectors: torch.Tensor) -> Evaluation:
+            found = healthy(vectors)
+            strange = torch.tensor([row.numpy().tobytes() not in own for row in vectors])
+            bad = strange & (split == "train")
+            return dataclasses.replace(found, scores=found.scores.masked_fill(bad, NAN))
+
+        return score
 
 
 def test_a_foreign_task_that_returns_nan_is_an_error_that_names_it(tmp_path):
@@ -102,7 +107,7 @@ def test_a_foreign_task_that_returns_nan_is_an_error_that_names_it(tmp_path):
         task="tests.test_evaluation:Nameless", generator="gaussian", k=5, samples=4, results=tmp_path / "results",
     )  # fmt: skip
     with pytest.raises(
-        BenchError, match=r"^Nameless\.evaluate returned scores with NaN or inf for 4 of 4"
+        BenchError, match=r"^the scorer of Nameless returned scores with NaN or inf for 4 of 4"
     ) as caught:
         pipeline.run(request)
     assert caught.value.exit_code == 1

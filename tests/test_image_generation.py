@@ -64,7 +64,7 @@ def zoo(tmp_path_factory):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_score_is_the_distance_of_images_that_diffusers_draws(zoo, split, monkeypatch):
     task = make()
-    found = task.evaluate(zoo, zoo.vectors, split)
+    found = task.scorer(zoo, split)(zoo.vectors)
     start = torch.randn(20, 1, 8, 8, generator=generator(0, "noise", split))
     monkeypatch.setattr(
         "diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: start
@@ -94,7 +94,7 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     task = make(feature_network="inception", feature_weights=str(path), fid_images=5)
     known = task.identity()["feature_weights"]
     assert task.metric == f"fd-inception-{known[:8]}"
-    score = task.evaluate(zoo, zoo.vectors[:1], "train").scores.item()
+    score = task.scorer(zoo, "train")(zoo.vectors[:1]).scores.item()
     network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(path))
     images = [task.draw(zoo, zoo.vectors[:1], "train", 5)[0], task.data.train.images]
     ours, real = (network(some.expand(-1, 3, -1, -1))[0].double() for some in images)
@@ -111,15 +111,15 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
 
 def test_further_metrics_are_those_of_validation_alone(zoo):
     task = make()
-    assert task.evaluate(zoo, zoo.vectors, "train").extra == {}
-    found = task.evaluate(zoo, zoo.vectors, "val").extra
+    assert task.scorer(zoo, "train")(zoo.vectors).extra == {}
+    found = task.scorer(zoo, "val")(zoo.vectors).extra
     assert set(found) == {"fd-convnet3 unbiased", "kd-convnet3", "precision", "recall"}
     assert all(values.isfinite().all() for values in found.values())
 
 
 def test_splits_have_noise_and_real_images_of_their_own(zoo):
     task = make()
-    train, val = (task.evaluate(zoo, zoo.vectors, split) for split in ("train", "val"))
+    train, val = (task.scorer(zoo, split)(zoo.vectors) for split in ("train", "val"))
     assert not torch.allclose(train.features, val.features)
     scorers = list(task._scorers.values())
     assert not torch.equal(scorers[0].noise, scorers[1].noise)
@@ -130,21 +130,21 @@ def test_reloading_a_row_gives_back_its_recorded_score(zoo, tmp_path):
     zoo.save(tmp_path / "zoo")
     loaded = Zoo.load(tmp_path / "zoo")
     for row in range(3):
-        found = make().evaluate(loaded, loaded.vectors[row : row + 1], "val")
+        found = make().scorer(loaded, "val")(loaded.vectors[row : row + 1])
         assert found.scores.item() == zoo.scores[row]
 
 
 def test_a_zoo_is_scored_by_its_own_classifier_wherever_it_is(zoo, monkeypatch):
     """Here its weights are not in the store; another training would not give these."""
     monkeypatch.setattr(features.Classification, "base", None)
-    assert make().evaluate(zoo, zoo.vectors, "val").scores.tolist() == list(zoo.scores)
+    assert make().scorer(zoo, "val")(zoo.vectors).scores.tolist() == list(zoo.scores)
 
 
 def test_the_score_of_a_network_is_the_one_it_has_as_a_candidate(zoo):
     task = make()
     alone = task.score(task.base_model(zoo))  # with the first checkpoint in place
     assert task.network(None).identity == task.network(zoo).identity  # trained again, the same
-    found = task.evaluate(zoo, zoo.vectors[:1], "val")
+    found = task.scorer(zoo, "val")(zoo.vectors[:1])
     assert alone == pytest.approx(found.scores.item(), rel=1e-6)
 
 
@@ -154,7 +154,7 @@ def test_a_candidate_whose_images_are_not_finite_is_the_worst_and_stops_no_other
     drawn = task.draw(zoo, vectors, "val", 3)
     assert (drawn[1] == drawn[1, 0]).all()  # the stand-in
     assert not torch.equal(drawn[0, 0], drawn[0, 1])
-    found = task.evaluate(zoo, vectors, "val")
+    found = task.scorer(zoo, "val")(vectors)
     assert found.not_finite.tolist() == [0, 20, 0]
     assert found.scores.tolist()[::2] == list(zoo.scores)[::2]
     assert found.scores[1] > found.scores[::2].max()
@@ -164,13 +164,13 @@ def test_a_candidate_whose_images_are_not_finite_is_the_worst_and_stops_no_other
 
 def test_half_precision_is_refused_where_it_moves_the_distance(zoo, monkeypatch):
     task = make(draw_precision="bfloat16")
-    mixed = task.evaluate(zoo, zoo.vectors, "train").scores
-    exact = make().evaluate(zoo, zoo.vectors, "train").scores
+    mixed = task.scorer(zoo, "train")(zoo.vectors).scores
+    exact = make().scorer(zoo, "train")(zoo.vectors).scores
     assert not torch.equal(mixed, exact)
     assert torch.allclose(mixed, exact, rtol=0.2)
     monkeypatch.setattr(frechet, "standard_error", lambda *_: torch.zeros(1))
     with pytest.raises(BenchError, match="in bfloat16 the first checkpoint's fd-convnet3 moves by"):
-        make(draw_precision="bfloat16").evaluate(zoo, zoo.vectors, "train")
+        make(draw_precision="bfloat16").scorer(zoo, "train")(zoo.vectors)
 
 
 # Similarity ----------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_similarity_of_models(zoo):
     noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(0))
     amplitudes = [0.0, 0.03, 0.1, 0.3, 1.0, 3.0]
     vectors = torch.stack([own + amplitude * own.std() * noise for amplitude in amplitudes])
-    found = task.evaluate(zoo, vectors, "val").features
+    found = task.scorer(zoo, "val")(vectors).features
     assert found.shape == (6, 64 * 32)
     matrix = pairwise(found, found)
     assert torch.equal(matrix, matrix.T)
@@ -196,7 +196,7 @@ def test_similarity_of_models(zoo):
 
 def test_few_features_of_few_images_are_compared(zoo, monkeypatch):
     monkeypatch.setattr("tasks.fast.image_scoring.COMPARED", 8)
-    found = make().evaluate(zoo, zoo.vectors, "val").features
+    found = make().scorer(zoo, "val")(zoo.vectors).features
     assert found.shape == (3, 8 * 8)
     assert COMPARED == 64
 
@@ -373,9 +373,9 @@ def test_images_drawn_otherwise_are_never_ranked_together(run):
 
 
 def test_real_images_are_seen_once_by_all_runs(zoo, monkeypatch):
-    first = make().evaluate(zoo, zoo.vectors, "val").scores
+    first = make().scorer(zoo, "val")(zoo.vectors).scores
     monkeypatch.setattr(image_scoring.Reference, "of", None)  # calling it would fail
-    assert torch.equal(make().evaluate(zoo, zoo.vectors, "val").scores, first)
+    assert torch.equal(make().scorer(zoo, "val")(zoo.vectors).scores, first)
 
 
 # Whole runs ----------------------------------------------------------------------------------------------------------

@@ -106,8 +106,8 @@ def test_classifiers_with_such_weights_get_nothing_right_and_spoil_no_other(laye
     zoo = task.collect(2, rng=generator(0), work=work_folder())
     vectors = torch.stack([zoo.vectors[0], *(zoo.vectors[0] * bad for bad in BAD), zoo.vectors[1]])
     for split in ("train", "val"):
-        found = task.evaluate(zoo, vectors, split)
-        healthy = task.evaluate(zoo, zoo.vectors, split)
+        found = task.scorer(zoo, split)(vectors)
+        healthy = task.scorer(zoo, split)(zoo.vectors)
         assert torch.equal(found.scores[[0, 4]], healthy.scores)
         assert torch.equal(found.wrong[[0, 4]], healthy.wrong)
         assert found.wrong[1:4].all()

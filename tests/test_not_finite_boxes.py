@@ -286,8 +286,8 @@ def test_detectors_of_nan_miss_everything(arch, layers):
     task = make("shapes", arch=arch, layers=layers)
     zoo = task.collect(1, rng=generator(0), work=work_folder())
     vectors = torch.cat([zoo.vectors, torch.full_like(zoo.vectors, NAN)])
-    found = task.evaluate(zoo, vectors, "val")
-    healthy = task.evaluate(zoo, zoo.vectors, "val")
+    found = task.scorer(zoo, "val")(vectors)
+    healthy = task.scorer(zoo, "val")(zoo.vectors)
     assert found.scores.tolist() == [healthy.scores.item(), 0]
     assert found.wrong[1].all()
     assert torch.equal(found.wrong[:1], healthy.wrong)

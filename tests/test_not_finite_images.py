@@ -180,7 +180,7 @@ def test_models_of_images_with_such_weights_are_the_worst_and_spoil_no_other(mon
     ]
     vectors = torch.stack([*rows, zoo.vectors[1]])
     for split in ("train", "val"):
-        found, healthy = (task.evaluate(zoo, some, split) for some in (vectors, zoo.vectors))
+        found, healthy = (task.scorer(zoo, split)(some) for some in (vectors, zoo.vectors))
         assert torch.equal(found.scores[[0, 6]], healthy.scores)
         assert torch.equal(found.features[[0, 6]], healthy.features)
         assert found.not_finite.tolist() == [0, 20, 20, 20, 20, 0, 0]
@@ -205,7 +205,7 @@ def test_one_image_of_many_that_is_not_finite_counts_alone(monkeypatch):
     monkeypatch.setattr("tasks.fast.features.EPOCHS", 1)
     task = make("digits-ddpm")
     zoo = task.collect(1, rng=generator(0), work=work_folder())
-    whole = task.evaluate(zoo, zoo.vectors, "val")
+    whole = task.scorer(zoo, "val")(zoo.vectors)
     scorer = task._candidates(zoo, "val")
     drawn = task.draw(zoo, zoo.vectors, "val", 20)[0]
     denoise = type(scorer.denoiser).__call__
@@ -221,7 +221,7 @@ def test_one_image_of_many_that_is_not_finite_counts_alone(monkeypatch):
     assert torch.equal(again[7], scorer.stand_in)
     others = torch.arange(20) != 7
     assert torch.equal(again[others], drawn[others])
-    found = task.evaluate(zoo, zoo.vectors, "val")
+    found = task.scorer(zoo, "val")(zoo.vectors)
     assert found.not_finite.tolist() == [1]
     alone = fd.frechet(
         fd.Gaussian.of(task.network(zoo)(drawn[others])[None]), scorer.reference.gaussian

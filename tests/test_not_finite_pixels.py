@@ -181,7 +181,7 @@ def test_segmenters_with_such_weights_find_nothing_and_spoil_no_other(layers):
     task = make("shapes-seg", layers=layers)
     zoo = task.collect(2, rng=generator(0), work=work_folder())
     vectors = torch.stack([zoo.vectors[0], *(zoo.vectors[0] * bad for bad in BAD), zoo.vectors[1]])
-    found, healthy = (task.evaluate(zoo, some, "val") for some in (vectors, zoo.vectors))
+    found, healthy = (task.scorer(zoo, "val")(some) for some in (vectors, zoo.vectors))
     assert torch.equal(found.scores[[0, 4]], healthy.scores)
     assert torch.equal(found.wrong[[0, 4]], healthy.wrong)
     assert found.wrong[1:4].all()

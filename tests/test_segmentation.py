@@ -15,6 +15,7 @@ from torchvision.models.segmentation import fcn_resnet50
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from bench import plugins
+from bench.contract import Context
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator
@@ -228,9 +229,9 @@ def test_real_images_from_coco(tmp_path):
         "layers": "head", "train_size": 8, "batch_size": 4,
     }  # fmt: skip
     task = plugins.load_task("coco-voc", "quick", settings)
-    task.data_dir = str(COCO128)
+    task = task.within(Context(data_dir=str(COCO128)))
     zoo = task.collect(3, rng=generator(0), work=work_folder())
-    found = task.evaluate(zoo, zoo.vectors, "val")
+    found = task.scorer(zoo, "val")(zoo.vectors)
     assert found.scores.tolist() == list(zoo.scores)
     assert found.wrong.shape == (3, 12 * 20)
     assert task.available("train") == 12
@@ -319,7 +320,7 @@ def test_a_recorded_score_is_that_of_the_whole_network_counted_plainly(
     logits = plainly("fcn_small", model, images)
     matrix = confusion(logits.argmax(1).flatten()[None], images.labels.flatten(), 6)
     assert mean_iou(matrix).item() == pytest.approx(zoo.scores[1], abs=1e-4)
-    accuracy = task.evaluate(loaded, loaded.vectors, "val").extra["pixel accuracy"][1]
+    accuracy = task.scorer(loaded, "val")(loaded.vectors).extra["pixel accuracy"][1]
     assert pixel_accuracy(matrix).item() == pytest.approx(accuracy.item(), abs=1e-4)
     assert task.score(model) == pytest.approx(zoo.scores[1], abs=1e-4)
 

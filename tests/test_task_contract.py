@@ -43,7 +43,7 @@ def test_every_named_task(name):
     assert len(zoo.scores) == 3
     assert zoo.collect_s > 0
     for split in ("train", "val"):
-        result = task.evaluate(zoo, zoo.vectors, split)
+        result = task.scorer(zoo, split)(zoo.vectors)
         assert result.scores.shape == (3,)
         assert result.scores.dtype == torch.float64
         assert len(result.compared) == 3
@@ -66,7 +66,7 @@ def test_accuracy_is_the_share_of_images_that_are_not_wrong():
     zoo = task.collect(2, rng=generator(0), work=work_folder())
     assert zoo.vectors.shape == (2, 128)
     for split in ("train", "val"):
-        result = task.evaluate(zoo, zoo.vectors, split)
+        result = task.scorer(zoo, split)(zoo.vectors)
         assert result.wrong.shape == (2, task.size(split))
         assert torch.allclose(result.scores, 1 - result.wrong.double().mean(1))
         assert result.extra["loss"].shape == (2,)
@@ -107,7 +107,7 @@ def test_reloading_a_row_gives_back_its_recorded_score(
     assert loaded.hash == zoo.hash
     task = make(**settings)
     for row in range(2):
-        scores = task.evaluate(loaded, loaded.vectors[row : row + 1], "val").scores
+        scores = task.scorer(loaded, "val")(loaded.vectors[row : row + 1]).scores
         assert scores.item() == zoo.scores[row]
 
 
@@ -123,7 +123,7 @@ def test_reloading_a_row_of_the_large_architectures(arch, side, tmp_path):
     again = make(**settings)
     again.data = test_data
     loaded = Zoo.load(tmp_path / "zoo")
-    assert again.evaluate(loaded, loaded.vectors, "val").scores.tolist() == list(zoo.scores)
+    assert again.scorer(loaded, "val")(loaded.vectors).scores.tolist() == list(zoo.scores)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_the_seed_decides_the_zoo():
 def test_a_zoo_of_another_architecture_is_refused():
     zoo = make(arch="mlp3", layers="all").collect(1, rng=generator(0), work=work_folder())
     with pytest.raises(BadRequest, match="the zoo does not fit convnet3"):
-        make(arch="convnet3").evaluate(zoo, zoo.vectors, "val")
+        make(arch="convnet3").scorer(zoo, "val")(zoo.vectors)
 
 
 @pytest.mark.parametrize("field", ["epochs", "batch_size", "lr", "every", "val_size", "subset_lr"])

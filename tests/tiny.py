@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from bench.contract import Evaluation, Generator, Task
+from bench.contract import Evaluation, Generator, Scorer, Task
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BenchError
 from bench.system.randomness import derive, generator
@@ -63,24 +63,28 @@ class Tiny(Task):
         )
         vectors = 1 + self.spread * noise
         seconds = torch.arange(1, k + 1) / 10
-        scores = self.evaluate(Zoo(vectors, LAYOUT), vectors, "val").scores.tolist()
+        scores = self.scorer(Zoo(vectors, LAYOUT), "val")(vectors).scores.tolist()
         curve = tuple(zip(seconds.tolist(), scores, strict=True))
         settings = {"track": "trajectory"}
         return Zoo(vectors, LAYOUT, {}, tuple(scores), curve, k / 10, 0.5, settings)
 
-    def evaluate(self, zoo: Zoo, vectors: torch.Tensor, split: str) -> Evaluation:
+    def scorer(self, zoo: Zoo, split: str) -> Scorer:
         directions = torch.randn(UNITS, LAYOUT.dim, generator=generator(0, split))
         wanted = directions.sum(1) > 0
-        wrong = (vectors @ directions.T > 0) != wanted
-        loss = (vectors - 1).square().mean(1).double()
-        return Evaluation(1 - wrong.double().mean(1), wrong, {"loss": loss})
+
+        def score(vectors: torch.Tensor) -> Evaluation:
+            wrong = (vectors @ directions.T > 0) != wanted
+            loss = (vectors - 1).square().mean(1).double()
+            return Evaluation(1 - wrong.double().mean(1), wrong, {"loss": loss})
+
+        return score
 
     def finetune(self, zoo: Zoo, vectors: torch.Tensor, *, steps: int, rng: torch.Generator):
         obey("controls")  # twice a stage: sampling is warmed up
         return vectors.lerp(torch.ones(LAYOUT.dim), 0.1)
 
     def identity(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "dataset": "tiny", "dataset_hash": "0" * 64}
+        return {**self.settings(), "dataset": "tiny", "dataset_hash": "0" * 64}
 
     def size(self, split: str) -> int:
         if split == "train":

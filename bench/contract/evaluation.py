@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -43,6 +43,7 @@ class Evaluation:
         return found
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores models of one zoo on one split, all of them at once."""
 
