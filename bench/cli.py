@@ -142,7 +142,7 @@ def run(
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
     from bench.records import report
-    from bench.run import pipeline
+    from bench.runs import pipeline
 
     sizes = _numbers("--k", k) if k else []
     asked = _asked(
@@ -179,7 +179,7 @@ def collect(
     debug: Debug = False,
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
-    from bench.run import pipeline
+    from bench.runs import pipeline
 
     request = _asked(
         settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
@@ -258,8 +258,8 @@ def verify(
 ) -> None:
     """Compute a record's numbers again from the stored weights, and say field by field what agrees."""
     from bench.records.record import Record
-    from bench.run import pipeline
-    from bench.run import verify as again
+    from bench.runs import pipeline
+    from bench.runs import verify as again
     from bench.system.store import write_text
 
     read = Record.read(record)
@@ -350,7 +350,7 @@ def calibrate(
     """How often the verdict is right: generators whose answer is known, through the pipeline many times."""
     from rich.console import Console
 
-    from bench.run import calibrate as known
+    from bench.runs import calibrate as known
 
     request = _asked(
         settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
@@ -377,7 +377,7 @@ def import_(
     debug: Debug = False,
 ) -> None:
     """Make a zoo from state dicts, such as the official p-diff repository writes."""
-    from bench.run.importing import import_zoo
+    from bench.runs.importing import import_zoo
 
     zoo = import_zoo(files, base)
     zoo.save(output)

@@ -13,9 +13,9 @@ from torchvision.utils import make_grid
 
 from bench.contract.zoo import Zoo
 from bench.records.record import Population, Record
-from bench.run import pipeline
-from bench.run.stages import load_sampled
-from bench.run.verify import request
+from bench.runs import pipeline
+from bench.runs.stages import load_sampled
+from bench.runs.verify import request
 from bench.system import store
 
 SIDE = 8  # images along each side of a grid

@@ -10,7 +10,7 @@ from bench import cli
 from bench.errors import BadRequest
 from bench.records.request import Request
 from bench.records.verdict import AVERAGES
-from bench.run.calibrate import (
+from bench.runs.calibrate import (
     Mixture,
     Pool,
     Shuffled,
@@ -20,7 +20,7 @@ from bench.run.calibrate import (
     planted,
     share,
 )
-from bench.run.pipeline import NOISE, Run, make_generator
+from bench.runs.pipeline import NOISE, Run, make_generator
 from tasks.data import datasets
 from tests.standins import image_data
 

@@ -17,8 +17,8 @@ from bench.records.checks import identity, tiers
 from bench.records.checks.case import Case
 from bench.records.record import Record, content_hash
 from bench.records.request import Request
-from bench.run import verify
-from bench.run.pipeline import Run
+from bench.runs import verify
+from bench.runs.pipeline import Run
 from bench.system.store import digest, file_hash
 from tasks.data import datasets
 from tasks.fast import features

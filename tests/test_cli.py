@@ -246,13 +246,13 @@ def test_a_corrupt_record(capsys):
 def test_a_full_disk_costs_no_finished_stage(capsys, monkeypatch):
     import errno
 
-    from bench.run import pipeline
+    from bench.runs import pipeline
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bench.run.stages.save_file", full)
+        patch.setattr("bench.runs.stages.save_file", full)
         code, line = error_of(capsys, *RUN)
     assert code == 1
     assert "the disk is full" in line

@@ -16,10 +16,10 @@ from bench.metrics.similarity import nearest_l2_ratio, toward_mean
 from bench.records import report
 from bench.records.record import Record
 from bench.records.request import Request
-from bench.run import pipeline
-from bench.run.figures import embed
-from bench.run.stages import Evaluated, load_evaluated, save_evaluated
-from bench.run.verify import differences
+from bench.runs import pipeline
+from bench.runs.figures import embed
+from bench.runs.stages import Evaluated, load_evaluated, save_evaluated
+from bench.runs.verify import differences
 from bench.system.randomness import generator
 from tests.broken import INF, NAN
 from tests.standins import small_data

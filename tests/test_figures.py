@@ -9,8 +9,8 @@ from bench.metrics.similarity import iou
 from bench.records import side
 from bench.records.record import Record
 from bench.records.request import Request
-from bench.run import figures
-from bench.run.pipeline import NOISY, Run
+from bench.runs import figures
+from bench.runs.pipeline import NOISY, Run
 from bench.system.store import file_hash
 from tasks.data import datasets
 from tests.standins import image_data

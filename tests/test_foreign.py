@@ -14,7 +14,7 @@ from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.records.record import Record
 from bench.records.request import Request
-from bench.run import foreign, pipeline
+from bench.runs import foreign, pipeline
 from tasks import classification
 from tasks.data import datasets
 from tests.standins import call, image_data

@@ -18,8 +18,8 @@ from bench.metrics.similarity import pairwise
 from bench.records import check, report, side
 from bench.records.record import Record, comparability_key
 from bench.records.request import Request, command
-from bench.run import pipeline
-from bench.run.verify import verify
+from bench.runs import pipeline
+from bench.runs.verify import verify
 from bench.system.randomness import generator
 from tasks.data import datasets
 from tasks.fast import features, image_scoring

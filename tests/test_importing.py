@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.errors import BadRequest
-from bench.run.importing import import_zoo, read_weights
+from bench.runs.importing import import_zoo, read_weights
 
 
 def state(seed):

@@ -8,8 +8,8 @@ from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.records.record import Record
 from bench.records.request import Request, command
-from bench.run import pipeline
-from bench.run.stages import load_sampled
+from bench.runs import pipeline
+from bench.runs.stages import load_sampled
 from bench.system import identity
 from tasks import classification
 from tasks.data import datasets

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from bench.records.request import Request, command, of, options, parsed, read
-from bench.run import pipeline
+from bench.runs import pipeline
 from tests.standins import call
 
 FLAT = {"task": "digits", "generator": "noise"}

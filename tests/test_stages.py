@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.run.stages import Evaluated, load_evaluated, save_evaluated
+from bench.runs.stages import Evaluated, load_evaluated, save_evaluated
 
 WRONG = torch.tensor([[True, False], [False, False], [True, True]])
 FEATURES = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])

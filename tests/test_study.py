@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.records.record import Record
-from bench.run import pipeline
+from bench.runs import pipeline
 from bench.study import recipe as recipes
 from bench.study.local import Room
 from bench.study.recipe import Needs

@@ -8,10 +8,10 @@ import torch
 from bench.records import side
 from bench.records.record import Record
 from bench.records.request import Request
-from bench.run import pipeline
-from bench.run import verify as verifying
-from bench.run.stages import load_sampled, save_sampled
-from bench.run.verify import flatten, tier, verify
+from bench.runs import pipeline
+from bench.runs import verify as verifying
+from bench.runs.stages import load_sampled, save_sampled
+from bench.runs.verify import flatten, tier, verify
 from bench.system import remote, store
 from tasks.data import datasets
 from tests.standins import call, image_data

@@ -24,7 +24,7 @@ from bench.records.record import (
     Similarity,
     Timing,
 )
-from bench.run.stages import Evaluated
+from bench.runs.stages import Evaluated
 from bench.system.randomness import derive
 
 Scored = tuple[

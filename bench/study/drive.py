@@ -114,7 +114,7 @@ def modules(found: Sequence[Cell]) -> list[str]:
     loaded = {plugins.load_generator(cell.request.generator).__module__ for cell in found}
     targets = {plugins.task_variant(cell.request.task).target for cell in found}
     named = {target.partition(":")[0] for target in targets}
-    return ["bench.run.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
+    return ["bench.runs.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
 
 
 def check(recipe: Recipe, found: Sequence[Cell]) -> None:
@@ -123,7 +123,7 @@ def check(recipe: Recipe, found: Sequence[Cell]) -> None:
     Raises:
         BadRequest: the first that is wrong.
     """
-    from bench.run import pipeline  # here, because it takes seconds
+    from bench.runs import pipeline  # here, because it takes seconds
 
     try:
         for request in {repr(_task(r)): r for r in requests(found)}.values():
@@ -218,7 +218,7 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
 
 def _source(request: Request) -> str:
     """The identity of a run's generator: its code, and the files that its settings name."""
-    from bench.run import foreign, pipeline  # here, because it takes seconds
+    from bench.runs import foreign, pipeline  # here, because it takes seconds
 
     made = pipeline.make_generator(request.generator, request.of_generator(), request.preset, "cpu")
     return plugin_hash(made, foreign.hyperparameters(made))

@@ -40,7 +40,7 @@ def carry_out(node: Node) -> Outcome:
 
 def _do(node: Node) -> dict[str, bytes]:
     """The stage; returns the files that it made outside of the store."""
-    from bench.run.pipeline import Run
+    from bench.runs.pipeline import Run
 
     if node.kind == "record":
         return _record(node)
@@ -60,7 +60,7 @@ def _do(node: Node) -> dict[str, bytes]:
 
 def _record(node: Node) -> dict[str, bytes]:
     """The record and its side file; they travel to whoever asked, who may be on another machine."""
-    from bench.run.pipeline import Run
+    from bench.runs.pipeline import Run
 
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)

@@ -17,8 +17,8 @@ from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.judge import compare
 from bench.records.request import Request
-from bench.run.foreign import check_vectors
-from bench.run.pipeline import Run, make_generator
+from bench.runs.foreign import check_vectors
+from bench.runs.pipeline import Run, make_generator
 from bench.system.progress import say, track
 from bench.system.randomness import derive, generator
 

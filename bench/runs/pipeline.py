@@ -22,9 +22,9 @@ from bench.judge.align import align_zoo
 from bench.records import side
 from bench.records.record import NOISE, Artifact, Record, percent
 from bench.records.request import Request, plain, recorded, written
-from bench.run import figures, foreign
-from bench.run.assemble import VERSION, assemble
-from bench.run.stages import (
+from bench.runs import figures, foreign
+from bench.runs.assemble import VERSION, assemble
+from bench.runs.stages import (
     Evaluated,
     Sampled,
     load_evaluated,

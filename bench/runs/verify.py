@@ -20,9 +20,9 @@ from bench.records import side
 from bench.records.record import Artifact, Record, Tier, Verified, content_hash
 from bench.records.request import Request
 from bench.records.verdict import RULE
-from bench.run.assemble import IMPORTED, assemble
-from bench.run.pipeline import Run
-from bench.run.stages import Sampled, load_sampled
+from bench.runs.assemble import IMPORTED, assemble
+from bench.runs.pipeline import Run
+from bench.runs.stages import Sampled, load_sampled
 from bench.system import store
 
 TOLERANCE = 1e-9  # relative; one unit that is predicted otherwise changes a score by far more

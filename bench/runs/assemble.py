@@ -14,8 +14,8 @@ from bench.judge.align import aligned_l2_ratio
 from bench.metrics.statistics import mcnemar
 from bench.records import record
 from bench.records.request import Request, command, recorded
-from bench.run import foreign
-from bench.run.stages import Evaluated, Sampled
+from bench.runs import foreign
+from bench.runs.stages import Evaluated, Sampled
 from bench.system import identity, store
 from bench.system.environment import describe
 from bench.system.randomness import generator

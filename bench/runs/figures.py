@@ -24,7 +24,7 @@ from bench.records.side import (
     UNITS,
     evenly,
 )
-from bench.run.stages import Evaluated
+from bench.runs.stages import Evaluated
 
 COMPONENTS = 50  # of the PCA before t-SNE
 
