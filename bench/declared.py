@@ -80,6 +80,8 @@ def _lineage(module: str, name: str) -> Iterator[tuple["_Source", ast.ClassDef]]
     source = _source(module)
     node = source.classes.get(name)
     if node is None:
+        if name in source.imported:  # a package that passes a class of one of its modules on
+            yield from _lineage(*source.imported[name])
         return
     for base in reversed(node.bases):
         if isinstance(base, ast.Name):
@@ -131,9 +133,10 @@ def _source(module: str) -> _Source:
     package, _, inner = module.partition(".")
     if package not in ("bench", "generators", "tasks"):
         return _Source({}, {}, {})
-    path = ROOT.joinpath(package, *inner.split(".")).with_suffix(".py")
+    folder = ROOT.joinpath(package, *inner.split("."))
+    path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
-    imports = [item for item in tree.body if isinstance(item, ast.ImportFrom) and item.module]
+    imports = [item for item in ast.walk(tree) if isinstance(item, ast.ImportFrom) and item.module]
     return _Source(
         {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)},
         dict(_constants(tree)),

@@ -48,7 +48,7 @@ class Plugin:
 
 def generators() -> dict[str, Plugin]:
     """Return all generators that have a name, those of packages before those of single entry points."""
-    return {**_generators_of_packages(), **_single_generators()}
+    return {**_single_generators(), **_generators_of_packages()}
 
 
 @functools.cache  # reading the sources takes a tenth of a second, and a run asks for fifteen generators
@@ -85,7 +85,7 @@ def _origin(entry: importlib.metadata.EntryPoint) -> str:
 
 def tasks() -> dict[str, Variant]:
     """Return all tasks that have a name."""
-    return {**_declared_tasks(), **_single_tasks()}
+    return {**_single_tasks(), **_declared_tasks()}
 
 
 @functools.cache

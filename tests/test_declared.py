@@ -16,7 +16,7 @@ def defaults(cls):
     return {
         field.name: field.default
         for field in dataclasses.fields(cls)
-        if field.default is not dataclasses.MISSING
+        if field.name in cls.setting_names() and field.default is not dataclasses.MISSING
     }
 
 
@@ -33,7 +33,7 @@ def test_what_is_read_of_a_generator_is_what_it_has(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_is_read_of_a_task_is_what_it_has(name):
-    cls = plugins._load(TASKS[name].target)
+    cls = plugins.task_class(name)
     found = declared.task(name)
     assert found.fields == defaults(cls)
     own = [fact for fact in OF_TASKS if fact != "metric" or isinstance(cls.metric, str)]

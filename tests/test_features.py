@@ -9,6 +9,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 
 from bench.errors import BadRequest, BenchError
 from bench.metrics import frechet as fd
+from tasks import image_generation
 from tasks.data import datasets
 from tasks.fast import features
 from tests.standins import image_data, untrained_inception
@@ -104,7 +105,7 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch):
 @pytest.mark.parametrize(("arch", "dim"), [("convnet3", 32), ("resnet18", 512)])
 def test_a_classifiers_features(arch, dim, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
-    monkeypatch.setattr(features, "EPOCHS", 1)
+    monkeypatch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
     network = features.classifier(arch, "digits", device="cpu", data_dir=None)
     images = image_data("digits").val.images
     found = network(images)

@@ -217,15 +217,19 @@ def test_samples_that_are_no_plain_matrix(vectors, message, zoo):
 
 
 def test_a_task_that_changes_a_zoo_or_the_models_it_scores_is_refused(tmp_path, monkeypatch):
-    run = pipeline.Run(request(tmp_path))
-    zoo, _ = run.zoo()
-    evaluate = classification.Classification.evaluate
+    zoo, _ = pipeline.Run(request(tmp_path)).zoo()
+    scorer = classification.Classification.scorer
 
     def changing(what):
-        def changed(self, zoo, vectors, split):
-            found = evaluate(self, zoo, vectors, split)
-            (zoo.vectors if what == "zoo" else vectors).add_(1)
-            return found
+        def changed(self, zoo, split):
+            own = scorer(self, zoo, split)
+
+            def score(vectors):
+                found = own(vectors)
+                (zoo.vectors if what == "zoo" else vectors).add_(1)
+                return found
+
+            return score
 
         return changed
 
@@ -233,9 +237,9 @@ def test_a_task_that_changes_a_zoo_or_the_models_it_scores_is_refused(tmp_path, 
         ("models", "changed the models"),
         ("zoo", "was changed while it was in use"),
     ):
-        monkeypatch.setattr(classification.Classification, "evaluate", changing(what))
+        monkeypatch.setattr(classification.Classification, "scorer", changing(what))
         with pytest.raises(BenchError, match=message):
-            run.evaluate(zoo, zoo.vectors + 0.5)
+            pipeline.Run(request(tmp_path)).evaluate(zoo, zoo.vectors + 0.5)
     assert not list((tmp_path / "home" / "evaluated").glob("*.safetensors"))
 
 

@@ -21,8 +21,9 @@ from bench.records.request import Request, command
 from bench.runs import pipeline
 from bench.runs.verify import verify
 from bench.system.randomness import generator
+from tasks import image_generation
 from tasks.data import datasets
-from tasks.fast import features, image_scoring
+from tasks.fast import image_scoring
 from tasks.fast.image_scoring import COMPARED
 from tasks.networks import unets
 from tasks.training import collecting
@@ -41,7 +42,7 @@ SMALL = {
 @pytest.fixture(autouse=True)
 def _standins(monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
-    monkeypatch.setattr(features, "EPOCHS", 1)
+    monkeypatch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
 
 
 def make(**settings):
@@ -54,7 +55,7 @@ def zoo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
-        patch.setattr(features, "EPOCHS", 1)
+        patch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
         return make().collect(3, rng=generator(0), work=tmp_path_factory.mktemp("work"))
 
 
@@ -121,7 +122,7 @@ def test_splits_have_noise_and_real_images_of_their_own(zoo):
     task = make()
     train, val = (task.scorer(zoo, split)(zoo.vectors) for split in ("train", "val"))
     assert not torch.allclose(train.features, val.features)
-    scorers = list(task._scorers.values())
+    scorers = [task._candidates(zoo, split) for split in ("train", "val")]
     assert not torch.equal(scorers[0].noise, scorers[1].noise)
     assert not torch.equal(scorers[0].reference.root, scorers[1].reference.root)
 
@@ -136,7 +137,7 @@ def test_reloading_a_row_gives_back_its_recorded_score(zoo, tmp_path):
 
 def test_a_zoo_is_scored_by_its_own_classifier_wherever_it_is(zoo, monkeypatch):
     """Here its weights are not in the store; another training would not give these."""
-    monkeypatch.setattr(features.Classification, "base", None)
+    monkeypatch.setattr(image_generation.Classification, "base", None)
     assert make().scorer(zoo, "val")(zoo.vectors).scores.tolist() == list(zoo.scores)
 
 
@@ -388,7 +389,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
         patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
-        patch.setattr(features, "EPOCHS", 1)
+        patch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
         settings = {f"task.{name}": value for name, value in SMALL.items()}
         request = Request(
             task="digits-ddpm", generator="gaussian", settings=settings, k=5, samples=4,

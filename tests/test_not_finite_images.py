@@ -168,7 +168,7 @@ def test_no_distance_is_better_for_images_that_are_not_finite(images, spread, br
 
 @pytest.mark.usefixtures("_small")
 def test_models_of_images_with_such_weights_are_the_worst_and_spoil_no_other(monkeypatch):
-    monkeypatch.setattr("tasks.fast.features.EPOCHS", 1)
+    monkeypatch.setattr("tasks.image_generation.CLASSIFIER_EPOCHS", 1)
     task = make("digits-ddpm")
     zoo = task.collect(2, rng=generator(0), work=work_folder())
     noise = torch.randn(zoo.vectors[0].shape, generator=generator(5))
@@ -202,7 +202,7 @@ def test_models_of_images_with_such_weights_are_the_worst_and_spoil_no_other(mon
 @pytest.mark.usefixtures("_small")
 def test_one_image_of_many_that_is_not_finite_counts_alone(monkeypatch):
     """A network that gives inf for one image at one step: the others are scored as they are."""
-    monkeypatch.setattr("tasks.fast.features.EPOCHS", 1)
+    monkeypatch.setattr("tasks.image_generation.CLASSIFIER_EPOCHS", 1)
     task = make("digits-ddpm")
     zoo = task.collect(1, rng=generator(0), work=work_folder())
     whole = task.scorer(zoo, "val")(zoo.vectors)

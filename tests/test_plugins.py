@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from bench import plugins
+from bench.contract.context import Plugin
 from bench.errors import BadRequest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ LEAVES = {
 
 
 @dataclasses.dataclass
-class Settings:
+class Settings(Plugin):
     """A plugin with a field of every type."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"rate": 0.25}}

@@ -55,7 +55,7 @@ def test_candidates_scored_together_equal_the_plain_loop(arch, layers, monkeypat
     logits = one_at_a_time(model, layout, vectors, data)
     top = logits.topk(2, dim=-1).values
     clear = top[..., 0] - top[..., 1] > 1e-4
-    scored = scoring.Scorer(model, layout, data)(vectors)
+    scored = scoring.ClassifierScorer(model, layout, data)(vectors)
     wrong = logits.argmax(-1) != data.labels
     assert torch.equal(scored.wrong[clear], wrong[clear])
     assert clear.float().mean() > 0.9
@@ -120,11 +120,11 @@ def test_overwriting_operations_do_not_spoil_shared_tensors():
 def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_result(monkeypatch):
     model, layout, vectors = candidates("convnet3", "last-norms:2")
     data = images(count=48)
-    kept = scoring.Scorer(model, layout, data)
+    kept = scoring.ClassifierScorer(model, layout, data)
     monkeypatch.setattr(dependence, "MOST", 16)
     monkeypatch.setattr(scoring, "KEEP_BYTES", 1)
     monkeypatch.setitem(scoring.WORK_BYTES, "cpu", 1)
-    again = scoring.Scorer(model, layout, data)
+    again = scoring.ClassifierScorer(model, layout, data)
     first, second = kept(vectors), again(vectors)
     assert again.candidates._kept == []
     assert torch.equal(first.wrong, second.wrong)
@@ -134,5 +134,5 @@ def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_resu
 def test_a_candidate_that_overflows_is_wrong_with_infinite_loss_and_alone():
     model, layout, vectors = candidates("mlp3", "all")
     vectors[1] = torch.inf
-    scored = scoring.Scorer(model, layout, images())(vectors)
+    scored = scoring.ClassifierScorer(model, layout, images())(vectors)
     assert scored.loss.isfinite().tolist() == [True, False, True]
