@@ -49,7 +49,7 @@ class LatentScaler:
 
     @classmethod
     def fit(cls, latents: Float[Tensor, "K l"], scaling: str) -> "LatentScaler":
-        """Std 1 along principal axes ("whiten"), along each "dimension", or over all ("global")."""
+        """Fit scales to std 1 along principal axes ("whiten"), along each "dimension", or over all ("global")."""
         z = latents.double().cpu()
         centred = z - z.mean(dim=0)
         axes = torch.eye(z.shape[1], dtype=z.dtype)
@@ -62,12 +62,12 @@ class LatentScaler:
         return cls(*(x.to(latents) for x in (z.mean(dim=0), axes, std)))
 
     def apply(self, z: Float[Tensor, "n l"]) -> Float[Tensor, "n l"]:
-        """Latents to scaled coordinates, 0 where the latents do not vary."""
+        """Return latents as scaled coordinates, 0 where the latents do not vary."""
         scale = torch.where(self.std > 0, 1 / self.std, 0.0)
         return (z - self.mean) @ self.axes.T * scale
 
     def undo(self, x: Float[Tensor, "n l"]) -> Float[Tensor, "n l"]:
-        """Scaled coordinates to latents."""
+        """Return scaled coordinates as latents."""
         return (x * self.std) @ self.axes + self.mean
 
 
@@ -177,7 +177,7 @@ class PDiff(Backbone, Generator):
         return self
 
     def _fit_autoencoder(self, values: Float[Tensor, "K D"], rng: torch.Generator) -> None:
-        """Encoder and decoder by Eq. 4 and 5."""
+        """Train encoder and decoder by Eq. 4 and 5."""
         with scoped(derive(rng, "autoencoder")):
             self.encoder_ = self.new_encoder(values.shape[1], self.latent_dim).to(self.device)
             self.decoder_ = self.new_decoder(values.shape[1]).to(self.device)
@@ -197,12 +197,12 @@ class PDiff(Backbone, Generator):
     def reconstruction_loss(
         self, encode: nn.Module, decode: nn.Module, v: Float[Tensor, "b D"], rng: torch.Generator
     ) -> Float[Tensor, ""]:
-        """Eq. 5, of ``v' = decoder(encoder(v + xi_V) + xi_Z)`` (Eq. 4); a mean over parameters."""
+        """Return the loss of Eq. 5, of ``v' = decoder(encoder(v + xi_V) + xi_Z)`` (Eq. 4); a mean over parameters."""
         z = encode(v + self.input_noise * normal_like(v, rng))
         return F.mse_loss(decode(z + self.latent_noise * normal_like(z, rng)), v)
 
     def _fit_denoiser(self, latents: Float[Tensor, "K l"], rng: torch.Generator) -> None:
-        """The denoiser by Eq. 6, and the average of its parameters."""
+        """Train the denoiser by Eq. 6, and the moving average of its parameters."""
         self.process_ = self.scheduler("ddpm")
         self.alpha_bar_ = self.process_.alphas_cumprod.to(self.device)
         with scoped(derive(rng, "denoiser")):
@@ -229,7 +229,7 @@ class PDiff(Backbone, Generator):
     def diffusion_loss(
         self, denoiser: nn.Module, z: Float[Tensor, "b l"], rng: torch.Generator
     ) -> Float[Tensor, ""]:
-        """Eq. 6: ``|eps - eps_theta(sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t)|^2``."""
+        """Return the loss of Eq. 6: ``|eps - eps_theta(sqrt(alpha_bar_t) z + sqrt(1 - alpha_bar_t) eps, t)|^2``."""
         noise = normal_like(z, rng)
         t = torch.randint(self.timesteps, (len(z),), generator=rng, device=z.device)
         return F.mse_loss(self.epsilon(denoiser, self.process_.add_noise(z, noise, t), t), noise)
@@ -237,7 +237,7 @@ class PDiff(Backbone, Generator):
     def epsilon(
         self, denoiser: nn.Module, z: Float[Tensor, "n l"], t: Int[Tensor, " n"]
     ) -> Float[Tensor, "n l"]:
-        """eps_theta(z, t).
+        """Return the predicted noise, eps_theta(z, t).
 
         From a velocity v it is ``sqrt(alpha_bar_t) v + sqrt(1 - alpha_bar_t) z``: v = 0 already is the
         best guess for standard normal latents, and training has only the rest to learn.
@@ -250,7 +250,7 @@ class PDiff(Backbone, Generator):
         return noise
 
     def scheduler(self, sampler: str) -> Any:
-        """The diffusers scheduler that adds noise (Eq. 1) and removes it (Eq. 2)."""
+        """Return the diffusers scheduler that adds noise (Eq. 1) and removes it (Eq. 2)."""
         import diffusers  # here, because it takes two seconds
 
         options = {
@@ -274,12 +274,12 @@ class PDiff(Backbone, Generator):
         return self.standardizer_.undo(self.decoder_(latents)).cpu()
 
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
-        """Scaled latents: what the denoiser models."""
+        """Return scaled latents: what the denoiser models."""
         values = self.standardizer_.apply(vectors.to(self.device))
         return self.scaler_.apply(in_chunks(self.encoder_, values, self.batch_size)).cpu()
 
     def sampling_path(self, n: int, steps: int, *, rng: torch.Generator) -> Float[Tensor, "n s D"]:
-        """What decodes from the latents along the reverse process (the paper's Fig. 5a)."""
+        """Return the vectors decoded from the latents along the reverse process (the paper's Fig. 5a)."""
         z = torch.stack(list(self._reverse(n, rng)))
         chosen = z[torch.linspace(0, len(z) - 1, min(steps, len(z))).round().long()]
         latents = self.scaler_.undo(chosen.transpose(0, 1).flatten(0, 1))
@@ -287,12 +287,12 @@ class PDiff(Backbone, Generator):
         return vectors.reshape(n, len(chosen), -1)
 
     def sample_latents(self, n: int, rng: torch.Generator) -> Float[Tensor, "n l"]:
-        """Eq. 2 from standard normal noise: n scaled latents."""
+        """Draw n scaled latents: Eq. 2 from standard normal noise."""
         return deque(self._reverse(n, rng), maxlen=1)[0]
 
     @torch.no_grad()
     def _reverse(self, n: int, rng: torch.Generator) -> Iterator[Float[Tensor, "n l"]]:
-        """The noise, and the latents after every step of the reverse process."""
+        """Yield the noise, and the latents after every step of the reverse process."""
         draws = derive(rng, "reverse process", device=self.device)
         z = torch.randn((n, self.latent_dim), generator=draws, device=self.device)
         yield z

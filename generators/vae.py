@@ -75,7 +75,7 @@ class VAE(Backbone, Generator):
     def loss(
         self, encode: nn.Module, decode: nn.Module, v: Float[Tensor, "b D"], rng: torch.Generator
     ) -> Float[Tensor, ""]:
-        """The negative evidence lower bound, up to a constant, a parameter."""
+        """Return the negative evidence lower bound, up to a constant, a parameter."""
         mean, log_variance = encode(v).chunk(2, dim=1)
         log_variance = log_variance.clamp(-_LARGEST, _LARGEST)
         z = mean + (log_variance / 2).exp() * normal_like(mean, rng)
@@ -91,7 +91,7 @@ class VAE(Backbone, Generator):
         return in_chunks(self._decode, latents, self.batch_size)
 
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
-        """The means that the encoder gives."""
+        """Return the means that the encoder gives."""
         values = self.standardizer_.apply(vectors.to(self.device))
         return in_chunks(self.encoder_, values, self.batch_size)[:, : self.latent_dim].cpu()
 

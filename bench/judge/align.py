@@ -22,7 +22,7 @@ PASSES = 100  # of coordinate descent; it ends when no group improves, in practi
 
 
 def groups(zoo: Zoo) -> dict[str, Places]:
-    """The groups of hidden units of a zoo of whole networks.
+    """Return the groups of hidden units of a zoo of whole networks.
 
     Raises:
         BadRequest: a part of the network is frozen, or it is neither a chain of layers nor a ResNet.
@@ -46,7 +46,7 @@ def groups(zoo: Zoo) -> dict[str, Places]:
 
 
 def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
-    """MLP-3 and ConvNet-3: every weight reads the units that the one before it makes; vectors belong to the latter."""
+    """Return the groups of MLP-3 and ConvNet-3, where every weight reads the units that the weight before it makes."""
     found: dict[str, Places] = {}
     last: str | None = None
     # In the order of the layers, whatever the layout's: files of state dicts are sorted by name.
@@ -66,7 +66,7 @@ def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
 
 
 def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
-    """Units inside blocks are groups of their own; the residual stream is one until a shortcut projects it."""
+    """Return the groups of a ResNet: units inside a block, and the residual stream until a shortcut projects it."""
     found: dict[str, Places] = {"stem": [("conv1.weight", 0), *_norm("bn1")]}
     stream = "stem"
     blocks = dict.fromkeys(m[0] for m in (re.match(r"layer\d+\.\d+", name) for name in shapes) if m)
@@ -94,14 +94,14 @@ def _norm(name: str) -> Places:
 
 
 def rows(tensor: Tensor, axis: int, units: int) -> Float[Tensor, "units rest"]:
-    """A tensor as one row a unit; a flattened feature map counts as its channels."""
+    """Return a tensor as one row a unit; a flattened feature map counts as its channels."""
     return tensor.movedim(axis, 0).reshape(units, -1)
 
 
 def permute(
     tensors: Mapping[str, Tensor], places: Places, order: Int64[Tensor, " units"]
 ) -> dict[str, Tensor]:
-    """The tensors with one group's units in another order."""
+    """Return the tensors with one group's units in another order."""
     permuted = dict(tensors)
     for name, axis in places:
         moved = tensors[name].movedim(axis, 0)
@@ -114,7 +114,7 @@ def permute(
 def match(
     tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor], found: Mapping[str, Places]
 ) -> dict[str, Tensor]:
-    """The tensors with their hidden units in the order nearest to a reference's, group by group until none moves."""
+    """Order the hidden units of the tensors as near to a reference's as may be, group by group until none moves."""
     current = dict(tensors)
     for _ in range(PASSES):
         moved = False
@@ -138,14 +138,14 @@ def align(
     layout: Layout,
     found: Mapping[str, Places],
 ) -> Float[Tensor, "n D"]:
-    """Every vector with its hidden units in the reference's order."""
+    """Return every vector with its hidden units in the reference's order."""
     target = layout.unflatten(reference.double())
     matched = (match(layout.unflatten(vector.double()), target, found) for vector in vectors)
     return torch.stack([layout.flatten(tensors).float() for tensors in matched])
 
 
 def align_zoo(zoo: Zoo) -> Zoo:
-    """The same checkpoints as functions, every one with its hidden units in the order of the first one's.
+    """Return the same checkpoints as functions, every one with its hidden units in the order of the first one's.
 
     Raises:
         BadRequest: nothing can be permuted; see ``groups``.
@@ -155,7 +155,7 @@ def align_zoo(zoo: Zoo) -> Zoo:
 
 
 def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
-    """Median distance to the nearest original over that among originals, each pair aligned to each other.
+    """Return the median distance to the nearest original over that among originals, each pair of models aligned.
 
     None where nothing can be permuted, for a single original, and for zoos too large to sort.
     """
@@ -175,7 +175,7 @@ def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
 def nearest(
     vectors: Float[Tensor, "n D"], zoo: Zoo, found: Mapping[str, Places], *, others: bool = False
 ) -> Float[Tensor, " n"]:
-    """Distance to the nearest original after alignment to it.
+    """Return the distance to the nearest original after alignment to it.
 
     Sorting every tensor's values gives a distance that no permutation can fall below (rearrangement inequality); only
     the ``CANDIDATES`` originals for which it is smallest are aligned to.

@@ -25,22 +25,22 @@ class Stream:
         self._source = np.random.RandomState(seed & 0xFFFFFFFF)
 
     def integers(self, high: int, rows: int, columns: int) -> NDArray[np.int64]:
-        """What ``torch.randint(high, (rows, columns))`` gives."""
+        """Return what ``torch.randint(high, (rows, columns))`` gives: whole numbers from 0 to ``high`` - 1."""
         drawn = self._source.randint(0, 2**32, size=(rows, columns), dtype=np.uint32)
         return (drawn % high).astype(np.int64)
 
     def skip(self, n: int) -> None:
-        """Leave out what the resamples of n models would be."""
+        """Skip the draws that the resamples of n models would take."""
         for low in range(0, RESAMPLES, max(1, BLOCK // n)):
             self.integers(n, min(max(1, BLOCK // n), RESAMPLES - low), n)
 
     def resamples(self, n: int, count: int = RESAMPLES) -> Floats:
-        """How often each of n models is drawn in each of ``count`` bootstrap resamples, count x n."""
+        """Count how often each of n models is drawn in each of ``count`` bootstrap resamples: count x n."""
         drawn = self.integers(n, count, n) + n * np.arange(count)[:, None]
         return np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
 
     def mean_interval(self, values: Floats) -> Interval:
-        """95 % percentile bootstrap interval of the mean over models."""
+        """Return the 95 % percentile bootstrap interval of the mean over models."""
         rows = max(1, BLOCK // len(values))
         blocks = (min(rows, RESAMPLES - low) for low in range(0, RESAMPLES, rows))
         means = [values[self.integers(len(values), count, len(values))].mean(1) for count in blocks]
@@ -48,7 +48,7 @@ class Stream:
         return max(low, float(values.min())), min(high, float(values.max()))
 
     def pair_interval(self, matrix: Floats) -> Interval | None:
-        """95 % bootstrap interval of the mean over pairs of different models; None for fewer than three models."""
+        """Return the 95 % bootstrap interval of the mean over pairs of different models; None for fewer than three."""
         if len(matrix) < 3:
             return None
         pairs = matrix - np.diag(np.diagonal(matrix))
@@ -58,18 +58,18 @@ class Stream:
         return percentiles(total[count > 0] / count[count > 0])
 
     def cross_interval(self, matrix: Floats) -> Interval:
-        """95 % bootstrap interval of the mean over all pairs of two populations, both resampled."""
+        """Return the 95 % bootstrap interval of the mean over all pairs of two populations, both resampled."""
         rows, columns = (self.resamples(size) for size in matrix.shape)
         return percentiles(((rows @ matrix) * columns).sum(1) / matrix.size)
 
 
 def percentiles(statistics: Floats) -> Interval:
-    """The bounds of the central 95 % of bootstrap statistics."""
+    """Return the bounds of the central 95 % of bootstrap statistics."""
     low, high = np.quantile(statistics, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return low, high
 
 
 def mean_off_diagonal(matrix: Floats) -> float | None:
-    """Mean over pairs of different models, or None for a single one."""
+    """Return the mean over pairs of different models; None for a single model."""
     n = len(matrix)
     return float((matrix.sum() - np.trace(matrix)) / (n * (n - 1))) if n > 1 else None

@@ -37,13 +37,13 @@ class Moments:
 
     @classmethod
     def zero(cls, shape: Sequence[int], origin: Float[Tensor, " d"]) -> Self:
-        """No images yet, for this many sets (``shape`` without the features' dimension)."""
+        """Return the sums over no images, for as many sets as ``shape`` says (without the features' dimension)."""
         zeros = torch.zeros(*shape, len(origin), dtype=torch.float64, device=origin.device)
         products = zeros[..., None].expand(*zeros.shape, len(origin)).clone()
         return cls(0, zeros, products, origin.double())
 
     def add(self, features: Float[Tensor, "*N n d"]) -> Self:
-        """The sums with n more images of every set."""
+        """Return the sums with n more images of every set."""
         total, products = self.total, self.products
         for some in features.split(BLOCK, dim=-2):
             centred = some.double() - self.origin
@@ -52,7 +52,7 @@ class Moments:
         return dataclasses.replace(self, count=count, total=total, products=products)
 
     def __sub__(self, part: Self) -> Self:
-        """The sums without those of a part of the images, about the same origin."""
+        """Return the sums without those of a part of the images, about the same origin."""
         return dataclasses.replace(
             self,
             count=self.count - part.count,
@@ -61,7 +61,7 @@ class Moments:
         )
 
     def gaussian(self) -> "Gaussian":
-        """Mean and unbiased covariance.
+        """Return the mean and the unbiased covariance of the images' features.
 
         Raises:
             BenchError: fewer than two images, or features that are not finite.
@@ -84,14 +84,14 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Float[Tensor, "*N n d"]) -> Self:
-        """Of features that are all there."""
+        """Fit the distribution to features that are all in memory, n images of each of N sets."""
         origin = features.flatten(0, -2).mean(0, dtype=torch.float64)
         found = Moments.zero(features.shape[:-2], origin).add(features).gaussian()
         return cls(found.mean, found.covariance)
 
 
 def root(gaussian: Gaussian) -> Float[Tensor, "*N d d"]:
-    """The symmetric square root of the covariance."""
+    """Return the symmetric square root of the covariance."""
     values, vectors = torch.linalg.eigh(gaussian.covariance)
     found: Tensor = (vectors * _roots(values)[..., None, :]) @ vectors.mT
     return found
@@ -100,7 +100,9 @@ def root(gaussian: Gaussian) -> Float[Tensor, "*N d d"]:
 def frechet(
     generated: Gaussian, real: Gaussian, real_root: Float[Tensor, "d d"] | None = None
 ) -> Float[Tensor, "*N"]:
-    """Squared Fréchet distance of normal distributions (Dowson and Landau 1982; FID: Heusel et al. 2017, equation 6).
+    """Return the squared Fréchet distance of two normal distributions.
+
+    Source: Dowson and Landau 1982; as FID, Heusel et al. 2017, equation 6.
 
     |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2). The eigenvalues of C1 C2 are those of R C1 R with the symmetric
     root R of C2, which is symmetric: they are real, and no root of an unsymmetric matrix is needed.
@@ -122,7 +124,7 @@ def frechet(
 
 
 def _roots(values: Float[Tensor, "*N d"]) -> Float[Tensor, "*N d"]:
-    """Square roots of ascending eigenvalues; what is rounding of zero counts as zero.
+    """Return the square roots of ascending eigenvalues, with 0 for those that are zero but for rounding.
 
     Covariances of fewer images than features, or with features that never change, have many such eigenvalues, and the
     roots of rounding (1e-8 of 1e-16) would add up. The bound is that of a matrix's numerical rank.
@@ -138,7 +140,9 @@ def unbiased(
     rng: torch.Generator,
     real_root: Float[Tensor, "d d"] | None = None,
 ) -> Float[Tensor, " N"]:
-    """The Fréchet distance at infinitely many generated images (FID-infinity, Chong and Forsyth 2020, section 3).
+    """Estimate the Fréchet distance at infinitely many generated images.
+
+    Source: FID-infinity, Chong and Forsyth 2020, section 3.
 
     The distance of n images is too large by about c / n, with a c that differs between models, so that the line through
     the distances of n and of n / 2 images, at 1 / n = 0, has no such bias. The latter is the mean over both halves of
@@ -170,7 +174,7 @@ def unbiased(
 def standard_error(
     features: Float[Tensor, "N n d"], real: Gaussian, real_root: Float[Tensor, "d d"] | None = None
 ) -> Float[Tensor, " N"]:
-    """How far the Fréchet distance would move with other images of the same models, by the grouped jackknife.
+    """Estimate how far the Fréchet distance would move with other images of the same models: the grouped jackknife.
 
     The images are left out in ``GROUPS`` groups, one after another (Quenouille 1956; Efron and Tibshirani 1993, chapter
     11).
@@ -194,7 +198,7 @@ def standard_error(
 
 
 def kid(features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]) -> Float[Tensor, " N"]:
-    """Kernel inception distance: the unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
+    """Return the kernel inception distance: unbiased squared MMD, kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
 
     Over all pairs of images instead of an average over random subsets: as unbiased, and less noisy.
 
@@ -214,20 +218,20 @@ def kid(features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]) -> Float[T
 
 
 def _kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """The kernel summed over all pairs."""
+    """Return the kernel summed over all pairs."""
     sums = [(x @ b.T / b.shape[1] + 1).pow(3).sum() for x in a.split(BLOCK)]
     return torch.stack(sums).sum()
 
 
 def _diagonal(a: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """The kernel of every image with itself, summed."""
+    """Return the kernel of every image with itself, summed."""
     return (a.square().sum(1) / a.shape[1] + 1).pow(3).sum()
 
 
 def precision_recall(
     features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2).
+    """Return improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2).
 
     Precision: the share of generated images within the distance of some real image to its third nearest real one.
     Recall: the same with the two exchanged.
@@ -247,7 +251,7 @@ def precision_recall(
 
 
 def _radii(points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """Each point's distance to its third nearest neighbour; the nearest of all is the point itself."""
+    """Return each point's distance to its third nearest neighbour; the nearest of all is the point itself."""
     blocks = (torch.cdist(some, points) for some in points.split(BLOCK))
     return torch.cat([block.kthvalue(NEIGHBOURS + 1).values for block in blocks])
 
@@ -255,6 +259,6 @@ def _radii(points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
 def _covered(
     points: Float[Tensor, "n d"], centres: Float[Tensor, "m d"], radii: Float[Tensor, " m"]
 ) -> Float[Tensor, ""]:
-    """The share of points within the radius of some centre."""
+    """Return the share of points within the radius of some centre."""
     blocks = (torch.cdist(some, centres) <= radii for some in points.split(BLOCK))
     return torch.cat([block.any(1) for block in blocks]).double().mean()

@@ -37,7 +37,7 @@ class Models(NamedTuple):
 
     @classmethod
     def of(cls, scores: Floats, nearest: Half, seed: int) -> Self:
-        """From one row of a control a level, or one row of models."""
+        """Make it from the scores of a control, one row a level, or from one row of models."""
         rows = np.atleast_2d(scores)
         return cls(rows.tobytes(), nearest.tobytes(), len(rows), seed)
 
@@ -79,13 +79,13 @@ class Curve(NamedTuple):
     resampled: Floats
 
     def place(self, novelties: Floats) -> NDArray[np.intp]:
-        """The knot that stands for each novelty: the last that is not above it, or the first."""
+        """Return the knot that stands for each novelty: the last that is not above it, or the first."""
         return np.maximum(np.searchsorted(self.knots, novelties, side="right") - 1, 0)
 
 
 @functools.lru_cache(maxsize=3)  # the records of one board share them
 def curves(control: Models) -> tuple[Curve, ...]:
-    """A control's curve with models of one rounded novelty in the worst order, the best last, and in the best."""
+    """Return a control's lowest and highest curve: models of one rounded novelty in the worst and in the best order."""
     scores, novelties = control.own, control.novelties
     draws = len(scores) // control.levels
     counts = Stream(control.seed).resamples(draws)
@@ -99,7 +99,7 @@ def curves(control: Models) -> tuple[Curve, ...]:
 
 
 def _isotonic(scores: Floats, weights: Floats) -> Floats:
-    """Non-increasing least squares for every row of weights; models without weight take the value before them.
+    """Fit non-increasing least squares for every row of weights; models without weight take the value before them.
 
     Many fits are one: each begins so far below the one before it that models of two are never put together.
     """
@@ -117,7 +117,7 @@ def _isotonic(scores: Floats, weights: Floats) -> Floats:
 
 
 def inside(judged: Models, control: Models) -> tuple[int, int]:
-    """How many models are surely less novel than the control's most novel one, and how many may be."""
+    """Count the models that surely are less novel than the control's most novel one, and those that may be."""
     reach = control.novelties.max()
     return int((judged.novelties < reach).sum()), int((judged.novelties <= reach).sum())
 
@@ -126,7 +126,7 @@ def inside(judged: Models, control: Models) -> tuple[int, int]:
     maxsize=12
 )  # the fine-tuned originals are judged alike in all records of one board
 def advantage(judged: Models, control: Models, count: int, *, typical: bool = False) -> Range:
-    """Between what the mean advantage over a control lies.
+    """Return the bounds that the mean advantage over a control lies between.
 
     Args:
         judged: the models.
@@ -165,7 +165,7 @@ def _variants(judged: Models, control: Models, count: int, *, typical: bool) -> 
 
 
 def _members(judged: Models, control: Models, count: int) -> Sequence[NDArray[np.intp]]:
-    """The models within range: those that surely are, and of those that may be the best or the worst."""
+    """Return the models within range: those that surely are, and of those that may be the best or the worst."""
     novelties, reach = judged.novelties, control.novelties.max()
     sure, maybe = np.flatnonzero(novelties < reach), np.flatnonzero(novelties == reach)
     more = count - len(sure)
@@ -182,7 +182,7 @@ def _mean(values: Floats) -> Floats:
 
 
 def _typical(values: Floats) -> Floats:
-    """The quantile of every row; faster than numpy's own, which does not know that two ranks are enough."""
+    """Return the quantile of every row; faster than numpy's own, which does not know that two ranks are enough."""
     position = TYPICAL * (values.shape[1] - 1)
     low = int(position)
     high = min(low + 1, values.shape[1] - 1)

@@ -29,7 +29,7 @@ class Advantage(NamedTuple):
 
 
 def novelty(similarity: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
-    """1 - the largest IoU with any original, from the IoU matrix of models and originals."""
+    """Return 1 - the largest IoU with any original for each model, from the IoUs of N models and K originals."""
     return 1 - similarity.max(dim=1).values
 
 
@@ -70,7 +70,7 @@ class Curve:
     def _fit(
         self, counts: Float[Tensor, "B P"], signed: Float[Tensor, " N"], place: Int64[Tensor, " N"]
     ) -> Float[Tensor, "B U"]:
-        """The curve at every knot, with every draw of a level counted so often; N is L levels of P draws."""
+        """Return the curve at every knot, with every draw of a level counted so often; N is L levels of P draws."""
         tiled = counts.repeat(1, len(signed) // counts.shape[1])
         zeros = torch.zeros(len(counts), len(self.knots), dtype=torch.float64)
         places = place.expand(len(counts), -1)
@@ -79,7 +79,7 @@ class Curve:
         return torch.from_numpy(_isotonic(sums.numpy(), weights.numpy()))
 
     def place(self, novelties: Float[Tensor, " N"]) -> Int64[Tensor, " N"]:
-        """The knot that stands for each novelty: the last that is not above it, or the first."""
+        """Return the knot that stands for each novelty: the last that is not above it, or the first."""
         return (torch.searchsorted(self.knots, novelties.double(), right=True) - 1).clamp(min=0)
 
     @property
@@ -91,7 +91,7 @@ class Curve:
 def _isotonic(
     sums: Float[np.ndarray, "B U"], weights: Float[np.ndarray, "B U"]
 ) -> Float[np.ndarray, "B U"]:
-    """Non-increasing least squares through the weighted means of every row.
+    """Fit non-increasing least squares through the weighted means of every row.
 
     Knots without weight take the value before them.
     """
@@ -111,7 +111,7 @@ def advantage(
     *,
     rng: torch.Generator,
 ) -> Advantage:
-    """Score above the control's curve at each model's own novelty; positive is better.
+    """Return the score above the control's curve at each model's own novelty; positive is better.
 
     Intervals are of the percentile bootstrap; models and control are both resampled, and the curve is fitted again each
     time, so that they hold the control's own uncertainty. Models more novel than any of the control's are counted, not
@@ -138,5 +138,5 @@ def advantage(
 
 
 def _typical(values: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
-    """The quantile of every row; torch's own takes ten times as long."""
+    """Return the quantile of every row; torch's own takes ten times as long."""
     return torch.from_numpy(np.quantile(values.numpy(), TYPICAL, axis=1))

@@ -10,12 +10,12 @@ ROWS = 200  # models at a time against all that come after them
 
 
 def pairwise(a: Shaped[Tensor, "N M"], b: Shaped[Tensor, "P M"]) -> Float[Tensor, "N P"]:
-    """Similarity of every pair of models, in [0, 1]: IoU of wrong units, or of features the weighted Jaccard index."""
+    """Return the similarity of every pair of models, in [0, 1]: IoU of wrong units, weighted Jaccard of features."""
     return iou(a, b) if a.dtype == torch.bool else weighted_jaccard(a, b)
 
 
 def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
-    """Intersection over union of wrong sets for every pair of rows; 1.0 where both are empty.
+    """Return intersection over union of wrong sets for every pair of rows; 1.0 where both are empty (Eq. 7).
 
     >>> iou(torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]]))
     tensor([[0.5000]])
@@ -34,7 +34,7 @@ def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
 
 
 def _products(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
-    """Inner products of all pairs of rows; on a CPU each pair once where both are the same."""
+    """Return the inner products of all pairs of rows; on a CPU each pair once where both matrices are the same."""
     if x.device.type != "cpu" or 0 in (len(x), len(y)):
         return x @ y.T
     if x is not y:
@@ -49,7 +49,7 @@ def _products(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor,
 
 
 def _convolved(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
-    """The product ``x @ y.T`` as a convolution of one pixel, for which PyTorch uses all that a processor has.
+    """Return the product ``x @ y.T`` as a convolution of one pixel, for which PyTorch uses all that a processor has.
 
     Its matrix product in float32 leaves AVX-512 unused on some: there this is twice as fast. The rows of ``y`` are the
     pixels of one image with channels last, which is how they lie: seen as anything else they would be copied.
@@ -59,7 +59,7 @@ def _convolved(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor
 
 
 def weighted_jaccard(a: Float[Tensor, "N M"], b: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
-    """Sum of minima over sum of maxima for every pair of rows of numbers that are not negative; 1.0 where all are 0.
+    """Return the sum of minima over the sum of maxima for every pair of rows of numbers >= 0; 1.0 where all are 0.
 
     In [0, 1], 1 for equal rows alone, and on zeros and ones the intersection over union (Ruzicka 1958; Ioffe, ICDM
     2010). Minima and maxima add up to the sums and differ by the absolute differences, so that one distance is enough.
@@ -77,7 +77,7 @@ def weighted_jaccard(a: Float[Tensor, "N M"], b: Float[Tensor, "P M"]) -> Float[
 
 
 def mean_off_diagonal(matrix: Float[Tensor, "N N"]) -> float | None:
-    """Mean over pairs of different models, or None for a single one."""
+    """Return the mean over pairs of different models; None for a single model."""
     n = len(matrix)
     if n < 2:
         return None
@@ -87,7 +87,7 @@ def mean_off_diagonal(matrix: Float[Tensor, "N N"]) -> float | None:
 def nearest_l2_ratio(
     generated: Float[Tensor, "n D"], originals: Float[Tensor, "K D"]
 ) -> float | None:
-    """Median distance to the nearest original over the originals' own median nearest-neighbour distance.
+    """Return the median distance to the nearest original over the originals' own median nearest-neighbour distance.
 
     None where that is undefined: a single original, or originals that mostly coincide.
     """
@@ -100,7 +100,7 @@ def nearest_l2_ratio(
 
 
 def toward_mean(generated: Float[Tensor, "n D"], originals: Float[Tensor, "K D"]) -> float:
-    """Median of a / (a + b) for the distances a to the nearest original and b to the originals' mean.
+    """Return the median of a / (a + b), with distances a to the nearest original and b to the originals' mean.
 
     0 at an original, 1 at the mean; 0 where they are the same point.
     """
@@ -110,7 +110,7 @@ def toward_mean(generated: Float[Tensor, "n D"], originals: Float[Tensor, "K D"]
 
 
 def _distances(a: Float[Tensor, "N D"], b: Float[Tensor, "P D"]) -> Float[Tensor, "N P"]:
-    """L2 distances, computed from differences: products would lose those of nearly equal vectors.
+    """Return L2 distances, computed from differences: products would lose those of nearly equal vectors.
 
     In float32; in float64 where squares overflow, as those of a broken generator's vectors do.
     """

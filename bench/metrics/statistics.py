@@ -9,7 +9,7 @@ from bench.metrics.draws import LEVEL, RESAMPLES
 
 
 def resamples(n: int, rng: torch.Generator, count: int = RESAMPLES) -> Float[Tensor, "B n"]:
-    """How often each of n models is drawn in each of B bootstrap resamples."""
+    """Count how often each of n models is drawn in each of B bootstrap resamples."""
     drawn = torch.randint(n, (count, n), generator=rng)
     return torch.zeros(count, n, dtype=torch.float64).scatter_add_(
         1, drawn, torch.ones_like(drawn, dtype=torch.float64)
@@ -17,14 +17,14 @@ def resamples(n: int, rng: torch.Generator, count: int = RESAMPLES) -> Float[Ten
 
 
 def percentiles(statistics: Float[Tensor, " B"]) -> tuple[float, float]:
-    """The bounds of the central 95 % of bootstrap statistics."""
+    """Return the bounds of the central 95 % of bootstrap statistics."""
     tail = (1 - LEVEL) / 2
     low, high = statistics.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
 
 
 def mean_interval(values: Float[Tensor, " n"], rng: torch.Generator) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean over models."""
+    """Return the 95 % percentile bootstrap interval of the mean over models."""
     values = values.double()
     low, high = percentiles(resamples(len(values), rng) @ values / len(values))
     # A mean of equal values may differ from them in its last digit; an interval never leaves the data's range.
@@ -32,7 +32,7 @@ def mean_interval(values: Float[Tensor, " n"], rng: torch.Generator) -> tuple[fl
 
 
 def pair_interval(matrix: Float[Tensor, "N N"], rng: torch.Generator) -> tuple[float, float] | None:
-    """95 % bootstrap interval of the mean over pairs of different models; models are resampled, not pairs.
+    """Return the 95 % bootstrap interval of the mean over pairs of different models; models are resampled, not pairs.
 
     Pairs that a resample makes of one model with itself are left out. None for fewer than three models.
     """
@@ -46,7 +46,7 @@ def pair_interval(matrix: Float[Tensor, "N N"], rng: torch.Generator) -> tuple[f
 
 
 def cross_interval(matrix: Float[Tensor, "N P"], rng: torch.Generator) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over all pairs of two populations, both resampled."""
+    """Return the 95 % bootstrap interval of the mean over all pairs of two populations, both resampled."""
     rows, columns = (resamples(size, rng) for size in matrix.shape)
     return percentiles(((rows @ matrix.double()) * columns).sum(1) / matrix.numel())
 

@@ -93,12 +93,12 @@ class Table(_Facts):
         return self
 
     def settings(self, row: Row) -> dict[str, Any]:
-        """What the row's run is asked for; nothing where there is no such task."""
+        """Return the settings that the row's run is asked for; none where there is no such task."""
         merged = {**self.run, **row.run}
         return merged if "task" in merged else {}
 
     def factor(self, column: str) -> float:
-        """By what our number is multiplied to stand beside the paper's."""
+        """Return the factor that brings our number to the paper's unit."""
         if column == "memory, MB":
             return 1e-6
         return 100.0 if self.percent and column in SCORES else 1.0
@@ -106,20 +106,20 @@ class Table(_Facts):
 
 @functools.cache
 def tables() -> dict[str, Table]:
-    """All tables by their number."""
+    """Return all tables by their number."""
     data = tomllib.loads((FOLDER / "paper.toml").read_text(encoding="utf-8"))
     return {table.id: table for table in map(Table.model_validate, data["table"])}
 
 
 @functools.cache
 def logs() -> dict[str, dict[str, str]]:
-    """The figures of the official logs by tag."""
+    """Return the figures of the official logs by tag."""
     with (FOLDER / "official_logs.csv").open(encoding="utf-8") as file:
         return {row["tag"]: row for row in csv.DictReader(file)}
 
 
 def logged(table: Table, row: Row, column: str) -> float | None:
-    """The official log's number for a cell, in the paper's unit; None where there is none."""
+    """Return the official log's number for a cell, in the paper's unit; None where there is none."""
     field = LOGGED[row.population].get(column)
     log = logs().get(row.log or "")
     return table.factor(column) * float(log[field]) if log and field else None

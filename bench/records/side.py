@@ -72,7 +72,7 @@ KNOWN: dict[str, tuple[int, str]] = {
 
 
 def evenly(count: int, most: int) -> NDArray[Any]:
-    """Indices of at most ``most`` of ``count`` things, evenly spaced, first and last among them.
+    """Return the indices of at most ``most`` of ``count`` things, evenly spaced, first and last among them.
 
     >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
     ([0, 2, 4], [0, 1])
@@ -114,7 +114,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """The arrays of a side file's content that are of this format, and what is wrong with the others.
+    """Return the arrays of a side file's content that are of this format, and what is wrong with the others.
 
     What a header says is held against the format and the size of what follows it before there is an array of it.
 
@@ -139,7 +139,7 @@ def unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], list[str]]:
 
 
 def _array(name: str, content: bytes) -> NDArray[Any]:
-    """One array of the format, from a file as numpy writes it.
+    """Return one array of the format, from a file as numpy writes it.
 
     Raises:
         BadRequest: it is none.
@@ -175,7 +175,7 @@ def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _check(arrays: Arrays) -> None:
-    """Names, dimensions, types and finite values.
+    """Check names, dimensions, types and that values are finite.
 
     Raises:
         BenchError: the first array that is wrong.
@@ -188,7 +188,7 @@ def _check(arrays: Arrays) -> None:
 
 
 def _format(name: str, dimensions: int, dtype: np.dtype[Any]) -> Iterator[str]:
-    """Where an array is not what the format has under its name."""
+    """Return the problem of an array that is not what the format has under its name."""
     found = next((kind for known, kind in KNOWN.items() if re.fullmatch(known, name)), None)
     if found is None:
         yield f"unknown array {name[:80]!a}"

@@ -21,7 +21,7 @@ class Vectors:
         self._finite = True
 
     def add(self, block: bytes) -> None:
-        """The next part of the file."""
+        """Take in the next part of the file."""
         if self._bad:
             return
         if self._header is None:
@@ -31,7 +31,7 @@ class Vectors:
             self._look(block)
 
     def _opened(self) -> bytes:
-        """The bytes after the header, once it is all there."""
+        """Return the bytes after the header, once it is all there."""
         size = int.from_bytes(self._begun[:8], "little")
         if len(self._begun) >= 8 and size > MOST:
             self._bad = f"a header of {size:,} bytes"
@@ -63,7 +63,7 @@ class Vectors:
             self._finite &= bool(np.isfinite(np.frombuffer(numbers[:whole], "<f4")).all())
 
     def problems(self, expected: tuple[int, int]) -> Iterator[str]:
-        """What is wrong with a matrix of this shape, once the whole file has passed by."""
+        """List the problems of a matrix of this shape, once the whole file has passed by."""
         if self._header is None or self._bad:
             yield f"is not readable ({self._bad or 'it ends in its header'})"
             return

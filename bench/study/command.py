@@ -139,7 +139,7 @@ def _dry_run(chosen: Any, cells: Sequence[Any], how: Any) -> None:
 
 
 def _summary(name: str, summary: Any, results: Path) -> None:
-    """What became of a study; exit code 1 where something failed."""
+    """Print what became of a study; exit with code 1 where something failed."""
     stages = ", ".join(f"{count} {state}" for state, count in summary.stages.items())
     typer.echo(
         f"{summary.now} records written to {results}, {summary.before} were there before"

@@ -62,7 +62,7 @@ class Summary:
     failures: list[tuple[Node, str, Path]] = dataclasses.field(default_factory=list)
 
     def count(self, node: Node, outcome: Outcome, log: Path) -> None:
-        """A stage has ended."""
+        """Count a stage that has ended."""
         self.stages[outcome.state] = self.stages.get(outcome.state, 0) + 1
         self.now += node.kind == "record" and outcome.fine
         if outcome.state == "failed":
@@ -101,7 +101,7 @@ def run(recipe: Recipe, found: Sequence[Cell], how: How) -> Summary:
 
 
 def plan(recipe: Recipe, found: Sequence[Cell], how: How) -> Plan:
-    """What ``run`` would do, as far as this machine can tell: a cluster may have other devices."""
+    """Plan what ``run`` would do, as far as this machine can tell: a cluster may have other devices."""
     check(recipe, found)
     with EXECUTORS["local"](Setting({}, Path())) as executor:
         asked = placed(found, how, executor.gpus)
@@ -110,7 +110,7 @@ def plan(recipe: Recipe, found: Sequence[Cell], how: How) -> Plan:
 
 
 def modules(found: Sequence[Cell]) -> list[str]:
-    """What the stages of some cells import."""
+    """List the modules that the stages of these cells import."""
     loaded = {plugins.load_generator(cell.request.generator).__module__ for cell in found}
     targets = {plugins.task_variant(cell.request.task).target for cell in found}
     named = {target.partition(":")[0] for target in targets}
@@ -144,7 +144,7 @@ def _generator(request: Request) -> list[object]:
 
 
 def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
-    """The runs of some cells, each once, with the device and folders that they get.
+    """Return the runs of some cells, each once, with the device and folders that they get.
 
     Raises:
         BadRequest: a device that is not there.
@@ -167,13 +167,13 @@ def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
 
 
 def _reads_folder(request: Request) -> bool:
-    """Whether the data of a run lie in a folder, and do not come with the suite."""
+    """Return whether the data of a run lie in a folder, and do not come with the suite."""
     task = plugins.load_task(request.task, request.preset, request.of_task())
     return not task.embedded
 
 
 def _absolute(request: Request) -> Request:
-    """The run with the paths of its files as any folder's process finds them."""
+    """Return the run with the paths of its files as any folder's process finds them."""
     weights = Path(str(request.settings.get("task.pretrained")))
     settings = dict(request.settings)
     if weights.exists():
@@ -183,7 +183,7 @@ def _absolute(request: Request) -> Request:
 
 
 def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
-    """What stages occupy. All stages compute on one device: on a GPU each needs a share of one.
+    """Return what stages occupy. All stages compute on one device: on a GPU each needs a share of one.
 
     Raises:
         BadRequest: a stage has no share.
@@ -201,7 +201,7 @@ def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
 
 
 def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
-    """The runs that have no record yet, of the same code and on the same kind of device."""
+    """Return the runs that have no record yet, of the same code and on the same kind of device."""
     known = records(results)
     distinct = {repr(_generator(request)): request for request in asked}
     sources = {name: _source(request) for name, request in distinct.items()}
@@ -217,7 +217,7 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
 
 
 def _source(request: Request) -> str:
-    """The identity of a run's generator: its code, and the files that its settings name."""
+    """Return the identity of a run's generator: its code, and the files that its settings name."""
     from bench.runs import foreign, pipeline  # here, because it takes seconds
 
     made = pipeline.make_generator(request.generator, request.of_generator(), request.preset, "cpu")
@@ -225,7 +225,7 @@ def _source(request: Request) -> str:
 
 
 def records(results: Path) -> Mapping[Command, list[Record]]:
-    """The records below a folder by what their commands ask for, the oldest first; what is no record is left out."""
+    """Read the records below a folder, by what they were asked for, oldest first; files that are none are left out."""
     found: list[Record] = []
     for path in sorted(results.rglob("*.json")):
         try:
@@ -239,7 +239,7 @@ def records(results: Path) -> Mapping[Command, list[Record]]:
 
 
 def _written(event: Finished, results: Path) -> Finished:
-    """The event, once its files are in the results folder; without them it has failed."""
+    """Return the event, once its files are in the results folder; without them it has failed."""
     try:
         for name, content in event.outcome.files.items():
             with store.atomic(results / name) as temporary:

@@ -74,7 +74,7 @@ class Setting:
     address: str | None = None
 
     def log(self, node: Node) -> Path:
-        """The file of what a stage prints."""
+        """Return the file of what a stage prints."""
         return self.logs / f"{node.id}.log"
 
 
@@ -93,11 +93,11 @@ class Executor:
 
 
 def skipped(missing: Node) -> Outcome:
-    """The outcome of a stage that needs another one that was not made."""
+    """Return the outcome of a stage that needs another one that was not made."""
     return Outcome("skipped", error=f"needs '{missing.label}', which was not made")
 
 
 def missing(node: Node, nodes: Mapping[str, Node], ended: Mapping[str, Outcome]) -> Node | None:
-    """Which of the stages that this one needs was not made."""
+    """Return the stage that this one needs and that was not made."""
     names = (name for name in node.after if name in ended and not ended[name].fine)
     return next((nodes[name] for name in names), None)

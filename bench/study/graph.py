@@ -38,7 +38,7 @@ class Node:
 
 
 def build(requests: Sequence[Request], needs: Mapping[Kind, Needs]) -> list[Node]:
-    """Every stage of some runs, run by run, each after those that it needs.
+    """Return every stage of some runs, run by run, each after those that it needs.
 
     Runs share a base where they differ in what does not decide it alone; a zoo where what is trained, and from which
     seed, is equal (the largest K is collected, the others are its first checkpoints); its controls where K and the
@@ -71,7 +71,7 @@ class Shared:
 
     @classmethod
     def of(cls, request: Request) -> "Shared":
-        """From the task's settings, those that a run does not name included."""
+        """Make it from the task's settings, those that a run does not name included."""
         task = plugins.load_task(request.task, request.preset, request.of_task())
         own = task.settings()
         facts = [request.task, request.zoo_seed, request.data_dir, str(request.zoo)]
@@ -84,7 +84,7 @@ class Shared:
 
 
 def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
-    """The stages of one run; ``based`` if other zoos need its base too."""
+    """Return the stages of one run; ``based`` if other zoos need its base too."""
     zoo_seed = {"zoo_seed": request.zoo_seed} if request.zoo_seed else {}
     words = functools.partial(_words, request, "task", "layers", "track", "arch", **zoo_seed)
     fit = [shared.scores, request.k, request.generator, _plain(request.of_generator())]
@@ -108,7 +108,7 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
 
 
 def _told_apart(nodes: list[Node]) -> list[Node]:
-    """The stages; those of one label get the settings of the task in which they differ."""
+    """Return the stages; those of one label get the settings of the task in which they differ."""
     alike: dict[str, list[dict[str, Any]]] = {}
     for node in nodes:
         alike.setdefault(node.label, []).append(node.request.of_task())
@@ -131,12 +131,12 @@ def _node(kind: Kind, identity: list[Any], request: Request, label: str, *after:
 
 
 def _plain(settings: Mapping[str, object]) -> object:
-    """Settings as the plain data that a digest takes."""
+    """Return settings as the plain data that a digest takes."""
     return json.loads(json.dumps(settings, default=str))
 
 
 def _words(request: Request, *names: str, **numbers: object) -> str:
-    """The parts of a label."""
+    """Return the parts of a label."""
     own = {name: request.settings.get(f"task.{name}") for name in DIRECT}
     given = [str(own[name] or "" if name in own else getattr(request, name)) for name in names]
     return " ".join(filter(None, [*given, *(f"{n}={value}" for n, value in numbers.items())]))

@@ -35,7 +35,7 @@ GRACE = 5.0  # seconds that a stage gets to stop by itself
 
 @contextlib.contextmanager
 def opened(setting: Setting) -> Iterator[Executor]:
-    """An executor on this machine."""
+    """Yield an executor on this machine."""
     yield Executor(len(_devices()), functools.partial(_execute, setting))
 
 
@@ -76,20 +76,20 @@ class Agenda:
         return len(self._ended) < len(self._nodes)
 
     def ready(self) -> list[Node]:
-        """The stages that can begin now."""
+        """Return the stages that can begin now."""
         self._ready |= set(self._order.get_ready())
         return [node for name, node in self._nodes.items() if name in self._ready]
 
     def missing(self, node: Node) -> Node | None:
-        """What a stage needs and was not made."""
+        """Return what a stage needs and was not made."""
         return missing(node, self._nodes, self._ended)
 
     def begin(self, node: Node) -> None:
-        """The stage is being done."""
+        """Note that the stage is being done."""
         self._ready.remove(node.id)
 
     def end(self, node: Node, outcome: Outcome) -> None:
-        """The stage has ended, and what waited for it can begin."""
+        """Note that the stage has ended: what waited for it can begin."""
         self._ready.discard(node.id)
         self._ended[node.id] = outcome
         self._order.done(node.id)
@@ -112,14 +112,14 @@ class Room:
 
     @classmethod
     def of_machine(cls) -> "Room":
-        """All of this machine."""
+        """Return all of this machine."""
         affinity = getattr(os, "sched_getaffinity", None)
         cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
         return cls(cpus, memory, dict.fromkeys(_devices(), 1.0))
 
     def take(self, needs: Needs) -> tuple[str, ...] | None:
-        """The devices of a stage that begins; None where there is no room. One at a time always has room."""
+        """Return the devices of a stage that begins; None where there is no room. One at a time always has room."""
         share = min(needs.gpus, 1.0)
         free = [name for name, left in self.gpus.items() if left >= share - 1e-9]
         devices = tuple(free[: max(1, round(needs.gpus))]) if needs.gpus else ()
@@ -130,7 +130,7 @@ class Room:
         return devices
 
     def give_back(self, needs: Needs, devices: tuple[str, ...]) -> None:
-        """The stage has ended."""
+        """Take back the devices of a stage that has ended."""
         self._change(needs, devices, 1)
 
     def _change(self, needs: Needs, devices: tuple[str, ...], sign: int) -> None:
@@ -142,7 +142,7 @@ class Room:
 
 
 def _devices() -> list[str]:
-    """The GPUs that this process may use."""
+    """Return the GPUs that this process may use."""
     import torch  # here, because the command line must not wait for it
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -201,7 +201,7 @@ class Jobs:
                 yield job, outcome
 
     def _outcome(self, job: Job) -> Outcome | None:
-        """How a stage ended; None where its process died and it was begun again."""
+        """Return how a stage ended; None where its process died and it was begun again."""
         outcome: Outcome | None = None
         with contextlib.suppress(EOFError, OSError):
             outcome = job.answer.recv()
@@ -233,7 +233,7 @@ class Jobs:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """A process that is started within it never gets Ctrl-C, nor do its own: the driver stops them."""
+    """Keep Ctrl-C from processes that are started within the block, and from their own: the driver stops them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -242,7 +242,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _reason(exitcode: int | None) -> str:
-    """Why a process ended."""
+    """Return the reason why a process ended."""
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     hint = ": out of memory?" if exitcode == -signal.SIGKILL else ""
@@ -250,7 +250,7 @@ def _reason(exitcode: int | None) -> str:
 
 
 def _serve(node: Node, environment: Mapping[str, str], log: Path, answer: Connection) -> None:
-    """What a stage's process does."""
+    """Carry out one stage, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the driver says when
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half-written files are removed
     threading.Thread(target=_stop_with_driver, daemon=True).start()

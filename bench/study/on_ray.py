@@ -32,7 +32,7 @@ LOOK = 0.5  # seconds between two looks at what has happened
 
 @contextlib.contextmanager
 def opened(setting: Setting) -> Iterator[Executor]:
-    """An executor on the cluster at ``setting.address`` or ``RAY_ADDRESS``, or on one that is started here.
+    """Yield an executor on the cluster at ``setting.address`` or ``RAY_ADDRESS``, or on one that is started here.
 
     Raises:
         BadRequest: Ray is not installed, or there is no cluster at the address.
@@ -58,7 +58,7 @@ def opened(setting: Setting) -> Iterator[Executor]:
 
 
 def _answers(address: str) -> None:
-    """Fail at once where nothing listens; Ray itself waits for minutes.
+    """Check that something listens at the address; Ray itself waits for minutes.
 
     Raises:
         BadRequest: nothing does.
@@ -96,7 +96,7 @@ def _execute(ray: Any, setting: Setting, nodes: Sequence[Node]) -> Generator[Eve
 
 
 def _submit(ray: Any, setting: Setting, nodes: Sequence[Node], board: Any) -> dict[str, Any]:
-    """All stages as tasks, each with the tasks that it needs; Ray does the rest."""
+    """Return all stages as tasks, each with the tasks that it needs; Ray does the rest."""
     # One process a stage: its peak memory is its alone.
     stage = ray.remote(max_calls=1)(_stage)
     environment = dict(setting.environment)
@@ -117,7 +117,7 @@ def _submit(ray: Any, setting: Setting, nodes: Sequence[Node], board: Any) -> di
 
 
 def _stage(node: Node, environment: Mapping[str, str], board: Any, *needed: Outcome) -> Outcome:
-    """What a task does, on some machine of the cluster."""
+    """Carry out one stage, as a task on some machine of the cluster."""
     from bench.study.work import carry_out, print_to
 
     if not all(outcome.fine for outcome in needed):
@@ -138,11 +138,11 @@ class Board:
         self._started: list[tuple[str, str]] = []
 
     def start(self, node: str, where: str) -> None:
-        """A stage begins."""
+        """Note that a stage begins."""
         self._started.append((node, where))
 
     def take(self) -> list[tuple[str, str]]:
-        """The stages that have begun since the last look."""
+        """Return the stages that have begun since the last look."""
         started, self._started = self._started, []
         return started
 

@@ -82,7 +82,7 @@ class Past:
         self._known.setdefault(like, []).append((seconds, written))
 
     def estimate(self, node: Node) -> Estimate:
-        """The median of stages like this one, or a rule of thumb."""
+        """Return the median of stages like this one, or a rule of thumb."""
         known = self._known.get(_like(node))
         if not known:
             return _rule(node)
@@ -91,7 +91,7 @@ class Past:
 
 
 def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    """The lines that can be read; one that a kill cut short counts for nothing."""
+    """Return the lines that can be read; one that a kill cut short counts for nothing."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             yield dict(json.loads(line))
@@ -100,7 +100,7 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def _like(node: Node) -> str:
-    """What stages share that take as long, relative to their size."""
+    """Return the facts that stages share which take equally long, relative to their size."""
     request = node.request
     parts: list[Any] = [
         node.kind,
@@ -119,7 +119,7 @@ def _like(node: Node) -> str:
 
 
 def _size(node: Node) -> float:
-    """What the time of a stage grows with."""
+    """Return the size of a stage, which its time grows with."""
     request = node.request
     if node.kind == "collect":
         seeds = request.of_task().get("track") == "seeds"
@@ -130,12 +130,12 @@ def _size(node: Node) -> float:
 
 
 def _models(request: Request) -> int:
-    """Models that originals and controls are: interpolation, gaussian, a quarter each of finetune and eight noises."""
+    """Count the models of originals and controls: interpolation, gaussian, a quarter each of finetune and 8 noises."""
     return request.k + request.samples * 17 // 4 + 2
 
 
 def _rule(node: Node) -> Estimate:
-    """A rule of thumb."""
+    """Estimate seconds by a rule of thumb."""
     request = node.request
     settings = json.dumps(request.of_task(), default=str)
     cost = _cost(request.task, request.preset, settings, request.device, node.needs.cpus)
@@ -191,7 +191,7 @@ def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Co
 
 
 def longest(nodes: Iterable[Node], seconds: Mapping[str, float]) -> float:
-    """Seconds of the longest chain of stages that need each other."""
+    """Return the seconds of the longest chain of stages that need each other."""
     ends: dict[str, float] = {}
     for node in nodes:
         before = max((ends[name] for name in node.after), default=0.0)

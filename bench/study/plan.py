@@ -37,7 +37,7 @@ class Plan:
 
 
 def render(plan: Plan) -> RenderableType:
-    """The plan as a table, and a command for every run that is left."""
+    """Return the plan as a table, and a command for every run that is left."""
     past = Past()
     estimates = {node.id: past.estimate(node) for node in plan.nodes}
     table = Table(box=None, header_style="bold")
@@ -59,7 +59,7 @@ def render(plan: Plan) -> RenderableType:
 
 
 def _total(plan: Plan, estimates: dict[str, Estimate]) -> str:
-    """In all, one stage after the other and side by side on this machine."""
+    """Return the time in all, one stage after the other and side by side on this machine."""
     if not plan.nodes:
         return "nothing is left to do"
     seconds = {name: estimate.seconds for name, estimate in estimates.items()}
@@ -81,7 +81,7 @@ def _source(estimates: Sequence[Estimate]) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people say it.
+    """Return bytes as people say it.
 
     >>> size(1500.0), size(2.34e6), size(7.2e9)
     ('1.5 kB', '2.3 MB', '7.2 GB')

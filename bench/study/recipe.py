@@ -31,7 +31,7 @@ class _Part(BaseModel):
 
 
 def _flat(data: Any, prefix: str = "") -> Any:
-    """Nested tables as one, so that ``set.NAME`` may be written with or without quotes."""
+    """Flatten nested tables into one, so that ``set.NAME`` may be written with or without quotes."""
     if not isinstance(data, dict):
         return {prefix.removesuffix("."): data} if prefix else data
     parts = (_flat(value, f"{prefix}{name}.") for name, value in data.items())
@@ -75,11 +75,11 @@ class Recipe(_Part):
     needs: dict[Kind, Needs] = Field(default_factory=dict)
 
     def tables(self) -> list[Table]:
-        """The tables whose rows are run."""
+        """Return the tables whose rows are run."""
         return [*(tables()[name] for name in self.paper), *self.table]
 
     def fix(self, settings: Mapping[str, Any]) -> Self:
-        """The recipe with further settings fixed; a fixed axis is no axis any more."""
+        """Return the recipe with further settings fixed; a fixed axis is no axis any more."""
         _known(self.name, "setting", settings)
         axes = {name: values for name, values in self.axes.items() if name not in settings}
         return self.model_copy(update={"fixed": {**self.fixed, **settings}, "axes": axes})
@@ -108,12 +108,12 @@ class Cell:
 
 
 def names() -> dict[str, Path]:
-    """The recipes that ship with the suite."""
+    """Return the recipes that ship with the suite."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
 def read(name: str) -> Recipe:
-    """The recipe of a name that ships with the suite, or of a file.
+    """Return the recipe of a name that ships with the suite, or of a file.
 
     Raises:
         BadRequest: there is none, or something is wrong with it.
@@ -137,7 +137,7 @@ def read(name: str) -> Recipe:
 
 
 def _check(recipe: Recipe) -> None:
-    """Names of axes, settings and tables, and that axes have values."""
+    """Check the names of axes, settings and tables, and that axes have values."""
     _known(recipe.name, "axis", recipe.axes)
     _known(recipe.name, "setting", recipe.fixed)
     for table in recipe.table:
@@ -160,7 +160,7 @@ def _known(recipe: str, what: str, settings: Mapping[str, Any]) -> None:
 
 
 def cells(recipe: Recipe) -> list[Cell]:
-    """Every run of a study.
+    """Return every run of a study.
 
     Raises:
         BadRequest: a run twice, a run without task or generator, or a value that cannot be.
@@ -175,7 +175,7 @@ def cells(recipe: Recipe) -> list[Cell]:
 
 
 def _rows(recipe: Recipe) -> Iterator[tuple[Table | None, Row | None, dict[str, Any]]]:
-    """The rows that can be run, with their settings; a study without tables is one row without any."""
+    """Yield the rows that can be run, with their settings; a study without tables is one row without any."""
     given = recipe.tables()
     if not given:
         yield None, None, {}
@@ -202,7 +202,7 @@ def _request(recipe: Recipe, settings: Mapping[str, Any]) -> Request:
 
 
 def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
-    """Rows of originals may share a run with another row; nothing else may, nor differ in what is no other run."""
+    """Refuse rows that share a run, unless they show originals, and rows that differ in nothing that makes a run."""
     seen: dict[frozenset[tuple[str, str]], Cell] = {}
     for cell in found:
         if cell.row is not None and cell.row.population == "original":
@@ -217,13 +217,13 @@ def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
 
 
 def _place(cell: Cell) -> str:
-    """Where a cell stands in its recipe."""
+    """Return the place of a cell in its recipe."""
     table = [f"table {cell.table.id}"] if cell.table else []
     return ", ".join([*table, *cell.label]) or "an axis has a value twice"
 
 
 def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Any]]) -> list[Cell]:
-    """The cells whose settings have one of the chosen values.
+    """Return the cells whose settings have one of the chosen values.
 
     Raises:
         BadRequest: there is none.
@@ -239,7 +239,7 @@ def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Any]]) -> list[Cel
 
 
 def setting(request: Request, name: str) -> Any:
-    """A setting of a run by its name in recipes."""
+    """Return a setting of a run by its name in recipes."""
     if name.startswith(SET):
         return request.settings.get(name.removeprefix(SET))
     if name in DIRECT:
@@ -250,6 +250,6 @@ def setting(request: Request, name: str) -> Any:
 
 
 def requests(found: Sequence[Cell]) -> list[Request]:
-    """The runs of some cells, each once."""
+    """Return the runs of some cells, each once."""
     unique = {options(command(cell.request)): cell.request for cell in found}
     return list(unique.values())

@@ -89,7 +89,7 @@ class Part:
 
 
 def parts(recipe: Recipe, cells: Sequence[Cell], known: Known) -> list[Part]:
-    """The report's tables; a study without any has one.
+    """Return the report's tables; a study without any has one.
 
     Args:
         recipe: the study.
@@ -115,7 +115,7 @@ def parts(recipe: Recipe, cells: Sequence[Cell], known: Known) -> list[Part]:
 
 
 def _columns(table: Table) -> list[str]:
-    """The table's, and beside the best of our models the one that was selected on training data."""
+    """Return the table's columns, and beside the best of our models the one that was selected on training data."""
     columns = list(table.columns)
     if "best" in columns:
         columns.insert(columns.index("best") + 1, "selected")
@@ -123,7 +123,7 @@ def _columns(table: Table) -> list[str]:
 
 
 def _lines(table: Table | None, row: Row | None, cells: Sequence[Cell], known: Known) -> list[Line]:
-    """One row of the recipe, a line for each combination of axes that are no seeds."""
+    """Return the lines of one row of the recipe: one for each combination of axes that are no seeds."""
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.label, []).append(cell)
@@ -150,7 +150,7 @@ def _line(
 
 
 def _chosen(known: Known) -> tuple[dict[frozenset[tuple[str, str]], Record], str]:
-    """The newest record of each run on the device that most have run on: numbers of several devices are not pooled."""
+    """Choose the newest record of each run, on the device that most ran on: devices are not pooled."""
     devices = Counter(
         device for records in known.values() for device in {r.timing.device for r in records}
     )
@@ -175,7 +175,7 @@ def _entry(column: str, table: Table | None, row: Row | None, made: Sequence[Rec
 
 
 def measure(made: Sequence[Record], field: str | None, factor: float) -> Measured | None:
-    """The mean of a number over runs, with its interval.
+    """Return the mean of a number over runs, with its interval.
 
     Args:
         made: one record a run.
@@ -192,7 +192,7 @@ def measure(made: Sequence[Record], field: str | None, factor: float) -> Measure
 
 
 def pooled(values: Sequence[float]) -> Measured:
-    """The mean with Student's t interval; runs that share a number (the originals') give it none.
+    """Return the mean with Student's t interval; runs that share a number (the originals') give it none.
 
     >>> pooled([1.0, 2.0, 3.0])
     Measured(value=2.0, low=-0.4841377118550457, high=4.484137711855046)
@@ -212,7 +212,7 @@ def _scaled(number: Measured, factor: float) -> Measured:
 
 
 def read(record: Record, field: str) -> Measured | None:
-    """One number of a record; None where it has none."""
+    """Return one number of a record; None where it has none."""
     if field.removeprefix("good_") in ALIKE:
         return _alike(record, field)
     if hasattr(record.timing, field):
@@ -227,7 +227,7 @@ def read(record: Record, field: str) -> Measured | None:
 
 
 def _alike(record: Record, field: str) -> Measured | None:
-    """A similarity; among good models alone where the run asked for them."""
+    """Return a similarity; among good models alone where the run asked for them."""
     good, name = record.similarity.good, ALIKE[field.removeprefix("good_")]
     if field.startswith("good_"):
         value = getattr(good, name) if good else None

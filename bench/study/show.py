@@ -16,7 +16,7 @@ SOURCES = ("paper", "log", "ours")
 
 
 def text(parts: Sequence[Part]) -> RenderableType:
-    """For a terminal."""
+    """Render the report for a terminal."""
     shown: list[RenderableType] = []
     for part in parts:
         table = Table(title=escape(part.title), title_justify="left", header_style="bold", box=None)
@@ -35,7 +35,7 @@ def text(parts: Sequence[Part]) -> RenderableType:
 
 
 def markdown(parts: Sequence[Part]) -> str:
-    """For a document."""
+    """Render the report as Markdown."""
     blocks = []
     for part in parts:
         head = [*part.head, *_headings(part)]
@@ -57,7 +57,7 @@ FIELDS = (
 
 
 def csv_text(parts: Sequence[Part]) -> str:
-    """One line a cell, every number in full."""
+    """Return one line a cell, every number in full."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -74,13 +74,13 @@ def csv_text(parts: Sequence[Part]) -> str:
 
 
 def commands(parts: Sequence[Part]) -> list[str]:
-    """Those of all runs that are missing, each once."""
+    """Return the commands of all runs that are missing, each once."""
     found = (command for part in parts for line in part.lines for command in line.missing)
     return list(dict.fromkeys(found))
 
 
 def _headings(part: Part) -> list[str]:
-    """Names of the number columns, without those that are empty in every row."""
+    """Return the names of the number columns, without those that are empty in every row."""
     return [f"{name}: {source}" for name, source in _shown(part)] + ["runs", "device"]
 
 

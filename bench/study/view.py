@@ -63,7 +63,7 @@ class View:
         self._progress.stop()
 
     def started(self, event: Started) -> None:
-        """A stage begins; word of it may come after its end."""
+        """Note that a stage begins; word of it may come after its end."""
         if event.node.id not in self._left:
             return
         place = f"on {event.where}" if event.where else ""
@@ -74,7 +74,7 @@ class View:
         self._refresh()
 
     def finished(self, event: Finished) -> None:
-        """A stage has ended."""
+        """Note that a stage has ended."""
         outcome, name = event.outcome, event.node.id
         row = self._running.pop(name, None)
         if row is not None:
@@ -95,7 +95,7 @@ class View:
             self._progress.console.print(line, markup=False, style="red")
 
     def seconds_left(self) -> float | None:
-        """What is left, as many stages at once as there were at most; None where nothing tells yet.
+        """Estimate the seconds left, as many stages at once as there were at most; None where nothing tells yet.
 
         Stages like those that were made take as long as they did; those of another kind, what was estimated before at
         the pace of what was made.
@@ -117,12 +117,12 @@ class View:
 
 
 def unbroken(commands: Sequence[str]) -> Text:
-    """Commands for a console that does not crop, each on one line however long, so that they can be copied."""
+    """Return commands for a console that does not crop, each on one line however long, so that they can be copied."""
     return Text("\n".join(commands), no_wrap=True, overflow="ignore")
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say it.
+    """Return seconds as people say it.
 
     >>> duration(42.4), duration(200.0), duration(9000.0), duration(2e5)
     ('42 s', '3 min', '2.5 h', '2.3 days')

@@ -39,7 +39,7 @@ def carry_out(node: Node) -> Outcome:
 
 
 def _do(node: Node) -> dict[str, bytes]:
-    """The stage; returns the files that it made outside of the store."""
+    """Carry out the stage; return the files that it made outside of the store."""
     from bench.runs.pipeline import Run
 
     if node.kind == "record":
@@ -59,7 +59,7 @@ def _do(node: Node) -> dict[str, bytes]:
 
 
 def _record(node: Node) -> dict[str, bytes]:
-    """The record and its side file; they travel to whoever asked, who may be on another machine."""
+    """Return the record and its side file; they travel to whoever asked, who may be on another machine."""
     from bench.runs.pipeline import Run
 
     with tempfile.TemporaryDirectory() as folder:

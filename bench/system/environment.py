@@ -27,7 +27,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of git in the suite's own checkout, not in the folder it was called from; None if it is none."""
+    """Run git in the suite's checkout, wherever the process was started; None where there is no checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -55,7 +55,7 @@ def _versions() -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """The processor's model name, where the system tells."""
+    """Return the processor's model name, where the system tells."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():

@@ -95,7 +95,7 @@ def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _texts(value: Any, place: str) -> Iterator[tuple[str, str | Path]]:
-    """Texts and paths in nested settings, each with where it stands."""
+    """Yield the texts and paths in nested settings, each with its place."""
     if isinstance(value, str | Path):
         yield place, value
     elif isinstance(value, Mapping):
@@ -110,12 +110,12 @@ def _texts(value: Any, place: str) -> Iterator[tuple[str, str | Path]]:
 
 
 def _modules(cls: type[Any]) -> list[str]:
-    """The modules that a class and its bases are written in, those of the suite's harness and of Python left out."""
+    """Return the modules that a class and its bases are written in, without those of the harness and of Python."""
     return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
 
 
 def _closure(modules: Sequence[str]) -> dict[str, Path]:
-    """The source file of every module that these reach through imports of their own package, by the module's name.
+    """Return the source files of all modules reached through imports of their own package, by the module's name.
 
     Raises:
         BadRequest: the first of the modules has no source file.
@@ -141,21 +141,21 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
 
 
 def _parents(name: str) -> list[str]:
-    """The packages that a module lies in: importing it runs their ``__init__`` too."""
+    """Return the packages that a module lies in: importing it runs their ``__init__`` too."""
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 @functools.cache
 def _installed() -> tuple[Path, ...]:
-    """Folders of Python itself and of installed packages."""
+    """Return the folders of Python itself and of installed packages."""
     named = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
     own = (sysconfig.get_paths()["data"], sysconfig.get_paths()["scripts"])
     return tuple({Path(path).resolve() for path in named if path not in own})
 
 
 def _followed(name: str, importer: Path | None = None) -> bool:
-    """Whether a module counts for who imports it.
+    """Return whether a module counts for who imports it.
 
     Args:
         name: the module.
@@ -175,13 +175,13 @@ def _followed(name: str, importer: Path | None = None) -> bool:
 
 
 def _top_folder(name: str, path: Path) -> Path:
-    """The folder of a module's top-level package; of a module outside of packages, its file."""
+    """Return the folder of a module's top-level package; of a module outside of packages, its file."""
     depth = name.count(".") + (path.name == "__init__.py")
     return path.parents[depth - 1] if depth else path
 
 
 def _own_folder(path: Path) -> Path:
-    """The folder of the top-level package that a file lies in; the file itself where it lies in none."""
+    """Return the folder of the top-level package that a file lies in; the file itself where it lies in none."""
     top = path
     while (top.parent / "__init__.py").is_file():
         top = top.parent
@@ -189,7 +189,7 @@ def _own_folder(path: Path) -> Path:
 
 
 def module_file(name: str) -> Path | None:
-    """The file of a module, found without importing it or its packages; None of one that is not there or is no file."""
+    """Find the file of a module without importing it or its packages; None where there is no such file."""
     spec = _spec(name)
     if spec is None or not spec.has_location or spec.origin is None:
         loaded = getattr(sys.modules.get(name), "__file__", None)
@@ -199,7 +199,7 @@ def module_file(name: str) -> Path | None:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Where a module would be imported from. Only a top-level name asks Python, which then runs nothing."""
+    """Find where a module would be imported from. Only a top-level name asks Python, which then runs nothing."""
     top, *rest = name.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -213,7 +213,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _imports(name: str, path: Path) -> list[str]:
-    """The modules that a module may import, wherever in it the statement stands."""
+    """Return the modules that a module may import, wherever in it the statement stands."""
     if path.suffix != ".py":
         return []  # compiled: nothing to read
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -221,7 +221,7 @@ def _imports(name: str, path: Path) -> list[str]:
 
 
 def _absolute(target: str, package: str) -> str:
-    """A module's whole name; leading dots are relative to a package."""
+    """Return a module's whole name; leading dots are relative to a package."""
     bare = target.lstrip(".")
     level = len(target) - len(bare)
     if not level:
@@ -237,7 +237,7 @@ def _stamp(path: Path) -> Stamp:
 
 @functools.lru_cache(maxsize=4096)
 def _read(path: Path, _: Stamp) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a source file imports (of ``from a import b`` both a and a.b), and the texts that stand in it."""
+    """Read the imports of a source file (of ``from a import b`` both a and a.b), and the texts that stand in it."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -259,7 +259,7 @@ def _read(path: Path, _: Stamp) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _imports_by_name(node: ast.Call) -> bool:
-    """Whether a call is ``import_module("a.b")`` or ``__import__("a.b")``."""
+    """Return whether a call is ``import_module("a.b")`` or ``__import__("a.b")``."""
     called = (
         node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     )
@@ -275,7 +275,7 @@ def _imports_by_name(node: ast.Call) -> bool:
 
 
 def _named(path: Path) -> set[Path]:
-    """The data files that a module's texts name: from its own folder, part by part, or from the working folder."""
+    """Find the data files that a module's texts name: from its own folder, part by part, or from the working folder."""
     if path.suffix != ".py":
         return set()
     texts = [
@@ -291,7 +291,7 @@ def _named(path: Path) -> set[Path]:
 
 
 def _inside(folder: Path, text: str) -> Path | None:
-    """What lies at a relative or absolute path; None where that is nothing, or the folder itself or above it."""
+    """Return the path that a text names below a folder; None where nothing lies there, or outside of the folder."""
     try:
         place = (folder / Path(text).expanduser()).resolve()
         known = place.is_file() or (place.is_dir() and not folder.is_relative_to(place))

@@ -51,5 +51,5 @@ def _open() -> Progress:
 
 
 def say(message: str) -> None:
-    """One line on standard error: what is being done."""
+    """Print one line on standard error that tells what is being done."""
     print(message, file=sys.stderr, flush=True)

@@ -15,20 +15,20 @@ from bench.system.seeds import number
 def generator(
     seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator for one purpose of one seed, independent of those for every other purpose."""
+    """Return a generator for one purpose of one seed, independent of those for every other purpose."""
     return torch.Generator(device=device).manual_seed(number(seed, *purpose))
 
 
 def derive(
     rng: torch.Generator, *purpose: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator derived from the seed ``rng`` was made with; the state of ``rng`` does not matter."""
+    """Return a generator derived from the seed ``rng`` was made with; the state of ``rng`` does not matter."""
     return generator(rng.initial_seed(), *purpose, device=device)
 
 
 @contextlib.contextmanager
 def scoped(rng: torch.Generator) -> Iterator[None]:
-    """Within it, torch's global CPU generator (which module initialisers use) is seeded from ``rng``."""
+    """Seed torch's global CPU generator, which module initialisers use, from ``rng`` for the length of a block."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.initial_seed())
         yield

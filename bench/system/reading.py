@@ -22,7 +22,7 @@ _FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def content(path: Path, limit: int, what: str) -> bytes:
-    """All bytes of a file.
+    """Return all bytes of a file.
 
     Args:
         path: the file.
@@ -37,7 +37,7 @@ def content(path: Path, limit: int, what: str) -> bytes:
 
 
 def opened(path: Path, limit: int, what: str) -> io.BufferedReader:
-    """A regular file, open for reading; raises what ``content`` does."""
+    """Return a regular file, open for reading; raises what ``content`` does."""
     try:
         handle = os.open(path, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ class Archive:
         return [entry.filename for entry in self.entries]
 
     def problems(self, limits: Mapping[str, int]) -> Iterator[str]:
-        """What is wrong with the members that have a limit, before anything is unpacked."""
+        """List the problems of the members that have a limit, before anything is unpacked."""
         for entry in self.entries:
             limit = limits.get(entry.filename)
             if limit is not None and entry.file_size > limit:
@@ -88,7 +88,7 @@ class Archive:
             yield from _locked(entry)
 
     def blocks(self, name: str, limit: int) -> Iterator[bytes]:
-        """A member's content, a block at a time.
+        """Yield a member's content, a block at a time.
 
         Raises:
             BadRequest: it is damaged, or unpacks to more than the limit, whatever its header says.
@@ -107,12 +107,12 @@ class Archive:
             raise BadRequest(f"{name} cannot be unpacked ({error})") from None
 
     def read(self, name: str, limit: int) -> bytes:
-        """A member's whole content; raises what ``blocks`` does."""
+        """Return a member's whole content; raises what ``blocks`` does."""
         return b"".join(self.blocks(name, limit))
 
 
 def _locked(entry: zipfile.ZipInfo) -> Iterator[str]:
-    """Why a member cannot be unpacked safely."""
+    """Return the reason why a member cannot be unpacked safely."""
     if entry.flag_bits & 1:
         yield f"{entry.filename[:80]!a} is encrypted"
     if entry.compress_type not in METHODS:

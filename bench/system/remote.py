@@ -15,12 +15,12 @@ from bench.errors import BadRequest, BenchError
 
 
 def url() -> str | None:
-    """The shared store; None where there is only the local one."""
+    """Return the shared store; None where there is only the local one."""
     return os.environ.get("BENCH_STORE") or None
 
 
 def check() -> None:
-    """Fail now, rather than after the work, if there is a shared store and it cannot be used.
+    """Check before the work begins that a shared store, if there is one, can be used.
 
     Raises:
         BadRequest: the URL is none, or needs a package that is not there.
@@ -31,7 +31,7 @@ def check() -> None:
 
 
 def exists(name: str) -> bool:
-    """Whether the shared store has a file."""
+    """Return whether the shared store has a file."""
     with _opened() as (files, root):
         return bool(files.exists(f"{root}/{name}"))
 
@@ -54,7 +54,7 @@ def put(path: Path, name: str) -> None:
 
 @contextmanager
 def _opened() -> Iterator[tuple[Any, str]]:
-    """The file system, and the store's place in it."""
+    """Yield the file system, and the store's place in it."""
     import fsspec  # here, because few runs need it
 
     try:

@@ -22,18 +22,18 @@ _watching: list[list[Path]] = []
 
 
 def home() -> Path:
-    """The cache folder: ``BENCH_HOME``, or the user's cache folder."""
+    """Return the cache folder: ``BENCH_HOME``, or the user's cache folder."""
     return Path(os.environ.get("BENCH_HOME") or platformdirs.user_cache_dir("pgen-bench"))
 
 
 def digest(identity: Any) -> str:
-    """A short content address of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
+    """Return a short content address of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files and their names."""
+    """Return the SHA-256 of a file, or of a folder's files and their names."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = [f"{file.relative_to(path).as_posix()} {file_hash(file)}\n" for file in files]
@@ -82,7 +82,7 @@ def _unwritable(path: Path, error: OSError) -> BadRequest:
 
 
 def check_writable(folder: Path) -> None:
-    """Fail now, rather than after the work, where files could not be kept.
+    """Check before the work begins that files can be kept.
 
     Raises:
         BadRequest: the folder cannot be written.
@@ -111,7 +111,7 @@ def watched() -> Iterator[list[Path]]:
 
 
 def fetch(path: Path) -> Path:
-    """The path of a stage's file, brought from the shared store if it is not here; it may be nowhere."""
+    """Return the path of a stage's file, brought from the shared store if it is not here; it may be nowhere."""
     name = _shared(path)
     if name and not path.exists() and remote.exists(name):
         with atomic(path) as temporary:
@@ -127,7 +127,7 @@ def _share(path: Path, *, anew: bool) -> None:
 
 
 def _shared(path: Path) -> str | None:
-    """What a file of the local store is called in the shared one; None where there is none."""
+    """Return the name that a file of the local store has in the shared one; None where there is no shared store."""
     inside = remote.url() and path.is_relative_to(home())
     return path.relative_to(home()).as_posix() if inside else None
 
@@ -140,7 +140,7 @@ def stage(
     *,
     force: bool = False,
 ) -> T:
-    """The stage's result: loaded where it is there and readable, made and saved otherwise.
+    """Return the stage's result: loaded where it is there and readable, made and saved otherwise.
 
     A lock beside the file makes concurrent processes that need the same stage wait for the first one's result. Where
     machines share a store (``bench.system.remote``) the file is looked for there too, and put there.

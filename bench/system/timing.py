@@ -42,7 +42,7 @@ class Stopwatch:
 
 
 def peak_memory(device: str | torch.device) -> int:
-    """Bytes at the peak so far: of the device's allocator on a GPU, of the process elsewhere."""
+    """Return the peak of memory so far, in bytes: of the device's allocator on a GPU, of the process elsewhere."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -11,7 +11,7 @@ from bench.errors import BadRequest
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or from a .pth file without running any code in it.
+    """Return a state dict from a .safetensors file, or from a .pth file without running any code in it.
 
     Raises:
         BadRequest: missing, damaged, or holding anything but tensors.

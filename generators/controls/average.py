@@ -23,5 +23,5 @@ class Average(Generator):
         return self
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """N times the same vector."""
+        """Return the average n times."""
         return self.mean_.expand(n, -1).clone()

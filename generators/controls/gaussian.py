@@ -22,5 +22,5 @@ class Gaussian(Generator):
         return self
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """Independent normals."""
+        """Draw every parameter from its own normal distribution."""
         return self.mean_ + self.std_ * torch.randn(n, len(self.mean_), generator=rng)

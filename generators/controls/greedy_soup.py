@@ -19,7 +19,7 @@ class GreedySoup(Generator):
     deterministic: ClassVar[bool] = True
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator, score: Score) -> Self:  # type: ignore[override]
-        """Wortsman et al. 2022 (arXiv 2203.05482), recipe 1, with the training split as the held-out set."""
+        """Choose the soup by Wortsman et al. 2022 (arXiv 2203.05482), recipe 1, held out: the training split."""
         scores = score(zoo.vectors)
         order = scores.argsort(descending=True, stable=True).tolist()
         total, count, best = zoo.vectors[order[0]].double(), 1, float(scores[order[0]])
@@ -32,5 +32,5 @@ class GreedySoup(Generator):
         return self
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """N times the same vector."""
+        """Return the soup n times."""
         return self.soup_.expand(n, -1).clone()

@@ -30,7 +30,7 @@ class Noise(Generator):
         return self
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """Relative noise is amplitude times the std of the value's tensor in that checkpoint."""
+        """Add normal noise to checkpoints: amplitude times the std of the value's tensor in that checkpoint."""
         vectors = self.vectors_[torch.randint(len(self.vectors_), (n,), generator=rng)]
         scale = per_tensor_std(vectors, self.layout_) if self.relative else 1.0
         return vectors + self.amplitude * scale * torch.randn(vectors.shape, generator=rng)
