@@ -45,8 +45,8 @@ class Moments:
     def add(self, features: Float[Tensor, "*N n d"]) -> Self:
         """Return the sums with n more images of every set."""
         total, products = self.total, self.products
-        for some in features.split(BLOCK, dim=-2):
-            centred = some.double() - self.origin
+        for block in features.split(BLOCK, dim=-2):
+            centred = block.double() - self.origin
             total, products = total + centred.sum(-2), products + centred.mT @ centred
         count = self.count + features.shape[-2]
         return dataclasses.replace(self, count=count, total=total, products=products)
@@ -86,15 +86,15 @@ class Gaussian:
     def of(cls, features: Float[Tensor, "*N n d"]) -> Self:
         """Fit the distribution to features that are all in memory, n images of each of N sets."""
         origin = features.flatten(0, -2).mean(0, dtype=torch.float64)
-        found = Moments.zero(features.shape[:-2], origin).add(features).gaussian()
-        return cls(found.mean, found.covariance)
+        fitted = Moments.zero(features.shape[:-2], origin).add(features).gaussian()
+        return cls(fitted.mean, fitted.covariance)
 
 
 def root(gaussian: Gaussian) -> Float[Tensor, "*N d d"]:
     """Return the symmetric square root of the covariance."""
     values, vectors = torch.linalg.eigh(gaussian.covariance)
-    found: Tensor = (vectors * _roots(values)[..., None, :]) @ vectors.mT
-    return found
+    symmetric: Tensor = (vectors * _roots(values)[..., None, :]) @ vectors.mT
+    return symmetric
 
 
 def frechet(
@@ -210,11 +210,11 @@ def kid(features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]) -> Float[T
         raise BenchError(f"KID needs at least 2 images of both kinds, got {n} and {m}")
     real = real.double()
     of_real = (_kernel(real, real) - _diagonal(real)) / (m * (m - 1))
-    found = []
-    for own in features.double():
-        within = (_kernel(own, own) - _diagonal(own)) / (n * (n - 1))
-        found.append(within + of_real - 2 * _kernel(own, real) / (n * m))
-    return torch.stack(found)
+    distances = []
+    for images in features.double():
+        within = (_kernel(images, images) - _diagonal(images)) / (n * (n - 1))
+        distances.append(within + of_real - 2 * _kernel(images, real) / (n * m))
+    return torch.stack(distances)
 
 
 def _kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
@@ -245,14 +245,14 @@ def precision_recall(
             f"precision and recall need more than {NEIGHBOURS} images of both kinds, got {n} and {m}"
         )
     radii = _radii(real)
-    found = [(_covered(own, real, radii), _covered(real, own, _radii(own))) for own in features]
-    precision, recall = (torch.stack(column) for column in zip(*found, strict=True))
+    shares = [(_covered(x, real, radii), _covered(real, x, _radii(x))) for x in features]
+    precision, recall = (torch.stack(column) for column in zip(*shares, strict=True))
     return precision, recall
 
 
 def _radii(points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """Return each point's distance to its third nearest neighbour; the nearest of all is the point itself."""
-    blocks = (torch.cdist(some, points) for some in points.split(BLOCK))
+    blocks = (torch.cdist(rows, points) for rows in points.split(BLOCK))
     return torch.cat([block.kthvalue(NEIGHBOURS + 1).values for block in blocks])
 
 
@@ -260,5 +260,5 @@ def _covered(
     points: Float[Tensor, "n d"], centres: Float[Tensor, "m d"], radii: Float[Tensor, " m"]
 ) -> Float[Tensor, ""]:
     """Return the share of points within the radius of some centre."""
-    blocks = (torch.cdist(some, centres) <= radii for some in points.split(BLOCK))
+    blocks = (torch.cdist(rows, centres) <= radii for rows in points.split(BLOCK))
     return torch.cat([block.any(1) for block in blocks]).double().mean()

@@ -42,13 +42,13 @@ class Models(NamedTuple):
         return cls(rows.tobytes(), nearest.tobytes(), len(rows), seed)
 
     @property
-    def own(self) -> Floats:
-        """The scores."""
+    def values(self) -> Floats:
+        """The scores as numbers."""
         return np.frombuffer(self.scores)
 
     @property
     def nearest(self) -> Half:
-        """The similarities."""
+        """The similarities as numbers."""
         return np.frombuffer(self.similarities, np.float16)
 
     @property
@@ -58,7 +58,7 @@ class Models(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Between what a number with its interval can be, and how wide the interval is."""
+    """The bounds of a number and its interval, and how wide the interval is."""
 
     least: Triple
     most: Triple
@@ -86,16 +86,16 @@ class Curve(NamedTuple):
 @functools.lru_cache(maxsize=3)  # the records of one board share them
 def curves(control: Models) -> tuple[Curve, ...]:
     """Return a control's lowest and highest curve: models of one rounded novelty in the worst and in the best order."""
-    scores, novelties = control.own, control.novelties
+    scores, novelties = control.values, control.novelties
     draws = len(scores) // control.levels
     counts = Stream(control.seed).resamples(draws)
-    found = []
+    bounds = []
     for sign in (1, -1):  # the former puts together what has one novelty, as the metric does
         order = np.lexsort((sign * scores, novelties))
-        own = np.tile(np.arange(draws), control.levels)[order]
+        draw = np.tile(np.arange(draws), control.levels)[order]
         fitted = _isotonic(scores[order], np.ones((1, len(order))))[0]
-        found.append(Curve(novelties[order], fitted, _isotonic(scores[order], counts[:, own])))
-    return tuple(found)
+        bounds.append(Curve(novelties[order], fitted, _isotonic(scores[order], counts[:, draw])))
+    return tuple(bounds)
 
 
 def _isotonic(scores: Floats, weights: Floats) -> Floats:
@@ -130,7 +130,7 @@ def advantage(judged: Models, control: Models, count: int, *, typical: bool = Fa
 
     Args:
         judged: the models.
-        control: what they are compared with.
+        control: the models that they are compared with.
         count: how many of the models are within its range of novelty, at least 1.
         typical: the 40th percentile instead of the mean.
     """
@@ -149,7 +149,7 @@ def _triple(row: Floats) -> Triple:
 def _variants(judged: Models, control: Models, count: int, *, typical: bool) -> Iterator[Triple]:
     middle = _typical if typical else _mean
     for rows in _members(judged, control, count):
-        scores, near = judged.own[rows], judged.nearest[rows]
+        scores, near = judged.values[rows], judged.nearest[rows]
         resampled = Stream(judged.seed).integers(count, RESAMPLES, count)
         steps = (np.nextafter(near, np.float16(2)), near, np.nextafter(near, np.float16(-1)))
         places = {
@@ -169,16 +169,16 @@ def _members(judged: Models, control: Models, count: int) -> Sequence[NDArray[np
     novelties, reach = judged.novelties, control.novelties.max()
     sure, maybe = np.flatnonzero(novelties < reach), np.flatnonzero(novelties == reach)
     more = count - len(sure)
-    maybe = maybe[np.argsort(judged.own[maybe], kind="stable")]
+    maybe = maybe[np.argsort(judged.values[maybe], kind="stable")]
     chosen = [maybe[:more]]
     if 0 < more < len(maybe):
         chosen.append(maybe[len(maybe) - more :])
-    return [np.sort(np.concatenate([sure, some])) for some in chosen]
+    return [np.sort(np.concatenate([sure, few])) for few in chosen]
 
 
 def _mean(values: Floats) -> Floats:
-    found: Floats = values.mean(1)
-    return found
+    means: Floats = values.mean(1)
+    return means
 
 
 def _typical(values: Floats) -> Floats:
@@ -187,5 +187,5 @@ def _typical(values: Floats) -> Floats:
     low = int(position)
     high = min(low + 1, values.shape[1] - 1)
     ranked = np.partition(values, (low, high), axis=1)
-    found: Floats = ranked[:, low] + (position - low) * (ranked[:, high] - ranked[:, low])
-    return found
+    quantiles: Floats = ranked[:, low] + (position - low) * (ranked[:, high] - ranked[:, low])
+    return quantiles

@@ -126,13 +126,13 @@ def advantage(
     beyond = 1 - float(inside.double().mean())
     if not inside.any():
         return Advantage(None, None, beyond)
-    own, place = curve.sign * scores[inside].double(), curve.place(novelties[inside])
-    above = own - curve.fitted[place]
-    chosen = torch.randint(len(own), (len(curve.resampled), len(own)), generator=rng)
-    again = own[chosen] - curve.resampled.gather(1, place[chosen])
+    signed, place = curve.sign * scores[inside].double(), curve.place(novelties[inside])
+    above = signed - curve.fitted[place]
+    chosen = torch.randint(len(signed), (len(curve.resampled), len(signed)), generator=rng)
+    resampled = signed[chosen] - curve.resampled.gather(1, place[chosen])
     return Advantage(
-        (float(above.mean()), *percentiles(again.mean(1))),
-        (float(_typical(above[None])), *percentiles(_typical(again))),
+        (float(above.mean()), *percentiles(resampled.mean(1))),
+        (float(_typical(above[None])), *percentiles(_typical(resampled))),
         beyond,
     )
 

@@ -114,11 +114,11 @@ def _distances(a: Float[Tensor, "N D"], b: Float[Tensor, "P D"]) -> Float[Tensor
 
     In float32; in float64 where squares overflow, as those of a broken generator's vectors do.
     """
-    found = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-    far = ~found.isfinite().all(1)
+    distances = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    far = ~distances.isfinite().all(1)
     if bool(far.any()):
-        found = found.double()
-        found[far] = torch.cdist(
+        distances = distances.double()
+        distances[far] = torch.cdist(
             a[far].double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist"
         )
-    return found
+    return distances

@@ -82,16 +82,16 @@ def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
     A text names a file where there is one of that name, and a folder only where it has a separator: "data" alone is a
     word more often than a folder.
     """
-    found = {}
+    hashes = {}
     for name, value in _texts(settings, ""):
         path = Path(value).expanduser()
         whole = isinstance(value, Path) or "/" in value
         try:
             if path.is_file() or (whole and path.is_dir()):
-                found[name] = file_hash(path)
+                hashes[name] = file_hash(path)
         except (OSError, ValueError):
             continue  # too long for a name, or with characters that no name has
-    return found
+    return hashes
 
 
 def _texts(value: Any, place: str) -> Iterator[tuple[str, str | Path]]:
@@ -121,7 +121,7 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
         BadRequest: the first of the modules has no source file.
     """
     importlib.invalidate_caches()
-    wanted, found = list(modules), dict[str, Path]()
+    wanted, files = list(modules), dict[str, Path]()
     seen: set[str] = set()
     while wanted:
         name = wanted.pop()
@@ -130,14 +130,14 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
         seen.add(name)
         path = module_file(name)
         if path is not None:
-            found[name] = path
+            files[name] = path
             wanted += [parent for parent in _parents(name) if parent.partition(".")[0] not in SUITE]
             wanted += [target for target in _imports(name, path) if _followed(target, path)]
-    if modules[0] not in found:
+    if modules[0] not in files:
         raise BadRequest(
             f"{modules[0]} has no source file: write the plugin into a module, so that results can name its code"
         )
-    return found
+    return files
 
 
 def _parents(name: str) -> list[str]:
@@ -281,13 +281,13 @@ def _named(path: Path) -> set[Path]:
     texts = [
         text for text in _read(path, _stamp(path))[1] if 0 < len(text) < 256 and "\n" not in text
     ]
-    found = {file for text in texts if (file := _inside(Path.cwd(), text)) and file.is_file()}
+    files = {file for text in texts if (file := _inside(Path.cwd(), text)) and file.is_file()}
     folders = {path.parent}
     for _ in range(DEPTH):
         there = {place for folder in folders for text in texts if (place := _inside(folder, text))}
-        found |= {place for place in there if place.is_file()}
+        files |= {place for place in there if place.is_file()}
         folders = {place for place in there if place.is_dir()}
-    return {file for file in found if file.suffix not in (".py", ".pyc")}
+    return {file for file in files if file.suffix not in (".py", ".pyc")}
 
 
 def _inside(folder: Path, text: str) -> Path | None:

@@ -152,7 +152,7 @@ def _over(
     control, judged = _control(case, name), _judged(case, "generated", "novelty", name)
     if control is None or judged is None:
         return
-    whole, part = _whole(case, "generated", name), models / len(judged.own)
+    whole, part = _whole(case, "generated", name), models / len(judged.values)
     sure, maybe = matched.inside(judged, control)
     apart = 0 if whole else math.ceil(TOGETHER * models)
     least, most = math.floor(sure * part) - apart, math.ceil(maybe * part) + apart
@@ -213,7 +213,7 @@ def _new(case: Case) -> set[bool]:
 def _beats(case: Case, control: str, judged: Models, beside: Models) -> Iterator[bool]:
     """Whether a control is beaten, at all ends of what the numbers may be."""
     for count in set(matched.inside(judged, beside)):
-        beyond = 1 - count / len(judged.own)
+        beyond = 1 - count / len(judged.values)
         if count == 0:
             yield verdict.beats(None, beyond)
             continue
