@@ -216,6 +216,8 @@ def list_(debug: Debug = False) -> None:
         if plugin.fields:
             fields = ", ".join(f"{field}={value}" for field, value in plugin.fields.items())
             console.print(f"  {'':<25}{fields}", markup=False, style="dim")
+    for line in (*plugins.tasks().broken, *plugins.generators().broken):
+        typer.echo(f"warning: {line}", err=True)
 
 
 @app.command(epilog="Example: python -m bench show results/0123456789abcdef/fedcba9876543210.json")

@@ -10,28 +10,29 @@ import dataclasses
 import difflib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from bench.contract.context import Plugin as _Plugin
+from bench.contract.context import Plugin
 from bench.contract.declarations import Variant
-from bench.errors import BadRequest, unknown
+from bench.errors import BadRequest, printable, unknown
+from bench.system import entry_points
+from bench.system.entry_points import Entry, Named
 from bench.system.identity import module_file
 
 if TYPE_CHECKING:
     from bench.contract import Generator, Task
 
-P = TypeVar("P", bound=_Plugin)
+P = TypeVar("P", bound=Plugin)
 GENERATORS, TASKS = "bench.generators", "bench.tasks"  # groups of entry points
 CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup", "noise")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plugin:
-    """A class that can be loaded by name.
+class Listing:
+    """What is known of a generator before it is imported.
 
     Attributes:
         name: what the command line calls it.
@@ -43,64 +44,42 @@ class Plugin:
     name: str
     target: str
     about: str
-    fields: dict[str, str]
+    fields: Mapping[str, str]
 
 
-def generators() -> dict[str, Plugin]:
-    """Return all generators that have a name, those of packages before those of single entry points."""
-    return {**_single_generators(), **_generators_of_packages()}
+def generators() -> Named[Listing]:
+    """Return all generators that have a name."""
+    return entry_points.named(GENERATORS, _generators)
+
+
+def tasks() -> Named[Variant]:
+    """Return all tasks that have a name."""
+    return entry_points.named(TASKS, _tasks)
+
+
+def _generators(entry: Entry) -> dict[str, Listing]:
+    """Return the generators that an entry point declares."""
+    if entry.single:
+        return {entry.name: Listing(entry.name, entry.value, entry.origin, {})}
+    return _package(entry.value)
+
+
+def _tasks(entry: Entry) -> dict[str, Variant]:
+    """Return the tasks that an entry point declares."""
+    if entry.single:
+        return {entry.name: Variant(entry.value, entry.origin)}
+    return entry_points.table(entry, "TASKS", Variant)
 
 
 @functools.cache  # reading the sources takes a tenth of a second, and a run asks for fifteen generators
-def _generators_of_packages() -> dict[str, Plugin]:
-    """Read every generator of the packages that an entry point names, the suite's own among them."""
-    packages = [entry.value for entry in _entries(GENERATORS) if ":" not in entry.value]
-    return {plugin.name: plugin for package in packages for plugin in _package(package)}
-
-
-def _package(package: str) -> Iterator[Plugin]:
+def _package(package: str) -> dict[str, Listing]:
     """Read the generators in the files of a package and of its packages."""
     folder = _package_folder(package)
+    found: dict[str, Listing] = {}
     for path in sorted(folder.rglob("*.py")):
         module = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
-        yield from _read(path, module)
-
-
-def _single_generators() -> dict[str, Plugin]:
-    found = {}
-    for entry in _entries(GENERATORS):
-        if ":" in entry.value:
-            found[entry.name] = Plugin(entry.name, entry.value, _origin(entry), {})
+        found |= {listing.name: listing for listing in _read(path, module)}
     return found
-
-
-def _entries(group: str) -> Iterable[importlib.metadata.EntryPoint]:
-    """Return what installed packages, the suite's own among them, register under a name of a group."""
-    return importlib.metadata.entry_points(group=group)
-
-
-def _origin(entry: importlib.metadata.EntryPoint) -> str:
-    return f"from the package {entry.dist.name}" if entry.dist else "from another package"
-
-
-def tasks() -> dict[str, Variant]:
-    """Return all tasks that have a name."""
-    return {**_single_tasks(), **_declared_tasks()}
-
-
-@functools.cache
-def _declared_tasks() -> dict[str, Variant]:
-    """Return the tasks of the modules that an entry point names, the suite's own among them."""
-    found: dict[str, Variant] = {}
-    for entry in _entries(TASKS):
-        if ":" not in entry.value:
-            found |= entry.load().TASKS
-    return found
-
-
-def _single_tasks() -> dict[str, Variant]:
-    entries = [entry for entry in _entries(TASKS) if ":" in entry.value]
-    return {entry.name: Variant(entry.value, _origin(entry)) for entry in entries}
 
 
 def task_variant(name: str) -> Variant:
@@ -109,34 +88,23 @@ def task_variant(name: str) -> Variant:
     Raises:
         BadRequest: no such task.
     """
-    if ":" in name:
-        return Variant(name, "")
-    declared = _declared_tasks()
-    known = declared if name in declared else tasks()  # looking for other packages takes a while
-    if name not in known:
-        raise unknown("task", name, known)
-    return known[name]
+    return Variant(name, "") if ":" in name else tasks().find("task", name)
 
 
 def load_generator(name: str) -> "type[Generator]":
-    """The generator's class, by name or as ``module:Class``.
+    """Return the generator's class, by name or as ``module:Class``.
 
     Raises:
         BadRequest: no such generator, or something that is none.
     """
     from bench.contract import Generator  # here, because it imports torch
 
-    if ":" in name:
-        return _load(name, Generator)  # type: ignore[type-abstract]
-    packages = _generators_of_packages()
-    known = packages if name in packages else generators()
-    if name not in known:
-        raise unknown("generator", name, known)
-    return _load(known[name].target, Generator)  # type: ignore[type-abstract]
+    target = name if ":" in name else generators().find("generator", name).target
+    return _load(target, Generator)  # type: ignore[type-abstract]
 
 
-def load_task(name: str, preset: str, settings: Mapping[str, Any]) -> "Task":
-    """The task, constructed with its variant's settings, then the preset's, then these.
+def load_task(name: str, preset: str, settings: Mapping[str, object]) -> "Task":
+    """Return the task, constructed with its variant's settings, then the preset's, then these.
 
     Raises:
         BadRequest: no such task, setting or value.
@@ -147,7 +115,7 @@ def load_task(name: str, preset: str, settings: Mapping[str, Any]) -> "Task":
 
 
 def task_class(name: str) -> "type[Task]":
-    """The task's class.
+    """Return the task's class.
 
     Raises:
         BadRequest: no such task.
@@ -157,8 +125,8 @@ def task_class(name: str) -> "type[Task]":
     return _load(task_variant(name).target, Task)  # type: ignore[type-abstract]
 
 
-def construct(cls: type[P], values: Mapping[str, Any], what: str) -> P:
-    """An instance of a plugin's dataclass, each value checked against and converted to its field's type.
+def construct(cls: type[P], values: Mapping[str, object], what: str) -> P:
+    """Return an instance of a plugin's dataclass, each value checked against and converted to its field's type.
 
     Raises:
         BadRequest: an unknown field, or a value that its type does not allow.
@@ -197,8 +165,9 @@ def _load(target: str, contract: type[P]) -> type[P]:
     module, _, name = target.partition(":")
     try:
         loaded = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise BadRequest(f"cannot import '{module}' of {target}: {error}") from error
+    except (Exception, SystemExit) as error:  # anything can go wrong in somebody else's module
+        why = printable(f"{type(error).__name__}: {error}")[:300]
+        raise BadRequest(f"cannot import '{module}' of {target}: {why}") from error
     cls = getattr(loaded, name, None)
     if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         near = difflib.get_close_matches(name, dir(loaded), n=1)
@@ -212,11 +181,11 @@ def _load(target: str, contract: type[P]) -> type[P]:
     return cls
 
 
-def _read(path: Path, module: str) -> list[Plugin]:
+def _read(path: Path, module: str) -> list[Listing]:
     """Read the generators of one file from its syntax tree: classes with ``Generator`` among their bases."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [
-        Plugin(
+        Listing(
             path.stem,
             f"{module}:{node.name}",
             _first_line(node),

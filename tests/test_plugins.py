@@ -1,37 +1,23 @@
-import ast
 import dataclasses
-import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 
 from bench import plugins
 from bench.contract.context import Plugin
 from bench.errors import BadRequest
+from tests.packages import install
+from tests.standins import call
 
 REPOSITORY = Path(__file__).parents[1]
-LEAVES = {
-    "draws",
-    "errors",
-    "identity",
-    "progress",
-    "randomness",
-    "store",
-    "remote",
-    "timing",
-    "zoo",
-    "importing",
-}
 
 
 @dataclasses.dataclass
 class Settings(Plugin):
     """A plugin with a field of every type."""
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"rate": 0.25}}
     count: int = 1
     rate: float = 0.5
     name: str = "a"
@@ -137,49 +123,81 @@ def test_something_that_is_no_generator(target):
 
 
 @pytest.fixture
-def entry_points(monkeypatch):
-    """Installed packages that offer these entry points."""
-    offered = []
+def installed(tmp_path, monkeypatch):
+    """Install a package with these entry points."""
 
-    def fake(*, group):
-        return [entry for entry in offered if entry.group == group]
+    def install_(**groups):
+        install(monkeypatch, tmp_path, "theirs", **groups)
+        return tmp_path
 
-    monkeypatch.setattr(importlib.metadata, "entry_points", fake)
-    return offered
-
-
-def entry(name, value, group="bench.generators"):
-    return importlib.metadata.EntryPoint(name, value, group)
+    return install_
 
 
-def test_an_installed_generator_is_found_and_loaded(entry_points):
+def test_an_installed_generator_is_found_and_loaded(installed):
     from generators.controls.copy import Copy
 
-    entry_points.append(entry("theirs", "generators.controls.copy:Copy"))
-    assert plugins.generators()["theirs"].target == "generators.controls.copy:Copy"
-    assert plugins.load_generator("theirs") is Copy
-    assert "'theirs'" in refused(plugins.load_generator, "their")
+    installed(generators={"mine": "generators.controls.copy:Copy"})
+    assert plugins.generators()["mine"].target == "generators.controls.copy:Copy"
+    assert plugins.generators()["mine"].about == "of the package theirs"
+    assert plugins.load_generator("mine") is Copy
+    assert "'mine'" in refused(plugins.load_generator, "mien")
 
 
-def test_an_installed_generator_does_not_replace_one_of_the_suite(entry_points):
-    entry_points.append(entry("average", "generators.controls.copy:Copy"))
+def test_an_installed_package_of_generators_is_read_and_not_imported(installed):
+    folder = installed(generators={"all": "their_generators"}) / "their_generators"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "half.py").write_text(
+        "class Half(Generator):\n    'Half of it.'\n    share: float = 0.5\n"
+    )
+    listing = plugins.generators()["half"]
+    assert listing == plugins.Listing(
+        "half", "their_generators.half:Half", "Half of it.", {"share": "0.5"}
+    )
+    assert "their_generators.half" not in sys.modules
+
+
+def test_an_installed_generator_does_not_replace_one_of_the_suite(installed):
+    installed(generators={"average": "generators.controls.copy:Copy"})
     assert plugins.generators()["average"].target == "generators.controls.average:Average"
+    assert "'average' is taken" in plugins.generators().broken[0]
 
 
-def test_a_broken_installed_generator_only_matters_when_it_is_asked_for(entry_points):
-    entry_points.append(entry("broken", "no_such_module:Thing"))
+@pytest.mark.parametrize(
+    ("value", "text"), [("no_such_module:Thing", ""), ("broken_module:Thing", "1 / 0")]
+)
+def test_a_broken_generator_only_matters_when_it_is_asked_for(installed, value, text):
+    (installed(generators={"broken": value}) / "broken_module.py").write_text(text)
     assert plugins.load_generator("average").__name__ == "Average"
-    assert "no_such_module" in refused(plugins.load_generator, "broken")
+    assert f"cannot import '{value.partition(':')[0]}'" in refused(plugins.load_generator, "broken")
 
 
-def test_an_installed_task_is_found(entry_points):
-    entry_points.append(entry("theirs", f"{__name__}:Settings", "bench.tasks"))
-    assert "theirs" in plugins.tasks()
-    assert "theirs" not in plugins.generators()
-    assert plugins.load_task("theirs", "quick", {"count": 3}).count == 3
-    assert plugins.load_task("theirs", "paper", {}).rate == 0.25
-    assert plugins.load_task("theirs", "paper", {"rate": 0.125}).rate == 0.125
-    assert "'count'" in refused(plugins.load_task, "theirs", "quick", {"cuont": 3})
+def test_a_broken_package_costs_a_line_of_the_list(installed, capsys):
+    installed(generators={"all": "no_such_package"}, tasks={"some": "no_such_catalog"})
+    assert call("list") == 0
+    shown = capsys.readouterr()
+    assert "digits" in shown.out
+    lines = shown.err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("warning: the entry point") for line in lines)
+    assert "no_such_package" in refused(plugins.load_generator, "pdiffs")
+    assert "no_such_catalog" in refused(plugins.task_class, "digit")
+
+
+def test_an_installed_task_is_found(installed):
+    installed(tasks={"mine": "tests.tiny:Tiny"})
+    assert "mine" in plugins.tasks()
+    assert "mine" not in plugins.generators()
+    assert plugins.load_task("mine", "quick", {"spread": 3}).spread == 3
+    assert "'spread'" in refused(plugins.load_task, "mine", "quick", {"spraed": 3})
+
+
+def test_settings_win_over_presets_and_presets_over_defaults():
+    def epochs(preset, **settings):
+        return plugins.load_task("digits", preset, settings).epochs
+
+    assert epochs("quick") < epochs("paper") == 100
+    assert epochs("paper", epochs=7) == 7
 
 
 # construct -----------------------------------------------------------------------------------------------------------
@@ -218,76 +236,6 @@ def test_an_unknown_setting_gives_the_nearest():
     message = refused(plugins.construct, Settings, {"cuont": 1}, "setting")
     assert "unknown setting 'cuont'" in message
     assert "'count'" in message
-
-
-# What imports what ---------------------------------------------------------------------------------------------------
-
-
-def files_of(package):
-    return sorted((REPOSITORY / package).rglob("*.py"))
-
-
-def imports(path):
-    """Modules that a file imports anywhere in it; of ``from a import b`` both a and a.b."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def of_package(found, package):
-    """The imported modules of one package, without the names that are imported from them."""
-    modules = {".".join(name.split(".")[:2]) for name in found if name.split(".")[0] == package}
-    return {name for name in modules if name != package}
-
-
-def test_the_walk_sees_imports_wherever_they_are(tmp_path):
-    file = tmp_path / "file.py"
-    file.write_text("import a.b\nfrom c import d\ndef f():\n    from e.f import g\n")
-    assert imports(file) == {"a.b", "c", "c.d", "e.f", "e.f.g"}
-    assert of_package(imports(file), "e") == {"e.f"}
-    assert files_of("generators")
-    assert files_of("tasks")
-
-
-def check(path, package, allowed):
-    wrong = of_package(imports(path), package) - {f"{package}.{name}" for name in allowed}
-    assert not wrong, f"{path.relative_to(REPOSITORY)} imports {sorted(wrong)}"
-
-
-@pytest.mark.parametrize(("package", "other"), [("generators", "tasks"), ("tasks", "generators")])
-def test_plugins_import_leaf_modules_and_never_each_other(package, other):
-    for path in files_of(package):
-        check(path, "bench", LEAVES | {"metrics"})
-        check(path, other, set())
-        check(path, "leaderboard", set())
-
-
-def test_leaves_import_only_leaves():
-    paths = [REPOSITORY / "bench" / f"{name}.py" for name in LEAVES]
-    for path in [*paths, *(REPOSITORY / "bench" / "metrics").glob("*.py")]:
-        check(path, "bench", LEAVES | {"metrics"} if path.parent.name == "metrics" else LEAVES)
-        for package in ("generators", "tasks", "leaderboard"):
-            check(path, package, set())
-
-
-def test_the_leaderboard_imports_what_reads_records_and_never_torch():
-    for path in files_of("leaderboard"):
-        check(path, "bench", {"record", "errors", "side", "store", "report", "paper", "request"})
-        check(path, "generators", set())
-        check(path, "tasks", set())
-        assert not of_package(imports(path) | {f"{m}.x" for m in imports(path)}, "torch"), path
-
-
-def test_the_harness_reaches_plugins_by_name_only():
-    for path in files_of("bench"):
-        check(path, "generators", set())
-        check(path, "tasks", {"catalog"})
-        check(path, "leaderboard", set())
 
 
 # What a command loads ------------------------------------------------------------------------------------------------
