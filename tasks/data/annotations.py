@@ -57,7 +57,7 @@ DROPPED = "left out {} polygons of fewer than three points"
 
 
 def read(path: Path) -> Content:
-    """The file's images, annotations and categories, each a list of objects.
+    """Return the file's images, annotations and categories, each a list of objects.
 
     Raises:
         BadRequest: it cannot be read, or one of them is missing.
@@ -78,7 +78,7 @@ def read(path: Path) -> Content:
 
 
 def check(content: Content, path: Path, tell: Callable[[str], None] = say) -> Content:
-    """The same with the rules above applied: images and annotations by id, and nothing in them that is not used.
+    """Apply the rules above: return images and annotations by id, with nothing in them that is not used.
 
     Args:
         content: of ``read``.
@@ -106,7 +106,7 @@ def check(content: Content, path: Path, tell: Callable[[str], None] = say) -> Co
 def _annotations(
     items: list[Content], images: dict[int, Content], categories: set[int], tally: "_Tally"
 ) -> list[Content]:
-    """What is used of the annotations of these images and categories."""
+    """Check the annotations of these images and categories; return the parts that are used."""
     path, kept = tally.path, []
     for n, annotation in _by_id(items, path, "an annotation").items():
         what = f"annotation {n} of {path}"
@@ -164,12 +164,12 @@ class _Tally:
 def _checked(
     items: list[Content], check_one: Callable[[Content, Path], Content], path: Path, kind: str
 ) -> dict[int, Content]:
-    """What is used of the objects, in the order of their ids."""
+    """Check objects; return the parts that are used, in the order of their ids."""
     return {n: check_one(item, path) for n, item in _by_id(items, path, kind).items()}
 
 
 def _by_id(items: list[Content], path: Path, kind: str) -> dict[int, Content]:
-    """The objects in the order of their ids."""
+    """Return the objects in the order of their ids."""
     found: dict[int, Content] = {}
     for item in items:
         n = whole(item, "id", f"an entry for {kind} in {path}")
@@ -225,7 +225,7 @@ def _category(category: Content, path: Path) -> Content:
 
 
 def _annotation(annotation: Content, image: Content, what: str, tally: _Tally) -> list[Content]:
-    """What is used of an annotation; nothing where it is left out.
+    """Check an annotation; return the parts that are used, None where it is left out.
 
     Raises:
         BadRequest: it is unusable.
@@ -265,7 +265,7 @@ def _box(annotation: Content, what: str) -> Numbers:
 
 
 def _area(annotation: Content, what: str) -> Number | None:
-    """The area, or None where there is none."""
+    """Return the area, or None where there is none."""
     if "area" not in annotation:
         return None
     area = number(annotation["area"], what, "area")
@@ -282,7 +282,7 @@ def _crowd(annotation: Content, what: str) -> int:
 
 
 def _within(box: Numbers, image: Content) -> Numbers:
-    """The part of a box in its image; a side is negative where there is none."""
+    """Return the part of a box that lies in its image; a side is negative where none does."""
     x, y, width, height = box
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + width, image["width"]), min(y + height, image["height"])

@@ -32,7 +32,7 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that ``write_json`` wrote there.
+    """Read the object that ``write_json`` wrote to a file.
 
     Raises:
         BenchError: it is not that, or cannot be read.
@@ -54,12 +54,12 @@ def _seal(path: Path, text: str) -> str:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What ``read_array`` wants to know of an array's file, as plain data: its SHA-256, and the file as it is now."""
+    """Describe an array's file for ``read_array``, as plain data: its SHA-256, and the file's state now."""
     return {"sha256": store.file_hash(path), "file": list(stamp(path, path.name))}
 
 
 def load_array(path: Path, large: int) -> Array:
-    """The array in a file that this process has written; of at least ``large`` bytes, a private memory map.
+    """Return the array in a file that this process has written; of at least ``large`` bytes, a private memory map.
 
     Mode "c" lets torch take the memory as writable, and keeps what is written to it from the file.
     """
@@ -68,7 +68,7 @@ def load_array(path: Path, large: int) -> Array:
 
 
 def read_array(path: Path, described: dict[str, Any], shape: tuple[int, ...], large: int) -> Array:
-    """The array in a file, as ``load_array`` gives it.
+    """Return the array in a file, as ``load_array`` gives it.
 
     Args:
         path: the file.
@@ -93,7 +93,7 @@ def read_array(path: Path, described: dict[str, Any], shape: tuple[int, ...], la
 
 
 def stage_array(path: Path, make: Callable[[], None], shape: tuple[int, ...], large: int) -> Array:
-    """The array in a file of the store, written by ``make`` where it is not there as it was."""
+    """Return the array in a file of the store, written by ``make`` where it is not there as it was."""
     meta = path.with_suffix(".json")
 
     def made() -> Array:

@@ -87,7 +87,7 @@ class CocoSplit:
         return tuple((image["height"], image["width"]) for image in self.api.imgs.values())
 
     def image(self, index: int) -> UInt8[Tensor, "3 H W"]:
-        """The pixels of the image at this position.
+        """Return the pixels of the image at this position.
 
         Raises:
             BadRequest: its file cannot be read or used, has changed, or has another size than the annotations say.
@@ -105,12 +105,12 @@ class CocoSplit:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def annotations(self, index: int) -> list[Content]:
-        """What is annotated in the image at this position, in COCO's form."""
+        """Return the annotations of the image at this position, in COCO's form."""
         found: list[Content] = self.api.imgToAnns.get(self.ids[index], [])
         return found
 
     def subset(self, rows: Sequence[int]) -> "CocoSplit":
-        """The images at these positions alone, still in the order of their ids."""
+        """Return the images at these positions alone, still in the order of their ids."""
         return CocoSplit(index(_chosen(self.api.dataset, rows)), self.read)
 
 
@@ -135,7 +135,7 @@ class CocoData:
 
 
 def load(name: str, data_dir: Path | None = None, limit: int | None = None) -> CocoData:
-    """The data set of that name.
+    """Return the data set of that name.
 
     Args:
         name: one of ``NAMES``.
@@ -174,7 +174,7 @@ def load(name: str, data_dir: Path | None = None, limit: int | None = None) -> C
 
 
 def index(content: Content) -> COCO:
-    """pycocotools' view of images, annotations and categories; it prints, but not here."""
+    """Return pycocotools' view of images, annotations and categories, without what it prints."""
     api = COCO()
     api.dataset = {"info": {}, **content}
     with quiet():
@@ -184,13 +184,13 @@ def index(content: Content) -> COCO:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, what pycocotools prints goes nowhere: standard output is for results."""
+    """Keep what pycocotools prints from standard output, which is for results."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
 
 def semantic_mask(split: CocoSplit, i: int, category_ids: Sequence[int]) -> UInt8[Tensor, "H W"]:
-    """The class of every pixel of an image: 0 background, 1 for the first of these categories, and so on.
+    """Return the class of every pixel of an image: 0 background, 1 for the first of these categories, and so on.
 
     A pixel that objects of two of these categories claim is ``IGNORED``, as in torchvision's reference training; so is
     one where only a crowd is. Objects of other categories are background.
@@ -216,7 +216,7 @@ def semantic_mask(split: CocoSplit, i: int, category_ids: Sequence[int]) -> UInt
 
 
 def object_mask(annotation: Content, size: tuple[int, int]) -> Any:
-    """The pixels of one annotation, a boolean array of this height and width.
+    """Return the pixels of one annotation, a boolean array of this height and width.
 
     Raises:
         BadRequest: it has no mask, or one that cannot be decoded.
@@ -249,7 +249,7 @@ class _Reader:
 
 
 def _root(name: str, data_dir: Path | None) -> Path:
-    """The folder with ``annotations`` in it; that of ``shapes`` is drawn."""
+    """Return the folder with ``annotations`` in it; that of ``shapes`` is drawn."""
     if name == "shapes":
         return scenes.folder()
     data_dir = (data_dir or store.home() / "data").expanduser()
@@ -274,7 +274,7 @@ def _stamp_of(root: Path, split: str) -> Stamp:
 
 
 def _reader(root: Path, part: str) -> _Reader:
-    """The images of ``train2017`` or ``val2017``.
+    """Return the images of ``train2017`` or ``val2017``.
 
     Raises:
         BadRequest: there is neither a folder nor a zip file, or one that is not readable.
@@ -304,7 +304,7 @@ def _reader(root: Path, part: str) -> _Reader:
 
 
 def _use(root: Path, readers: dict[str, _Reader], limit: int | None) -> Content:
-    """Both splits' checked annotations of the chosen images, these images' SHA-256, notes, and the hash of all that."""
+    """Read both splits: checked annotations of the chosen images, their SHA-256, notes, and the hash of all that."""
     used: Content = {"sha256": {}}
     content = hashlib.sha256()
     remarks: Counter[str] = Counter()
@@ -335,7 +335,7 @@ def _use(root: Path, readers: dict[str, _Reader], limit: int | None) -> Content:
 
 
 def _remarks(data: bytes, image: Content) -> frozenset[str]:
-    """What is to be counted of an image file; nothing of one that is refused, which is said when it is needed."""
+    """Return the remarks on an image file that are counted; none on one that is refused when it is needed."""
     try:
         return decoding.remarks_on(data, (image["width"], image["height"]))
     except UNREADABLE:
@@ -355,13 +355,13 @@ def _checked(reader: _Reader, digests: dict[str, str]) -> Read:
 
 
 def _limit(content: Content, split: str, limit: int | None) -> Content:
-    """So many images at random, the same ones in every run."""
+    """Choose so many images at random, the same ones in every run."""
     order = torch.randperm(len(content["images"]), generator=generator(0, "limit", split))
     return _chosen(content, order[:limit].tolist())
 
 
 def _chosen(content: Content, rows: Sequence[int]) -> Content:
-    """The images at these positions, and what is annotated in them."""
+    """Return the images at these positions, with their annotations."""
     chosen = [content["images"][row] for row in sorted(rows)]
     ids = {image["id"] for image in chosen}
     kept = [one for one in content["annotations"] if one["image_id"] in ids]

@@ -99,26 +99,26 @@ class Decoded(NamedTuple):
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The names of all formats of pixels that the installed Pillow can read."""
+    """Return the names of all formats of pixels that the installed Pillow can read."""
     Image.init()
     return tuple(name for name in Image.ID if name not in _NO_RASTER)
 
 
 @functools.cache
 def extensions() -> frozenset[str]:
-    """The usual extensions of these formats, in small letters, each with its dot."""
+    """Return the usual extensions of these formats, in small letters, each with its dot."""
     known = {*formats(), "MPO"}  # a JPEG with further images in it
     return frozenset(end for end, name in Image.registered_extensions().items() if name in known)
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's text: the cause, where torchvision lists what it tried."""
+    """Return the last line of an error's text: the cause, where torchvision lists what it tried."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].removeprefix("<urlopen error ").removesuffix(">")
 
 
 def refusal(name: str, error: BaseException) -> BadRequest:
-    """The error for an image of this name that was refused, or could not be read for this reason."""
+    """Return the error for an image of this name that was refused, or could not be read for this reason."""
     if isinstance(error, Refused):
         return BadRequest(f"{name} cannot be used: {error}")
     unidentified = isinstance(error, UnidentifiedImageError)
@@ -127,7 +127,7 @@ def refusal(name: str, error: BaseException) -> BadRequest:
 
 
 def notes(counts: Counter[str]) -> list[str]:
-    """One sentence for everything that was counted of images."""
+    """Return one sentence for everything that was counted of images."""
     return [
         f"{counts[key]} images have {text}" if counts[key] > 1 else f"1 image has {text}"
         for key, text in _SAID.items()
@@ -154,7 +154,7 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def as_mode(image: Image.Image, mode: str, size: tuple[int, int] | None = None) -> Decoded:
-    """The pixels of an opened image, as the module's text says.
+    """Return the pixels of an opened image, as the module's text says.
 
     Args:
         image: fresh from ``open_image``, or made in memory.
@@ -191,7 +191,7 @@ def as_mode(image: Image.Image, mode: str, size: tuple[int, int] | None = None) 
 
 
 def remarks_on(content: bytes, size: tuple[int, int] | None = None) -> frozenset[str]:
-    """What ``as_mode`` would remark on the image file with these bytes; of most JPEG files, only headers are read."""
+    """Return what ``as_mode`` remarks on an image file with these bytes; of most JPEG files it reads headers alone."""
     image = open_image(content)
     if image.format == "JPEG" and _orientation(image) == 1:
         return frozenset()
@@ -199,7 +199,7 @@ def remarks_on(content: bytes, size: tuple[int, int] | None = None) -> frozenset
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation, 1 to 8 and 1 where it says none; None where the data cannot be read."""
+    """Return the EXIF orientation, 1 to 8 and 1 where it says none; None where the data cannot be read."""
     if image.format == "PNG":
         image.load()  # its EXIF data may follow the pixels
     try:
@@ -213,7 +213,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _pixels(image: Image.Image, file: "_File", mode: str, remarks: set[str]) -> Image.Image:
-    """The image in this mode, as it is stored."""
+    """Return the image in this mode, as it is stored."""
     samples = _deep(image, file)
     if samples is not None:
         remarks.add("deep")
@@ -238,13 +238,13 @@ def _pixels(image: Image.Image, file: "_File", mode: str, remarks: set[str]) -> 
 
 
 def _has_alpha(image: Image.Image) -> bool:
-    """Whether pixels may be transparent: by a channel, a palette, or one colour that is."""
+    """Return whether pixels may be transparent: by a channel, a palette, or one colour that is."""
     palette = image.palette.mode if image.mode == "P" and image.palette else ""
     return image.mode in _ALPHA or "transparency" in image.info or palette.endswith("A")
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """An opaque image of at most 8 bits a channel in another mode."""
+    """Return an opaque image of at most 8 bits a channel in another mode."""
     if image.mode == mode:
         return image
     if image.mode not in (*_DIRECT, *_BY_COLOUR):
@@ -283,15 +283,15 @@ class _File:
         return 16 if self.codec == "SGI16" or _DEEP.fullmatch(self.raw) else 8
 
     def signed(self) -> bool:
-        """Whether the samples of a TIFF are signed or floating-point."""
+        """Return whether the samples of a TIFF are signed or floating-point."""
         return set(self.tags.get(339, (1,))) != {1}
 
     def says_opaque(self) -> bool:
-        """Whether the fourth channel of a TGA has no meaning."""
+        """Return whether the fourth channel of a TGA has no meaning."""
         return self.format == "TGA" and not self.head(18)[17] & 15
 
     def head(self, size: int) -> bytes:
-        """The first bytes of the file; -1 for all."""
+        """Return the first bytes of the file; -1 for all."""
         assert self.stream is not None
         self.stream.seek(0)
         return self.stream.read(size)
@@ -306,7 +306,7 @@ class _Samples(NamedTuple):
 
 
 def _rounded(samples: _Samples) -> UInt8[np.ndarray, "H W *C"]:
-    """Samples scaled to 0..255, rounded; laid on white where they are transparent."""
+    """Scale samples to 0..255 and round them; transparent ones are laid on white."""
     top = samples.top
     if samples.alpha is None:
         table = ((np.arange(top + 1) * 255 + top // 2) // top).astype(np.uint8)
@@ -320,7 +320,7 @@ def _rounded(samples: _Samples) -> UInt8[np.ndarray, "H W *C"]:
 
 
 def _deep(image: Image.Image, file: _File) -> _Samples | None:
-    """The samples of an image with more than 8 bits a channel; None where it has not more.
+    """Return the samples of an image with more than 8 bits a channel; None where it has not more.
 
     Raises:
         Refused: their range is not known, or Pillow does not give all their bits.
@@ -342,7 +342,7 @@ def _deep(image: Image.Image, file: _File) -> _Samples | None:
 
 
 def _grey(image: Image.Image, file: _File) -> _Samples:
-    """The samples of a grey image of more than 8 bits."""
+    """Return the samples of a grey image of more than 8 bits."""
     if image.format not in _UNSIGNED_16:
         raise Refused(f"its pixels are 16-bit numbers of unknown range; {_NARROWER}")
     values = np.asarray(image).astype(np.uint16)
@@ -357,7 +357,7 @@ def _grey(image: Image.Image, file: _File) -> _Samples:
 
 
 def _colour(image: Image.Image, file: _File) -> _Samples:
-    """The samples of a coloured (or grey and transparent) PNG or TIFF of 16 bits a channel."""
+    """Return the samples of a coloured (or grey and transparent) PNG or TIFF of 16 bits a channel."""
     if file.raw == "LA;16B":  # as four bytes a pixel, of which Pillow gives all
         four = np.asarray(_again(file, "RGBA")).astype(np.uint16)
         return _Samples(four[..., 0] << 8 | four[..., 1], four[..., 2] << 8 | four[..., 3], 65535)
@@ -374,12 +374,12 @@ def _colour(image: Image.Image, file: _File) -> _Samples:
 
 
 def _keyed(opaque: Any, top: int) -> UInt16[np.ndarray, "H W"]:
-    """The alpha of an image in which one value is transparent, by where it has others."""
+    """Return the alpha of an image in which one value is transparent, by where it has others."""
     return np.where(opaque, top, 0).astype(np.uint16)
 
 
 def _again(file: _File, raw: str) -> Image.Image:
-    """The image once more, with its bytes taken in another raw mode of Pillow's."""
+    """Return the image once more, with its bytes taken in another raw mode of Pillow's."""
     assert file.stream is not None
     image = Image.open(file.stream, formats=formats())
     image.tile = [

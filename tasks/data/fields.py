@@ -60,7 +60,7 @@ def numbers(values: Any, what: str, name: str) -> Numbers:
 
 
 def _are_numbers(values: list[Any]) -> bool:
-    """Whether all are: NaN and infinity are outside the bounds, as are whole numbers too long for a float."""
+    """Return whether all are: NaN and infinity are outside the bounds, as are whole numbers too long for a float."""
     typed = {int, float}.issuperset(map(type, values))
     return typed and all(-LARGEST <= value <= LARGEST for value in values)
 

@@ -63,7 +63,7 @@ def _polygons(segmentation: list[Any], image: Content, what: str) -> Outline:
 
 
 def _extent(polygons: list[Numbers], image: Content, what: str) -> Extent:
-    """What polygons cover of their image; they may reach out of it, as those of objects at its edge do."""
+    """Return the pixels of an image that polygons cover; they may reach out of it, as objects at its edge do."""
     across, down = ([v for polygon in polygons for v in polygon[axis::2]] for axis in (0, 1))
     found = (min(across), min(down), max(across), max(down))
     wide, high = image["width"], image["height"]
@@ -89,7 +89,7 @@ def _extent(polygons: list[Numbers], image: Content, what: str) -> Extent:
 
 
 def _length(polygon: Numbers) -> Number:
-    """How many pixels its outline runs through, about."""
+    """Estimate how many pixels the outline runs through."""
     points = list(zip(polygon[::2], polygon[1::2], strict=True))
     sides = itertools.pairwise([*points, points[0]])
     return sum(max(abs(a - c), abs(b - d)) for (a, b), (c, d) in sides)
@@ -109,14 +109,14 @@ def _run_lengths(segmentation: Any, image: Content, what: str) -> Outline:
 
 
 def _fit(lengths: Any, pixels: int) -> bool:
-    """Whether these are run lengths, as many pixels together."""
+    """Return whether these are run lengths, as many pixels together."""
     if not isinstance(lengths, list) or not all(type(length) is int for length in lengths):
         return False
     return min(lengths, default=0) >= 0 and sum(lengths) == pixels
 
 
 def _covered(lengths: Any, size: list[int]) -> Extent:
-    """What run lengths cover, which go down the columns from the left to the right, outside and inside in turn."""
+    """Return the pixels that run lengths cover: down the columns, left to right, outside and inside in turn."""
     ends = np.cumsum(lengths)
     stops, inside = ends[1::2], lengths[1::2] > 0
     if not inside.any():
@@ -130,7 +130,7 @@ def _covered(lengths: Any, size: list[int]) -> Extent:
 
 
 def _unpacked(text: str) -> list[int] | None:
-    """The run lengths of COCO's compressed form, or None where it is damaged: pycocotools decodes without a check.
+    """Unpack the run lengths of COCO's compressed form; None where it is damaged: pycocotools decodes without a check.
 
     Each number is written in letters of five bits, the lowest first, with one bit more that says whether it goes on;
     from the fourth on it is the difference to the number two before.

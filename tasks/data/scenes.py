@@ -43,7 +43,7 @@ Mask = Bool[np.ndarray, "S S"]
 
 
 def folder() -> Path:
-    """The folder that they are drawn into, in COCO's layout; what lies there already is taken."""
+    """Return the folder that they are drawn into, in COCO's layout; what lies there already is taken."""
     root = store.home() / "scenes" / store.digest([FORMAT, SIDE, COUNTS, CLASSES])
     return store.stage(
         root / "annotations" / "instances_val2017.json",  # the last of its files
@@ -65,7 +65,7 @@ def _complete(root: Path) -> Path:
 
 
 def _draw(root: Path) -> Path:
-    """Both splits: the images in a zip file, then the annotations."""
+    """Return both splits: the images in a zip file, then the annotations."""
     for split, count in COUNTS.items():
         scenes = [Scene(generator(0, "shapes", split, index)) for index in range(count)]
         with store.atomic(root / f"{split}2017.zip") as path, zipfile.ZipFile(path, "w") as archive:
@@ -81,14 +81,14 @@ def _name(number: int) -> str:
 
 
 def _bytes(pixels: UInt8[np.ndarray, "S S 3"]) -> bytes:
-    """A file of these pixels: BMP, which has no compression that could differ between machines."""
+    """Return a file of these pixels: BMP, which has no compression that could differ between machines."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "BMP")
     return file.getvalue()
 
 
 def _content(scenes: Sequence["Scene"]) -> dict[str, Any]:
-    """COCO's annotations of the scenes."""
+    """Return COCO's annotations of the scenes."""
     images = [
         {"id": number, "file_name": _name(number), "width": SIDE, "height": SIDE}
         for number in range(1, len(scenes) + 1)
@@ -130,7 +130,7 @@ class Scene:
         self.pixels: UInt8[np.ndarray, "S S 3"] = np.clip(canvas + noise, 0, 255).astype(np.uint8)
 
     def annotations(self) -> list[dict[str, Any]]:
-        """What is seen of objects and crowds."""
+        """Return the annotations of visible objects and crowds."""
         found = []
         for kind, outline, seen in self._objects:
             whole = _inside(outline)
@@ -142,16 +142,16 @@ class Scene:
         return found + [_annotation(kind, mask, None) | {"iscrowd": 1} for kind, mask in crowds]
 
     def _whole(self, low: int, high: int) -> int:
-        """A whole number, ``high`` not among them."""
+        """Return a whole number, ``high`` not among them."""
         return int(torch.randint(low, high, (), generator=self._rng))
 
     def _grid(self, side: int, low: int, high: int) -> Any:
-        """side x side x 3 whole numbers."""
+        """Draw side x side x 3 whole numbers."""
         shape = (side, side, 3)
         return torch.randint(low, high, shape, generator=self._rng).numpy().astype(np.int64)
 
     def _background(self) -> Any:
-        """A random colour, and two layers of smooth noise on it."""
+        """Return a random colour, and two layers of smooth noise on it."""
         canvas = np.zeros((SIDE, SIDE, 3), np.int64) + self._grid(1, 60, 196)
         for cells, depth in ((3, 50), (10, 30)):
             canvas += _smooth(self._grid(cells + 1, -depth, depth + 1))
@@ -170,7 +170,7 @@ class Scene:
             seen &= ~mask
 
     def _clutter(self) -> Mask:
-        """A stick or a half disc."""
+        """Return a stick or a half disc."""
         kind = _STICK if self._whole(0, 2) else _HALF
         return _inside(self._placed(kind, self._whole(10, SIDE // 2), turn=180))
 
@@ -184,7 +184,7 @@ class Scene:
         self._objects.append((kind, outline, mask))
 
     def _crowd(self, canvas: Any) -> None:
-        """Eight small objects of one kind close together."""
+        """Draw eight small objects of one kind close together."""
         kind = self._whole(0, len(CLASSES))
         left, top = self._whole(0, SIDE - 30), self._whole(0, SIDE - 30)
         crowd = np.zeros((SIDE, SIDE), bool)
@@ -198,7 +198,7 @@ class Scene:
     def _placed(
         self, outline: Points, size: int, *, turn: int = 20, spot: tuple[int, int] | None = None
     ) -> Points:
-        """The outline stretched, turned up to so many degrees, and moved to a spot; in hundredths of a pixel."""
+        """Return the outline stretched, turned up to so many degrees, and moved to a spot; in hundredths of a pixel."""
         angle = math.radians(self._whole(-turn, turn + 1))
         wide, high = (size * self._whole(75, 101) / 200 for _ in range(2))
         x0, y0 = spot or (self._whole(0, SIDE), self._whole(0, SIDE))
@@ -210,7 +210,7 @@ class Scene:
 
 
 def _outline(kind: int) -> Points:
-    """The corners of a kind of object, within a circle of radius 1."""
+    """Return the corners of a kind of object, within a circle of radius 1."""
     if CLASSES[kind] == "cross":
         quarter = [(0.95, -0.3), (0.95, 0.3), (0.3, 0.3)]
         turns = [quarter]
@@ -223,7 +223,7 @@ def _outline(kind: int) -> Points:
 
 
 def _round(count: int, corners: int, radii: Sequence[float] = (1.0,)) -> Points:
-    """The first of so many corners around a circle from the top on, at these distances in turn."""
+    """Return the first of so many corners around a circle from the top on, at these distances in turn."""
     return [
         (radii[i % len(radii)] * math.cos(angle), radii[i % len(radii)] * math.sin(angle))
         for i in range(count)
@@ -236,7 +236,7 @@ _HALF: Points = _round(13, 24)
 
 
 def _smooth(grid: Any) -> Any:
-    """A coarse grid of whole numbers as a texture of SIDE x SIDE: bilinear, in whole numbers."""
+    """Return a coarse grid of whole numbers as a texture of SIDE x SIDE: bilinear, in whole numbers."""
     cells = len(grid) - 1
     steps = np.arange(SIDE) * cells
     low, part = steps // SIDE, steps % SIDE
@@ -246,14 +246,14 @@ def _smooth(grid: Any) -> Any:
 
 
 def _inside(outline: Points) -> Mask:
-    """The pixels inside, as pycocotools sees them."""
+    """Return the pixels inside an outline, as pycocotools sees them."""
     flat = [value for point in outline for value in point]
     mask: Mask = masks.decode(masks.frPyObjects([flat], SIDE, SIDE))[:, :, 0].astype(bool)
     return mask
 
 
 def _annotation(kind: int, seen: Mask, outline: Points | None) -> dict[str, Any]:
-    """COCO's entry: the box and the area of what is seen; the outline, or run lengths where there is none."""
+    """Return COCO's entry of an object: box and area of the visible part; its outline, or else its run lengths."""
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
     flat = [value for point in outline or [] for value in point]
@@ -267,7 +267,7 @@ def _annotation(kind: int, seen: Mask, outline: Points | None) -> dict[str, Any]
 
 
 def _run_lengths(seen: Mask) -> dict[str, Any]:
-    """COCO's uncompressed encoding: how many pixels in turn are outside and inside, column by column."""
+    """Return COCO's uncompressed encoding: counts of pixels outside and inside in turn, column by column."""
     flat = seen.T.reshape(-1)
     changes = np.flatnonzero(np.diff(flat.astype(np.int8), prepend=0)).tolist()
     counts = np.diff([0, *changes, flat.size]).tolist()

@@ -90,11 +90,11 @@ class Truth:
         np.add.at(self.wanted, self.cell % len(self.categories), ~self.ignored)
 
     def cells(self, image: Array, category: Array) -> Array:
-        """The number of each cell."""
+        """Return the number of each cell."""
         return image * len(self.categories) + np.searchsorted(self.categories, category)
 
     def _outside(self, area: Array) -> Array:
-        """Which areas are in which size ranges not, [n, ranges]."""
+        """Return which areas lie outside of which size ranges, [n, ranges]."""
         return (area[:, None] < self.ranges[:, 0]) | (area[:, None] > self.ranges[:, 1])
 
     def score(self, found: Detections, models: int) -> Precision:
@@ -146,7 +146,7 @@ class Truth:
         return matched, ignored, (model[own], self.unit[box[own]])
 
     def _pairs(self, some: "_Sorted") -> "_Pairs":
-        """Detections and boxes of one cell that overlap enough for the lowest threshold."""
+        """Return the pairs of detections and boxes of one cell that overlap enough for the lowest threshold."""
         count = self.count[some.cell]
         detection = np.repeat(np.arange(len(count)), count)
         place = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
@@ -160,7 +160,7 @@ class Truth:
         return _Pairs(detection, box[order], overlap[order], some.model[detection], group)
 
     def _accumulate(self, some: "_Sorted", matched: Array, ignored: Array) -> Array:
-        """The precision of each model, [models, categories, ranges, thresholds, recalls]."""
+        """Return the precision of each model, [models, categories, ranges, thresholds, recalls]."""
         shape = (*self.wanted.shape, len(self.thresholds), len(self.recalls))
         precision = np.zeros((some.models, *shape))
         category = some.cell % len(self.categories)
@@ -176,7 +176,7 @@ class Truth:
         return precision
 
     def _precision(self, right: Array, wrong: Array, wanted: Array) -> Array:
-        """Of detections in falling order: precision at every recall, [ranges, thresholds, recalls]."""
+        """Return the precision of detections in falling order at every recall, [ranges, thresholds, recalls]."""
         hits, misses = np.cumsum(right, axis=0, dtype=float), np.cumsum(wrong, axis=0, dtype=float)
         precision = hits / (misses + hits + np.spacing(1))
         best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
@@ -194,7 +194,7 @@ class Truth:
         return found
 
     def _summary(self, precision: Array) -> dict[str, Tensor]:
-        """The means that COCO reports."""
+        """Return the means that COCO reports."""
         of = {
             name: precision[:, self.wanted[:, i] > 0, i] for i, name in enumerate(self.range_names)
         }
@@ -231,7 +231,7 @@ class _Pairs:
     group: Array  # one model's detections in one cell
 
     def rounds(self) -> Iterator[Array]:
-        """The pairs of the best detection of every group, then those of the second best, and so on."""
+        """Yield the pairs of the best detection of every group, then those of the second best, and so on."""
         new = np.diff(self.detection, prepend=-1) != 0
         place = np.cumsum(new) - 1
         start = np.diff(self.group, prepend=-1) != 0
@@ -241,7 +241,7 @@ class _Pairs:
 
 
 def _table(split: CocoSplit) -> Array:
-    """Of every annotated box: image, category, crowd, area, left, top, width, height."""
+    """Return image, category, crowd, area, left, top, width and height of every annotated box."""
     rows = [
         (image, one["category_id"], one["iscrowd"], one["area"], *one["bbox"])
         for image in range(len(split))
@@ -251,7 +251,7 @@ def _table(split: CocoSplit) -> Array:
 
 
 def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]:
-    """The detections of a few models at a time, so that their outcomes fit into memory."""
+    """Yield the detections of a few models at a time, so that their outcomes fit into memory."""
     known = torch.from_numpy(np.isin(found.category.numpy(), truth.categories))
     known &= ~(not_finite(_sides(found.boxes)) | not_finite(found.scores[:, None]))
     columns = [field.name for field in dataclasses.fields(Detections)]
@@ -278,12 +278,12 @@ def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]
 
 
 def _sides(corners: Float[Tensor, "T 4"]) -> Float[Tensor, "T 4"]:
-    """Left, top, width and height; not finite where a corner is not, or a side overflows."""
+    """Return left, top, width and height of boxes; not finite where a corner is not, or where a side overflows."""
     return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
 
 
 def _iou(found: Array, boxes: Array, crowd: Array) -> Array:
-    """Overlap of each detection with its box, (left, top, width, height); of a crowd, how much of the detection."""
+    """Return the IoU of each detection with its box, (left, top, width, height); over the detection for a crowd."""
     low = np.maximum(found[:, :2], boxes[:, :2])
     high = np.minimum(found[:, :2] + found[:, 2:], boxes[:, :2] + boxes[:, 2:])
     wide, tall = (high - low).clip(min=0).T

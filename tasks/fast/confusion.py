@@ -20,7 +20,7 @@ from torch import Tensor
 def confusion(
     predicted: Integer[Tensor, "n P"], labels: Integer[Tensor, " P"], classes: int
 ) -> Int64[Tensor, "n C C+1"]:
-    """Confusion matrices of n models on the same pixels; those whose label is no class are left out.
+    """Count confusion matrices of n models on the same pixels; pixels whose label is no class are left out.
 
     Args:
         predicted: the class that each model gives each pixel, or ``classes`` for none.
@@ -43,12 +43,12 @@ def numbered(
     given: Integer[Tensor, "..."],
     classes: int,
 ) -> Int64[Tensor, "..."]:
-    """One number for each (model, label, prediction); label and prediction ``classes`` stand for none."""
+    """Return one number for each (model, label, prediction); label and prediction ``classes`` stand for none."""
     return (model * (classes + 1) + label) * (classes + 1) + given
 
 
 def count(cells: Int64[Tensor, " P"], models: int, classes: int) -> Int64[Tensor, "n C C+1"]:
-    """How often each of the numbers of ``numbered`` occurs; labels that are no class are dropped."""
+    """Count how often each of the numbers of ``numbered`` occurs; labels that are no class are dropped."""
     sizes = (models, classes + 1, classes + 1)
     return torch.bincount(cells, minlength=math.prod(sizes)).view(sizes)[:, :classes]
 

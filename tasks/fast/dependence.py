@@ -34,13 +34,13 @@ class Parts:
     widest_own: int
 
     def rows(self, device: str) -> int:
-        """How many images to run at once without gradients: on a CPU so many that they stay in its cache."""
+        """Return how many inputs to run at once without gradients: on a CPU so many that they stay in its cache."""
         on_cpu = torch.device(device).type == "cpu"
         budget = CACHE_BYTES * torch.get_num_threads() if on_cpu else GPU_BYTES
         return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The shared tensors of a batch, computed a few images at a time on a CPU."""
+        """Return the shared tensors of a batch, computed a few images at a time on a CPU."""
         if images.device.type != "cpu":
             return tuple(self.shared(images))
         pieces = [self.shared(piece) for piece in images.split(self.rows("cpu"))]
@@ -89,7 +89,7 @@ def split(model: nn.Module, names: Iterable[str], images: Tensor) -> Parts:
 
 
 def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:
-    """Tensors handed from one part to the other must not be overwritten by either."""
+    """Replace operations in place: tensors handed from one part to the other must not be overwritten by either."""
     plain = {operator.iadd: operator.add, operator.imul: operator.mul}
     for node in module.graph.nodes:
         if node.op == "call_function":
@@ -104,7 +104,7 @@ def _out_of_place(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _dependent(nodes: list[fx.Node], names: set[str]) -> set[fx.Node]:
-    """Nodes that use a generated parameter, directly or through another node."""
+    """Return the nodes that use a generated parameter, directly or through another node."""
     owners = {name.rpartition(".")[0] for name in names}
     prefixes = {owner[:end] for owner in owners for end in _ends(owner)}
     found: set[fx.Node] = set()
@@ -118,7 +118,7 @@ def _dependent(nodes: list[fx.Node], names: set[str]) -> set[fx.Node]:
 
 
 def _first(dependent: set[fx.Node], names: set[str]) -> frozenset[str]:
-    """Generated parameters of modules that are called on shared tensors alone."""
+    """Return the generated parameters of modules that are called on shared tensors alone."""
     used: dict[bool, set[str]] = {True: set(), False: set()}
     for node in dependent:
         if node.op == "call_module":
@@ -128,14 +128,14 @@ def _first(dependent: set[fx.Node], names: set[str]) -> frozenset[str]:
 
 
 def _ends(path: str) -> list[int]:
-    """Where each module path that contains this one ends: a leaf may hold its parameter deeper down."""
+    """Yield where each module path that contains this one ends: a leaf may hold its parameter deeper down."""
     return [i for i, letter in enumerate(path) if letter == "."] + [len(path)]
 
 
 def _needed(
     dependent: set[fx.Node], nodes: list[fx.Node], sizes: dict[fx.Node, int]
 ) -> tuple[set[fx.Node], list[fx.Node]]:
-    """What the dependent nodes need from the rest: nodes to repeat (sizes, constants), and tensors to hand over."""
+    """Return what the dependent nodes need from the rest: nodes to repeat (sizes, constants), tensors to hand over."""
     copied: set[fx.Node] = set()
     frontier: set[fx.Node] = set()
     varying = _reached(nodes)
@@ -153,7 +153,7 @@ def _needed(
 
 
 def _reached(nodes: list[fx.Node]) -> set[fx.Node]:
-    """Nodes that depend on the images."""
+    """Return the nodes that depend on the inputs."""
     found: set[fx.Node] = set()
     for node in nodes:
         if node.op == "placeholder" or found.intersection(node.all_input_nodes):

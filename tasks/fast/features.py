@@ -44,14 +44,14 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, "n d"]:
-        """Features of images, on their device, in float32 without tensor-core rounding."""
+        """Return features of images, on their device, in float32 without tensor-core rounding."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             pieces = [self.model(self.prepare(some)).flatten(1) for some in images.split(BATCH)]
         return torch.cat(pieces).float()
 
 
 def metric(network: str, weights: str) -> str:
-    """FID for the reference implementation's network and weights alone; any other is named after its network.
+    """Return the metric's name: FID for the reference network and weights alone, else named after the network.
 
     Args:
         network: one of ``NAMES``.
@@ -67,7 +67,7 @@ def metric(network: str, weights: str) -> str:
 
 
 def weights_identity(weights: str) -> str:
-    """What names weights of InceptionV3: "released" for the reference implementation's, else the SHA-256 of their file.
+    """Identify weights of InceptionV3: "released" for the reference implementation's, else the SHA-256 of their file.
 
     Args:
         weights: "released", a file, or the SHA-256 of one that was used here before.
@@ -85,7 +85,7 @@ def weights_identity(weights: str) -> str:
 
 
 def inception(weights: str, device: str) -> FeatureNetwork:
-    """torch-fidelity's InceptionV3 up to its 2,048 pooled features, exactly; grey images are given as three channels.
+    """Load torch-fidelity's InceptionV3 up to its 2,048 pooled features; grey images are given as three channels.
 
     Args:
         weights: see ``weights_identity``.
@@ -168,7 +168,7 @@ def classifier(
 
 
 def _content(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names and values."""
+    """Return the SHA-256 of names and values."""
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         found.update(name.encode() + tensor.contiguous().numpy().tobytes())

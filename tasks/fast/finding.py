@@ -102,15 +102,15 @@ class Finder(ABC):
 
     @abstractmethod
     def share(self, rows: Sequence[int], images: list[Tensor]) -> list[Shared]:
-        """What candidates share of images of one size."""
+        """Compute what candidates share of images of one size."""
 
     @abstractmethod
     def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[InImage]:
-        """What each candidate finds."""
+        """Return the detections of each candidate."""
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> Found:
-        """What N candidates find; in float32, without tensor-core rounding."""
+        """Return the detections of N candidates; in float32, without tensor-core rounding."""
         found: list[InImage] = []
         with self._running():
             for shared in self._blocks():
@@ -123,12 +123,12 @@ class Finder(ABC):
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
-        """Within it the model runs in full float32, and what its heads put out is watched."""
+        """Run the model in full float32 within the block, and watch the outputs of its heads."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), self.watch:
             yield
 
     def _batches(self) -> Iterator[list[int]]:
-        """Positions of images of one size, a few at a time."""
+        """Return the positions of images of one size, a few at a time."""
         by_size: dict[tuple[int, int], list[int]] = {}
         for row, size in enumerate(self.split.sizes):
             by_size.setdefault(size, []).append(row)
@@ -137,7 +137,7 @@ class Finder(ABC):
             yield from (rows[low : low + most] for low in range(0, len(rows), most))
 
     def _resized(self, height: int, width: int) -> int:
-        """Pixels of an image after the model has resized it."""
+        """Return the number of an image's pixels after the model has resized it."""
         shorter, longer = sorted((height, width))
         limits: Any = self.model.transform
         scale = min(limits.min_size[-1] / shorter, limits.max_size / longer)
@@ -162,7 +162,7 @@ class Finder(ABC):
         self._kept = kept
 
     def _blocks(self) -> Iterator[list[Shared]]:
-        """Everything at once where it is kept, else batch by batch."""
+        """Yield all batches at once where their shared tensors are kept, else batch by batch."""
         if self._kept:
             yield self._kept
         else:
@@ -177,7 +177,7 @@ class Together(Finder):
         self.last = last_layer(model)
 
     def share(self, rows: Sequence[int], images: list[Tensor]) -> list[Shared]:
-        """Everything before the last layer."""
+        """Compute everything before the last layer."""
         resized, _ = self.model.transform(images)
         features = self.model.backbone(resized.tensors)
         parts = self.last.shared(resized, features)
@@ -186,7 +186,7 @@ class Together(Finder):
         return [Shared([row], *rest) for row, *rest in fields]
 
     def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[InImage]:
-        """Many candidates at once, image by image."""
+        """Return the detections of many candidates at once, image by image."""
         values = self._values(vectors)
         for item in track(shared, f"score {len(vectors)} models"):
             widest = 4 * self.last.widest(item.tensors)
@@ -204,7 +204,7 @@ class Together(Finder):
             yield InImage(item.rows[0], hits, torch.cat(broken).nonzero().flatten())
 
     def _values(self, vectors: Float[Tensor, "N D"]) -> Values:
-        """The last layer's parameters of every candidate; those that are not generated are the base's."""
+        """Return the last layer's parameters of every candidate; those that are not generated are the base's."""
         fixed = {name: self.model.get_parameter(name) for name in select(self.model, "head")}
         whole = {name: tensor.expand(len(vectors), *tensor.shape) for name, tensor in fixed.items()}
         return whole | self.layout.unflatten(vectors)
@@ -214,7 +214,7 @@ class Alone(Finder):
     """Candidates that differ elsewhere: one after another."""
 
     def share(self, rows: Sequence[int], images: list[Tensor]) -> list[Shared]:
-        """The images, and the backbone's features where it is not generated."""
+        """Return the images, and the backbone's features where it is not generated."""
         tensors = {f"image.{row}": image for row, image in zip(rows, images, strict=True)}
         if not any(name.startswith("backbone.") for name in self.layout.names):
             resized, _ = self.model.transform(images)
@@ -223,7 +223,7 @@ class Alone(Finder):
         return [Shared(rows, tensors)]
 
     def find(self, shared: list[Shared], vectors: Float[Tensor, "N D"]) -> Iterator[InImage]:
-        """Candidate after candidate, batch by batch."""
+        """Return the detections of candidate after candidate, batch by batch."""
         for number, vector in enumerate(track(vectors, f"score {len(vectors)} models")):
             for name, tensor in self.layout.unflatten(vector).items():
                 self.model.get_parameter(name).copy_(tensor)
@@ -235,7 +235,7 @@ class Alone(Finder):
                     yield InImage(row, hits, torch.full((int(bad),), number, device=self.device))
 
     def _run(self, item: Shared) -> list[dict[str, Tensor]]:
-        """torchvision's own model, its backbone replaced where its features are there already."""
+        """Run torchvision's model, with its backbone replaced where features are there already."""
         images = [item.tensors[f"image.{row}"] for row in item.rows]
         given = [name for name in item.tensors if name.startswith("feature.")]
         features = OrderedDict(

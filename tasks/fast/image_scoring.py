@@ -52,7 +52,7 @@ class Reference:
 
     @classmethod
     def of(cls, images: UInt8[Tensor, "M C H W"], network: FeatureNetwork, device: str) -> Self:
-        """From the images, a block at a time."""
+        """Compute it from the images, a block at a time."""
         order = torch.randperm(len(images), generator=generator(0, "real images"))
         moments = fd.Moments.zero((), network(images[:1].to(device))[0])
         kept, there = [], 0
@@ -65,13 +65,13 @@ class Reference:
         return cls(gaussian, fd.root(gaussian), torch.cat(kept))
 
     def tensors(self) -> dict[str, Tensor]:
-        """As one file keeps it."""
+        """Return it as the tensors of one file."""
         gaussian = {"mean": self.gaussian.mean, "covariance": self.gaussian.covariance}
         return {**gaussian, "root": self.root, "some": self.some}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], device: str) -> Self:
-        """From what ``tensors`` gave."""
+        """Make it from what ``tensors`` returned."""
         mean, covariance, root, some = (
             tensors[name].to(device) for name in ("mean", "covariance", "root", "some")
         )
@@ -112,14 +112,14 @@ class ImageScorer:
         self.denoiser = Denoiser(model, layout, self.together, sampler.times)
 
     def draw(self, vectors: Float[Tensor, "n D"], count: int) -> UInt8[Tensor, "n m C S S"]:
-        """The first images of each of a few candidates; the stand-in for what is not finite."""
+        """Return the first images of each of a few candidates; the stand-in for what is not finite."""
         return self._drawn(vectors, count)[0]
 
     @torch.inference_mode()
     def _drawn(
         self, vectors: Float[Tensor, "n D"], count: int
     ) -> tuple[UInt8[Tensor, "n m C S S"], Bool[Tensor, "n m"]]:
-        """The same, and which images are not finite."""
+        """Return the images as bytes, and which of them are not finite."""
         self.denoiser.put(vectors)
         mixed = torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bfloat16")
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
@@ -139,7 +139,7 @@ class ImageScorer:
         return images, bad
 
     def __call__(self, vectors: Float[Tensor, "N D"], *, further: bool) -> Evaluation:
-        """Distances of N candidates, what they are compared by and, if wanted, the other numbers."""
+        """Return the distances of N candidates, the features they are compared by and, if wanted, the other numbers."""
         found = []
         for some in track(vectors.split(self.together), f"draw images with {len(vectors)} models"):
             for images, bad in zip(*self._drawn(some, len(self.noise)), strict=True):
@@ -161,7 +161,7 @@ class ImageScorer:
     def numbers(
         self, features: Float[Tensor, "m d"], bad: Bool[Tensor, " m"], *, further: bool
     ) -> dict[str, Float[Tensor, " 1"]]:
-        """The distance of one candidate's images and, if wanted, the other numbers.
+        """Return the distance of one candidate's images and, if wanted, the other numbers.
 
         Args:
             features: of the images.
@@ -208,16 +208,16 @@ class ImageScorer:
         }
 
     def distance(self, features: Float[Tensor, "n m d"]) -> Float[Tensor, " n"]:
-        """Fréchet distance to the real images."""
+        """Return the Fréchet distance to the real images."""
         ours, real = fd.Gaussian.of(features), self.reference
         return fd.frechet(ours, real.gaussian, real.root)
 
     def standard_error(self, features: Float[Tensor, "n m d"]) -> Float[Tensor, " n"]:
-        """How far other images would move it."""
+        """Estimate how far other images would move the distance."""
         return fd.standard_error(features, self.reference.gaussian, self.reference.root)
 
     def further(self, features: Float[Tensor, "n m d"]) -> dict[str, Float[Tensor, " n"]]:
-        """The distance without the bias of few images, the kernel distance, precision and recall."""
+        """Return the distance without the bias of few images, the kernel distance, precision and recall."""
         real, few = self.reference, features[:, :PAIRED]
         halves = generator(0, "halves")
         precision, recall = fd.precision_recall(few, real.some)
@@ -229,7 +229,7 @@ class ImageScorer:
         }
 
     def compared(self, features: Float[Tensor, "n m d"]) -> Float[Tensor, "n M"]:
-        """What models are compared by: evenly spaced features of the first images."""
+        """Return what models are compared by: evenly spaced features of the first images."""
         dim = features.shape[-1]
         kept = torch.linspace(0, dim - 1, min(dim, COMPARED)).round().long().to(features.device)
         return features[:, :COMPARED, kept].flatten(1).cpu()

@@ -39,7 +39,7 @@ class Hits:
 
 
 def join(parts: Sequence[Hits]) -> Hits:
-    """One after the other."""
+    """Return one after the other."""
     fields = [field.name for field in dataclasses.fields(Hits)]
     return Hits(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
 
@@ -58,7 +58,7 @@ class LastLayer(ABC):
 
     @abstractmethod
     def shared(self, images: Any, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What the last layer starts from, for each image of a batch (torchvision's ImageList)."""
+        """Return what the last layer starts from, for each image of a batch (torchvision's ImageList)."""
 
     @abstractmethod
     def widest(self, shared: dict[str, Tensor]) -> int:
@@ -68,7 +68,7 @@ class LastLayer(ABC):
     def hits(
         self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]
     ) -> tuple[Hits, Bool[Tensor, " n"]]:
-        """What each candidate proposes in one image of this height and width; and whose outputs are not all finite."""
+        """Return each candidate's detections in one image of this size, and whose outputs are not all finite."""
 
 
 class BoxPredictor(LastLayer):
@@ -79,7 +79,7 @@ class BoxPredictor(LastLayer):
         self.heads = model.roi_heads
 
     def shared(self, images: Any, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Hidden features and corners of each image's proposals."""
+        """Return hidden features and corners of each image's proposals."""
         proposals, _ = self.model.rpn(images, features)
         pooled = self.heads.box_roi_pool(features, proposals, images.image_sizes)
         hidden = self.heads.box_head(pooled).split([len(boxes) for boxes in proposals])
@@ -95,7 +95,7 @@ class BoxPredictor(LastLayer):
     def hits(
         self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]
     ) -> tuple[Hits, Bool[Tensor, " n"]]:
-        """As ``RoIHeads.postprocess_detections``; boxes are decoded only where the score is high enough."""
+        """Detect as ``RoIHeads.postprocess_detections``; boxes are decoded only where the score is high enough."""
         name = "roi_heads.box_predictor"
         logits = _products(shared["hidden"], values, f"{name}.cls_score")
         offsets = _products(shared["hidden"], values, f"{name}.bbox_pred")
@@ -117,7 +117,7 @@ class Convolutions(LastLayer):
         super().__init__(model, model.nms_thresh, model.detections_per_img)
 
     def shared(self, images: Any, features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Each level's features for classes, features for boxes, and anchors."""
+        """Return each level's features for classes, features for boxes, and anchors."""
         levels = list(features.values())
         sizes = [level.shape[-2] * level.shape[-1] for level in levels]
         head, anchors = self.model.head, self.model.anchor_generator(images, levels)
@@ -137,7 +137,7 @@ class Convolutions(LastLayer):
     def hits(
         self, shared: dict[str, Tensor], values: Values, size: tuple[int, int]
     ) -> tuple[Hits, Bool[Tensor, " n"]]:
-        """As ``FCOS.postprocess_detections``, level by level."""
+        """Detect as ``FCOS.postprocess_detections``, level by level."""
         levels = [name.partition(".")[2] for name in shared if name.startswith("anchors.")]
         found, bad = zip(*(self._level(shared, level, values) for level in levels), strict=True)
         hits = join(found)
@@ -147,7 +147,7 @@ class Convolutions(LastLayer):
     def _level(
         self, shared: dict[str, Tensor], level: str, values: Values
     ) -> tuple[Hits, Bool[Tensor, " n"]]:
-        """One level's; of each candidate no more than torchvision takes of a level."""
+        """Return one level's detections; of each candidate no more than torchvision takes of a level."""
         corners, anchors = shared[f"corners.{level}"], shared[f"anchors.{level}"]
         logits = _convolve(
             shared[f"classes.{level}"], values, "head.classification_head.cls_logits"
@@ -164,7 +164,7 @@ class Convolutions(LastLayer):
 
 
 def _products(inputs: Float[Tensor, "P F"], values: Values, name: str) -> Float[Tensor, "n P C"]:
-    """n linear layers of the same inputs, as one product."""
+    """Apply n linear layers to the same inputs, as one product."""
     weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
     joined = F.linear(inputs, weight.flatten(0, 1), bias.flatten())
     products: Tensor = joined.unflatten(1, bias.shape)
@@ -172,7 +172,7 @@ def _products(inputs: Float[Tensor, "P F"], values: Values, name: str) -> Float[
 
 
 def _convolve(inputs: Float[Tensor, "F H W"], values: Values, name: str) -> Float[Tensor, "n P C"]:
-    """n convolutions of the same inputs, as one with n times the outputs; rows are places.
+    """Apply n convolutions to the same inputs, as one with n times the outputs; rows are places.
 
     One with a weight that is not finite gives NaN everywhere. What such a weight makes of the zeros around the inputs
     depends otherwise on how a convolution is computed.
@@ -189,7 +189,7 @@ def _convolve(inputs: Float[Tensor, "F H W"], values: Values, name: str) -> Floa
 def _above(
     scores: Float[Tensor, "n P C"], threshold: float, bad: Bool[Tensor, "n P"]
 ) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"], Int64[Tensor, " K"]]:
-    """Candidate, place and class of the scores above a threshold, at places that are not bad."""
+    """Return candidate, place and class of the scores above a threshold, at places that are not bad."""
     above = scores > threshold
     if bool(bad.any()):
         above &= ~bad[:, :, None]
@@ -200,7 +200,7 @@ def _above(
 def _best(
     group: Int64[Tensor, " K"], scores: Float[Tensor, " K"], most: int
 ) -> Int64[Tensor, " k"]:
-    """The rows of the highest scores of each group, no more than so many, in falling order within a group."""
+    """Return the rows of the highest scores of each group, no more than so many, in falling order within a group."""
     order = scores.argsort(descending=True, stable=True)
     order = order[group[order].argsort(stable=True)]
     sizes = group.bincount()
@@ -210,7 +210,7 @@ def _best(
 
 
 def suppress(hits: Hits, threshold: float, most: int) -> Hits:
-    """Non-maximum suppression within each candidate and class, then each candidate's best, by candidate.
+    """Suppress non-maxima within each candidate and class, then keep each candidate's best, by candidate.
 
     A box or score that is not finite is dropped: boxes are moved apart by the largest coordinate of any candidate.
     """
@@ -227,7 +227,7 @@ def suppress(hits: Hits, threshold: float, most: int) -> Hits:
 
 
 def _suppress(hits: Hits, threshold: float, most: int) -> Hits:
-    """As ``torchvision.ops.batched_nms``, with float64 where groups are moved apart so that many groups fit."""
+    """Suppress as ``torchvision.ops.batched_nms``, in float64 where groups are moved apart, so that many groups fit."""
     if not len(hits.model):
         return hits
     group = hits.model * (hits.label.max() + 1) + hits.label
@@ -237,5 +237,5 @@ def _suppress(hits: Hits, threshold: float, most: int) -> Hits:
 
 
 def last_layer(model: nn.Module) -> LastLayer:
-    """The last layer of this detector."""
+    """Return the last layer of this detector."""
     return BoxPredictor(model) if isinstance(model, FasterRCNN) else Convolutions(model)

@@ -40,7 +40,7 @@ class PerCandidate(nn.Module):
             layer.get_parameter(name).copy_(value)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Each candidate's share of the rows through its own copy."""
+        """Return each candidate's share of the rows through its own copy."""
         if self.used == 1:
             only: Tensor = self.copies[0](inputs)
             return only
@@ -49,7 +49,7 @@ class PerCandidate(nn.Module):
 
 
 def together(layout: Layout) -> bool:
-    """Whether candidates gain from running at once.
+    """Return whether candidates gain from running at once.
 
     Those with matrices or kernels of their own share too little, and those with an embedding of time of their own need
     one each.
@@ -92,7 +92,7 @@ class Denoiser:
         self.embedded = self.model.time_embedding(self.model.time_proj(self.times))
 
     def __call__(self, images: Float[Tensor, "B C S S"], step: int) -> Float[Tensor, "nB C S S"]:
-        """The noise in the images of n candidates, one candidate after another; step 0 takes one's, which all share."""
+        """Predict the noise in images of n candidates, one after another; step 0 takes one's images, which all share."""
         model, time = self.model, self.embedded[step, None]
         shared = step == 0 and not isinstance(model.conv_in, PerCandidate)
         hidden = model.conv_in(images if shared or step else self.spread(images))
@@ -114,7 +114,7 @@ class Denoiser:
         return noise
 
     def spread(self, rows: Float[Tensor, "B C s s"]) -> Float[Tensor, "nB C s s"]:
-        """The same rows for every candidate."""
+        """Return the same rows for every candidate."""
         return rows if self.count == 1 else torch.cat([rows] * self.count)
 
 
@@ -145,7 +145,7 @@ class Sampler:
     def __call__(
         self, denoise: Denoiser, noise: Float[Tensor, "B C S S"]
     ) -> Float[Tensor, "nB C S S"]:
-        """Images of every candidate from the same noise, one candidate after another; about -1 to 1.
+        """Draw images of every candidate from the same noise, one candidate after another; values about -1 to 1.
 
         An image is NaN as a whole if any value on its way was not finite: a scheduler that clips makes 1 of inf.
         """
@@ -159,5 +159,5 @@ class Sampler:
 
 
 def pixels(images: Float[Tensor, "*N C S S"]) -> UInt8[Tensor, "*N C S S"]:
-    """Finite images, in [-1, 1] or clipped to it, as bytes, rounded as diffusers' pipelines do."""
+    """Return finite images, clipped to [-1, 1], as bytes, rounded as diffusers' pipelines do."""
     return (images / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -39,7 +39,7 @@ class Coarse:
 
     @classmethod
     def of(cls, logits: Float[Tensor, "n B C h w"]) -> "Coarse":
-        """What a network gave."""
+        """Make it from the logits that a network gave."""
         bad = not_finite(logits.movedim(2, -1))
         if not bool(bad.any()):
             return cls(logits, None)
@@ -53,7 +53,7 @@ class Coarse:
         return self.bad.flatten(2).any(2)
 
     def confusion(self, labels: UInt8[Tensor, "B H W"]) -> Int64[Tensor, "n C C+1"]:
-        """Confusion matrices, the same as upsampling to H x W would give.
+        """Count confusion matrices, the same as upsampling to H x W would give.
 
         Args:
             labels: the class of every pixel, or ``IGNORED``; H / h and W / w are the same whole number.
@@ -74,17 +74,17 @@ class Coarse:
 def confusion(
     logits: Float[Tensor, "n B C h w"], labels: UInt8[Tensor, "B H W"]
 ) -> Int64[Tensor, "n C C+1"]:
-    """Confusion matrices of n models on the same images; see ``Coarse``."""
+    """Count confusion matrices of n models on the same images; see ``Coarse``."""
     return Coarse.of(logits).confusion(labels)
 
 
 def _padded(maps: Float[Tensor, "n B C h w"]) -> Float[Tensor, "nB C y x"]:
-    """All models' images one after another, the values at the border repeated once."""
+    """Return all models' images one after another, the values at the border repeated once."""
     return F.pad(maps.flatten(0, 1), (1, 1, 1, 1), mode="replicate")
 
 
 def _cells(labels: UInt8[Tensor, "B H W"], factor: int, classes: int) -> Int64[Tensor, "cells F"]:
-    """The labels of the factor x factor pixels between four coarse logits, cell by cell; ``classes`` where none is.
+    """Return the labels of the factor x factor pixels between four coarse logits, cell by cell; else ``classes``.
 
     The cells at the border have corners outside of the image, where the logits inside are repeated.
     """
@@ -95,7 +95,7 @@ def _cells(labels: UInt8[Tensor, "B H W"], factor: int, classes: int) -> Int64[T
 
 
 def _weights(factor: int) -> Float[Tensor, "4 F"]:
-    """How much each corner of a cell has in each of its pixels."""
+    """Return the weight of each corner of a cell in each of its pixels."""
     way = (2 * torch.arange(factor) + 1 - factor % 2) / (2 * factor)
     ends = torch.stack([1 - way, way])
     return torch.einsum("ay,bx->abyx", ends, ends).reshape(4, factor**2)
@@ -104,7 +104,7 @@ def _weights(factor: int) -> Float[Tensor, "4 F"]:
 def _counted(
     decided: Int64[Tensor, "n cells"], cells: Int64[Tensor, "cells F"], classes: int
 ) -> Int64[Tensor, "n C C+1"]:
-    """Confusion matrices over the cells whose pixels all get one class, or all none: ``classes``; one more: neither."""
+    """Count confusion matrices over the cells whose pixels all get one class, or all none (``classes``)."""
     number = torch.arange(len(cells), device=cells.device)[:, None] * (classes + 1)
     labels = torch.bincount((number + cells).flatten(), minlength=len(cells) * (classes + 1))
     labels = labels.view(-1, classes + 1)[:, :classes]
@@ -119,7 +119,7 @@ def _upsampled(
     cells: Int64[Tensor, "cells F"],
     models: int,
 ) -> Int64[Tensor, "n C C+1"]:
-    """Confusion matrices over the doubtful cells; ``bad`` is 1 where logits are not finite."""
+    """Count confusion matrices over the doubtful cells; ``bad`` is 1 where logits are not finite."""
     classes, pixels = padded.shape[1], cells.shape[1]
     weights = _weights(round(pixels**0.5)).to(padded)
     images, rows, columns = doubtful.nonzero(as_tuple=True)
@@ -146,7 +146,7 @@ def _corners(
     y: Int64[Tensor, " k"],
     x: Int64[Tensor, " k"],
 ) -> Float[Tensor, "k C 4"]:
-    """The values at the four corners of some cells."""
+    """Return the values at the four corners of some cells."""
     values = padded.permute(0, 2, 3, 1)
     around = [values[image, y + down, x + right] for down in (0, 1) for right in (0, 1)]
     return torch.stack(around, -1)
@@ -170,11 +170,11 @@ class Pixels:
         return len(self.label)
 
     def to(self, device: str) -> "Pixels":
-        """The same on a device."""
+        """Return the pixels with their tensors on a device."""
         return Pixels(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
     def of(self, images: slice) -> slice:
-        """Which of these pixels lie in these consecutive images."""
+        """Return which of these pixels lie in these consecutive images."""
         ends = torch.tensor([images.start, images.stop], device=self.image.device)
         low, high = torch.searchsorted(self.image, ends).tolist()
         return slice(low, high)
@@ -182,7 +182,7 @@ class Pixels:
     def logits(
         self, coarse: Float[Tensor, "n B C h w"], images: slice, factor: int
     ) -> Float[Tensor, "n u C"]:
-        """The upsampled logits of those that lie in these images, where all coarse ones are finite."""
+        """Return the upsampled logits of the pixels that lie in these images, where all coarse logits are finite."""
         some = self.of(images)
         tall, wide = coarse.shape[-2:]
         image = self.image[some] - images.start
@@ -198,7 +198,7 @@ class Pixels:
         return total.transpose(0, 1)
 
     def bad(self, coarse: Coarse, images: slice, factor: int) -> Bool[Tensor, "n u"]:
-        """Which of those that lie in these images get no class, because of logits that are not finite."""
+        """Return which of the pixels in these images get no class, because of logits that are not finite."""
         if coarse.bad is None:
             some = self.of(images)
             shape = (len(coarse.logits), some.stop - some.start)
@@ -210,7 +210,7 @@ class Pixels:
 def _around(
     position: Int64[Tensor, " u"], factor: int, size: int
 ) -> list[tuple[Int64[Tensor, " u"], Float[Tensor, " u"]]]:
-    """The coarse positions before and after a fine one, and the share of each."""
+    """Return the coarse positions before and after a fine one, and the share of each."""
     place = ((position + 0.5) / factor - 0.5).clamp(min=0)
     before = place.long()
     way = place - before

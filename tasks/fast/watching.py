@@ -30,7 +30,7 @@ class Watch(ABC):
 
     @abstractmethod
     def _hooks(self) -> list[RemovableHandle]:
-        """Hooks that note which images have something that is not finite, and take it out."""
+        """Return hooks that note which images have values that are not finite, and take these out."""
 
     def __enter__(self) -> Self:
         self._seen.clear()
@@ -42,7 +42,7 @@ class Watch(ABC):
             handle.remove()
 
     def take(self, images: int) -> Bool[Tensor, " B"]:
-        """Which of so many images had something that is not finite since this was asked last."""
+        """Return which of so many images had values that are not finite since this was asked last."""
         none = torch.zeros(images, dtype=torch.bool, device=next(self.model.parameters()).device)
         seen, self._seen = self._seen, []
         return torch.stack([none, *seen]).any(0)
@@ -62,7 +62,7 @@ class ProposalWatch(Watch):
     def _anchors(
         self, _: nn.Module, __: Any, output: tuple[list[Tensor], list[Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Bad anchors are ranked last and have no size, so that they are no proposals."""
+        """Rank bad anchors last and give them no size, so that they are no proposals."""
         logits, offsets = [], []
         for level, own in zip(*output, strict=True):
             four = own.unflatten(1, (-1, 4))
@@ -73,13 +73,13 @@ class ProposalWatch(Watch):
         return logits, offsets
 
     def _count(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """How many proposals each image has."""
+        """Count the proposals of each image."""
         self._lengths = [len(boxes) for boxes in inputs[1]]
 
     def _proposals(
         self, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The scores of bad proposals become NaN, which is above no threshold."""
+        """Make the scores of bad proposals NaN, which is above no threshold."""
         logits, offsets = output
         bad = not_finite(logits) | not_finite(offsets)
         self._seen.append(torch.stack([own.any() for own in bad.split(self._lengths)]))
@@ -107,7 +107,7 @@ class PlaceWatch(Watch):
         self._maps[layer].append(not_finite(output.movedim(1, -1)).flatten(1) | weights)
 
     def _places(self, _: nn.Module, __: Any, output: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The scores of bad places become NaN, which is above no threshold."""
+        """Make the scores of bad places NaN, which is above no threshold."""
         bad = torch.stack([torch.cat(levels, 1) for levels in self._maps.values()]).any(0)
         for levels in self._maps.values():
             levels.clear()
@@ -117,5 +117,5 @@ class PlaceWatch(Watch):
 
 
 def watch(model: Any) -> Watch:
-    """The one for this detector."""
+    """Return the watcher for this detector."""
     return ProposalWatch(model) if isinstance(model, FasterRCNN) else PlaceWatch(model)

@@ -28,7 +28,7 @@ _HEADS = (
 
 
 def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
-    """Names of the parameters that a pattern picks, in the model's order.
+    """Return the names of the parameters that a pattern picks, in the model's order.
 
     ``last-norms:N``: the last N normalization layers. ``norms:A-B``: the normalization layers numbered A up to, not
     including, B, counted from 1 without those of shortcuts, so that ``norms:16-18`` are the paper's "BN-layer16 to 18"
@@ -102,7 +102,7 @@ def _chosen(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:
 
 
 def _of_type(model: nn.Module, types: tuple[type[nn.Module], ...]) -> list[str]:
-    """Modules of these types that have parameters, in order."""
+    """Return the modules of these types that have parameters, in order."""
     return [
         name
         for name, module in model.named_modules()

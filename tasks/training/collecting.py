@@ -22,7 +22,7 @@ Curve = list[tuple[float, float]]
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Tensors to a safetensors file, atomically."""
+    """Write tensors to a safetensors file, atomically."""
     with atomic(path) as temporary:
         save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary)
 
@@ -130,7 +130,7 @@ def put(vector: Float[Tensor, " D"], layout: Layout, tensors: Sequence[Tensor]) 
 
 
 def take(tensors: Sequence[Tensor]) -> Float[Tensor, " D"]:
-    """The tensors as one vector on the CPU."""
+    """Return the tensors as one vector on the CPU."""
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu()
 
 
@@ -165,7 +165,7 @@ def seeds(
     together: int,
     device: str,
 ) -> None:
-    """Independent runs, each from its own start and on its own batches.
+    """Train independent runs, each from its own start and on its own batches.
 
     Args:
         train: one run for each source of randomness; the vectors they end at.
