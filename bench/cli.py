@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadRequest, BenchError
-from bench.records.request import SET, Request, of, parsed
+from bench.records.request import SET, Request, of
+from bench.records.values import parsed
 from bench.study.command import study
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BadRequest, printable
-from bench.records import request
+from bench.records import request, values
 from leaderboard.load import VARIANT
 
 
@@ -19,7 +19,7 @@ def explicit(command_line: str) -> tuple[dict[str, Any], list[str]]:
     sets = {n.removeprefix(request.SET): v for n, v in flat.items() if n.startswith(request.SET)}
     own = {name: value for name, value in sets.items() if not name.startswith(request.TASK)}
     changes = [
-        f"{name.removeprefix(request.TASK)}={request.written(value)}"
+        f"{name.removeprefix(request.TASK)}={values.written(value)}"
         for name, value in sets.items()
         if name.startswith(request.TASK)
     ]

@@ -69,9 +69,9 @@ def test_every_command_names_what_exists(table, label, settings):
     command.make_context("run", words[4:], resilient_parsing=False)
     assert settings["task"] in plugins.tasks()
     asked = of(settings)
-    plugins.load_task(asked.task, "paper", asked.of_task())  # refuses what it does not know
+    plugins.load_task(asked.task, "paper", asked.task_settings)  # refuses what it does not know
     plugins.construct(
-        plugins.load_generator(asked.generator), asked.of_generator(), "hyperparameter"
+        plugins.load_generator(asked.generator), asked.generator_settings, "hyperparameter"
     )
 
 

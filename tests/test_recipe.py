@@ -109,7 +109,7 @@ def test_hyperparameters_with_and_without_quotes_are_the_same(tmp_path):
         for axes in ('[axes]\n"set.latent_noise" = [0.5]', "[axes]\nset.latent_noise = [0.5]")
     ]
     assert both[0] == both[1]
-    assert both[0][0].request.of_generator() == {"latent_noise": 0.5}
+    assert both[0][0].request.generator_settings == {"latent_noise": 0.5}
 
 
 def test_rows_of_originals_share_the_run_of_another_row(tmp_path):
@@ -172,7 +172,7 @@ def test_smoke_has_every_generator_and_every_embedded_task():
 
 def test_table1_is_eight_data_sets_by_six_architectures():
     requests = recipe.requests(recipe.cells(recipe.read("table1")))
-    pairs = {(request.task, request.of_task()["arch"]) for request in requests}
+    pairs = {(request.task, request.task_settings["arch"]) for request in requests}
     assert len(pairs) == 48
     assert len(requests) == 144
 

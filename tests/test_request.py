@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
-from bench.records.request import Request, command, of, options, parsed, read
+from bench.records.request import Request, command, of, options, read
+from bench.records.values import parsed
 from bench.runs import pipeline
 from tests.standins import call
 

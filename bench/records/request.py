@@ -5,7 +5,6 @@ that can be compared: an option that is left out counts as its default, and so d
 """
 
 import dataclasses
-import enum
 import functools
 import json
 import math
@@ -18,6 +17,7 @@ from typing import Any
 from bench import declared, plugins
 from bench.contract.zoo_header import ZooHeader, read_header
 from bench.errors import BadRequest, unknown
+from bench.records.values import LARGEST, parsed, plain, written
 
 # Task settings with an option of their own.
 DIRECT = ("arch", "layers", "track", "pretrained", "limit", "fid_images")
@@ -26,7 +26,6 @@ TASK = "task."  # what the name of a task's setting begins with
 NUMBERS = ("k", "samples", "seed", "zoo_seed", "min_score", "limit", "fid_images")
 FLAGS = ("align",)
 WORDS = ["python", "-m", "bench", "run"]
-LARGEST = 2**53  # of whole numbers: beyond it not every program reads them back
 LONGEST, LONGEST_NAME = 4000, 300  # characters of a command and of a name: what a record holds
 USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick"}  # what options count as that are left out
 
@@ -102,7 +101,8 @@ class Request:
                 "put long values into a file that a setting names"
             )
 
-    def of_task(self) -> dict[str, Any]:
+    @property
+    def task_settings(self) -> dict[str, Any]:
         """Return the settings that are the task's."""
         return {
             name.removeprefix(TASK): value
@@ -110,7 +110,8 @@ class Request:
             if name.startswith(TASK)
         }
 
-    def of_generator(self) -> dict[str, Any]:
+    @property
+    def generator_settings(self) -> dict[str, Any]:
         """Return the settings that are the generator's."""
         return {n: value for n, value in self.settings.items() if not n.startswith(TASK)}
 
@@ -176,72 +177,6 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(value, name) for name, value in settings.items()}
 
 
-def plain(value: Any, name: str = "a setting") -> Any:
-    """Return a value as plain data: numbers, texts, lists and mappings of them; paths and enumerations as texts.
-
-    Raises:
-        BadRequest: a value that is none of that, a whole number beyond 2^53, or a text that is no valid Unicode.
-    """
-    match value:
-        case enum.Enum():
-            return plain(value.value, name)
-        case None | bool() | float():
-            return value
-        case int() if abs(value) <= LARGEST:
-            return value
-        case str() | Path() if str(value).isascii() or _valid(str(value)):
-            return str(value)
-        case Mapping():
-            return {str(key): plain(part, f"{name}.{key}") for key, part in value.items()}
-        case list() | tuple():
-            return [plain(part, f"{name}.{index}") for index, part in enumerate(value)]
-        case set() | frozenset():
-            return sorted((plain(part, name) for part in value), key=repr)
-    raise BadRequest(
-        f"{name} is {ascii(value)[:60]}, expected a number, a text, or a list or mapping of them"
-    )
-
-
-def _valid(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def recorded(value: Any) -> Any:
-    """Return plain data as a record holds it: a number that is not finite as the text that reads as it.
-
-    >>> recorded([0.5, float("-inf")])
-    [0.5, '-inf']
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {name: recorded(part) for name, part in value.items()}
-    return [recorded(part) for part in value] if isinstance(value, list) else value
-
-
-def parsed(text: str) -> Any:
-    """Return the value that a text on the command line stands for: JSON, Python's constants, or the text itself."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return {"True": True, "False": False, "None": None}.get(text, text)
-
-
-def written(value: Any) -> str:
-    """Return the text that ``parsed`` reads as this value.
-
-    >>> written("adam"), written("2"), written([1, 0.5]), written(float("inf"))
-    ('adam', '"2"', '[1, 0.5]', 'Infinity')
-    """
-    if isinstance(value, str) and isinstance(parsed(value), str) and parsed(value) == value:
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
 # Commands ------------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +185,7 @@ def command(request: Request) -> str:
     asked: dict[str, Any] = {"task": request.task, "generator": request.generator}
     if request.zoo:
         asked["zoo"] = str(request.zoo)
-    own = request.of_task()
+    own = request.task_settings
     asked |= {name: own.pop(name) for name in DIRECT if _has_option(name, own.get(name))}
     for name, value in request.usual.items():
         if getattr(request, name) != value:
@@ -260,7 +195,9 @@ def command(request: Request) -> str:
         option, text = f"--{name.replace('_', '-')}", str(value)
         words += [f"{option}={text}"] if text.startswith("-") else [option, text]
     words += ["--align"] if request.align else []
-    for name, value in (request.of_generator() | {f"{TASK}{n}": v for n, v in own.items()}).items():
+    for name, value in (
+        request.generator_settings | {f"{TASK}{n}": v for n, v in own.items()}
+    ).items():
         words += ["--set", f"{name}={written(value)}"]
     return shlex.join(words)
 

@@ -13,7 +13,8 @@ from bench.judge import compare
 from bench.judge.align import aligned_l2_ratio
 from bench.metrics.statistics import mcnemar
 from bench.records import record
-from bench.records.request import Request, command, recorded
+from bench.records.request import Request, command
+from bench.records.values import recorded
 from bench.runs import foreign
 from bench.runs.stages import Evaluated, Sampled
 from bench.system import identity, store

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.contract import Generator
 from bench.contract.zoo import Zoo
 from bench.errors import BenchError
-from bench.records.request import plain
+from bench.records.values import plain
 
 # Settings of the process that decide numbers, each as how to read and how to set it.
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (

@@ -21,7 +21,8 @@ from bench.errors import BadRequest, BenchError
 from bench.judge.align import align_zoo
 from bench.records import side
 from bench.records.record import NOISE, Artifact, Record, percent
-from bench.records.request import Request, plain, recorded, written
+from bench.records.request import Request
+from bench.records.values import plain, recorded, written
 from bench.runs import figures, foreign
 from bench.runs.assemble import VERSION, assemble
 from bench.runs.stages import (
@@ -58,7 +59,7 @@ class Run:
         self.task = load_task(request, self.device)
         with foreign.preserved():
             self.generator = make_generator(
-                request.generator, request.of_generator(), request.preset, self.device
+                request.generator, request.generator_settings, request.preset, self.device
             )
         check_min_score(request.min_score, self.task.metric)
         self._fitted: tuple[Generator, str, int, float] | None = (
@@ -176,7 +177,7 @@ class Run:
                 f"({found[:16]}): name their folder with --data-dir"
             )
         zoo = zoo.head(self.request.k)
-        self.task.adopt(zoo, frozenset(self.request.of_task()))
+        self.task.adopt(zoo, frozenset(self.request.task_settings))
         now = self.task.identity()
         differing = [
             n for n in self.task.rescoring if n in zoo.settings and zoo.settings[n] != now[n]
@@ -376,7 +377,7 @@ def load_task(request: Request, device: str) -> Task:
         BadRequest: no such task or setting, one that the zoo contradicts, or a data folder that is not read.
     """
     said = said_by_zoo(request, request.header.settings) if request.header else {}
-    task = plugins.load_task(request.task, request.preset, {**said, **request.of_task()})
+    task = plugins.load_task(request.task, request.preset, {**said, **request.task_settings})
     if request.data_dir and task.embedded:
         raise BadRequest(
             f"the data of '{request.task}' come with the suite, no folder is read: leave --data-dir out"
@@ -393,7 +394,7 @@ def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
     cls = plugins.task_class(request.task)
     variant = plugins.task_variant(request.task).settings
     known = {"dataset": variant["dataset"]} if "dataset" in variant else {}
-    asked = {**known, **request.of_task(), "kind": getattr(cls, "kind", None)}
+    asked = {**known, **request.task_settings, "kind": getattr(cls, "kind", None)}
     for name, value in asked.items():
         said = facts.get(name, value)
         if name == "pretrained" and value and Path(value).exists():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadRequest
-from bench.records.request import parsed
+from bench.records.values import parsed
 
 
 class Engine(StrEnum):

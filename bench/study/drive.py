@@ -129,18 +129,18 @@ def check(recipe: Recipe, found: Sequence[Cell]) -> None:
         for request in {repr(_task(r)): r for r in requests(found)}.values():
             pipeline.load_task(request, "cpu")
         for request in {repr(_generator(r)): r for r in requests(found)}.values():
-            own = request.of_generator()
+            own = request.generator_settings
             pipeline.make_generator(request.generator, own, request.preset, "cpu")
     except BadRequest as error:
         raise BadRequest(f"{recipe.name}: {error}") from None
 
 
 def _task(request: Request) -> list[object]:
-    return [request.task, request.preset, sorted(request.of_task().items())]
+    return [request.task, request.preset, sorted(request.task_settings.items())]
 
 
 def _generator(request: Request) -> list[object]:
-    return [request.generator, request.preset, sorted(request.of_generator().items())]
+    return [request.generator, request.preset, sorted(request.generator_settings.items())]
 
 
 def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
@@ -168,7 +168,7 @@ def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
 
 def _reads_folder(request: Request) -> bool:
     """Return whether the data of a run lie in a folder, and do not come with the suite."""
-    task = plugins.load_task(request.task, request.preset, request.of_task())
+    task = plugins.load_task(request.task, request.preset, request.task_settings)
     return not task.embedded
 
 
@@ -220,7 +220,7 @@ def _source(request: Request) -> str:
     """Return the identity of a run's generator: its code, and the files that its settings name."""
     from bench.runs import foreign, pipeline  # here, because it takes seconds
 
-    made = pipeline.make_generator(request.generator, request.of_generator(), request.preset, "cpu")
+    made = pipeline.make_generator(request.generator, request.generator_settings, request.preset, "cpu")
     return plugin_hash(made, foreign.hyperparameters(made))
 
 

@@ -72,7 +72,7 @@ class Shared:
     @classmethod
     def of(cls, request: Request) -> "Shared":
         """Make it from the task's settings, those that a run does not name included."""
-        task = plugins.load_task(request.task, request.preset, request.of_task())
+        task = plugins.load_task(request.task, request.preset, request.task_settings)
         own = task.settings()
         facts = [request.task, request.zoo_seed, request.data_dir, str(request.zoo)]
 
@@ -87,7 +87,7 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
     """Return the stages of one run; ``based`` if other zoos need its base too."""
     zoo_seed = {"zoo_seed": request.zoo_seed} if request.zoo_seed else {}
     words = functools.partial(_words, request, "task", "layers", "track", "arch", **zoo_seed)
-    fit = [shared.scores, request.k, request.generator, _plain(request.of_generator())]
+    fit = [shared.scores, request.k, request.generator, _plain(request.generator_settings)]
     fit += [request.preset, request.seed, request.align]
     zoo, scores = [shared.zoo], [shared.scores, request.k, request.samples]
     bases = (
@@ -98,7 +98,7 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
     collect = _node("collect", zoo, request, words(k=request.collected or request.k), *bases)
     controls = _node("controls", scores, request, words(k=request.k), collect)
     fitted = (
-        f"{request.generator} {words(k=request.k, seed=request.seed, **request.of_generator())}"
+        f"{request.generator} {words(k=request.k, seed=request.seed, **request.generator_settings)}"
     )
     fits = _node("fit", fit, request, fitted, collect)
     fits = dataclasses.replace(fits, samples=(request.samples,))
@@ -111,7 +111,7 @@ def _told_apart(nodes: list[Node]) -> list[Node]:
     """Return the stages; those of one label get the settings of the task in which they differ."""
     alike: dict[str, list[dict[str, Any]]] = {}
     for node in nodes:
-        alike.setdefault(node.label, []).append(node.request.of_task())
+        alike.setdefault(node.label, []).append(node.request.task_settings)
     return [
         dataclasses.replace(
             node, label=" ".join([node.label, *_differing(node, alike[node.label])])
@@ -121,7 +121,7 @@ def _told_apart(nodes: list[Node]) -> list[Node]:
 
 
 def _differing(node: Node, others: Sequence[Mapping[str, Any]]) -> list[str]:
-    own = node.request.of_task()
+    own = node.request.task_settings
     return [f"{n}={value}" for n, value in own.items() if any(o.get(n) != value for o in others)]
 
 

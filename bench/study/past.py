@@ -110,11 +110,11 @@ def _like(node: Node) -> str:
         request.device,
         node.needs.cpus,
     ]
-    parts.append(sorted((n, str(value)) for n, value in request.of_task().items()))
+    parts.append(sorted((n, str(value)) for n, value in request.task_settings.items()))
     if node.kind in ("fit", "record"):
         parts.append(request.generator)
     if node.kind == "fit":
-        parts.append(sorted((n, str(value)) for n, value in request.of_generator().items()))
+        parts.append(sorted((n, str(value)) for n, value in request.generator_settings.items()))
     return json.dumps(parts)
 
 
@@ -122,7 +122,7 @@ def _size(node: Node) -> float:
     """Return the size of a stage, which its time grows with."""
     request = node.request
     if node.kind == "collect":
-        seeds = request.of_task().get("track") == "seeds"
+        seeds = request.task_settings.get("track") == "seeds"
         return float(request.collected or request.k) if seeds else 1.0  # else the base takes most
     if node.kind == "controls":
         return float(_models(request))
@@ -137,7 +137,7 @@ def _models(request: Request) -> int:
 def _rule(node: Node) -> Estimate:
     """Estimate seconds by a rule of thumb."""
     request = node.request
-    settings = json.dumps(request.of_task(), default=str)
+    settings = json.dumps(request.task_settings, default=str)
     cost = _cost(request.task, request.preset, settings, request.device, node.needs.cpus)
     if node.kind == "base":
         return Estimate(START + cost.training, cost.base / 2, measured=False)

@@ -1,0 +1,254 @@
+"""The canonical request: what a run was asked for, as a record holds it and as requests are compared.
+
+Two requests are equal where they ask for the same: the order of settings and the way a number is written do not count,
+and a setting that is left out equals its default, so that a record from before a setting existed asks for that
+setting's default. The command line is printed from it. Imports no torch.
+"""
+
+import functools
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from bench import declared, plugins
+from bench.errors import BadRequest, printable
+from bench.records.values import LARGEST, canonical, parsed, plain, recorded, written
+from bench.system.store import digest
+
+if TYPE_CHECKING:
+    from bench.records.request import Request
+
+# Task settings with an option of their own: its type and its help text. Every other one is set by --set task.NAME=.
+TASK_OPTIONS: Mapping[str, Any] = {
+    "arch": Annotated[str, "Architecture; default: the task's own."],
+    "layers": Annotated[
+        str,
+        "Generated parameters: last-norms:N, norms:A-B, linear, conv:first, shortcut, head, all, or name patterns.",
+    ],
+    "track": Annotated[str, "trajectory (steps of one run) or seeds (independent runs)."],
+    "pretrained": Annotated[
+        str, "'released' for released weights, or a file (or diffusers folder) of weights."
+    ],
+    "limit": Annotated[
+        int, "Images of each split to use at all, drawn at random (tasks on COCO's data)."
+    ],
+    "fid_images": Annotated[int, "Images that each model draws for FID: 50,000 for publication."],
+}
+TASK = "task."  # what the name of a task's setting begins with in --set
+WORDS = ["python", "-m", "bench", "run"]
+LONGEST, LONGEST_NAME = 4000, 300  # characters of a command and of a name
+USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick", "align": False}  # values of what is left out
+
+
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {name: recorded(plain(value, name)) for name, value in values.items()}
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
+
+
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+Size = Annotated[int, Field(ge=1, le=LARGEST)]
+Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Settings = Annotated[dict[str, Any], AfterValidator(_settings)]
+
+
+class Asked(BaseModel):
+    """What a run was asked for, without what belongs to one machine: device, folders, force.
+
+    Settings are held as they were said, so that the printed command stays the same when a default changes; what is
+    None was left out.
+
+    Attributes:
+        task, generator: names, or ``module:Class``.
+        zoo: file of the zoo that was used instead of collecting one.
+        k, samples: checkpoints in the zoo, models to generate.
+        seed, zoo_seed: of the generator's fit and samples, and of the checkpoints.
+        preset: quick or paper.
+        min_score: models of this score or better were compared alone as well.
+        align: whether hidden units were aligned before the generator was fitted.
+        task_settings, generator_settings: fields of the task's and the generator's class by name.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    task: Name
+    generator: Name
+    zoo: str | None = None
+    k: Size | None = None
+    samples: Size | None = None
+    seed: Seed | None = None
+    zoo_seed: Seed | None = None
+    preset: str | None = None
+    min_score: float | None = None
+    align: bool = False
+    task_settings: Settings = Field(default={})
+    generator_settings: Settings = Field(default={})
+
+    @classmethod
+    def of(cls, request: "Request") -> Self:
+        """Return what a request asks for; sizes, seeds and the preset are left out where they are the usual ones.
+
+        Raises:
+            BadRequest: the command would be longer than a record holds.
+        """
+        said = {name: getattr(request, name) for name in cls.model_fields}
+        said["zoo"] = str(request.zoo) if request.zoo else None
+        return cls._made(
+            {n: v for n, v in said.items() if n not in request.usual or v != request.usual[n]}
+        )
+
+    @classmethod
+    def read(cls, command_line: str) -> Self:
+        """Return what a printed command line asks for. Only records of schema 1 are read so.
+
+        Raises:
+            BadRequest: it is no command of ``bench run``, or an option or value is none of it.
+        """
+        return cls._made(_said(command_line), strict=False)
+
+    @classmethod
+    def _made(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
+        try:
+            return cls.model_validate(values, strict=strict)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = "".join(f"{part}: " for part in first["loc"][:1])
+            raise BadRequest(
+                printable(f"{place}{first['msg'].removeprefix('Value error, ')}")
+            ) from None
+
+    @model_validator(mode="after")
+    def _printable(self) -> Self:
+        if (length := len(self.command)) > LONGEST:
+            raise ValueError(
+                f"the command has {length:,} characters, a record holds {LONGEST:,}: "
+                "put long values into a file that a setting names"
+            )
+        return self
+
+    @model_serializer
+    def said(self) -> dict[str, Any]:
+        """Return the fields that were not left out, as plain data."""
+        fields = type(self).model_fields.items()
+        return {n: getattr(self, n) for n, f in fields if getattr(self, n) != f.default}
+
+    @functools.cached_property
+    def command(self) -> str:
+        """The command line that repeats the run; device, data folder and results folder are the reader's own."""
+        task = dict(self.task_settings)
+        own = {n: task.pop(n) for n in TASK_OPTIONS if n in task and _has_option(n, task[n])}
+        said = self.said()
+        first = {name: said[name] for name in ("task", "generator", "zoo") if name in said}
+        words = list(WORDS)
+        for name, value in {**first, **own, **said}.items():  # in this order, each once
+            if name not in ("align", "task_settings", "generator_settings"):
+                option, text = f"--{name.replace('_', '-')}", str(value)
+                words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+        words += ["--align"] if self.align else []
+        sets = {**self.generator_settings, **{f"{TASK}{n}": value for n, value in task.items()}}
+        for name, value in sets.items():
+            words += ["--set", f"{name}={written(value)}"]
+        return shlex.join(words)
+
+    @functools.cached_property
+    def canonical(self) -> str:
+        """JSON text that is the same for all requests that ask for the same: nothing that equals a default is in it."""
+        usual, task, generator = self._defaults()
+        said = {
+            **_beyond(self.said(), usual),
+            "task_settings": _beyond(self.task_settings, task),
+            "generator_settings": _beyond(self.generator_settings, generator),
+        }
+        return canonical(said)
+
+    def _defaults(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return the defaults of options, task settings and hyperparameters, as far as source code declares them."""
+        usual: dict[str, Any] = dict(USUAL)
+        task: dict[str, Any] = {}
+        preset = self.preset or "quick"
+        known, made = declared.task(self.task), declared.generator(self.generator)
+        if known and not self.zoo:  # a zoo's file says what its task was set to
+            variant = plugins.task_variant(self.task)
+            usual |= {"k": variant.k, "samples": variant.samples}
+            task = {**known.fields, **variant.settings, **known.preset(preset)}
+        return usual, task, {**made.fields, **made.preset(preset)} if made else {}
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that are the same for all requests that ask for the same."""
+        return digest(self.canonical)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Asked) and self.canonical == other.canonical
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+
+def _beyond(said: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said and is not the default."""
+    return {
+        name: value
+        for name, value in said.items()
+        if name not in usual or canonical(recorded(usual[name])) != canonical(value)
+    }
+
+
+def _has_option(name: str, value: Any) -> bool:
+    """Return whether a task setting is printed as the option of its name; of another type it is set like any other."""
+    kind = get_args(TASK_OPTIONS[name])[0]
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+# Command lines of records of schema 1 --------------------------------------------------------------------------------
+
+
+def _said(command_line: str) -> dict[str, Any]:
+    """Return the fields that a command line gives, as texts; ``pydantic`` makes numbers of them."""
+    try:
+        words = shlex.split(command_line)
+    except ValueError:
+        words = []
+    if words[: len(WORDS)] != WORDS:
+        raise BadRequest(f"{command_line[:80]!a} is no command of 'python -m bench run'")
+    said: dict[str, Any] = {"task_settings": {}, "generator_settings": {}}
+    for option, text in _pairs(words[len(WORDS) :]):
+        name = option.removeprefix("--").replace("-", "_")
+        if name == "set":
+            setting, _, value = text.partition("=")
+            of_task = setting.startswith(TASK)
+            place = said["task_settings" if of_task else "generator_settings"]
+            place[setting.removeprefix(TASK)] = parsed(value)
+        elif name in TASK_OPTIONS:
+            number = get_args(TASK_OPTIONS[name])[0] is int
+            said["task_settings"][name] = parsed(text) if number else text
+        elif name in Asked.model_fields and not name.endswith("_settings"):
+            said[name] = text
+        else:
+            raise BadRequest(f"{option[:80]!a} is no option of 'python -m bench run'")
+    return said
+
+
+def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield each option with its value, however it is joined to it; --align has none."""
+    left = iter(words)
+    for word in left:
+        option, equals, text = word.partition("=")
+        if not re.fullmatch(r"--[a-z-]+", option):
+            raise BadRequest(f"{word[:80]!a} stands where an option was expected")
+        if option == "--align":
+            yield option, "true"
+        else:
+            yield option, text if equals else next(left, "")
