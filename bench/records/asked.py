@@ -150,9 +150,10 @@ class Asked(BaseModel):
         task = dict(self.task_settings)
         own = {n: task.pop(n) for n in TASK_OPTIONS if n in task and _has_option(n, task[n])}
         said = self.said()
-        first = {name: said[name] for name in ("task", "generator", "zoo") if name in said}
+        first = [name for name in ("task", "generator", "zoo") if name in said]
+        options = {name: said.pop(name) for name in first} | own | said
         words = list(WORDS)
-        for name, value in {**first, **own, **said}.items():  # in this order, each once
+        for name, value in options.items():
             if name not in ("align", "task_settings", "generator_settings"):
                 option, text = f"--{name.replace('_', '-')}", str(value)
                 words += [f"{option}={text}"] if text.startswith("-") else [option, text]

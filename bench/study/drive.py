@@ -220,7 +220,9 @@ def _source(request: Request) -> str:
     """Return the identity of a run's generator: its code, and the files that its settings name."""
     from bench.runs import foreign, pipeline  # here, because it takes seconds
 
-    made = pipeline.make_generator(request.generator, request.generator_settings, request.preset, "cpu")
+    made = pipeline.make_generator(
+        request.generator, request.generator_settings, request.preset, "cpu"
+    )
     return plugin_hash(made, foreign.hyperparameters(made))
 
 
