@@ -261,7 +261,7 @@ def verify(
 ) -> None:
     """Compute a record's numbers again from the stored weights, and say field by field what agrees."""
     from bench.records.record import Record
-    from bench.runs import pipeline
+    from bench.runs import checked, pipeline
     from bench.runs import verify as again
     from bench.system.store import write_text
 
@@ -274,12 +274,12 @@ def verify(
         data_dir=data_dir,
         from_seed=from_seed,
     )
-    for name, group in again.grouped(checks).items():
+    for name, group in checked.grouped(checks).items():
         wrong = [check for check in group if check.problem]
         typer.echo(f"{name}: {f'{len(wrong)} of {len(group)} differ' if wrong else 'agrees'}")
         for check in wrong:
             typer.echo(f"  {check.field}: {check.problem}")
-    tier = again.tier(checks, from_seed=from_seed)
+    tier = checked.tier(checks, from_seed=from_seed)
     if tier == "claimed":
         typer.echo("not verified: the record does not agree with its weights")
         raise typer.Exit(1)

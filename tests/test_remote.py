@@ -116,6 +116,19 @@ def test_a_store_that_does_not_answer_is_no_reason_to_make_anything_again(shared
         staged("other")
 
 
+def test_a_store_that_is_set_aside_is_neither_asked_nor_written_to(shared):
+    staged("first")
+    home, before = store.home(), names(shared)
+    with store.set_aside() as folder:
+        assert store.home() == folder != home
+        assert staged("again") == ("again", True)
+        assert staged("no") == ("again", False)
+    assert store.home() == home
+    assert not folder.exists()
+    assert names(shared) == before
+    assert staged("no") == ("first", False)
+
+
 def test_files_outside_of_the_store_stay_where_they_are(shared, tmp_path):
     store.stage(tmp_path / "mine", read, lambda: 1, lambda made, path: store.write_text(path, "1"))
     assert names(shared) == []

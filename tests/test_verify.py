@@ -9,10 +9,9 @@ from bench.records import side
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.runs import pipeline
-from bench.runs import verify as verifying
+from bench.runs.checked import tier
 from bench.runs.stages import load_sampled, save_sampled
-from bench.runs.verify import flatten, tier, verify
-from bench.system import remote, store
+from bench.runs.verify import flatten, verify
 from tasks.data import datasets
 from tests.standins import call, image_data
 
@@ -205,13 +204,3 @@ def test_a_missing_side_file_is_a_bad_request(run, capsys):
     path.with_suffix(".npz").unlink()
     assert call("verify", path) == 2
     assert path.with_suffix(".npz").name in capsys.readouterr().err
-
-
-def test_a_shared_store_is_not_asked_while_everything_is_computed_again(monkeypatch, tmp_path):
-    monkeypatch.setenv("BENCH_STORE", f"file://{tmp_path}/shared")
-    home = store.home()
-    with verifying._empty_store():
-        assert remote.url() is None
-        assert store.home() != home
-    assert remote.url() == f"file://{tmp_path}/shared"
-    assert store.home() == home

@@ -1,12 +1,9 @@
-"""A record checked against the weights it names: every score and similarity is computed again."""
+"""Check a record against the weights that it names: every score and similarity is computed again."""
 
-import contextlib
 import dataclasses
 import hashlib
 import math
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from bench.records.record import Artifact, Record, Tier, Verified, content_hash
 from bench.records.request import Request
 from bench.records.verdict import RULE
 from bench.runs.assemble import IMPORTED, assemble
+from bench.runs.checked import Check
 from bench.runs.pipeline import Run
 from bench.runs.stages import Sampled, load_sampled
 from bench.system import store
@@ -45,19 +43,6 @@ EARLIER = (
 )  # these had no rule
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One field of the record.
-
-    Attributes:
-        field: its dotted name.
-        problem: what does not agree; empty where it does.
-    """
-
-    field: str
-    problem: str = ""
-
-
 def verify(
     record: Record,
     *,
@@ -67,7 +52,7 @@ def verify(
     data_dir: str | None = None,
     from_seed: bool = False,
 ) -> list[Check]:
-    """Every field that can be computed again, and whether it agrees.
+    """Compute every field again that can be, and say whether it agrees.
 
     Args:
         record: what is checked.
@@ -88,7 +73,7 @@ def verify(
     ]
     checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
     run = Run(request(record, zoo_path, device, data_dir))
-    with _empty_store():
+    with store.set_aside():
         if from_seed:
             checks.append(_regenerated(run, checkpoints, sampled))
         evaluated = run.score(checkpoints, sampled.vectors)
@@ -104,7 +89,7 @@ def verify(
 
 
 def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
-    """Arrays of the side file; maps are not compared, which rounding on another machine changes, nor SGD's seconds."""
+    """Compare the side file's arrays, but for maps, which rounding on another machine changes, and SGD's seconds."""
     checks = []
     for name in sorted({*claimed, *computed}):
         if name.startswith(("map", "latent")) or name == "curve":
@@ -121,7 +106,7 @@ def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
 
 
 def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Request:
-    """The request whose run a record claims to be, on a zoo's file."""
+    """Return the request whose run a record claims to be, on a zoo's file."""
     cls = plugins.task_class(record.task.name)
     fields = set(cls.setting_names())
     if record.zoo.track == IMPORTED:
@@ -145,7 +130,7 @@ def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Req
 
 
 def differences(record: Record, again: Record) -> list[Check]:
-    """Field by field, whether two records of one run agree."""
+    """Compare two records of one run field by field."""
     claimed, computed = (flatten(one.model_dump(by_alias=True)) for one in (record, again))
     if computed["zoo.seed"] is None:
         computed["zoo.seed"] = record.zoo.seed  # files from before they told it
@@ -162,7 +147,7 @@ def _compared(name: str, record: Record) -> bool:
 
 
 def _later(name: str, claimed: Mapping[str, Any]) -> bool:
-    """Whether a record is from before there was this: a count, or a setting, which then stood at its default."""
+    """Return whether a record is older than a field: a count, or a setting, which then stood at its default."""
     setting = name.startswith("task.settings.") and name not in claimed
     return setting or (name.endswith(".not_finite") and claimed.get(name) is None)
 
@@ -175,32 +160,25 @@ def _problem(claimed: Any, computed: Any) -> str:
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested plain data as one mapping of dotted names; empty containers are values of their own."""
+    """Return nested plain data as one mapping of dotted names; an empty container is a value."""
     if not data or not isinstance(data, Mapping | list):
         return {prefix: data}
     items = data.items() if isinstance(data, Mapping) else enumerate(data)
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in items:
-        found |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
-    return found
-
-
-def tier(checks: list[Check], *, from_seed: bool) -> Tier:
-    """What a record has shown: nothing if anything disagrees."""
-    if any(check.problem for check in checks):
-        return "claimed"
-    return "regenerated" if from_seed else "rescored"
+        flat |= flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    return flat
 
 
 def marked(record: Record, tier: Tier) -> Record:
-    """The record with a tier, by which code it was given, and to which content: any later change shows."""
+    """Return the record with a tier, the code that gave it, and the content it was given to: any later change shows."""
     given = record.model_copy(update={"tier": tier, "verified": None})
     mark = Verified(code=code_hash(), record=content_hash(given.to_json()))
     return given.model_copy(update={"verified": mark})
 
 
 def code_hash() -> str:
-    """SHA-256 of the source files of ``bench``."""
+    """Return the SHA-256 of the source files of ``bench``."""
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
@@ -209,23 +187,15 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def grouped(checks: list[Check]) -> dict[str, list[Check]]:
-    """Checks by the first two parts of their names, so that lists of values take one line."""
-    groups: dict[str, list[Check]] = {}
-    for check in checks:
-        groups.setdefault(".".join(check.field.split(".")[:2]), []).append(check)
-    return groups
-
-
 def _artifact(field: str, path: Path, claimed: Artifact) -> Check:
     if not path.is_file():
         raise BadRequest(
             f"{path} is not there: run the record's command again, or set BENCH_HOME to where it was run"
         )
-    found = store.file_hash(path)
-    same = found == claimed.sha256
+    actual = store.file_hash(path)
+    same = actual == claimed.sha256
     return Check(
-        field, "" if same else f"the record says SHA-256 {claimed.sha256}, the file has {found}"
+        field, "" if same else f"the record says SHA-256 {claimed.sha256}, the file has {actual}"
     )
 
 
@@ -237,16 +207,3 @@ def _regenerated(run: Run, zoo: Zoo, stored: Sampled) -> Check:
     return Check(
         "generated weights", "fitted and sampled again, they are others than the stored ones"
     )
-
-
-@contextlib.contextmanager
-def _empty_store() -> Iterator[None]:
-    """Within it nothing is found in the store, so that everything is computed; what is written is thrown away."""
-    before = {name: os.environ.pop(name, None) for name in ("BENCH_HOME", "BENCH_STORE")}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["BENCH_HOME"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["BENCH_HOME"]
-            os.environ.update({name: value for name, value in before.items() if value is not None})

@@ -19,10 +19,13 @@ from bench.system import remote
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _watching: list[list[Path]] = []
+_aside: list[Path] = []  # empty folders that stand in for the store, the innermost last
 
 
 def home() -> Path:
     """Return the cache folder: ``BENCH_HOME``, or the user's cache folder."""
+    if _aside:
+        return _aside[-1]
     return Path(os.environ.get("BENCH_HOME") or platformdirs.user_cache_dir("pgen-bench"))
 
 
@@ -100,6 +103,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
+def set_aside() -> Iterator[Path]:
+    """Set the store aside: within the block every stage is made, in an empty folder that is then thrown away.
+
+    The shared store is neither asked nor written to.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _aside.append(Path(folder))
+        try:
+            yield _aside[-1]
+        finally:
+            _aside.pop()
+
+
+@contextlib.contextmanager
 def watched() -> Iterator[list[Path]]:
     """Yield a list that gets the file of every stage that is made, rather than found, meanwhile."""
     made: list[Path] = []
@@ -128,7 +145,7 @@ def _share(path: Path, *, anew: bool) -> None:
 
 def _shared(path: Path) -> str | None:
     """Return the name that a file of the local store has in the shared one; None where there is no shared store."""
-    inside = remote.url() and path.is_relative_to(home())
+    inside = not _aside and remote.url() and path.is_relative_to(home())
     return path.relative_to(home()).as_posix() if inside else None
 
 

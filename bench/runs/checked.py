@@ -1,0 +1,34 @@
+"""Checks of a record's fields: how they are named, grouped and summed up as a tier."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from bench.records.record import Tier
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One field of a record.
+
+    Attributes:
+        field: its dotted name.
+        problem: what does not agree; empty where it does.
+    """
+
+    field: str
+    problem: str = ""
+
+
+def tier(checks: Sequence[Check], *, from_seed: bool) -> Tier:
+    """Return what a record has shown: nothing if any field disagrees."""
+    if any(check.problem for check in checks):
+        return "claimed"
+    return "regenerated" if from_seed else "rescored"
+
+
+def grouped(checks: Sequence[Check]) -> dict[str, list[Check]]:
+    """Group checks by the first two parts of their names, so that a list of values takes one line."""
+    groups: dict[str, list[Check]] = {}
+    for check in checks:
+        groups.setdefault(".".join(check.field.split(".")[:2]), []).append(check)
+    return groups
