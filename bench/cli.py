@@ -198,26 +198,32 @@ def collect(
 
 @app.command("list", epilog="Example: python -m bench list")
 def list_(debug: Debug = False) -> None:
-    """List tasks, architectures and generators with their hyperparameters."""
+    """List tasks, data sets, architectures and generators with their hyperparameters."""
     from rich.console import Console
 
     from bench import plugins
-    from tasks.catalog import ARCHITECTURES
+    from bench.contract import registry
 
     console = Console()
     console.print("[bold]tasks[/]")
     for name, variant in plugins.tasks().items():
         console.print(f"  {name:<25}{variant.about}", markup=False)
-    console.print("\n[bold]architectures[/]")
-    for name, about in ARCHITECTURES.items():
-        console.print(f"  {name:<25}{about}", markup=False)
+    console.print("\n[bold]data sets[/] (for --set task.dataset)")
+    for name, data_set in registry.data_sets().items():
+        console.print(f"  {name:<25}{data_set.summary}", markup=False)
+    console.print("\n[bold]architectures[/] (for --arch)")
+    for name, architecture in registry.architectures().items():
+        console.print(f"  {name:<25}{architecture.about}", markup=False)
     console.print("\n[bold]generators[/] (hyperparameters with their defaults, for --set)")
     for name, plugin in plugins.generators().items():
         console.print(f"  {name:<25}{plugin.about}", markup=False)
         if plugin.fields:
             fields = ", ".join(f"{field}={value}" for field, value in plugin.fields.items())
             console.print(f"  {'':<25}{fields}", markup=False, style="dim")
-    for line in (*plugins.tasks().broken, *plugins.generators().broken):
+    groups = (
+        plugins.tasks(), registry.data_sets(), registry.architectures(), plugins.generators()
+    )  # fmt: skip
+    for line in (line for group in groups for line in group.broken):
         typer.echo(f"warning: {line}", err=True)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,14 +10,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from bench.contract import Evaluation, Scorer
+from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.system.randomness import generator
-from tasks.data import datasets
 from tasks.data.images import Images
+from tasks.data.labelled import ImageData, Split
 from tasks.fast import stacking
 from tasks.fast.frozen import Frozen
 from tasks.fast.scoring import ClassifierScorer, judge
-from tasks.networks.models import NAMES, Shape, build
 from tasks.training.steps import Batches, Loss, supervise
 from tasks.training.trained import Trained
 
@@ -30,8 +29,6 @@ class Classification(Trained):
     An image is wrong where its class does not have the largest logit, or a logit of any class is not finite.
 
     Attributes:
-        dataset: one of ``tasks.data.datasets.NAMES``.
-        arch: one of ``tasks.networks.models.NAMES``.
         image_size: side of the model's input; None takes the data's own, or 224 with pretrained weights.
     """
 
@@ -39,19 +36,16 @@ class Classification(Trained):
     metric: ClassVar[str] = "accuracy"
     units: ClassVar[str] = "validation image, wrong where its class is not predicted"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"epochs": 100, "train_size": None}}
-    data_sets: ClassVar[Sequence[str]] = datasets.NAMES
-    architectures: ClassVar[Sequence[str]] = NAMES
-    shipped: ClassVar[Sequence[str]] = ("digits",)
+    data_form: ClassVar[str] = "labels"
+    network_form: ClassVar[str] = "labels"
     augmentations: ClassVar[Sequence[str]] = ("none", "crop-flip")
 
     image_size: int | None = None
 
     @functools.cached_property
-    def data(self) -> datasets.ImageData:
+    def data(self) -> ImageData:
         """The data set, loaded on first use."""
-        return datasets.load(
-            self.dataset, Path(self.context.data_dir) if self.context.data_dir else None
-        )
+        return self.load(ImageData)
 
     @property
     def dataset_hash(self) -> str:
@@ -71,7 +65,7 @@ class Classification(Trained):
 
     def build(self, pretrained: str | None = None) -> nn.Module:
         """The architecture for the data's images."""
-        return build(self.arch, self.shape, pretrained=pretrained)
+        return self.architecture.build(self.shape, pretrained)
 
     def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
         """Cross-entropy of the network."""
@@ -137,7 +131,7 @@ class Classification(Trained):
     @property
     def inputs(self) -> Callable[[UInt8[Tensor, "n C H W"]], Tensor]:
         """What makes images of 8 bits, on the device, a network's inputs."""
-        first = datasets.Split(self.data.train.images[:1], self.data.train.labels[:1])
+        first = Split(self.data.train.images[:1], self.data.train.labels[:1])
         return Images.of(self.data, first, self.shape.size, self.device).inputs
 
     @functools.cached_property
@@ -151,7 +145,7 @@ class Classification(Trained):
         whole = self.data.train if split == "train" else self.data.val
         order = torch.randperm(len(whole.labels), generator=generator(0, "scored", split))
         rows = order[: self.size(split)].sort().values
-        chosen = datasets.Split(whole.images[rows], whole.labels[rows])
+        chosen = Split(whole.images[rows], whole.labels[rows])
         return Images.of(self.data, chosen, self.shape.size, self.device)
 
     @torch.inference_mode()

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,15 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.contract import Evaluation, Scorer
+from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from bench.system.randomness import generator
-from tasks.data import coco
-from tasks.data.coco import CocoSplit
+from tasks.data.coco import CocoData, CocoSplit
 from tasks.fast.average_precision import Truth
 from tasks.fast.finding import finder
 from tasks.fast.pieces import run_in_pieces
-from tasks.networks.detectors import NAMES, Sizes, build
 from tasks.training.boxes import BoxBatches, Examples, detect, losing
 from tasks.training.steps import Loss
 from tasks.training.trained import Trained
@@ -36,12 +34,10 @@ class Detection(Trained):
     (``tasks.fast.watching``).
 
     Attributes:
-        dataset: one of ``tasks.data.coco.NAMES``.
-        arch: one of ``tasks.networks.detectors.NAMES``.
         epochs: 0 takes pretrained weights as they are for the base.
         augment: "none" or "flip" (mirrored from left to right, every other time).
         limit: how many images of each split are used at all, chosen at random; None means all.
-        image_size: the images' shorter side after resizing; None takes 800, and for ``shapes`` the images' own.
+        image_size: the images' shorter side after resizing; None takes the data set's.
     """
 
     kind: ClassVar[str] = "detection"
@@ -51,10 +47,9 @@ class Detection(Trained):
     )
     independent_units: ClassVar[bool] = False  # boxes of one image see each other
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": None}}
-    data_sets: ClassVar[Sequence[str]] = coco.NAMES
-    architectures: ClassVar[Sequence[str]] = NAMES
+    data_form: ClassVar[str] = "boxes"
+    network_form: ClassVar[str] = "boxes"
     augmentations: ClassVar[Sequence[str]] = ("none", "flip")
-    shipped: ClassVar[Sequence[str]] = ("shapes",)
 
     dataset: str = "shapes"
     arch: str = "fasterrcnn_small"
@@ -66,11 +61,9 @@ class Detection(Trained):
     image_size: int | None = None
 
     @functools.cached_property
-    def data(self) -> coco.CocoData:
+    def data(self) -> CocoData:
         """The data set, read on first use."""
-        return coco.load(
-            self.dataset, Path(self.context.data_dir) if self.context.data_dir else None, self.limit
-        )
+        return self.load(CocoData, limit=self.limit)
 
     @property
     def dataset_hash(self) -> str:
@@ -85,15 +78,14 @@ class Detection(Trained):
         return self.data.train if split == "train" else self.data.val
 
     @functools.cached_property
-    def sizes(self) -> Sizes:
-        """Classes and input size of the detector."""
-        own = min(self.data.train.sizes[0]) if self.dataset == "shapes" else 800
-        outputs = max(self.data.category_ids) + 1
-        return Sizes(outputs, self.image_size or own, released=bool(self.pretrained))
+    def shape(self) -> Shape:
+        """Input size of the detector, and its outputs: 0 is the background, a category's is its id."""
+        side, outputs = self.image_size or self.data_set.size, max(self.data.category_ids) + 1
+        return Shape(3, side, outputs, released=bool(self.pretrained))
 
     def build(self, pretrained: str | None = None) -> nn.Module:
         """The detector for the data's categories."""
-        return build(self.arch, self.sizes, pretrained=pretrained)
+        return self.architecture.build(self.shape, pretrained)
 
     def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
         """The sum of torchvision's losses."""

@@ -12,20 +12,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import Evaluation, Scorer
+from bench.contract import Evaluation, Scorer, registry
+from bench.contract.declarations import Declaration, Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError, unknown
 from bench.system.randomness import derive, generator
 from bench.system.store import digest, home, stage
-from tasks.catalog import TASKS
 from tasks.classification import Classification
-from tasks.data import datasets
 from tasks.data.images import AUGMENTATIONS, Images
+from tasks.data.labelled import ImageData, Split
 from tasks.fast import features
 from tasks.fast.features import FeatureNetwork
 from tasks.fast.image_scoring import ImageScorer, Reference
 from tasks.fast.sampling import TIMESTEPS, Sampler
-from tasks.networks import unets
 from tasks.training.collecting import load_tensors, save_tensors
 from tasks.training.steps import AveragedTraining, Batches, Loss
 from tasks.training.trained import Trained
@@ -54,8 +53,6 @@ class ImageGeneration(Trained):
     Jaccard index, ``bench.metrics.similarity.weighted_jaccard``): in [0, 1], 1 for models that draw the same.
 
     Attributes:
-        dataset: one of ``tasks.data.datasets.NAMES``.
-        arch: one of ``tasks.networks.unets.ARCHITECTURES``.
         fid_images: images that a model draws for each split; they are compared with all real ones, so that there is no
             ``train_size`` or ``val_size``.
         sampler: one of ``tasks.fast.sampling.SAMPLERS``.
@@ -75,10 +72,9 @@ class ImageGeneration(Trained):
         "feature of one of the first images, drawn by all models from the same noise"
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"fid_images": 50_000, "steps": 100}}
-    data_sets: ClassVar[Sequence[str]] = datasets.NAMES
-    architectures: ClassVar[Sequence[str]] = tuple(unets.ARCHITECTURES)
+    data_form: ClassVar[str] = "labels"
+    network_form: ClassVar[str] = "noise"
     augmentations: ClassVar[Sequence[str]] = ("none", *AUGMENTATIONS)
-    shipped: ClassVar[Sequence[str]] = ("digits",)
     rescoring: ClassVar[tuple[str, ...]] = (
         "fid_images", "sampler", "steps", "draw_precision", "feature_weights",
     )  # fmt: skip
@@ -125,11 +121,9 @@ class ImageGeneration(Trained):
     # Data ------------------------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def data(self) -> datasets.ImageData:
+    def data(self) -> ImageData:
         """The data set, loaded on first use."""
-        return datasets.load(
-            self.dataset, Path(self.context.data_dir) if self.context.data_dir else None
-        )
+        return self.load(ImageData)
 
     @property
     def dataset_hash(self) -> str:
@@ -144,7 +138,7 @@ class ImageGeneration(Trained):
         """How many images a model draws for the split; all real ones are compared with them."""
         return self.fid_images
 
-    def _split(self, split: str) -> datasets.Split:
+    def _split(self, split: str) -> Split:
         return self.data.train if split == "train" else self.data.val
 
     @property
@@ -152,6 +146,14 @@ class ImageGeneration(Trained):
         """Optimizer steps an epoch."""
         there = self.available("train")
         return self.passes * (there // min(self.batch_size, there))
+
+    def declarations(self) -> tuple[Declaration, ...]:
+        """Return the architecture of the network of the features too, where it is one of the suite's."""
+        declared = super().declarations()
+        if self.feature_network not in features.CLASSIFIERS:
+            return declared
+        network = registry.architecture(self.feature_network, Classification.network_form)
+        return (*declared, network)
 
     @classmethod
     def of_zoo(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,9 +178,8 @@ class ImageGeneration(Trained):
 
     def build(self, pretrained: str | None = None) -> nn.Module:
         """The UNet for the data's images."""
-        if pretrained:
-            return unets.load(self.arch, *self.shape, pretrained)
-        return unets.build(self.arch, *self.shape)
+        channels, side = self.shape
+        return self.architecture.build(Shape(channels, side, 0, bool(pretrained)), pretrained)
 
     def training(self, model: nn.Module, rng: torch.Generator) -> AveragedTraining:
         """Training of a whole network, which ends as the moving average."""
@@ -312,7 +313,8 @@ class ImageGeneration(Trained):
                 of the data set trains its own.
         """
         settings = {
-            **TASKS[self.dataset].settings,
+            "dataset": self.dataset,
+            **self.data_set.settings,
             "arch": self.feature_network,
             "epochs": CLASSIFIER_EPOCHS,
         }

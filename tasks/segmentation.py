@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.contract import Evaluation, Scorer
+from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from bench.system.randomness import generator
-from tasks.data import masks
 from tasks.data.images import Images
-from tasks.data.masks import MaskedSplit
+from tasks.data.masks import MaskedData, MaskedSplit
 from tasks.fast import upsampling
 from tasks.fast.confusion import mean_iou, pixel_accuracy
 from tasks.fast.dense import (
@@ -27,7 +26,6 @@ from tasks.fast.dense import (
     random_pixels,
 )
 from tasks.fast.frozen import Frozen
-from tasks.networks import fcn
 from tasks.training.steps import Loss, supervise
 from tasks.training.trained import Trained
 
@@ -40,10 +38,9 @@ class Segmentation(Trained):
     any such logit are counted.
 
     Attributes:
-        dataset: one of ``tasks.data.masks.NAMES``.
-        arch: one of ``tasks.networks.fcn.NAMES``.
         augment: "none", "flip" (left and right) or "symmetries" (the eight of a square).
-        image_size: side of the squares that images become (see ``tasks.data.masks``); a multiple of 8.
+        image_size: side of the squares that images become (see ``tasks.data.masks``); the suite's architectures take
+            multiples of 8.
         limit: at most so many images of each split are used; None means all.
         pixels: how many pixels of every scored image are units, and what the loss is taken from.
     """
@@ -55,10 +52,9 @@ class Segmentation(Trained):
     )
     independent_units: ClassVar[bool] = False  # pixels of one image belong together
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": 5000}}
-    data_sets: ClassVar[Sequence[str]] = masks.NAMES
-    architectures: ClassVar[Sequence[str]] = fcn.NAMES
+    data_form: ClassVar[str] = "masks"
+    network_form: ClassVar[str] = "masks"
     augmentations: ClassVar[Sequence[str]] = ("none", *AUGMENTATIONS)
-    shipped: ClassVar[Sequence[str]] = ("shapes-seg",)
     rescoring: ClassVar[tuple[str, ...]] = ("val_size", "pixels")
     scoring: ClassVar[tuple[str, ...]] = ("train_size", *rescoring)
 
@@ -71,16 +67,14 @@ class Segmentation(Trained):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.image_size % fcn.STRIDE:
-            raise BadRequest(
-                f"image_size is {self.image_size}, expected a multiple of {fcn.STRIDE}"
-            )
+        multiple = self.architecture.multiple
+        if self.image_size % multiple:
+            raise BadRequest(f"image_size is {self.image_size}, expected a multiple of {multiple}")
 
     @functools.cached_property
-    def data(self) -> masks.MaskedData:
+    def data(self) -> MaskedData:
         """The data set, loaded on first use."""
-        folder = Path(self.context.data_dir) if self.context.data_dir else None
-        return masks.load(self.dataset, self.image_size, folder, self.limit)
+        return self.load(MaskedData, size=self.image_size, limit=self.limit)
 
     @property
     def dataset_hash(self) -> str:
@@ -93,7 +87,8 @@ class Segmentation(Trained):
 
     def build(self, pretrained: str | None = None) -> nn.Module:
         """The architecture for the data's classes; it gives logits before upsampling."""
-        return fcn.build(self.arch, len(self.data.classes), pretrained=pretrained)
+        shape = Shape(3, self.image_size, len(self.data.classes), released=bool(pretrained))
+        return self.architecture.build(shape, pretrained)
 
     def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
         """Cross-entropy over all pixels."""

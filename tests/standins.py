@@ -1,5 +1,6 @@
 """Small stand-ins that tests share."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -14,63 +15,48 @@ from PIL import Image
 from torch import nn
 
 from bench import cli
+from bench.contract import registry
 from bench.system.randomness import generator, scoped
-from tasks.data import coco, datasets, scenes
+from tasks.data.coco import CocoData
 from tasks.data.images import Images
-from tasks.networks import detectors
+from tasks.data.labelled import ImageData
+from tasks.data.masks import MaskedData
 from tasks.networks.layers import select
+from tests.networks import Shape, build
 
-# Settings that make a task of each kind small, by kind; its data is a stand-in, see ``small_data``.
+# Settings that make a task of each kind small, by kind, on a fake data set.
 QUICK: dict[str, dict[str, Any]] = {
     "classification": {
-        "arch": "convnet3", "epochs": 1, "batch_size": 20, "train_size": 30, "precision": "float32"
+        "dataset": "fake", "arch": "convnet3", "epochs": 1, "batch_size": 20, "train_size": 30,
+        "precision": "float32",
     },
     "detection": {
-        "arch": "fasterrcnn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
-        "image_size": 80,
+        "dataset": "fake-boxes", "arch": "fasterrcnn_small", "pretrained": None, "epochs": 1, "batch_size": 4,
+        "train_size": 5, "image_size": 80,
     },
     "image generation": {
-        "arch": "ddpm8", "layers": "up_blocks.1.*norm*", "epochs": 1, "passes": 1, "batch_size": 20,
+        "dataset": "fake", "arch": "ddpm8", "layers": "up_blocks.1.*norm*", "epochs": 1, "passes": 1, "batch_size": 20,
         "precision": "float32", "feature_network": "convnet3", "fid_images": 20, "steps": 2,
     },
     "segmentation": {
-        "arch": "fcn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
+        "dataset": "fake-masks", "arch": "fcn_small", "pretrained": None, "epochs": 1, "batch_size": 4, "train_size": 5,
         "image_size": 40, "layers": "last-norms:2",
     },
 }  # fmt: skip
-CHANNELS = {"digits": 1, "mnist": 1}
-SIZES = {"digits": 8, "mnist": 28, "cifar10": 32, "cifar100": 32}
 
 
-def small_data(monkeypatch) -> None:
-    """Every data set becomes a small one of the same form."""
-    load = coco.load
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
-    monkeypatch.setattr(scenes, "COUNTS", {"train": 8, "val": 8})
-    monkeypatch.setattr(
-        coco, "load", lambda name, data_dir=None, limit=None: load("shapes", None, limit)
-    )
+def load(name: str, data_dir: Path | None = None, **options: Any) -> Any:
+    """Load a data set of any form."""
+    kinds = {"labels": ImageData, "boxes": CocoData, "masks": MaskedData}
+    declared = registry.data_sets().find("data set", name)
+    return declared.load(kinds[declared.form], data_dir, **options)
 
 
-def image_data(name: str, train: int = 60, val: int = 40, classes: int = 4) -> datasets.ImageData:
-    """Random images whose brightness depends on their class, so that there is something to learn."""
-    rng = torch.Generator().manual_seed(0)
-    shape = (CHANNELS.get(name, 3), SIZES.get(name, 32), SIZES.get(name, 32))
-
-    def split(count: int) -> datasets.Split:
-        labels = torch.arange(count) % classes
-        noise = torch.randint(0, 60, (count, *shape), generator=rng)
-        return datasets.Split((noise + 45 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels)
-
-    channels = shape[0]
-    return datasets.ImageData(
-        name=name,
-        train=split(train),
-        val=split(val),
-        classes=tuple(f"class {i}" for i in range(classes)),
-        mean=(0.4,) * channels,
-        std=(0.25,) * channels,
-        hash="0" * 64,
+def image_data(name: str = "fake", train: int = 60, val: int = 40, classes: int = 4) -> ImageData:
+    """A fake data set with other sizes than it declares."""
+    declared = registry.data_set(name, "labels")
+    return dataclasses.replace(declared, train=train, val=val, classes=classes).load(
+        ImageData, None
     )
 
 
@@ -89,8 +75,8 @@ def untrained_inception(path: Path) -> None:
         torch.save(Untrained("inception", ["2048"]).state_dict(), path)
 
 
-def images(name: str = "cifar10", count: int = 48) -> Images:
-    """The stand-in's training split on the CPU."""
+def images(name: str = "fake-colour", count: int = 48) -> Images:
+    """The training split of a fake data set on the CPU."""
     data = image_data(name, train=count)
     return Images.of(data, data.train, data.train.images.shape[-1], "cpu")
 
@@ -168,7 +154,7 @@ def write_coco(root: Path, *, zips: bool = False, **contents: dict) -> Path:
 def wild_detector(arch: str, *, side: int = 40, background: float = 0.0) -> nn.Module:
     """A detector that finds a lot, most of it wrong: random, but no two of its scores are nearly equal."""
     with scoped(generator(0, arch)), torch.no_grad():
-        model = detectors.build(arch, detectors.Sizes(6, side))
+        model = build(arch, Shape(3, side, 6))
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = 1.0  # statistics of these images

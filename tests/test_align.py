@@ -16,7 +16,7 @@ from bench.judge.align import (
     rows,
 )
 from bench.metrics.similarity import nearest_l2_ratio
-from tasks.networks.models import Shape, build
+from tests.networks import Shape, build
 
 ARCHITECTURES = {
     "mlp3": Shape(3, 8, 4),

@@ -21,13 +21,6 @@ from bench.runs.calibrate import (
     share,
 )
 from bench.runs.pipeline import NOISE, Run, make_generator
-from tasks.data import datasets
-from tests.standins import image_data
-
-
-@pytest.fixture(autouse=True)
-def _standins(monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
 
 
 def rng(seed=0):
@@ -36,7 +29,7 @@ def rng(seed=0):
 
 def request(**settings):
     own = {"task.epochs": 1, "task.batch_size": 20, "task.arch": "mlp3", **settings}
-    return Request(task="digits", generator="copy", settings=own, k=6, samples=4, device="cpu")
+    return Request(task="fake", generator="copy", settings=own, k=6, samples=4, device="cpu")
 
 
 @pytest.mark.parametrize(("track", "layers"), [("seeds", "all"), ("trajectory", "linear")])
@@ -127,7 +120,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_the_command_prints_the_confusion_table(monkeypatch, capsys):
-    words = ["bench", "calibrate", "--task", "digits", "--trials", "1", "--pool", "10", "--k", "6", "--samples", "4",
+    words = ["bench", "calibrate", "--task", "fake", "--trials", "1", "--pool", "10", "--k", "6", "--samples", "4",
              "--set", "task.epochs=1", "--device", "cpu"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stop:

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 from bench.errors import BadRequest
 from tasks.data import coco, decoding
+from tests import standins
 from tests.standins import coco_content, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
@@ -30,7 +31,7 @@ def changed(index: int, **fields) -> dict:
 
 
 def load(root: Path, **contents) -> coco.CocoData:
-    return coco.load("coco", write_coco(root, **contents))
+    return standins.load("coco", write_coco(root, **contents))
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -40,7 +41,7 @@ def load(root: Path, **contents) -> coco.CocoData:
 @pytest.mark.parametrize("sub", ["", "coco"])
 def test_folders_and_zips_in_the_data_folder_or_below(tmp_path, zips, sub):
     write_coco(tmp_path / "data" / sub, zips=zips)
-    data = coco.load("coco", tmp_path / "data")
+    data = standins.load("coco", tmp_path / "data")
     assert data.classes == ("cat", "dog")
     assert data.category_ids == (1, 3)
     assert data.train.ids == data.val.ids == (10, 20, 30)
@@ -59,7 +60,7 @@ def test_pixels_are_those_of_the_file(tmp_path):
 def test_grey_images_become_colour(tmp_path):
     write_coco(tmp_path)
     Image.new("L", (40, 30), 77).save(tmp_path / "val2017" / "val-1.png")
-    assert coco.load("coco", tmp_path).val.image(0).unique().tolist() == [77]
+    assert standins.load("coco", tmp_path).val.image(0).unique().tolist() == [77]
 
 
 def test_the_same_files_have_the_same_hash_wherever_they_lie(tmp_path):
@@ -73,14 +74,14 @@ def test_the_hash_follows_pixels_and_annotations(tmp_path):
     hashes = {load(tmp_path / "one").hash}
     hashes.add(load(tmp_path / "two", train=changed(0, bbox=[0, 0, 9, 9])).hash)
     Image.new("RGB", (40, 30)).save(tmp_path / "one" / "val2017" / "val-3.png")
-    hashes.add(coco.load("coco", tmp_path / "one").hash)
+    hashes.add(standins.load("coco", tmp_path / "one").hash)
     assert len(hashes) == 3
 
 
 def test_what_was_checked_is_read_again_without_the_images(tmp_path, monkeypatch):
     first = load(tmp_path)
     monkeypatch.setattr(coco, "_use", None)  # calling it would fail
-    again = coco.load("coco", tmp_path)
+    again = standins.load("coco", tmp_path)
     assert again.hash == first.hash
     assert again.train.annotations(2) == first.train.annotations(2)
 
@@ -90,7 +91,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch):
     first = load(tmp_path / "data")
     (cached,) = (tmp_path / "home" / "coco").glob("*.json")
     cached.write_text("{", encoding="utf-8")
-    assert coco.load("coco", tmp_path / "data").hash == first.hash
+    assert standins.load("coco", tmp_path / "data").hash == first.hash
 
 
 def test_a_limit_takes_the_same_images_in_every_run_and_the_first_of_them_where_it_is_lower(
@@ -98,14 +99,14 @@ def test_a_limit_takes_the_same_images_in_every_run_and_the_first_of_them_where_
 ):
     content = coco_content(count=12)
     write_coco(tmp_path, train=content)
-    chosen = {n: coco.load("coco", tmp_path, n).train.ids for n in (3, 5, 12, 99)}
+    chosen = {n: standins.load("coco", tmp_path, limit=n).train.ids for n in (3, 5, 12, 99)}
     assert set(chosen[3]) < set(chosen[5]) < set(chosen[12])
     assert chosen[12] == chosen[99] == tuple(range(10, 130, 10))
     assert len(chosen[5]) == 5
     assert chosen[5] == tuple(sorted(chosen[5])) != chosen[12][:5]
-    data = coco.load("coco", tmp_path, 5)
+    data = standins.load("coco", tmp_path, limit=5)
     assert set(data.train.api.imgToAnns) <= set(chosen[5])
-    assert data.hash != coco.load("coco", tmp_path).hash
+    assert data.hash != standins.load("coco", tmp_path).hash
 
 
 def test_pycocotools_sees_what_is_in_the_files(tmp_path, capsys):
@@ -207,7 +208,7 @@ def test_a_missing_image_is_named(tmp_path):
     write_coco(tmp_path)
     (tmp_path / "val2017" / "val-2.png").unlink()
     with pytest.raises(BadRequest, match=r"val-2\.png of .*instances_val2017\.json is not there"):
-        coco.load("coco", tmp_path)
+        standins.load("coco", tmp_path)
 
 
 def test_an_image_missing_in_a_zip_is_named(tmp_path):
@@ -217,13 +218,13 @@ def test_an_image_missing_in_a_zip_is_named(tmp_path):
     path = tmp_path / "a" / "annotations" / "instances_val2017.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(BadRequest, match=r"other\.png of .* is not there"):
-        coco.load("coco", tmp_path / "a")
+        standins.load("coco", tmp_path / "a")
 
 
 def test_a_damaged_image_is_named(tmp_path):
     write_coco(tmp_path)
     (tmp_path / "train2017" / "train-1.png").write_bytes(b"nonsense")
-    data = coco.load("coco", tmp_path)
+    data = standins.load("coco", tmp_path)
     with pytest.raises(BadRequest, match=r"train-1\.png is not a readable image"):
         data.train.image(0)
 
@@ -232,7 +233,7 @@ def test_an_image_of_another_size_is_refused(tmp_path):
     write_coco(tmp_path)
     Image.new("RGB", (41, 30)).save(tmp_path / "train2017" / "train-1.png")
     with pytest.raises(BadRequest, match="is 41 x 30 pixels, its annotations are for 40 x 30"):
-        coco.load("coco", tmp_path).train.image(0)
+        standins.load("coco", tmp_path).train.image(0)
 
 
 def test_different_categories_in_the_splits_are_refused(tmp_path):
@@ -245,48 +246,48 @@ def test_a_limit_that_leaves_no_box_is_refused(tmp_path):
     content = coco_content(count=12)
     content["annotations"] = content["annotations"][:1]
     write_coco(tmp_path, train=content)
-    ids = coco.load("coco", tmp_path).train.ids
+    ids = standins.load("coco", tmp_path).train.ids
     assert content["annotations"][0]["image_id"] in ids
     with pytest.raises(
         BadRequest, match=r"no usable annotations of the 1 chosen images.*raise --limit"
     ):
-        coco.load("coco", tmp_path, 1)
+        standins.load("coco", tmp_path, limit=1)
 
 
 def test_a_limit_below_one_is_refused(tmp_path):
     with pytest.raises(BadRequest, match="limit is 0, expected at least 1"):
-        coco.load("coco", tmp_path, 0)
+        standins.load("coco", write_coco(tmp_path), limit=0)
 
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(BadRequest, match="unknown data set 'coko': did you mean 'coco'"):
-        coco.load("coko")
+        standins.load("coko")
 
 
 def test_files_that_are_not_there_are_named(tmp_path):
     with pytest.raises(
         BadRequest, match=r"no COCO data in .*--data-dir; expected annotations/inst"
     ):
-        coco.load("coco", tmp_path)
+        standins.load("coco", tmp_path)
     write_coco(tmp_path)
     shutil.rmtree(tmp_path / "val2017")
     with pytest.raises(BadRequest, match=r"val2017 nor .*val2017\.zip is there"):
-        coco.load("coco", tmp_path)
+        standins.load("coco", tmp_path)
     (tmp_path / "val2017.zip").write_bytes(b"nonsense")
     with pytest.raises(BadRequest, match=r"val2017\.zip is not a readable zip file"):
-        coco.load("coco", tmp_path)
+        standins.load("coco", tmp_path)
     (tmp_path / "val2017.zip").unlink()
     (tmp_path / "val2017").mkdir()
     (tmp_path / "annotations" / "instances_train2017.json").unlink()
     with pytest.raises(BadRequest, match=r"no file .*instances_train2017\.json"):
-        coco.load("coco", tmp_path)
+        standins.load("coco", tmp_path)
 
 
 def test_damaged_json_is_named(tmp_path):
     write_coco(tmp_path)
     (tmp_path / "annotations" / "instances_val2017.json").write_text("{", encoding="utf-8")
     with pytest.raises(BadRequest, match=r"instances_val2017\.json is not a readable JSON file"):
-        coco.load("coco", tmp_path)
+        standins.load("coco", tmp_path)
 
 
 # --- semantic masks -------------------------------------------------------------------------------
@@ -361,7 +362,7 @@ def test_an_object_without_a_mask_is_for_detection_alone(tmp_path):
 
 @real_data
 def test_real_coco_images():
-    data = coco.load("coco", COCO128)
+    data = standins.load("coco", COCO128)
     assert (len(data.train), len(data.val)) == (48, 48)
     assert (len(data.classes), data.category_ids[-1]) == (80, 90)
     assert data.classes[0] == "person"
@@ -381,7 +382,7 @@ def replaced(root: Path, image: Image.Image, name: str = "train-1.png", **option
     if not (root / "annotations").is_dir():
         write_coco(root)
     image.save(root / "train2017" / name, options.pop("format", "PNG"), **options)
-    return coco.load("coco", root)
+    return standins.load("coco", root)
 
 
 def turned(orientation: int, size: tuple[int, int]) -> dict:
@@ -443,7 +444,7 @@ def test_images_of_unusual_kinds_are_converted_and_counted(tmp_path, capsys):
     frames = [Image.new("L", (40, 30), value) for value in (9, 200)]
     frames[0].save(folder / "train-3.png", "GIF", save_all=True, append_images=frames[1:])
     for _ in range(2):  # read, and from the cache
-        data = coco.load("coco", tmp_path)
+        data = standins.load("coco", tmp_path)
         assert [data.train.image(i).unique().tolist() for i in range(3)] == [[128], [255], [9]]
         assert notes(capsys) == [
             "1 image has more than 8 bits a channel, which were rounded to 8",
@@ -457,7 +458,7 @@ def test_how_unusual_images_are_converted_is_part_of_the_hash(tmp_path, monkeypa
     monkeypatch.setitem(decoding._SAID, "transparent", "holes, which were laid on black")
     shutil.move(tmp_path / "train2017", tmp_path / "moved")
     shutil.copytree(tmp_path / "moved", tmp_path / "train2017")
-    assert coco.load("coco", tmp_path).hash != first.hash
+    assert standins.load("coco", tmp_path).hash != first.hash
 
 
 def test_a_float_image_is_refused_by_name(tmp_path):
@@ -485,7 +486,7 @@ def equal_times(root: Path) -> Path:
 def test_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path):
     hashes = set()
     for name, value in (("one", 10), ("two", 200)):
-        data = coco.load("coco", equal_times(write_coco(tmp_path / name)))
+        data = standins.load("coco", equal_times(write_coco(tmp_path / name)))
         assert data.val.image(0).unique().tolist() == [value]
         hashes.add(data.hash)
     assert len(hashes) == 2
@@ -494,16 +495,16 @@ def test_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path):
 def test_a_folder_that_another_took_the_place_of_is_seen(tmp_path):
     for name in ("one", "two"):
         equal_times(write_coco(tmp_path / name))
-    first = coco.load("coco", tmp_path / "one").hash
+    first = standins.load("coco", tmp_path / "one").hash
     (tmp_path / "one").rename(tmp_path / "old")
     (tmp_path / "two").rename(tmp_path / "one")
-    assert coco.load("coco", tmp_path / "one").hash != first
+    assert standins.load("coco", tmp_path / "one").hash != first
 
 
 @pytest.mark.parametrize("kind", ["image", "annotations", "zip"])
 def test_an_edit_in_place_with_restored_times_is_seen(tmp_path, kind):
     write_coco(tmp_path, zips=kind == "zip")
-    first = coco.load("coco", tmp_path).hash
+    first = standins.load("coco", tmp_path).hash
     path = (
         tmp_path
         / {
@@ -526,7 +527,7 @@ def test_an_edit_in_place_with_restored_times_is_seen(tmp_path, kind):
     assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
         before.st_ino, before.st_size, before.st_mtime_ns
     )  # fmt: skip
-    assert coco.load("coco", tmp_path).hash != first
+    assert standins.load("coco", tmp_path).hash != first
 
 
 def changed_names() -> dict:
@@ -555,7 +556,7 @@ def test_a_changed_cache_is_made_again(tmp_path, what):
         load(tmp_path / "two", train=changed(0, bbox=[0, 0, 9, 9]))
         (other,) = {*(tmp_path / "home" / "coco").glob("*.json")} - {cached}
         shutil.copy(other, cached)
-    again = coco.load("coco", tmp_path / "one")
+    again = standins.load("coco", tmp_path / "one")
     assert again.hash == first.hash
     assert again.train.annotations(1) == first.train.annotations(1)
 
@@ -567,7 +568,7 @@ def test_what_is_left_out_is_said_in_every_run(tmp_path, capsys):
     root = write_coco(tmp_path / "data", train=content)
     said = []
     for _ in range(2):
-        coco.load("coco", root)
+        standins.load("coco", root)
         said.append([line for line in capsys.readouterr().err.splitlines() if "left out" in line])
     assert said[0] == said[1]
     assert len(said[0]) == 1

@@ -25,11 +25,17 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torchvision.datasets import imagenet
 
+from bench.contract import registry
 from bench.errors import BadRequest, BenchError
 from tasks.data import datasets, sources
+from tasks.data.labelled import Split, content_hash, moments
+from tests.standins import load
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 REPOSITORY = Path(__file__).parents[1]
+FILES = [
+    one.name for one in registry.data_sets().values() if one.form == "labels" and not one.embedded
+]
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder ../shared/data")
 
 
@@ -92,7 +98,7 @@ def zip_tree(root, target, *parts):
 
 
 def test_digits_are_those_of_scikit_learn_in_its_documented_split():
-    data = datasets.load("digits")
+    data = load("digits")
     bunch = load_digits()
     train, val = train_test_split(
         np.arange(1797), train_size=1000, stratify=bunch.target, random_state=0
@@ -106,27 +112,27 @@ def test_digits_are_those_of_scikit_learn_in_its_documented_split():
     assert data.classes == tuple("0123456789")
     shares = data.train.labels.bincount() / 1000 - torch.bincount(data.val.labels) / 797
     assert shares.abs().max() < 0.002
-    assert datasets.load("digits").hash == data.hash
+    assert load("digits").hash == data.hash
 
 
 def test_mean_and_std_are_those_of_the_training_images():
-    data = datasets.load("digits")
+    data = load("digits")
     images = data.train.images.double() / 255
     assert data.mean == pytest.approx((images.mean().item(),), rel=1e-12)
     assert data.std == pytest.approx((images.std(correction=0).item(),), rel=1e-12)
 
 
 def test_hash_follows_pixels_labels_and_class_count():
-    data = datasets.load("digits")
+    data = load("digits")
     train, val = data.train, data.val
     other = train.images.clone()
     other[0, 0, 0, 0] ^= 1
     hashes = {
-        datasets._hash(train, val, 10),
-        datasets._hash(train, val, 11),
-        datasets._hash(datasets.Split(other, train.labels), val, 10),
-        datasets._hash(datasets.Split(train.images, train.labels.flip(0)), val, 10),
-        datasets._hash(val, train, 10),
+        content_hash(train, val, 10),
+        content_hash(train, val, 11),
+        content_hash(Split(other, train.labels), val, 10),
+        content_hash(Split(train.images, train.labels.flip(0)), val, 10),
+        content_hash(val, train, 10),
     }
     assert len(hashes) == 5
     assert data.hash in hashes
@@ -134,14 +140,13 @@ def test_hash_follows_pixels_labels_and_class_count():
 
 def test_unknown_name():
     with pytest.raises(BadRequest, match="unknown data set 'cifar-10': did you mean 'cifar10'"):
-        datasets.load("cifar-10")
+        load("cifar-10")
 
 
 def test_names():
-    assert datasets.NAMES == (
-        "digits", "mnist", "cifar10", "cifar100", "stl10", "flowers102", "pets", "food101",
-        "imagenet",
-    )  # fmt: skip
+    assert FILES == [
+        "mnist", "cifar10", "cifar100", "stl10", "flowers102", "pets", "food101", "imagenet",
+    ]  # fmt: skip
 
 
 # --- torchvision's own files ----------------------------------------------------------------------
@@ -171,7 +176,7 @@ def test_mnist(tmp_path, packed, sub):
     root = tmp_path / "data" / sub
     write_mnist(root, packed=packed)
     before = sorted(path.name for path in root.rglob("*"))
-    data = datasets.load("mnist", tmp_path / "data")
+    data = load("mnist", tmp_path / "data")
     assert np.array_equal(data.train.images.numpy(), pixels(6, 28, 1, seed=6))
     assert np.array_equal(data.val.images.numpy(), pixels(4, 28, 1, seed=4))
     assert data.train.labels.tolist() == list(range(6))
@@ -185,7 +190,7 @@ def test_mnist_partly_unpacked(tmp_path):
     path = raw / "t10k-labels-idx1-ubyte"
     path.write_bytes(gzip.decompress(Path(f"{path}.gz").read_bytes()))
     Path(f"{path}.gz").unlink()
-    assert datasets.load("mnist", tmp_path).val.labels.tolist() == [0, 1, 2, 3]
+    assert load("mnist", tmp_path).val.labels.tolist() == [0, 1, 2, 3]
 
 
 def test_damaged_mnist_names_the_file(tmp_path):
@@ -193,7 +198,7 @@ def test_damaged_mnist_names_the_file(tmp_path):
     path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BadRequest, match=r"train-images-idx3-ubyte\.gz is not a readable gzip"):
-        datasets.load("mnist", tmp_path)
+        load("mnist", tmp_path)
 
 
 def test_truncated_mnist_names_the_folder(tmp_path):
@@ -201,7 +206,7 @@ def test_truncated_mnist_names_the_folder(tmp_path):
     path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BadRequest, match=r"MNIST/raw is damaged: .*invalid for input"):
-        datasets.load("mnist", tmp_path)
+        load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +232,7 @@ def test_cifar(tmp_path, monkeypatch, name, key, meta_key):
     md5 = hashlib.md5(content).hexdigest()
     monkeypatch.setattr(builder, "meta", builder.meta | {"md5": md5})
 
-    data = datasets.load(name, tmp_path)
+    data = load(name, tmp_path)
     batches = len(builder.train_list)
     expected = np.concatenate([pixels(3, 32, 3, seed=index) for index in range(batches)])
     assert np.array_equal(data.train.images.numpy(), expected)
@@ -244,7 +249,7 @@ def test_stl10(tmp_path, monkeypatch):
         images = pixels(count, 96, 3, seed=count)
         (folder / f"{part}_X.bin").write_bytes(images.transpose(0, 1, 3, 2).tobytes())
         (folder / f"{part}_y.bin").write_bytes(bytes(range(1, count + 1)))
-    data = datasets.load("stl10", tmp_path)
+    data = load("stl10", tmp_path)
     assert np.array_equal(data.train.images.numpy(), pixels(4, 96, 3, seed=4))
     assert np.array_equal(data.val.images.numpy(), pixels(2, 96, 3, seed=2))
     assert data.train.labels.tolist() == [0, 1, 2, 3]
@@ -263,7 +268,7 @@ def test_flowers102_trains_on_train_and_val_together(tmp_path, monkeypatch):
     scipy.io.savemat(folder / "imagelabels.mat", {"labels": [[1, 2, 102, 2, 1]]})
     ids = {"trnid": [[1, 2]], "valid": [[5, 3]], "tstid": [[4, 2]]}
     scipy.io.savemat(folder / "setid.mat", ids)
-    data = datasets.load("flowers102", tmp_path)
+    data = load("flowers102", tmp_path)
     assert data.train.images.shape == (4, 3, 224, 224)
     assert data.train.labels.tolist() == [0, 1, 0, 101]
     assert data.val.labels.tolist() == [1, 1]
@@ -287,7 +292,7 @@ def write_pets(root):
 
 def test_pets(tmp_path):
     write_pets(tmp_path)
-    data = datasets.load("pets", tmp_path)
+    data = load("pets", tmp_path)
     assert data.train.labels.tolist() == [0, 1]
     assert data.val.labels.tolist() == [1, 0]
     assert data.classes == ("Abyssinian", "Great Pyrenees")
@@ -299,17 +304,17 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     image = write_pets(tmp_path) / "images" / "great_pyrenees_2.jpg"
     image.write_bytes(image.read_bytes()[:400])
     with pytest.raises(BadRequest, match=r"great_pyrenees_2\.jpg is not a readable image"):
-        datasets.load("pets", tmp_path)
+        load("pets", tmp_path)
     image.unlink()
     with pytest.raises(BadRequest, match=r"great_pyrenees_2\.jpg is not .*No such file"):
-        datasets.load("pets", tmp_path)
+        load("pets", tmp_path)
 
 
 def test_splits_of_torchvision_with_different_classes(tmp_path):
     folder = write_pets(tmp_path)
     (folder / "annotations" / "test.txt").write_text("Abyssinian_1 1 1 1\n")
     with pytest.raises(BadRequest, match="oxford-iiit-pet have different classes"):
-        datasets.load("pets", tmp_path)
+        load("pets", tmp_path)
 
 
 def test_food101(tmp_path):
@@ -324,7 +329,7 @@ def test_food101(tmp_path):
     (folder / "meta" / "train.json").write_text(json.dumps(listed))
     listed = {"waffles": names[1:2], "apple_pie": names[3:]}
     (folder / "meta" / "test.json").write_text(json.dumps(listed))
-    data = datasets.load("food101", tmp_path)
+    data = load("food101", tmp_path)
     assert data.classes == ("apple_pie", "waffles")
     assert data.train.labels.tolist() == [1, 0]
     assert close(data.train, [PALETTE[0], PALETTE[2]])
@@ -349,7 +354,7 @@ def test_imagenet_unpacked_by_torchvision(tmp_path):
         for wnid in WNIDS:
             (tmp_path / part / wnid).mkdir(parents=True)
             flat(next(images)).save(tmp_path / part / wnid / f"{wnid}_1.JPEG", quality=95)
-    check_imagenet(datasets.load("imagenet", tmp_path))
+    check_imagenet(load("imagenet", tmp_path))
 
 
 def add_to_tar(archive, name, content):
@@ -379,13 +384,13 @@ def test_imagenet_archives(tmp_path, monkeypatch):
     with tarfile.open(root / "ILSVRC2012_img_val.tar", "w") as archive:
         add_to_tar(archive, "ILSVRC2012_val_00000001.JPEG", jpeg(PALETTE[2]))
         add_to_tar(archive, "ILSVRC2012_val_00000002.JPEG", jpeg(PALETTE[3]))
-    check_imagenet(datasets.load("imagenet", tmp_path))
+    check_imagenet(load("imagenet", tmp_path))
 
 
 def test_imagenet_archives_without_the_devkit(tmp_path):
     (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(b"")
     with pytest.raises(BenchError, match=r"cannot be unpacked: .*ILSVRC2012_devkit_t12\.tar\.gz"):
-        datasets.load("imagenet", tmp_path)
+        load("imagenet", tmp_path)
 
 
 # --- ImageFolder ----------------------------------------------------------------------------------
@@ -396,7 +401,7 @@ def test_folders(tmp_path, val):
     expected = write_tree(tmp_path / "cifar10", splits=("train", val))
     (tmp_path / "cifar10" / "train" / "notes.txt").write_text("not an image")
     (tmp_path / "cifar10" / "train" / "cat" / ".hidden.png").write_text("not an image")
-    data = datasets.load("cifar10", tmp_path)
+    data = load("cifar10", tmp_path)
     assert np.array_equal(data.train.images.numpy(), expected)
     assert data.train.labels.tolist() == data.val.labels.tolist() == [0, 0, 1, 1]
     assert data.classes == ("cat", "dog")
@@ -406,30 +411,30 @@ def test_folders(tmp_path, val):
 
 def test_test_is_read_where_val_is_there_too(tmp_path):
     write_tree(tmp_path, splits=("train", "test", "val"))
-    both = datasets.load("cifar10", tmp_path)
+    both = load("cifar10", tmp_path)
     shutil.rmtree(tmp_path / "val")
-    assert datasets.load("cifar10", tmp_path).hash == both.hash
+    assert load("cifar10", tmp_path).hash == both.hash
 
 
 def test_unlabelled_test_images_are_passed_over(tmp_path):
     write_tree(tmp_path, splits=("train", "val"))
     (tmp_path / "test").mkdir()
     shutil.copy(tmp_path / "val" / "cat" / "0.png", tmp_path / "test" / "0.png")
-    assert len(datasets.load("cifar10", tmp_path).val.labels) == 4
+    assert len(load("cifar10", tmp_path).val.labels) == 4
 
 
 def test_folders_and_zips_have_the_same_hash(tmp_path):
     write_tree(tmp_path / "tree")
-    plain = datasets.load("cifar100", tmp_path / "tree")
+    plain = load("cifar100", tmp_path / "tree")
     (tmp_path / "zips").mkdir()
     zip_tree(tmp_path / "tree", tmp_path / "zips" / "a.zip", "train/cat", "test/dog")
     zip_tree(tmp_path / "tree", tmp_path / "zips" / "b.zip", "train/dog", "test/cat")
     with zipfile.ZipFile(tmp_path / "zips" / "other.zip", "w") as archive:
         archive.writestr("unrelated.txt", "")
-    zipped = datasets.load("cifar100", tmp_path / "zips")
+    zipped = load("cifar100", tmp_path / "zips")
     (tmp_path / "wrapped").mkdir()
     zip_tree(tmp_path, tmp_path / "wrapped" / "tree.zip", "tree")
-    wrapped = datasets.load("cifar100", tmp_path / "wrapped")
+    wrapped = load("cifar100", tmp_path / "wrapped")
     assert plain.hash == zipped.hash == wrapped.hash
     assert plain.classes == zipped.classes == wrapped.classes
     assert not list((tmp_path / "zips").glob("*/"))  # nothing was unpacked
@@ -442,7 +447,7 @@ def test_zip_entries_are_never_written(tmp_path):
     with zipfile.ZipFile(tmp_path / "zips" / "a.zip", "a") as archive:
         image = (tmp_path / "tree" / "train" / "cat" / "0.png").read_bytes()
         archive.writestr("../../train/cat/evil.png", image)
-    assert len(datasets.load("cifar10", tmp_path / "zips").train.labels) == 5
+    assert len(load("cifar10", tmp_path / "zips").train.labels) == 5
     assert not list(tmp_path.rglob("evil.png"))
 
 
@@ -479,7 +484,7 @@ def test_every_usual_extension_is_that_of_an_image(tmp_path, capsys, ends, packe
     options = {"lossless": True} if ends == "webp" else {}
     name = LOSSLESS.get(ends, "JPEG")
     grey.save(root / "train" / "cat" / f"zz.{ends}", name, **options)
-    data = datasets.load("cifar10", zipped(root) if packed else root)
+    data = load("cifar10", zipped(root) if packed else root)
     assert data.train.labels.tolist() == [0, 0, 1]
     assert (data.train.images[1].int() - 96).abs().max() <= 1
     assert said(capsys) == []
@@ -511,11 +516,11 @@ def test_what_is_left_out_is_counted_and_said_in_every_run(tmp_path, capsys, pac
     root = tmp_path / "tree"
     write_strange(root)
     root = zipped(root) if packed else root
-    first = datasets.load("cifar10", root)
+    first = load("cifar10", root)
     assert said(capsys) == STRANGE
     assert list(first.notes) == STRANGE
     assert first.train.labels.tolist() == [0, 0, 1, 1]
-    same(datasets.load("cifar10", root), first)
+    same(load("cifar10", root), first)
     assert said(capsys) == STRANGE
 
 
@@ -523,7 +528,7 @@ def test_odd_names_are_names(tmp_path, capsys):
     write_tree(tmp_path)
     for name in ("a b.png", "new\nline.png", "#1.PNG", "ü.png", "x.tar.png", "train"):
         shutil.copy(tmp_path / "train" / "cat" / "0.png", tmp_path / "train" / "cat" / name)
-    assert datasets.load("cifar10", tmp_path).train.labels.tolist() == [0] * 7 + [1] * 2
+    assert load("cifar10", tmp_path).train.labels.tolist() == [0] * 7 + [1] * 2
     assert "left out 1 file" in said(capsys)[0]
 
 
@@ -531,7 +536,7 @@ def test_many_kinds_of_files_are_one_short_line(tmp_path, capsys):
     write_tree(tmp_path)
     for number in range(40):
         (tmp_path / "train" / "cat" / f"a.{number:03}").write_text("")
-    datasets.load("cifar10", tmp_path)
+    load("cifar10", tmp_path)
     (note,) = said(capsys)
     assert "left out 40 files" in note
     assert note.endswith("1 .000, 1 .001, 1 .002, 1 .003, 1 .004, 35 others")
@@ -541,7 +546,7 @@ def test_many_kinds_of_files_are_one_short_line(tmp_path, capsys):
 def test_a_third_split_is_left_out_and_said(tmp_path, capsys, packed):
     root = tmp_path / "tree"
     write_tree(root, splits=("train", "test", "val"))
-    datasets.load("cifar10", zipped(root) if packed else root)
+    load("cifar10", zipped(root) if packed else root)
     assert said(capsys) == ["left out val/ with its 4 images, because test/ is there too"]
 
 
@@ -549,7 +554,7 @@ def test_unlabelled_test_images_are_counted(tmp_path, capsys):
     write_tree(tmp_path, splits=("train", "val"))
     (tmp_path / "test").mkdir()
     shutil.copy(tmp_path / "val" / "cat" / "0.png", tmp_path / "test" / "0.png")
-    datasets.load("cifar10", tmp_path)
+    load("cifar10", tmp_path)
     assert said(capsys) == ["left out 1 file directly in test/, where no class is known: 1 .png"]
 
 
@@ -564,7 +569,7 @@ def test_a_class_without_images_says_what_was_left_out(tmp_path):
 
 def test_nothing_is_said_where_nothing_is_left_out(tmp_path, capsys):
     write_tree(tmp_path)
-    assert datasets.load("cifar10", tmp_path).notes == ()
+    assert load("cifar10", tmp_path).notes == ()
     assert said(capsys) == []
 
 
@@ -597,13 +602,13 @@ def test_what_is_not_taken_as_it_stands_is_counted_and_said_in_every_run(tmp_pat
     write_tree(root)
     odd_images(root / "train" / "cat")
     root = zipped(root) if packed else root
-    first = datasets.load("cifar10", root)
+    first = load("cifar10", root)
     assert said(capsys) == ODD
     odd = first.train.images[2:8]
     assert odd[0, :, :16].unique().tolist() == [255]
     assert odd[0, :, 16:].unique().tolist() == [0]
     assert [image.unique().tolist() for image in odd[2:]] == [[128], [40], [40], [40]]
-    same(datasets.load("cifar10", root), first)
+    same(load("cifar10", root), first)
     assert said(capsys) == ODD
 
 
@@ -611,7 +616,7 @@ def test_16_bits_of_grey_in_a_grey_data_set(tmp_path):
     write_tree(tmp_path, size=28)
     ramp = np.linspace(0, 65535, 28 * 28).round().astype(np.uint16).reshape(28, 28)
     Image.fromarray(ramp).save(tmp_path / "train" / "cat" / "0.png")
-    image = datasets.load("mnist", tmp_path).train.images[0, 0].numpy()
+    image = load("mnist", tmp_path).train.images[0, 0].numpy()
     assert np.array_equal(image, np.rint(ramp / 257))
 
 
@@ -622,7 +627,7 @@ def test_photographs_are_turned_upright(tmp_path):
     stored = Image.new("RGB", (64, 32), (250, 0, 0))
     stored.paste((0, 0, 250), (32, 0, 64, 32))  # red at the left, blue at the right
     stored.save(tmp_path / "train" / "cat" / "0.jpg", exif=exif, quality=100)
-    image = datasets.load("cifar10", tmp_path).train.images[0].int()
+    image = load("cifar10", tmp_path).train.images[0].int()
     assert image[:, 2, 16].tolist() == pytest.approx([250, 0, 0], abs=9)  # now red is above
     assert image[:, 29, 16].tolist() == pytest.approx([0, 0, 250], abs=9)
 
@@ -636,7 +641,7 @@ def test_torchvisions_photographs_are_read_by_the_same_rules(tmp_path, capsys):
     stored.save(folder / "images" / "Abyssinian_1.jpg", exif=exif, quality=100)
     clear = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
     clear.save(folder / "images" / "great_pyrenees_1.jpg", "PNG")  # as some of them are
-    data = datasets.load("pets", tmp_path)
+    data = load("pets", tmp_path)
     assert data.train.images[0, :, 10, 112].tolist() == pytest.approx([0, 0, 250], abs=9)
     assert data.train.images[0, :, 210, 112].tolist() == pytest.approx([250, 0, 0], abs=9)
     assert data.train.images[1].unique().tolist() == [255]
@@ -657,7 +662,7 @@ def test_images_whose_sides_are_too_different_are_refused(tmp_path, size, name):
 def test_images_whose_sides_are_just_not_too_different_are_used(tmp_path):
     write_tree(tmp_path)
     Image.new("RGB", (2, 200)).save(tmp_path / "train" / "cat" / "x.png")
-    assert len(datasets.load("cifar10", tmp_path).train.labels) == 5
+    assert len(load("cifar10", tmp_path).train.labels) == 5
 
 
 def test_a_refused_image_is_named(tmp_path):
@@ -697,8 +702,8 @@ def test_other_sizes_and_modes_become_the_data_sets(tmp_path, name, shape):
     write_tree(tmp_path, size=50, count=1)
     image = tmp_path / "train" / "cat" / "0.png"
     flat((90, 90, 90), size=(70, 40)).quantize().save(image)
-    assert datasets.load(name, tmp_path).train.images.shape == (2, *shape)
-    assert (datasets.load(name, tmp_path).train.images[0] == 90).all()
+    assert load(name, tmp_path).train.images.shape == (2, *shape)
+    assert (load(name, tmp_path).train.images[0] == 90).all()
 
 
 def test_large_images_are_resized_to_256_and_cropped_to_224(tmp_path):
@@ -709,7 +714,7 @@ def test_large_images_are_resized_to_256_and_cropped_to_224(tmp_path):
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()]
     )
     expected = usual(Image.open(tmp_path / "train" / "cat" / "0.png"))
-    assert torch.equal(datasets.load("food101", tmp_path).train.images[0], expected)
+    assert torch.equal(load("food101", tmp_path).train.images[0], expected)
 
 
 # --- what is wrong with it ------------------------------------------------------------------------
@@ -718,7 +723,7 @@ def test_large_images_are_resized_to_256_and_cropped_to_224(tmp_path):
 def refused(name, root):
     """The message of the refusal: one line."""
     with pytest.raises(BadRequest) as caught:
-        datasets.load(name, root)
+        load(name, root)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -796,12 +801,12 @@ def test_broken_link(tmp_path):
     assert "train/cat/9.png cannot be read: No such file" in refused("cifar10", tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+@pytest.mark.parametrize("name", FILES)
 def test_no_data_and_no_network(tmp_path, offline, capfd, name):
     with pytest.raises(BenchError) as caught:
-        datasets.load(name, tmp_path / "data")
+        load(name, tmp_path / "data")
     message = str(caught.value)
-    title = sources.SPECS[name].title
+    title = registry.data_set(name, "labels").options["title"]
     reason = "it needs an account" if name == "imagenet" else "the network is unreachable"
     assert f"no complete {title} in {tmp_path / 'data' / name}" in message
     assert f"the download of {title} failed: {reason}" in message
@@ -815,7 +820,7 @@ def test_incomplete_files_of_torchvision(tmp_path, offline):
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
     with pytest.raises(BenchError, match=r"no complete CIFAR-10 in .*failed: the network"):
-        datasets.load("cifar10", tmp_path)
+        load("cifar10", tmp_path)
 
 
 def test_default_folder_and_download(tmp_path, monkeypatch, capfd):
@@ -829,7 +834,7 @@ def test_default_folder_and_download(tmp_path, monkeypatch, capfd):
         raw_folder = property(lambda self: os.path.join(self.root, "MNIST", "raw"))
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", Source)
-    assert len(datasets.load("mnist").train.labels) == 6
+    assert len(load("mnist").train.labels) == 6
     assert (tmp_path / "home" / "data" / "mnist" / "MNIST" / "raw").is_dir()
     output = capfd.readouterr()
     assert output.out == ""
@@ -839,11 +844,18 @@ def test_default_folder_and_download(tmp_path, monkeypatch, capfd):
 # --- the cache ------------------------------------------------------------------------------------
 
 
-def forbid(monkeypatch, name):
-    def fail(*args, **kwargs):
-        raise AssertionError(f"{name} was called")
+@pytest.fixture
+def forbid(monkeypatch):
+    """Make decoding and downloading fail."""
 
-    monkeypatch.setattr(datasets, name, fail)
+    def fail(*args, **kwargs):
+        raise AssertionError("called")
+
+    def switch():
+        monkeypatch.setattr(datasets, "_decode_image", fail)
+        monkeypatch.setattr(datasets, "download", fail)
+
+    return switch
 
 
 def same(first, second):
@@ -853,30 +865,28 @@ def same(first, second):
     assert [getattr(first, key) for key in fields] == [getattr(second, key) for key in fields]
 
 
-def test_second_load_comes_from_the_cache(tmp_path, monkeypatch):
+def test_second_load_comes_from_the_cache(tmp_path, forbid):
     write_tree(tmp_path)
-    first = datasets.load("cifar10", tmp_path)
-    forbid(monkeypatch, "_decode")
-    forbid(monkeypatch, "download")
-    same(datasets.load("cifar10", tmp_path), first)
+    first = load("cifar10", tmp_path)
+    forbid()
+    same(load("cifar10", tmp_path), first)
 
 
 @pytest.mark.filterwarnings("error")
-def test_large_arrays_are_mapped_and_writes_stay_private(tmp_path, monkeypatch):
+def test_large_arrays_are_mapped_and_writes_stay_private(tmp_path):
     write_tree(tmp_path)
-    first = datasets.load("cifar10", tmp_path)
-    monkeypatch.setattr(datasets, "IN_MEMORY", 0)
-    mapped = datasets.load("cifar10", tmp_path)
+    first = load("cifar10", tmp_path)
+    mapped = load("cifar10", tmp_path, in_memory=0)
     same(mapped, first)
     mapped.train.images.zero_()
-    same(datasets.load("cifar10", tmp_path), first)
+    same(load("cifar10", tmp_path), first)
 
 
 def test_changed_files_are_decoded_again(tmp_path):
     write_tree(tmp_path)
-    first = datasets.load("cifar10", tmp_path)
+    first = load("cifar10", tmp_path)
     flat((1, 2, 3), size=(32, 32)).save(tmp_path / "train" / "cat" / "0.png")
-    assert datasets.load("cifar10", tmp_path).hash != first.hash
+    assert load("cifar10", tmp_path).hash != first.hash
 
 
 def restore_times(path, before):
@@ -897,14 +907,16 @@ def write_flat(root, value):
 
 def test_folders_of_equal_names_sizes_and_times_are_told_apart(tmp_path):
     for value in (10, 200):
-        data = datasets.load("cifar10", write_flat(tmp_path / str(value), value))
+        data = load("cifar10", write_flat(tmp_path / str(value), value))
         assert data.train.images.unique().tolist() == [value]
 
 
 def test_a_source_is_known_by_its_folder_and_all_that_the_system_says_of_its_files(tmp_path):
     root = write_flat(tmp_path / "data", 10)
     (tmp_path / "link").symlink_to(root)
-    folder, files = sources.find("cifar10", tmp_path / "link").identity()
+    declared = registry.data_set("cifar10", "labels")
+    cifar10 = sources.Spec(declared, **declared.options)
+    folder, files = sources.find(cifar10, tmp_path / "link").identity()
     assert folder == str(root.resolve())
     assert len(files) == 4
     for file in files:
@@ -916,7 +928,7 @@ def test_a_source_is_known_by_its_folder_and_all_that_the_system_says_of_its_fil
 
 def test_an_edit_in_place_with_restored_times_is_seen(tmp_path):
     root = write_flat(tmp_path / "data", 10)
-    first = datasets.load("cifar10", root)
+    first = load("cifar10", root)
     path = root / "train" / "cat" / "0.bmp"
     before, content = path.stat(), bytearray(path.read_bytes())
     content[-1] = 11
@@ -924,7 +936,7 @@ def test_an_edit_in_place_with_restored_times_is_seen(tmp_path):
         file.write(content)
     restore_times(path, before)
     assert path.stat().st_ino == before.st_ino
-    second = datasets.load("cifar10", root)
+    second = load("cifar10", root)
     assert second.train.images.unique().tolist() == [10, 11]
     assert second.hash != first.hash
 
@@ -932,10 +944,10 @@ def test_an_edit_in_place_with_restored_times_is_seen(tmp_path):
 def test_a_folder_that_another_took_the_place_of_is_seen(tmp_path):
     root = write_flat(tmp_path / "data", 10)
     other = write_flat(tmp_path / "other", 200)
-    assert datasets.load("cifar10", root).train.images.unique().tolist() == [10]
+    assert load("cifar10", root).train.images.unique().tolist() == [10]
     root.rename(tmp_path / "old")
     other.rename(root)
-    assert datasets.load("cifar10", root).train.images.unique().tolist() == [200]
+    assert load("cifar10", root).train.images.unique().tolist() == [200]
 
 
 def test_a_zip_file_that_was_replaced_is_seen(tmp_path):
@@ -948,68 +960,68 @@ def test_a_zip_file_that_was_replaced_is_seen(tmp_path):
     sizes = {(tmp_path / f"zip{value}.zip").stat().st_size for value in (10, 200)}
     for value in (10, 200):
         (tmp_path / f"zip{value}.zip").replace(target)
-        data = datasets.load("cifar10", tmp_path / "data")
+        data = load("cifar10", tmp_path / "data")
         assert data.train.images.unique().tolist() == [value]
     assert len(sizes) == 1
 
 
 def test_torchvisions_files_that_were_replaced_are_seen(tmp_path):
     write_mnist(tmp_path, packed=False)
-    first = datasets.load("mnist", tmp_path)
+    first = load("mnist", tmp_path)
     path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     before, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     restore_times(path, before)
-    second = datasets.load("mnist", tmp_path)
+    second = load("mnist", tmp_path)
     assert second.hash != first.hash
     assert (second.train.images != first.train.images).sum() == 1
 
 
-def test_the_same_folder_by_another_way_is_the_same(tmp_path, monkeypatch):
+def test_the_same_folder_by_another_way_is_the_same(tmp_path, monkeypatch, forbid):
     root = write_flat(tmp_path / "data", 10)
-    first = datasets.load("cifar10", root)
+    first = load("cifar10", root)
     (tmp_path / "link").symlink_to(root)
     monkeypatch.chdir(tmp_path)
-    forbid(monkeypatch, "_decode")
-    same(datasets.load("cifar10", tmp_path / "link"), first)
-    same(datasets.load("cifar10", Path("data")), first)
+    forbid()
+    same(load("cifar10", tmp_path / "link"), first)
+    same(load("cifar10", Path("data")), first)
 
 
-def test_what_another_version_of_pillow_decoded_is_not_taken(tmp_path, monkeypatch):
+def test_what_another_version_of_pillow_decoded_is_not_taken(tmp_path, monkeypatch, forbid):
     root = write_flat(tmp_path / "data", 10)
-    datasets.load("cifar10", root)
-    forbid(monkeypatch, "_decode")
+    load("cifar10", root)
+    forbid()
     monkeypatch.setattr("PIL.__version__", "0.0")
-    with pytest.raises(AssertionError, match="_decode was called"):
-        datasets.load("cifar10", root)
+    with pytest.raises(AssertionError, match="called"):
+        load("cifar10", root)
 
 
-def cache_of(home, value, root):
+def cache_of(home, value, root, **options):
     """The cache's folder of a data set of this one colour."""
     before = set((home / "decoded").glob("cifar10-*"))
-    datasets.load("cifar10", write_flat(root / str(value), value))
+    load("cifar10", write_flat(root / str(value), value), **options)
     (made,) = {*(home / "decoded").glob("cifar10-*")} - before
     return made
 
 
 @pytest.mark.parametrize("limit", [0, 2 << 30], ids=["mapped", "read"])
 @pytest.mark.parametrize("exchanged", ["train-images.npy", "meta.json", "all"])
-def test_arrays_of_another_data_set_are_noticed(tmp_path, monkeypatch, limit, exchanged):
-    monkeypatch.setattr(datasets, "IN_MEMORY", limit)
-    one, two = (cache_of(tmp_path / "home", value, tmp_path) for value in (10, 200))
+def test_arrays_of_another_data_set_are_noticed(tmp_path, limit, exchanged):
+    one, two = (
+        cache_of(tmp_path / "home", value, tmp_path, in_memory=limit) for value in (10, 200)
+    )
     for path in two.glob("*.npy") if exchanged == "all" else ():
         shutil.copy(path, one / path.name)
     name = "meta.json" if exchanged == "all" else exchanged
     shutil.copy(two / name, one / name)
-    data = datasets.load("cifar10", tmp_path / "10")
+    data = load("cifar10", tmp_path / "10", in_memory=limit)
     assert data.train.images.unique().tolist() == [10]
 
 
 @pytest.mark.parametrize("limit", [0, 2 << 30], ids=["mapped", "read"])
-def test_one_wrong_pixel_in_the_cache_is_noticed(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(datasets, "IN_MEMORY", limit)
-    folder = cache_of(tmp_path / "home", 10, tmp_path)
+def test_one_wrong_pixel_in_the_cache_is_noticed(tmp_path, limit):
+    folder = cache_of(tmp_path / "home", 10, tmp_path, in_memory=limit)
     path = folder / "train-images.npy"
     before = path.stat()
     time.sleep(0.05)  # the clock of a file system is coarse
@@ -1017,35 +1029,35 @@ def test_one_wrong_pixel_in_the_cache_is_noticed(tmp_path, monkeypatch, limit):
         file.seek(-1, os.SEEK_END)
         file.write(b"\x63")
     restore_times(path, before)
-    assert datasets.load("cifar10", tmp_path / "10").train.images.unique().tolist() == [10]
+    data = load("cifar10", tmp_path / "10", in_memory=limit)
+    assert data.train.images.unique().tolist() == [10]
 
 
 def test_a_changed_hash_in_the_cache_is_noticed(tmp_path):
     folder = cache_of(tmp_path / "home", 10, tmp_path)
-    expected = datasets.load("cifar10", tmp_path / "10").hash
+    expected = load("cifar10", tmp_path / "10").hash
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["hash"] == expected
     (folder / "meta.json").write_text(json.dumps({**meta, "hash": "f" * 64}))
-    assert datasets.load("cifar10", tmp_path / "10").hash == expected
+    assert load("cifar10", tmp_path / "10").hash == expected
 
 
 def test_damaged_cache_is_made_again(tmp_path):
     write_tree(tmp_path)
-    first = datasets.load("cifar10", tmp_path)
+    first = load("cifar10", tmp_path)
     for pattern in ("train-images.npy", "val-labels.npy", "meta.json"):
         (path,) = (tmp_path / "home" / "decoded").rglob(pattern)
         path.write_bytes(path.read_bytes()[:-20])
-        same(datasets.load("cifar10", tmp_path), first)
+        same(load("cifar10", tmp_path), first)
 
 
-def test_more_images_than_a_block_keep_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "BLOCK", 3)
+def test_more_images_than_a_block_keep_their_order(tmp_path):
     expected = write_tree(tmp_path, count=7)
-    data = datasets.load("cifar10", tmp_path)
+    data = load("cifar10", tmp_path, block=3)
     assert np.array_equal(data.train.images.numpy(), expected)
     assert data.mean == pytest.approx(tuple((expected / 255).mean((0, 2, 3))))
-    monkeypatch.setattr(datasets, "BLOCK", 256)
-    assert datasets._hash(data.train, data.val, 2) == data.hash
+    assert content_hash(data.train, data.val, 2, block=3) == data.hash
+    assert moments(data.train.images, block=3) == (data.mean, data.std)
 
 
 def test_a_failure_in_the_middle_leaves_no_half_cache(tmp_path, monkeypatch):
@@ -1059,24 +1071,25 @@ def test_a_failure_in_the_middle_leaves_no_half_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "_decode_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        datasets.load("cifar10", tmp_path)
+        load("cifar10", tmp_path)
     left = [path.name for path in (tmp_path / "home" / "decoded").rglob("*") if path.is_file()]
     assert left == ["meta.json.lock"]
     monkeypatch.setattr(datasets, "_decode_image", whole)
-    assert len(datasets.load("cifar10", tmp_path).train.labels) == 4
+    assert len(load("cifar10", tmp_path).train.labels) == 4
 
 
 STALL = """
 import sys, time
 from pathlib import Path
-from tasks.data import datasets, sources
+from tasks.data import datasets
+from tests.standins import load
 whole = datasets._decode_image
 def stall(images, index, spec):
     if index == 3:
         time.sleep(60)
     return whole(images, index, spec)
-datasets.BLOCK, datasets._decode_image = 1, stall
-datasets.load("cifar10", Path(sys.argv[1]))
+datasets._decode_image = stall
+load("cifar10", Path(sys.argv[1]), block=1)
 """
 
 
@@ -1091,7 +1104,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(tmp_path):
     process.wait()
     assert list(decoded.rglob(".*.npy.*"))
     assert not list(decoded.rglob("meta.json"))
-    assert np.array_equal(datasets.load("cifar10", tmp_path).train.images.numpy(), expected)
+    assert np.array_equal(load("cifar10", tmp_path).train.images.numpy(), expected)
     assert not list(decoded.rglob(".*.npy.*"))
 
 
@@ -1100,7 +1113,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(tmp_path):
 
 @real_data
 def test_real_mnist():
-    data = datasets.load("mnist", DATA)
+    data = load("mnist", DATA)
     assert data.train.images.shape == (60000, 1, 28, 28)
     assert data.val.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert data.mean == pytest.approx((0.1307,), abs=1e-4)
@@ -1116,7 +1129,7 @@ def test_some_real_cifar10(tmp_path):
         for name in source.namelist()[::20]:
             target.writestr(name, source.read(name))
             target.writestr(name.replace("test/", "train/", 1), source.read(name))
-    data = datasets.load("cifar10", tmp_path)
+    data = load("cifar10", tmp_path)
     assert data.val.images.shape == (500, 3, 32, 32)
     assert data.val.labels.bincount().tolist() == [50] * 10
     assert data.classes[:3] == ("airplane", "automobile", "bird")

@@ -16,24 +16,19 @@ from bench import plugins
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator, scoped
-from tasks.catalog import ARCHITECTURES
 from tasks.data import coco
 from tasks.detection import Detection
 from tasks.fast import finding, last_layers, pieces
 from tasks.fast.average_precision import Detections
 from tasks.networks import detectors
-from tasks.networks.detectors import RELEASED, Sizes, build
+from tasks.networks.detectors import RELEASED
 from tasks.networks.layers import select
 from tasks.training import boxes
-from tests.standins import call, coco_content, small_data, wild_detector, write_coco
+from tests.networks import Shape, build
+from tests.standins import call, coco_content, load, wild_detector, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
 SMALL = ("fasterrcnn_small", "fcos_small")
-
-
-@pytest.fixture
-def _small(monkeypatch):
-    small_data(monkeypatch)
 
 
 # --- one training for many tests ------------------------------------------------------------------
@@ -44,9 +39,8 @@ def trained(tmp_path_factory):
     """A task whose detector knows eight scenes by heart, which it is also validated on; and its zoo."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("home")))
-        small_data(patch)
-        data = coco.load("shapes")
-        task = Detection(epochs=40, batch_size=4, augment="none", subset_lr=3e-3)
+        data = load("fake-boxes")
+        task = Detection("fake-boxes", epochs=40, batch_size=4, augment="none", subset_lr=3e-3)
         task.data = dataclasses.replace(data, val=data.train)
         zoo = task.collect(4, rng=generator(0), work=tmp_path_factory.mktemp("work"))
         base, _ = task.base(generator(0))
@@ -154,7 +148,7 @@ def test_training_does_not_depend_on_the_global_generator(trained):
 
 def pictures(tmp_path) -> coco.CocoSplit:
     """Images of two sizes."""
-    split = coco.load("coco", write_coco(tmp_path)).val
+    split = load("coco", write_coco(tmp_path)).val
     images = [split.image(i) for i in range(3)]
     images[1] = images[1][:, :24]
     object.__setattr__(split, "image", images.__getitem__)
@@ -264,7 +258,7 @@ def test_targets_are_boxes_within_the_image_and_no_crowds(tmp_path):
     first |= {"bbox": [-0.5, 20, 15.5, 10.5], "segmentation": []}
     rest[0] |= {"iscrowd": 1}
     rest[1] |= {"bbox": [40.5, 2, 1, 8], "area": 8, "segmentation": []}
-    examples = boxes.Examples(coco.load("coco", write_coco(tmp_path, train=content)).train)
+    examples = boxes.Examples(load("coco", write_coco(tmp_path, train=content)).train)
     assert [len(examples.target(i)["boxes"]) for i in range(3)] == [0, 1, 0]
     assert examples.target(1)["boxes"].tolist() == [[0, 20, 15, 30]]
     assert examples.target(1)["labels"].tolist() == [first["category_id"]]
@@ -281,9 +275,8 @@ def test_a_mirrored_image_has_mirrored_boxes():
     assert torch.equal(boxes.flip(mirrored, moved)[1]["boxes"], target["boxes"])
 
 
-@pytest.mark.usefixtures("_small")
 def test_batches_depend_on_seed_and_step_alone():
-    task = Detection(batch_size=3)
+    task = Detection("fake-boxes", batch_size=3)
     batches = boxes.BoxBatches(task._train, task.recipe, generator(0), "cpu")
     assert batches.per_epoch == 2
     images, targets = batches(3)
@@ -295,10 +288,9 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not all(map(torch.equal, images, other))
 
 
-@pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("arch", SMALL)
 def test_training_a_head_is_the_same_a_few_images_at_a_time(arch, monkeypatch):
-    task = Detection(batch_size=3, arch=arch)
+    task = Detection("fake-boxes", batch_size=3, arch=arch)
 
     def learned():
         model = wild_detector(arch)
@@ -326,7 +318,7 @@ def test_training_a_head_is_the_same_a_few_images_at_a_time(arch, monkeypatch):
 
 
 def test_head_is_the_box_predictor():
-    rcnn, fcos = (build(arch, Sizes(6, 40)) for arch in SMALL)
+    rcnn, fcos = (build(arch, Shape(3, 40, 6)) for arch in SMALL)
     assert {n.rpartition(".")[0] for n in select(rcnn, "head")} == {
         "roi_heads.box_predictor.cls_score",
         "roi_heads.box_predictor.bbox_pred",
@@ -344,7 +336,7 @@ def test_head_is_the_box_predictor():
 def released(request):
     """A large architecture and a stand-in for its released weights."""
     with scoped(generator(0)):
-        model = build(request.param, Sizes(91, 64, released=True))
+        model = build(request.param, Shape(3, 64, 91, released=True))
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.add_(0.1)
@@ -360,7 +352,7 @@ def test_large_architectures_are_torchvisions(released):
     assert trainable == RELEASED[arch].meta["num_params"]
     frozen = {n.split(".")[2] for n, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "layer1"}
-    assert theirs.transform.max_size == build(arch, Sizes(91, 800)).transform.max_size
+    assert theirs.transform.max_size == build(arch, Shape(3, 800, 91)).transform.max_size
 
 
 class Fake:
@@ -378,11 +370,11 @@ class Fake:
 def test_released_weights_are_put_in_place(released, monkeypatch):
     arch, source = released
     monkeypatch.setitem(detectors.RELEASED, arch, Fake(source.state_dict()))
-    sizes = Sizes(91, 64, released=True)
+    sizes = Shape(3, 64, 91, released=True)
     model = build(arch, sizes, pretrained="released")
     assert all(map(torch.equal, model.state_dict().values(), source.state_dict().values()))
     # Of another number of classes, the last layer stays fresh, and nothing else.
-    other = build(arch, dataclasses.replace(sizes, outputs=6), pretrained="released")
+    other = build(arch, dataclasses.replace(sizes, classes=6), pretrained="released")
     kept = [n for n, t in source.state_dict().items() if torch.equal(t, other.state_dict()[n])]
     dropped = set(source.state_dict()) - set(kept)
     assert dropped <= set(select(model, "head"))
@@ -391,7 +383,7 @@ def test_released_weights_are_put_in_place(released, monkeypatch):
 
 def test_weights_that_cannot_be_had_or_do_not_fit(released, monkeypatch, tmp_path):
     arch, _ = released
-    sizes = Sizes(91, 64, released=True)
+    sizes = Shape(3, 64, 91, released=True)
     unreachable = Fake(urllib.error.URLError("the network is unreachable"))
     monkeypatch.setitem(detectors.RELEASED, arch, unreachable)
     with pytest.raises(BenchError, match=r"could not be had .*unreachable.*: give a local file"):
@@ -406,9 +398,9 @@ def test_weights_that_cannot_be_had_or_do_not_fit(released, monkeypatch, tmp_pat
 
 def test_small_architectures_have_no_pretrained_weights():
     with pytest.raises(BadRequest, match="'fcos_small' has no pretrained weights"):
-        build("fcos_small", Sizes(6, 80, released=True), pretrained="released")
+        build("fcos_small", Shape(3, 80, 6, released=True), pretrained="released")
     with pytest.raises(BadRequest, match="unknown architecture 'yolo'"):
-        build("yolo", Sizes(6, 80))
+        build("yolo", Shape(3, 80, 6))
 
 
 # --- the task -------------------------------------------------------------------------------------
@@ -424,7 +416,7 @@ def test_settings_that_cannot_be():
 
 
 def test_scored_images_without_boxes_are_refused(tmp_path):
-    data = coco.load("coco", write_coco(tmp_path))
+    data = load("coco", write_coco(tmp_path))
     task = Detection()
     task.data = dataclasses.replace(data, val=data.val.subset([0]))
     with pytest.raises(BadRequest, match="none of the 1 scored images of val has a box"):
@@ -436,17 +428,15 @@ def test_settings_are_fields_with_documentation():
         assert field in Detection.__doc__
 
 
-@pytest.mark.usefixtures("_small")
 def test_the_limit_is_part_of_the_identity():
-    whole, part = Detection(), Detection(limit=6)
+    whole, part = Detection("fake-boxes"), Detection("fake-boxes", limit=6)
     assert part.available("train") == part.size("val") == 6
     assert part.identity()["limit"] == 6
     assert part.identity()["dataset_hash"] != whole.identity()["dataset_hash"]
 
 
-@pytest.mark.usefixtures("_small")
 def test_a_run_says_what_a_unit_is_and_makes_no_paired_tests(tmp_path, capsys):
-    words = ["run", "--task", "shapes", "--generator", "average", "--k", 3, "--samples", 2]
+    words = ["run", "--task", "fake-boxes", "--generator", "average", "--k", 3, "--samples", 2]
     words += ["--set", "task.epochs=1", "--limit", 6, "--results", tmp_path, "--json"]
     assert call(*words) == 0
     record = json.loads(capsys.readouterr().out)
@@ -487,4 +477,3 @@ def test_named_tasks():
     assert tasks["coco"].settings["pretrained"] == "released"
     assert tasks["coco"].settings["epochs"] == 0
     assert tasks["shapes"].k >= 40
-    assert set(detectors.NAMES) <= set(ARCHITECTURES)

@@ -12,8 +12,6 @@ import typer.main
 from bench import cli
 from bench.records.paper import OURS
 from bench.study import recipe
-from tasks.data import datasets
-from tests.standins import image_data
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,11 +110,10 @@ def test_the_contributing_example_is_short_and_runs(tmp_path, monkeypatch, capsy
     assert example.count("\n") < 30
     (tmp_path / "line_example.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
-    words = ["run", "--task", "digits", "--generator", "line_example:Line", "--set", "beyond=0.5",
+    words = ["run", "--task", "fake", "--generator", "line_example:Line", "--set", "beyond=0.5",
              "--k", "4", "--samples", "3", "--set", "task.epochs=1", "--results", str(tmp_path / "r")]  # fmt: skip
     typer.main.get_command(cli.app).main(words, standalone_mode=False)
-    assert "line_example:Line on digits" in capsys.readouterr().out
+    assert "line_example:Line on fake" in capsys.readouterr().out
 
 
 def test_links_inside_the_documents_lead_somewhere():

@@ -7,10 +7,11 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
+from bench import plugins
+from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
 from bench.metrics import frechet as fd
 from tasks import image_generation
-from tasks.data import datasets
 from tasks.fast import features
 from tests.standins import image_data, untrained_inception
 
@@ -24,7 +25,7 @@ def inception_file(tmp_path_factory):
 
 
 def test_the_distance_through_inception_is_torch_fidelitys(inception_file):
-    data = image_data("digits", train=3, val=4)
+    data = image_data("fake", train=3, val=4)
     network = features.inception(str(inception_file), "cpu")
     found = [network(split.images) for split in (data.train, data.val)]
     theirs = FeatureExtractorInceptionV3(
@@ -53,7 +54,7 @@ def by_singular_values(a, b):
 
 def test_weights_that_were_used_are_found_again_by_their_hash(inception_file):
     known = features.weights_identity(str(inception_file))
-    images = image_data("digits", train=2).train.images
+    images = image_data("fake", train=2).train.images
     first = features.inception(str(inception_file), "cpu")(images)
     assert torch.equal(features.inception(known, "cpu")(images), first)
 
@@ -104,16 +105,17 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch):
 
 @pytest.mark.parametrize(("arch", "dim"), [("convnet3", 32), ("resnet18", 512)])
 def test_a_classifiers_features(arch, dim, monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
     monkeypatch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
-    network = features.classifier(arch, "digits", device="cpu", data_dir=None)
-    images = image_data("digits").val.images
+    settings = {"dataset": "fake", "feature_network": arch, "fid_images": 20}
+    task, again = (plugins.load_task("digits-ddpm", "quick", settings) for _ in range(2))
+    network = task.network(None)
+    images = image_data("fake").val.images
     found = network(images)
     assert found.shape == (len(images), dim)
     assert (found >= 0).all()
     assert found.std(0).max() > 0
-    again = features.classifier(arch, "digits", device="cpu", data_dir=None)
-    kept = features.classifier(arch, "digits", device="cpu", data_dir=None, tensors=network.tensors)
-    for other in (again, kept):
+    base = {f"features.{name}": tensor for name, tensor in network.tensors.items()}
+    zoo = Zoo(torch.zeros(1, 1), Layout(("a",), ((1,),)), base)
+    for other in (again.network(None), again.network(zoo)):
         assert other.identity == network.identity
         assert torch.equal(other(images), found)

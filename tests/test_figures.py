@@ -12,8 +12,6 @@ from bench.records.request import Request
 from bench.runs import figures
 from bench.runs.pipeline import NOISY, Run
 from bench.system.store import file_hash
-from tasks.data import datasets
-from tests.standins import image_data
 
 SMALL = {"task.epochs": 1, "task.batch_size": 20}
 QUICK = {"autoencoder_iterations": 5, "denoiser_iterations": 5}
@@ -25,11 +23,10 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
         patch.setenv("BENCH_HOME", str(folder / "home"))
         for name, own in (("pdiff", QUICK), ("gaussian", {})):
             request = Request(
-                task="digits", generator=name, settings=SMALL | own, k=6, samples=4, results=folder
+                task="fake", generator=name, settings=SMALL | own, k=6, samples=4, results=folder
             )
             run = Run(request)
             record, path = run.execute()
@@ -106,7 +103,6 @@ def test_parameters_are_those_of_the_models(runs):
 
 def test_the_same_run_writes_the_same_file(runs, tmp_path, monkeypatch):
     run, _, path, *_ = runs["pdiff"]
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     again = dataclasses.replace(run.request, results=tmp_path)
     _, other = Run(again).execute()
@@ -166,10 +162,9 @@ def test_too_few_points_give_no_map_and_equal_points_do_not_fail():
 
 
 def test_a_single_original_has_no_other_to_be_near_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     request = Request(
-        task="digits", generator="copy", settings=SMALL, k=1, samples=2, results=tmp_path
+        task="fake", generator="copy", settings=SMALL, k=1, samples=2, results=tmp_path
     )
     _, path = Run(request).execute()
     arrays = side.read(path.with_suffix(".npz"))

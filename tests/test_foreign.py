@@ -16,15 +16,9 @@ from bench.records.record import Record
 from bench.records.request import Request
 from bench.runs import foreign, pipeline
 from tasks import classification
-from tasks.data import datasets
-from tests.standins import call, image_data
+from tests.standins import call
 
 SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
-
-
-@pytest.fixture(autouse=True)
-def _standins(monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
 
 
 @dataclasses.dataclass
@@ -74,7 +68,7 @@ class Rude(Generator):
 
 def request(folder, generator="copy", **values):
     settings = SETTINGS | values.pop("settings", {})
-    return Request("digits", generator, settings, k=5, samples=4, results=folder, **values)
+    return Request("fake", generator, settings, k=5, samples=4, results=folder, **values)
 
 
 def facts(record: Record) -> dict:
@@ -273,5 +267,5 @@ Quack = dataclasses.dataclass(Duck)
 def test_what_merely_looks_like_a_generator_is_told_in_one_line(tmp_path, capsys):
     with pytest.raises(BadRequest, match="has no hyperparameters and no needs and no presets"):
         pipeline.Run(request(tmp_path, f"{__name__}:Quack"))
-    assert call("run", "--task", "digits", "--generator", f"{__name__}:Quack") == 2
+    assert call("run", "--task", "fake", "--generator", f"{__name__}:Quack") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -9,8 +9,8 @@ from tasks.data.images import Images
 from tasks.fast import frozen
 from tasks.fast.frozen import Frozen
 from tasks.networks.layers import select
-from tasks.networks.models import Shape, build
 from tasks.training.steps import Batches, Recipe
+from tests.networks import Shape, build
 
 PLAIN = Recipe(batch_size=8)
 

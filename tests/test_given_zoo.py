@@ -10,17 +10,15 @@ from safetensors.torch import save_file
 
 from bench.contract.zoo import Zoo
 from bench.records.record import Record
-from tasks.data import datasets
-from tests.standins import call, image_data
+from tests.standins import call
 
 SMALL = ("--set", "task.epochs=1", "--set", "task.batch_size=20")
 SEEDS = ("--layers", "all", "--track", "seeds")
-RUN = ("run", "--task", "digits", "--generator", "gaussian", "--samples", "4")
+RUN = ("run", "--task", "fake", "--generator", "gaussian", "--samples", "4")
 
 
 @pytest.fixture(autouse=True)
 def _standins(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
     monkeypatch.chdir(tmp_path)
 
 
@@ -43,7 +41,7 @@ def seeds(tmp_path):
     """A zoo of six independent whole networks."""
     path = tmp_path / "all.zoo"
     words = ("--k", "6", "--zoo-seed", "3", "--output", path)
-    assert call("collect", "--task", "digits", *SEEDS, *SMALL, *words) == 0
+    assert call("collect", "--task", "fake", *SEEDS, *SMALL, *words) == 0
     return path
 
 
@@ -75,18 +73,18 @@ def test_a_given_zoo_stands_on_the_board_of_the_run_that_collected_it(seeds):
         (("--set", "task.lr=0.5"), "was collected with lr 0.1, 0.5 was asked for"),
         (("--zoo-seed", "0"), "has seed 3, 0 was asked for: leave --zoo-seed out"),
         (("--k", "7"), "the zoo has 6 checkpoints, 7 were asked for"),
-        (("--task", "mnist"), "was collected with dataset digits, mnist was asked for"),
-        (("--task", "shapes"), "was collected with dataset digits, shapes was asked for"),
+        (("--task", "mnist"), "was collected with dataset fake, mnist was asked for"),
+        (("--task", "shapes"), "was collected with dataset fake, shapes was asked for"),
     ],
 )  # fmt: skip
 def test_a_contradiction_is_an_error(seeds, capsys, words, message):
     assert message in refused(capsys, *RUN, "--zoo", seeds, *words)
 
 
-def test_other_data_of_the_same_name_are_refused(seeds, capsys, monkeypatch):
-    other = dataclasses.replace(image_data("digits"), hash="1" * 64)
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: other)
-    assert "was collected on other data (SHA-256 0000" in refused(capsys, *RUN, "--zoo", seeds)
+def test_other_data_of_the_same_name_are_refused(seeds, capsys):
+    zoo = Zoo.load(seeds)
+    dataclasses.replace(zoo, settings={**zoo.settings, "dataset_hash": "1" * 64}).save(seeds)
+    assert "was collected on other data (SHA-256 1111" in refused(capsys, *RUN, "--zoo", seeds)
 
 
 def test_how_many_examples_are_scored_is_the_runs_own(seeds, capsys):

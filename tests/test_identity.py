@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import plugins
+from bench.contract.context import Plugin
 from bench.errors import BadRequest
 from bench.system import identity
 
@@ -210,7 +211,7 @@ def test_a_class_without_a_file_is_refused():
 
 
 @dataclasses.dataclass
-class Pointed:
+class Pointed(Plugin):
     """Settings that may name files."""
 
     prior: object = None

@@ -22,14 +22,15 @@ from bench.runs import pipeline
 from bench.runs.verify import verify
 from bench.system.randomness import generator
 from tasks import image_generation
-from tasks.data import datasets
 from tasks.fast import image_scoring
 from tasks.fast.image_scoring import COMPARED
-from tasks.networks import unets
 from tasks.training import collecting
+from tests.networks import Shape, build
 from tests.standins import image_data, untrained_inception
 
+GREY, COLOUR = Shape(1, 8, 0), Shape(3, 8, 0)
 SMALL = {
+    "dataset": "fake",
     "epochs": 1,
     "passes": 1,
     "batch_size": 20,
@@ -41,7 +42,6 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _standins(monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
     monkeypatch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
 
 
@@ -54,7 +54,6 @@ def zoo(tmp_path_factory):
     """Three checkpoints, and the task that they were collected by."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
         patch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
         return make().collect(3, rng=generator(0), work=tmp_path_factory.mktemp("work"))
 
@@ -71,7 +70,7 @@ def test_a_score_is_the_distance_of_images_that_diffusers_draws(zoo, split, monk
         "diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: start
     )
     network = task.network(zoo)
-    real = network(getattr(image_data("digits"), split).images).double().numpy()
+    real = network(getattr(image_data("fake"), split).images).double().numpy()
     for vector, score in zip(zoo.vectors, found.scores, strict=True):
         model = task.base_model(zoo)
         model.load_state_dict(zoo.layout.unflatten(vector), strict=False)
@@ -91,8 +90,8 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     untrained_inception(path)
     monkeypatch.setattr("tasks.image_generation.FEWEST", 5)  # it takes a tenth of a second an image
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name, train=6))
     task = make(feature_network="inception", feature_weights=str(path), fid_images=5)
+    task.data = image_data("fake", train=6)
     known = task.identity()["feature_weights"]
     assert task.metric == f"fd-inception-{known[:8]}"
     score = task.scorer(zoo, "train")(zoo.vectors[:1]).scores.item()
@@ -273,7 +272,7 @@ def test_seeds_and_fine_tuning_move_the_chosen_layers_alone(tmp_path):
 def saved(tmp_path):
     """A UNet that diffusers saved as a folder, and the same as one file."""
     torch.manual_seed(3)
-    model = unets.build("ddpm8", 1, 8)
+    model = build("ddpm8", GREY)
     model.save_pretrained(tmp_path / "folder")
     save_file(model.state_dict(), tmp_path / "unet.safetensors")
     return model, tmp_path
@@ -292,39 +291,39 @@ def test_pretrained_weights_are_the_base_as_they_are(saved, name):
 def test_a_folder_of_a_whole_pipeline_is_read_too(saved):
     model, folder = saved
     DDIMPipeline(model, DDIMScheduler()).save_pretrained(folder / "pipeline")
-    found = unets.load("ddpm8", 1, 8, str(folder / "pipeline"))
+    found = build("ddpm8", GREY, pretrained=str(folder / "pipeline"))
     assert torch.equal(found.conv_in.weight, model.conv_in.weight)
 
 
 def test_weights_of_another_network_are_refused(saved):
     _, folder = saved
     with pytest.raises(BadRequest, match="its in_channels is 1, expected 3"):
-        unets.load("ddpm8", 3, 8, str(folder / "folder"))
+        build("ddpm8", COLOUR, pretrained=str(folder / "folder"))
     with pytest.raises(BadRequest, match="does not hold weights of 'ddpm8'"):
-        unets.load("ddpm8", 3, 8, str(folder / "unet.safetensors"))
+        build("ddpm8", COLOUR, pretrained=str(folder / "unet.safetensors"))
     with pytest.raises(BadRequest, match="no weights at nowhere"):
-        unets.load("ddpm8", 1, 8, "nowhere")
+        build("ddpm8", GREY, pretrained="nowhere")
     (folder / "empty").mkdir()
     with pytest.raises(BadRequest, match="is no folder of a diffusers UNet2DModel"):
-        unets.load("ddpm8", 1, 8, str(folder / "empty"))
+        build("ddpm8", GREY, pretrained=str(folder / "empty"))
 
 
 def test_released_weights(monkeypatch):
     with pytest.raises(BadRequest, match="'ddpm8' has no released weights"):
-        unets.load("ddpm8", 1, 8, "released")
+        build("ddpm8", GREY, pretrained="released")
 
     def offline(*_, **__):
         raise OSError("no route to host")
 
     monkeypatch.setattr(UNet2DModel, "from_pretrained", offline)
     with pytest.raises(BenchError, match=r"google/ddpm-cifar10-32 could not be had.*no route"):
-        unets.load("ddpm32", 3, 32, "released")
+        build("ddpm32", Shape(3, 32, 0), pretrained="released")
 
 
 def test_the_released_architecture():
     """DDPM's own count for CIFAR-10 (Ho et al. 2020, appendix B): 35.7 million parameters."""
     with torch.device("meta"):
-        model = UNet2DModel(sample_size=32, **unets.ARCHITECTURES["ddpm32"])
+        model = build("ddpm32", Shape(3, 32, 0))
     assert sum(parameter.numel() for parameter in model.parameters()) == 35_746_307
 
 
@@ -351,7 +350,7 @@ def test_settings_that_cannot_be_met(settings, message):
 
 def test_an_image_that_the_network_cannot_halve():
     with pytest.raises(BadRequest, match="a multiple of 8, not 28"):
-        unets.build("ddpm32", 1, 28)
+        build("ddpm32", Shape(1, 28, 0))
 
 
 def test_the_number_of_images_is_in_the_command_and_in_the_key():
@@ -388,7 +387,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
-        patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
         patch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
         settings = {f"task.{name}": value for name, value in SMALL.items()}
         request = Request(

@@ -14,12 +14,6 @@ from tasks.data.images import Images
 from tasks.fast.finite import not_finite
 from tasks.fast.scoring import ClassifierScorer
 from tests.broken import BAD, INF, NAN, make, right_by_hand, spoilt, work_folder
-from tests.standins import small_data
-
-
-@pytest.fixture
-def _small(monkeypatch):
-    small_data(monkeypatch)
 
 
 @pytest.mark.parametrize("value", BAD)
@@ -99,10 +93,9 @@ def test_classifiers_are_judged_as_by_hand(share, classes, seed):
     assert torch.equal(scored.loss.isinf(), scored.not_finite > 0)
 
 
-@pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("layers", ["linear", "all", "last-norms:2"])
 def test_classifiers_with_such_weights_get_nothing_right_and_spoil_no_other(layers):
-    task = make("digits", layers=layers)
+    task = make("fake", layers=layers)
     zoo = task.collect(2, rng=generator(0), work=work_folder())
     vectors = torch.stack([zoo.vectors[0], *(zoo.vectors[0] * bad for bad in BAD), zoo.vectors[1]])
     for split in ("train", "val"):
@@ -130,9 +123,8 @@ class Given(nn.Module):
         return self.outputs[self.seen - len(images) : self.seen]
 
 
-@pytest.mark.usefixtures("_small")
 def test_the_score_of_one_classifier_obeys_the_same_rule():
-    task = make("digits")
+    task = make("fake")
     labels = task._scored("val").labels
     logits = torch.eye(4)[labels]
     assert task.score(Given(logits)) == 1

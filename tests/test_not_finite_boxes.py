@@ -14,16 +14,11 @@ from tasks.fast.average_precision import Detections, Truth
 from tasks.fast.last_layers import Hits, suppress
 from tasks.networks.layers import select as matching
 from tests.broken import BAD, INF, NAN, make, work_folder
-from tests.standins import small_data, wild_detector, write_coco
-
-
-@pytest.fixture
-def _small(monkeypatch):
-    small_data(monkeypatch)
+from tests.standins import load, wild_detector, write_coco
 
 
 def pictures(tmp_path) -> coco.CocoSplit:
-    return coco.load("coco", write_coco(tmp_path)).val
+    return load("coco", write_coco(tmp_path)).val
 
 
 def candidates(arch: str, layers: str, count: int) -> tuple[Layout, torch.Tensor]:
@@ -272,7 +267,6 @@ def test_a_box_that_is_not_finite_does_not_touch_other_candidates(value, corner)
     assert found[found.model == 1].scores.tolist() == scores[1:].tolist()
 
 
-@pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize(
     ("arch", "layers"),
     [
@@ -283,7 +277,7 @@ def test_a_box_that_is_not_finite_does_not_touch_other_candidates(value, corner)
     ],
 )
 def test_detectors_of_nan_miss_everything(arch, layers):
-    task = make("shapes", arch=arch, layers=layers)
+    task = make("fake-boxes", arch=arch, layers=layers)
     zoo = task.collect(1, rng=generator(0), work=work_folder())
     vectors = torch.cat([zoo.vectors, torch.full_like(zoo.vectors, NAN)])
     found = task.scorer(zoo, "val")(vectors)

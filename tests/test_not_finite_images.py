@@ -14,12 +14,6 @@ from tasks.fast.features import FeatureNetwork
 from tasks.fast.image_scoring import NEEDED, ImageScorer, Reference
 from tasks.fast.sampling import SAMPLERS, Denoiser, Sampler
 from tests.broken import BAD, INF, make, work_folder
-from tests.standins import small_data
-
-
-@pytest.fixture
-def _small(monkeypatch):
-    small_data(monkeypatch)
 
 
 class Denoising(Denoiser):
@@ -166,7 +160,6 @@ def test_no_distance_is_better_for_images_that_are_not_finite(images, spread, br
     assert after >= before * (1 - 1e-9) - 1e-9
 
 
-@pytest.mark.usefixtures("_small")
 def test_models_of_images_with_such_weights_are_the_worst_and_spoil_no_other(monkeypatch):
     monkeypatch.setattr("tasks.image_generation.CLASSIFIER_EPOCHS", 1)
     task = make("digits-ddpm")
@@ -199,7 +192,6 @@ def test_models_of_images_with_such_weights_are_the_worst_and_spoil_no_other(mon
     assert task.score(model) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.usefixtures("_small")
 def test_one_image_of_many_that_is_not_finite_counts_alone(monkeypatch):
     """A network that gives inf for one image at one step: the others are scored as they are."""
     monkeypatch.setattr("tasks.image_generation.CLASSIFIER_EPOCHS", 1)

@@ -17,12 +17,6 @@ from tasks.fast.confusion import mean_iou, pixel_accuracy
 from tasks.fast.dense import DenseScorer, random_pixels
 from tasks.fast.upsampling import Coarse, Pixels
 from tests.broken import BAD, INF, NAN, make, right_by_hand, spoilt, work_folder
-from tests.standins import small_data
-
-
-@pytest.fixture
-def _small(monkeypatch):
-    small_data(monkeypatch)
 
 
 def shares(position: int, factor: int, size: int) -> dict[int, Fraction]:
@@ -175,10 +169,9 @@ def test_degenerate_segmenters():
         assert scored.wrong[row].tolist() == [not right_by_hand(*pair) for pair in pairs]
 
 
-@pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("layers", ["head", "classifier.*", "all"])
 def test_segmenters_with_such_weights_find_nothing_and_spoil_no_other(layers):
-    task = make("shapes-seg", layers=layers)
+    task = make("fake-masks", layers=layers)
     zoo = task.collect(2, rng=generator(0), work=work_folder())
     vectors = torch.stack([zoo.vectors[0], *(zoo.vectors[0] * bad for bad in BAD), zoo.vectors[1]])
     found, healthy = (task.scorer(zoo, "val")(some) for some in (vectors, zoo.vectors))

@@ -12,21 +12,14 @@ from bench.runs import pipeline
 from bench.runs.stages import load_sampled
 from bench.system import identity
 from tasks import classification
-from tasks.data import datasets
-from tests.standins import image_data
 
 SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
-
-
-@pytest.fixture(autouse=True)
-def _standins(monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
 
 
 def request(tmp_path, generator="gaussian", **values) -> Request:
     settings = {**SETTINGS, **values.pop("settings", {})}
     defaults = {"k": 5, "samples": 4, "results": tmp_path / "results"}
-    return Request(task="digits", generator=generator, settings=settings, **{**defaults, **values})
+    return Request(task="fake", generator=generator, settings=settings, **{**defaults, **values})
 
 
 def without_time(record: Record) -> dict:
@@ -237,7 +230,7 @@ def test_the_recorded_command_repeats_the_run(tmp_path):
         tmp_path, "noise", seed=3, zoo_seed=2, settings={"amplitude": 0.5, "task.layers": "a b*"}
     )
     assert command(asked) == (
-        "python -m bench run --task digits --generator noise --layers 'a b*' --k 5 --samples 4 "
+        "python -m bench run --task fake --generator noise --layers 'a b*' --k 5 --samples 4 "
         "--seed 3 --zoo-seed 2 --set amplitude=0.5 --set task.epochs=1 --set task.batch_size=20"
     )
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DPMSolverMultistepScheduler
 
+from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout
 from bench.errors import BadRequest
 from tasks.fast.sampling import Denoiser, Sampler, pixels, together
@@ -11,7 +12,7 @@ from tasks.networks import unets
 from tasks.networks.layers import select
 
 TINY = {
-    **unets.ARCHITECTURES["ddpm8"],
+    **unets.CONFIGS["ddpm8"],
     "block_out_channels": (8, 16),
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
     "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
@@ -23,13 +24,13 @@ LAYERS = [LAST, "conv_in.bias", "mid_block.*norm*", "conv_norm_out.*", "*conv1*,
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    monkeypatch.setitem(unets.ARCHITECTURES, "tiny", TINY)
+    monkeypatch.setitem(unets.CONFIGS, "tiny", TINY)
 
 
 def network():
     """A network whose weights all do something."""
     torch.manual_seed(0)
-    model = unets.build("tiny", 1, 8)
+    model = unets.build(Shape(1, 8, 0), "tiny").eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

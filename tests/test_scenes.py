@@ -7,6 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as masks
 
+from bench.contract import registry
 from bench.system import store
 from bench.system.randomness import generator
 from tasks.data import coco, scenes
@@ -18,9 +19,8 @@ HASH = "708366cb91f8700c1d3186ce8175ce3c13b72d2f2435cdae82cf0615d48d92d4"
 def data(tmp_path_factory):
     """The first 150 scenes; drawn once for all tests here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "COUNTS", {"train": 100, "val": 50})
         patch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("scenes")))
-        return coco.load("shapes")
+        return coco.read("shapes", scenes.folder(100, 50), None)
 
 
 def both(data):
@@ -37,7 +37,9 @@ def test_sizes_and_classes(data):
     assert data.classes == scenes.CLASSES
     assert data.category_ids == (1, 2, 3, 4, 5)
     assert (len(data.train), len(data.val)) == (100, 50)
-    assert scenes.COUNTS == {"train": 600, "val": 300}
+    declared = registry.data_set("shapes", "boxes")
+    assert (declared.train, declared.val) == (600, 300)
+    assert (declared.size, declared.classes) == (scenes.SIDE, len(scenes.CLASSES))
     assert set(data.train.sizes + data.val.sizes) == {(80, 80)}
     assert data.train.image(0).dtype == torch.uint8
 
@@ -111,8 +113,7 @@ def test_textures_are_interpolated_between_their_grid():
 
 
 def test_they_are_drawn_once_and_again_where_a_file_is_missing(monkeypatch):
-    monkeypatch.setattr(scenes, "COUNTS", {"train": 4, "val": 3})
-    root = scenes.folder()
+    root = scenes.folder(4, 3)
     assert root.is_relative_to(store.home())
     files = {path: path.read_bytes() for path in root.rglob("*2017.*") if path.suffix != ".lock"}
     assert len(files) == 4
@@ -120,10 +121,10 @@ def test_they_are_drawn_once_and_again_where_a_file_is_missing(monkeypatch):
     monkeypatch.setattr(
         scenes, "_bytes", lambda pixels, make=scenes._bytes: drawn.append(1) or make(pixels)
     )
-    scenes.folder()
+    scenes.folder(4, 3)
     assert not drawn
     (root / "val2017.zip").unlink()
-    scenes.folder()
+    scenes.folder(4, 3)
     assert len(drawn) == 7
     assert (root / "val2017.zip").exists()
-    assert coco.load("shapes", limit=4).train.image(0).shape == (3, 80, 80)
+    assert coco.read("shapes", root, 4).train.image(0).shape == (3, 80, 80)

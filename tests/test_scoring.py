@@ -7,7 +7,7 @@ from bench.contract.zoo import Layout
 from tasks.fast import dependence, scoring
 from tasks.fast.dependence import split
 from tasks.networks.layers import select
-from tasks.networks.models import Shape, build
+from tests.networks import Shape, build
 from tests.standins import images, stir_statistics
 
 CASES = [

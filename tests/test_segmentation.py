@@ -19,15 +19,15 @@ from bench.contract import Context
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator
-from tasks.data import coco, masks, scenes
+from tasks.data import coco, masks
 from tasks.data.coco import IGNORED
 from tasks.data.images import Images
 from tasks.fast.confusion import confusion, mean_iou, pixel_accuracy
 from tasks.fast.dense import DenseScorer, MaskedBatches, random_pixels
-from tasks.networks import fcn
 from tasks.networks.layers import select
 from tasks.training.steps import Recipe
-from tests.standins import coco_content, stir_statistics, write_coco
+from tests.networks import Shape, build
+from tests.standins import coco_content, load, stir_statistics, write_coco
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
 CLEAR = 1e-4  # top two logits this far apart: rounding cannot exchange them
@@ -48,10 +48,14 @@ def pictures(count: int = 5, side: int = 32, classes: int = 21) -> Images:
     return Images(pixels, labels, column, column / 2, side, "cpu")
 
 
+def shape(classes: int) -> Shape:
+    return Shape(3, 32, classes)
+
+
 @functools.cache
 def built(arch: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = fcn.build(arch, 21)
+    model = build(arch, shape(21))
     stir_statistics(model)
     return model
 
@@ -117,7 +121,7 @@ def test_candidates_scored_together_equal_the_plain_loop(arch, layers):
 def test_a_file_as_torchvision_releases_it_is_read_and_the_auxiliary_classifier_left_out(tmp_path):
     whole = fcn_resnet50(weights=None, weights_backbone=None, aux_loss=True).state_dict()
     torch.save(whole, tmp_path / "weights.pth")
-    own = fcn.build("fcn_resnet50", 21, pretrained=str(tmp_path / "weights.pth")).state_dict()
+    own = build("fcn_resnet50", shape(21), pretrained=str(tmp_path / "weights.pth")).state_dict()
     assert all(torch.equal(own[name], whole[name]) for name in own)
     assert {name.partition(".")[0] for name in set(whole) - set(own)} == {"aux_classifier"}
 
@@ -126,18 +130,18 @@ def test_weights_of_a_safetensors_file(tmp_path):
     path = tmp_path / "weights.safetensors"
     state = network("fcn_small").state_dict()
     save_file(state, path)
-    model = fcn.build("fcn_small", 21, pretrained=str(path))
+    model = build("fcn_small", shape(21), pretrained=str(path))
     assert not model.training
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
-    save_file(fcn.build("fcn_small", 3).state_dict(), path)
+    save_file(build("fcn_small", shape(3)).state_dict(), path)
     with pytest.raises(BadRequest, match="does not hold weights of 'fcn_small'"):
-        fcn.build("fcn_small", 4, pretrained=str(path))
+        build("fcn_small", shape(4), pretrained=str(path))
     with pytest.raises(BadRequest, match="'fcn_small' has no released weights"):
-        fcn.build("fcn_small", 3, pretrained="released")
+        build("fcn_small", shape(3), pretrained="released")
 
 
 def test_released_weights_are_torchvisions_or_a_clear_error(monkeypatch):
@@ -149,7 +153,7 @@ def test_released_weights_are_torchvisions_or_a_clear_error(monkeypatch):
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
     with pytest.raises(BenchError, match=r"could not be had .*no network.*--pretrained FILE"):
-        fcn.build("fcn_resnet50", 21, pretrained="released")
+        build("fcn_resnet50", shape(21), pretrained="released")
     assert asked == ["https://download.pytorch.org/models/fcn_resnet50_coco-1167a1af.pth"]
 
 
@@ -169,8 +173,8 @@ def test_patterns(arch, pattern, names):
 
 
 def test_images_are_resized_by_their_longer_side_and_padded(tmp_path):
-    split = coco.load("coco", write_coco(tmp_path)).train
-    data = masks.load("coco-voc", 20, tmp_path)
+    split = load("coco", write_coco(tmp_path)).train
+    data = load("coco-voc", tmp_path, size=20)
     assert data.train.images.shape == (3, 3, 20, 20)
     image = functional.resize(split.image(2), [15, 20], antialias=True)
     assert torch.equal(data.train.images[2, :, :15], image)
@@ -188,7 +192,7 @@ def test_classes_of_pascal_voc_are_numbered_as_in_the_released_networks(tmp_path
     from torchvision.models.segmentation import FCN_ResNet50_Weights
 
     names = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
-    data = masks.load("coco-voc", 20, write_coco(tmp_path))
+    data = load("coco-voc", write_coco(tmp_path), size=20)
     assert len(data.classes) == len(names) == 21
     # COCO's category 1, a person, and 3, a car (of other names in the stand-in).
     assert (data.classes[names.index("person")], data.classes[names.index("car")]) == ("cat", "dog")
@@ -203,18 +207,17 @@ def test_objects_of_other_categories_are_background(tmp_path):
         content["categories"] = [{"id": 13, "name": "stop sign"}]
         for annotation in content["annotations"]:
             annotation["category_id"] = 13
-    data = masks.load("coco-voc", 40, write_coco(tmp_path, **contents))
+    data = load("coco-voc", write_coco(tmp_path, **contents), size=40)
     assert data.train.masks.unique().tolist() == [0, IGNORED]
 
 
 def test_decoded_squares_are_kept_and_made_again_when_they_are_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
-    first = masks.load("coco-voc", 20, write_coco(tmp_path / "data"))
+    first = load("coco-voc", write_coco(tmp_path / "data"), size=20)
     files = sorted((tmp_path / "home" / "decoded").glob("*.npy"))
     assert len(files) == 2
     files[0].write_bytes(b"damaged")
-    monkeypatch.setattr(masks, "IN_MEMORY", 0)  # and read as a memory map
-    again = masks.load("coco-voc", 20, tmp_path / "data")
+    again = load("coco-voc", tmp_path / "data", size=20, in_memory=0)  # and read as a memory map
     for split in ("train", "val"):
         ours, theirs = getattr(first, split), getattr(again, split)
         assert torch.equal(ours.images, theirs.images)
@@ -297,20 +300,13 @@ def test_units_are_labelled_pixels_the_same_in_every_run_and_for_every_number_of
 # --- the task -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def few_scenes(monkeypatch):
-    monkeypatch.setattr(scenes, "COUNTS", {"train": 16, "val": 8})
-
-
 def make(**settings):
     quick = {"epochs": 1, "precision": "float32", "train_size": 6, "layers": "head", **settings}
-    return plugins.load_task("shapes-seg", "quick", quick)
+    return plugins.load_task("fake-masks", "quick", quick)
 
 
 @pytest.mark.parametrize("layers", ["head", "all"])
-def test_a_recorded_score_is_that_of_the_whole_network_counted_plainly(
-    layers, few_scenes, tmp_path
-):
+def test_a_recorded_score_is_that_of_the_whole_network_counted_plainly(layers, tmp_path):
     zoo = make(layers=layers).collect(3, rng=generator(0), work=work_folder())
     zoo.save(tmp_path / "zoo")
     loaded, task = Zoo.load(tmp_path / "zoo"), make(layers=layers)
@@ -330,7 +326,7 @@ def test_the_side_must_be_a_multiple_of_the_stride():
         make(image_size=82)
 
 
-def test_scored_images_are_a_fixed_part_of_the_split(few_scenes):
+def test_scored_images_are_a_fixed_part_of_the_split():
     task = make(val_size=5)
     chosen = task._scored("val")
     assert len(chosen) == task.size("val") == 5

@@ -9,9 +9,9 @@ from tasks.data.images import crop_flip, flip
 from tasks.fast import stacking
 from tasks.fast.frozen import Frozen
 from tasks.networks.layers import select
-from tasks.networks.models import Shape, build
 from tasks.training.collecting import fold_statistics, neutral_statistics
 from tasks.training.steps import Batches, Recipe, Training, supervise
+from tests.networks import Shape, build
 from tests.standins import image_data, images
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05)
@@ -19,8 +19,10 @@ RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05)
 
 def classification(arch):
     """A task that trains by ``RECIPE`` on the images of ``images``."""
-    task = Classification("cifar10", arch, epochs=2, batch_size=16, lr=0.05, precision="float32")
-    task.data = image_data("cifar10", train=48)
+    task = Classification(
+        "fake-colour", arch, epochs=2, batch_size=16, lr=0.05, precision="float32"
+    )
+    task.data = image_data("fake-colour", train=48)
     assert task.recipe == RECIPE
     return task
 

@@ -12,15 +12,9 @@ from bench.runs import pipeline
 from bench.runs.checked import tier
 from bench.runs.stages import load_sampled, save_sampled
 from bench.runs.verify import flatten, verify
-from tasks.data import datasets
-from tests.standins import call, image_data
+from tests.standins import call
 
 SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
-
-
-@pytest.fixture(autouse=True)
-def _standins(monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +22,6 @@ def finished(tmp_path_factory):
     """A folder with a finished run: its store and its record."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name))
         patch.setenv("BENCH_HOME", str(folder / "home"))
         made(folder)
     return folder
@@ -44,7 +37,7 @@ def run(finished, tmp_path):
 
 def made(tmp_path, generator="gaussian", **values):
     request = Request(
-        task="digits", generator=generator, settings={**SETTINGS, **values.pop("settings", {})}, k=5, samples=4,
+        task="fake", generator=generator, settings={**SETTINGS, **values.pop("settings", {})}, k=5, samples=4,
         results=tmp_path / "results", device="cpu", **values,
     )  # fmt: skip
     return pipeline.run(request)

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, Self
 
+from bench.contract.declarations import Declaration
+
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -37,6 +39,10 @@ class Plugin:
     def settings(self) -> dict[str, Any]:
         """Return every setting with its value."""
         return {name: getattr(self, name) for name in self.setting_names()}
+
+    def declarations(self) -> tuple[Declaration, ...]:
+        """Return what it takes from the registry, whose code is part of its own; nothing by default."""
+        return ()
 
     def within(self, context: Context) -> Self:
         """Return a new plugin with the same settings in another context."""

@@ -1,7 +1,18 @@
-"""What a package declares of its plugins, as plain values. Imports nothing heavy."""
+"""Plain values by which a package declares its plugins. Imports nothing heavy."""
 
 import dataclasses
-from typing import Any
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from bench.errors import BadRequest, BenchError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+D = TypeVar("D")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,3 +31,181 @@ class Variant:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     k: int = 200
     samples: int = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """A function that is known by a name.
+
+    Attributes:
+        name: what settings call it.
+        target: ``module:function``.
+        about: one line for ``bench list``.
+        form: the form of the data that it yields or takes.
+        options: further keyword arguments of the function.
+        ignored: fields that change no result that settings do not show.
+    """
+
+    ignored: ClassVar[tuple[str, ...]] = ("about",)
+
+    name: str
+    target: str
+    about: str
+    form: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """The module that the function is written in."""
+        return self.target.partition(":")[0]
+
+    def function(self) -> Callable[..., Any]:
+        """Import the function.
+
+        Raises:
+            BadRequest: it is not there.
+        """
+        function: Callable[..., Any] = imported(self.target)
+        return function
+
+    def facts(self) -> dict[str, Any]:
+        """Return the declared values that decide what the function yields."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in self.ignored}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSet(Declaration):
+    """A data set, the function that loads it, and the task that is named after it.
+
+    The function is called as ``function(data_set, data_dir, **options)`` with this declaration and the folder of real
+    data (None: the suite's own), and returns both splits. A task may add options, such as a limit.
+
+    Attributes:
+        form: what is known of an image: "labels" (one class; ``tasks.data.labelled.ImageData``), "boxes"
+            (``tasks.data.coco.CocoData``) or "masks" (a class for every pixel; ``tasks.data.masks.MaskedData``).
+        classes: how many; without the background.
+        channels, size: of an image; the size is the side in pixels, the shorter one where sides differ.
+        train, val: images in each split.
+        embedded: whether the images come with the suite, so that no folder is read.
+        source: the data set that it is made of, where the function loads another one.
+        settings, k, samples: of the task that has the data set's name, see ``Variant``.
+    """
+
+    ignored: ClassVar[tuple[str, ...]] = ("about", "settings", "k", "samples")
+
+    classes: int
+    channels: int
+    size: int
+    train: int
+    val: int
+    embedded: bool = False
+    source: str | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    k: int = 200
+    samples: int = 100
+
+    @property
+    def summary(self) -> str:
+        """One line with the form and the sizes."""
+        images = f"{self.train:,} + {self.val:,} images"
+        return f"{self.form}; {images}, {self.size} pixels a side, {self.classes} classes"
+
+    def load(self, kind: type[D], data_dir: "Path | None", **options: Any) -> D:
+        """Load both splits.
+
+        Args:
+            kind: the type that the function must return.
+            data_dir: the folder of real data.
+            options: what the task adds.
+
+        Raises:
+            BadRequest: the function is not there, or files cannot be used.
+            BenchError: the function returns something else.
+        """
+        data = self.function()(self, data_dir, **self.options, **options)
+        if not isinstance(data, kind):
+            found = type(data).__name__
+            raise BenchError(f"{self.target} returned {found}, expected {kind.__name__}")
+        return data
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The size of a network's input and output.
+
+    Attributes:
+        channels, size: of an image; the size is its side in pixels, the shorter one where sides differ.
+        classes: outputs, with the background where there is one.
+        released: whether the architecture is as released, whatever the size, so that released weights fit; otherwise
+            small images may get a stem that does not shrink them.
+    """
+
+    channels: int
+    size: int
+    classes: int
+    released: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture(Declaration):
+    """A network architecture, the function that builds it, and how it is trained.
+
+    The function is called as ``function(shape, **options)`` and returns an untrained ``torch.nn.Module``; with
+    ``pretrained`` ("released" or a file of weights) beside the options where ``loads`` says that it can.
+
+    Attributes:
+        form: what the network says of an image: "labels", "boxes", "masks", or "noise" (what was added to the image).
+        recipe: fields of ``tasks.training.steps.Recipe`` that differ from its defaults.
+        multiple: the side of an image must be a multiple of this, in pixels.
+        loads: whether the function takes ``pretrained``.
+        forward: ``module:function``, called as ``function(network, images)``, that runs a batch of images where calling
+            the network with it does not; only for counting operations.
+    """
+
+    ignored: ClassVar[tuple[str, ...]] = ("about", "recipe", "multiple", "forward")
+
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    multiple: int = 1
+    loads: bool = False
+    forward: str | None = None
+
+    def build(self, shape: Shape, pretrained: str | None = None) -> "torch.nn.Module":
+        """Build the network in eval mode, initialised from torch's global source or with pretrained weights.
+
+        Raises:
+            BadRequest: it takes no such images, or weights do not fit or cannot be read.
+            BenchError: the released weights could not be downloaded.
+        """
+        if shape.size % self.multiple:
+            raise BadRequest(
+                f"'{self.name}' takes images whose side is a multiple of {self.multiple}, not {shape.size}"
+            )
+        if pretrained and not self.loads:
+            raise BadRequest(f"'{self.name}' has no pretrained weights: leave --pretrained out")
+        weights = {"pretrained": pretrained} if pretrained else {}
+        network: torch.nn.Module = self.function()(shape, **self.options, **weights)
+        return network.eval()
+
+    def run(self, network: "torch.nn.Module", images: "torch.Tensor") -> None:
+        """Run a batch of images through a network, as far as its cost is the same for all images."""
+        if self.forward is None:
+            network(images)
+        else:
+            imported(self.forward)(network, images)
+
+
+def imported(target: str) -> Any:
+    """Import a function or an object.
+
+    Args:
+        target: ``module:name``.
+
+    Raises:
+        BadRequest: it is not there.
+    """
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadRequest(f"cannot import {target}: {error}") from error

@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import site
 import sys
 import sysconfig
@@ -38,14 +39,18 @@ DEPTH = 3  # folders between a module and a data file that it names part by part
 Stamp = tuple[int, int, int, int]
 
 
-def code_hash(cls: type[Any]) -> str:
+def code_hash(cls: type[Any], modules: Sequence[str] = ()) -> str:
     """Return the SHA-256 of a plugin class's code: its file, and what that imports from its own package.
+
+    Args:
+        cls: the class.
+        modules: further modules that it uses without an import statement, such as those of declarations.
 
     Raises:
         BadRequest: the class was not read from a file.
     """
     lines = []
-    for name, path in _closure(_modules(cls)).items():
+    for name, path in _closure([*_modules(cls), *modules]).items():
         lines.append(f"{name} {file_hash(path)}\n")
         if name.partition(".")[0] not in (*PLUGINS, *SUITE):
             lines += [f"{name} {file.name} {file_hash(file)}\n" for file in _named(path)]
@@ -53,20 +58,21 @@ def code_hash(cls: type[Any]) -> str:
 
 
 def plugin_hash(plugin: Any, settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a plugin's code and of the files that its settings name; the code's alone without any.
+    """Return the SHA-256 of a plugin's code and declarations, and of the files that its settings name.
 
     Args:
-        plugin: an instance.
+        plugin: an instance of a subclass of ``bench.contract.context.Plugin``.
         settings: its fields by name, its hyperparameters for a generator.
 
     Raises:
         BadRequest: its class was not read from a file.
     """
-    code = code_hash(type(plugin))
-    files = named_files(settings)
-    if not files:
+    declared = plugin.declarations()
+    code = code_hash(type(plugin), [one.module for one in declared])
+    lines = [f"{json.dumps(one.facts(), sort_keys=True)}\n" for one in declared]
+    lines += [f"{name} {content}\n" for name, content in sorted(named_files(settings).items())]
+    if not lines:
         return code
-    lines = [f"{name} {content}\n" for name, content in sorted(files.items())]
     return hashlib.sha256((code + "\n" + "".join(lines)).encode()).hexdigest()
 
 

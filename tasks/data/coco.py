@@ -1,8 +1,8 @@
 """Data sets in COCO's format: ``annotations/instances_{train,val}2017.json``, and images in folders or zip files.
 
 Looked for in ``data_dir/<name>`` and in ``data_dir`` itself. The images of a split lie in a folder ``train2017`` (or
-``val2017``), or in one or several zip files ``train2017*.zip``, with or without that folder inside. ``shapes`` is drawn
-by the suite (``tasks.data.scenes``), written in the same format, and read by the same code.
+``val2017``), or in one or several zip files ``train2017*.zip``, with or without that folder inside. The suite's own
+scenes (``tasks.data.scenes``) are written in the same format, and read by the same code.
 
 ``limit`` takes that many images of each split at random, the same ones in every run, and the first of them where it is
 lowered. Images without annotations count: a detector is also judged by what it finds where nothing is.
@@ -41,16 +41,16 @@ from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from bench.errors import BadRequest, unknown
+from bench.contract.declarations import DataSet
+from bench.errors import BadRequest
 from bench.system import store
 from bench.system.progress import say, track
 from bench.system.randomness import generator
-from tasks.data import annotations, cached, decoding, scenes
+from tasks.data import annotations, cached, decoding
 from tasks.data.decoding import UNREADABLE, Refused, last_line
 from tasks.data.fields import Content
 from tasks.data.sources import Stamp, list_files, read_file, read_member, stamp, zip_names
 
-NAMES = ("coco", "shapes")
 FORMAT = 2  # part of the cache's address: raise it when checking, choosing or decoding changes
 IGNORED = 255  # in a semantic mask: neither right nor wrong
 _SPLITS = ("train", "val")
@@ -119,7 +119,7 @@ class CocoData:
     """A data set: both splits, and its categories in the order of their ids.
 
     Attributes:
-        name: one of ``NAMES``.
+        name: of the data set.
         classes: the categories' names.
         category_ids: their ids in the annotations; 1 or more, with gaps in COCO.
         train, val: the splits.
@@ -134,22 +134,28 @@ class CocoData:
     hash: str
 
 
-def load(name: str, data_dir: Path | None = None, limit: int | None = None) -> CocoData:
-    """Return the data set of that name.
+def load(data_set: DataSet, data_dir: Path | None, *, limit: int | None = None) -> CocoData:
+    """Return the data set from its files.
 
     Args:
-        name: one of ``NAMES``.
-        data_dir: where it lies; the default is ``data`` in the cache folder. ``shapes`` needs none.
+        data_set: its name is that of the folder.
+        data_dir: where it lies; the default is ``data`` in the cache folder.
         limit: at most this many images of each split; None takes all.
 
     Raises:
         BadRequest: it is not there, or a file cannot be used; the message names it.
     """
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
+    return read(data_set.name, _root(data_set.name, data_dir), limit)
+
+
+def read(name: str, root: Path, limit: int | None) -> CocoData:
+    """Read the data set that lies in a folder, and check it.
+
+    Raises:
+        BadRequest: a file is not there, or cannot be used; the message names it.
+    """
     if limit is not None and limit < 1:
         raise BadRequest(f"limit is {limit}, expected at least 1")
-    root = _root(name, data_dir)
     readers = {split: _reader(root, f"{split}2017") for split in _SPLITS}
     files = [_stamp_of(root, split) for split in _SPLITS]
     files += [file for reader in readers.values() for file in reader.files]
@@ -249,9 +255,7 @@ class _Reader:
 
 
 def _root(name: str, data_dir: Path | None) -> Path:
-    """Return the folder with ``annotations`` in it; that of ``shapes`` is drawn."""
-    if name == "shapes":
-        return scenes.folder()
+    """Return the folder with ``annotations`` in it."""
     data_dir = (data_dir or store.home() / "data").expanduser()
     for root in (data_dir / name, data_dir):
         if (root / "annotations").is_dir():

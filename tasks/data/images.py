@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.data.datasets import ImageData, Split
+from tasks.data.labelled import ImageData, Split
 
 
 @dataclasses.dataclass(frozen=True)

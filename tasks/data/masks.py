@@ -1,7 +1,7 @@
 """Images and the class of each of their pixels, decoded once from COCO's format to squares of one size.
 
-``coco-voc`` is COCO with the 20 categories of PASCAL VOC, in the order of torchvision's released segmentation networks;
-``shapes-seg`` the suite's own scenes with all of theirs. Class 0 is the background.
+Class 0 is the background, the others are categories of the annotations: all of them, or those that are declared, in the
+order in which they are declared.
 
 An image is shrunk or enlarged (bilinear, antialiased; its mask by the nearest pixel) until its longer side has the
 asked size, and padded at the right and at the bottom to a square: with the mean colour, and with pixels that count
@@ -25,17 +25,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from bench.errors import unknown
+from bench.contract import registry
+from bench.contract.declarations import DataSet
 from bench.system import store
 from bench.system.progress import track
 from tasks.data import cached, coco, decoding
-from tasks.data.coco import IGNORED, CocoSplit
+from tasks.data.coco import IGNORED, CocoData, CocoSplit
 from tasks.data.images import Images, fits
 
-# Of PASCAL VOC's categories, aeroplane to television, the ids in COCO.
-VOC = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
-SOURCES = {"coco-voc": "coco", "shapes-seg": "shapes"}  # whose images a data set has
-NAMES = tuple(SOURCES)
 MEAN, STD = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
@@ -74,41 +71,48 @@ class MaskedData:
 
 
 def load(
-    name: str, size: int, data_dir: Path | None = None, limit: int | None = None
+    data_set: DataSet,
+    data_dir: Path | None,
+    *,
+    size: int,
+    categories: Sequence[int] | None = None,
+    limit: int | None = None,
+    in_memory: int = IN_MEMORY,
 ) -> MaskedData:
-    """The data set of that name.
+    """Return the images and masks of a data set.
 
     Args:
-        name: one of ``NAMES``.
+        data_set: its source is the data set of boxes whose images and annotations it has.
+        data_dir: where real data lies.
         size: side of the squares.
-        data_dir: where COCO lies, see ``tasks.data.coco``.
+        categories: ids of the classes in the annotations; None takes all categories.
         limit: at most this many images of each split.
+        in_memory: arrays of at least this many bytes are memory-mapped.
 
     Raises:
         BadRequest: it is not there, or a file cannot be used.
     """
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
-    data = coco.load(SOURCES[name], data_dir, limit)
-    categories = VOC if name == "coco-voc" else data.category_ids
+    source = registry.data_set(data_set.source or "", "boxes")
+    data = source.load(CocoData, data_dir, limit=limit)
+    categories = data.category_ids if categories is None else categories
     names = dict(zip(data.category_ids, data.classes, strict=True))
     classes = ("background", *(names.get(category, str(category)) for category in categories))
     splits = {
-        split: _decoded(getattr(data, split), categories, size, [data.hash, split])
+        split: _decoded(getattr(data, split), categories, size, [data.hash, split], in_memory)
         for split in ("train", "val")
     }
     return MaskedData(**splits, classes=classes, hash=data.hash)
 
 
 def _decoded(
-    split: CocoSplit, categories: Sequence[int], size: int, content: list[str]
+    split: CocoSplit, categories: Sequence[int], size: int, content: list[str], in_memory: int
 ) -> MaskedSplit:
-    """One split from the cache, or decoded into it: three channels of pixels, and the mask as a fourth."""
+    """Read one split from the cache, or decode it there: three channels of pixels, and the mask as a fourth."""
     address = store.digest([FORMAT, PIL.__version__, content, categories, size])
     path = store.home() / "decoded" / f"masks-{address}.npy"
     shape = (len(split), 4, size, size)
     write = functools.partial(_write, path, split, categories, shape)
-    squares = torch.from_numpy(cached.stage_array(path, write, shape, IN_MEMORY))
+    squares = torch.from_numpy(cached.stage_array(path, write, shape, in_memory))
     return MaskedSplit(squares[:, :3], squares[:, 3])
 
 

@@ -14,7 +14,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from pycocotools import mask as masks
 
+from bench.contract.declarations import DataSet
 from bench.errors import BenchError
 from bench.system import store
 from bench.system.randomness import generator
+from tasks.data import coco
+from tasks.data.coco import CocoData
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
+SPLITS = ("train", "val")
 SIDE = 80  # of an image, in pixels
-COUNTS = {"train": 600, "val": 300}
 FORMAT = 1  # raise it when what is drawn changes
 LEAST = 30  # fewer visible pixels, or less than a third of the object's, are not annotated
 CONTRAST = (
@@ -42,20 +45,32 @@ Points = list[tuple[float, float]]
 Mask = Bool[np.ndarray, "S S"]
 
 
-def folder() -> Path:
-    """Return the folder that they are drawn into, in COCO's layout; what lies there already is taken."""
-    root = store.home() / "scenes" / store.digest([FORMAT, SIDE, COUNTS, CLASSES])
+def load(data_set: DataSet, data_dir: Path | None, *, limit: int | None = None) -> CocoData:
+    """Draw as many scenes as the declaration says, and read them.
+
+    Args:
+        data_set: its counts are those of the scenes.
+        data_dir: not needed.
+        limit: at most this many images of each split; None takes all.
+    """
+    return coco.read(data_set.name, folder(data_set.train, data_set.val), limit)
+
+
+def folder(train: int, val: int) -> Path:
+    """Draw scenes into a folder, in COCO's layout, unless they lie there already; return the folder."""
+    counts = {"train": train, "val": val}
+    root = store.home() / "scenes" / store.digest([FORMAT, SIDE, counts, CLASSES])
     return store.stage(
         root / "annotations" / "instances_val2017.json",  # the last of its files
         load=lambda _: _complete(root),
-        make=lambda: _draw(root),
+        make=lambda: _draw(root, counts),
         save=lambda _root, _path: None,
     )
 
 
 def _files(root: Path) -> list[Path]:
-    names = [f"annotations/instances_{split}2017.json" for split in COUNTS]
-    return [root / name for name in (*names, *(f"{split}2017.zip" for split in COUNTS))]
+    names = [f"annotations/instances_{split}2017.json" for split in SPLITS]
+    return [root / name for name in (*names, *(f"{split}2017.zip" for split in SPLITS))]
 
 
 def _complete(root: Path) -> Path:
@@ -64,9 +79,9 @@ def _complete(root: Path) -> Path:
     return root
 
 
-def _draw(root: Path) -> Path:
-    """Return both splits: the images in a zip file, then the annotations."""
-    for split, count in COUNTS.items():
+def _draw(root: Path, counts: Mapping[str, int]) -> Path:
+    """Draw both splits: the images into a zip file, then the annotations."""
+    for split, count in counts.items():
         scenes = [Scene(generator(0, "shapes", split, index)) for index in range(count)]
         with store.atomic(root / f"{split}2017.zip") as path, zipfile.ZipFile(path, "w") as archive:
             for index, scene in enumerate(scenes, 1):

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import filelock
 from PIL import Image
 
+from bench.contract.declarations import DataSet
 from bench.errors import BadRequest, BenchError
 from bench.system import store
 from tasks.data import decoding
@@ -44,21 +45,37 @@ _NOT_DOWNLOADED = (OSError, RuntimeError, EOFError, tarfile.TarError, http.clien
 
 @dataclass(frozen=True)
 class Spec:
-    """What a data set's images become, and how torchvision keeps and calls them."""
+    """What a data set's images become, and how torchvision keeps and calls them.
 
+    Attributes:
+        declared: the data set.
+        title: its name in messages.
+        builder: the class in torchvision.datasets.
+        folder: where that class keeps its files under the root; "" where it keeps an ImageFolder.
+        train, val: arguments of the class, for each part of the split.
+    """
+
+    declared: DataSet
     title: str
-    classes: int
-    size: int
-    mode: str  # Pillow's: "L" (1 channel) or "RGB" (3)
-    builder: str  # the class in torchvision.datasets
-    folder: str  # where that class keeps its files under the root; "" where it keeps an ImageFolder
+    builder: str
+    folder: str
     train: tuple[dict[str, Any], ...] = ({"split": "train"},)
     val: tuple[dict[str, Any], ...] = ({"split": "test"},)
 
     @property
+    def name(self) -> str:
+        """The data set's name, and that of its folder."""
+        return self.declared.name
+
+    @property
+    def mode(self) -> str:
+        """Pillow's mode of its images."""
+        return {1: "L", 3: "RGB"}[self.declared.channels]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        return {"L": 1, "RGB": 3}[self.mode], self.size, self.size
+        return self.declared.channels, self.declared.size, self.declared.size
 
 
 @dataclass(frozen=True)
@@ -78,36 +95,6 @@ class Opened:
     train: Undecoded
     val: Undecoded
     left_out: tuple[str, ...] = ()
-
-
-_TRAIN: tuple[dict[str, Any], ...] = ({"train": True},)
-_TEST: tuple[dict[str, Any], ...] = ({"train": False},)
-SPECS = {
-    "mnist": Spec("MNIST", 10, 28, "L", "MNIST", "MNIST/raw", _TRAIN, _TEST),
-    "cifar10": Spec("CIFAR-10", 10, 32, "RGB", "CIFAR10", "cifar-10-batches-py", _TRAIN, _TEST),
-    "cifar100": Spec("CIFAR-100", 100, 32, "RGB", "CIFAR100", "cifar-100-python", _TRAIN, _TEST),
-    "stl10": Spec("STL-10", 10, 96, "RGB", "STL10", "stl10_binary"),
-    "flowers102": Spec(
-        "Flowers-102",
-        102,
-        224,
-        "RGB",
-        "Flowers102",
-        "flowers-102",
-        train=({"split": "train"}, {"split": "val"}),
-    ),
-    "pets": Spec(
-        "Oxford-IIIT Pet",
-        37,
-        224,
-        "RGB",
-        "OxfordIIITPet",
-        "oxford-iiit-pet",
-        train=({"split": "trainval"},),
-    ),
-    "food101": Spec("Food-101", 101, 224, "RGB", "Food101", "food-101"),
-    "imagenet": Spec("ImageNet", 1000, 224, "RGB", "ImageNet", "", val=({"split": "val"},)),
-}
 
 
 class Stamp(NamedTuple):
@@ -134,15 +121,14 @@ class Source:
         return [str(self.root.resolve()), self.files]
 
 
-def find(name: str, data_dir: Path) -> Source | None:
-    """The data set in ``data_dir/<name>`` or in ``data_dir``, or None where it is in neither.
+def find(spec: Spec, data_dir: Path) -> Source | None:
+    """Find the data set in ``data_dir/<name>`` or in ``data_dir``; None where it is in neither.
 
     Raises:
         BadRequest: a zip file cannot be read, or ``train`` is there without ``test`` and ``val``.
     """
-    spec = SPECS[name]
-    roots = (data_dir / name, data_dir)
-    if name == "imagenet":
+    roots = (data_dir / spec.name, data_dir)
+    if spec.builder == "ImageNet":
         _unpack_imagenet(roots)
     for root in roots:
         if found := _find_folders(root) or _find_zips(root) or _find_torchvision(spec, root):
@@ -405,7 +391,8 @@ def _open_torchvision(spec: Spec, root: Path) -> Opened:
             raise BadRequest(f"{root / spec.folder} is damaged: {last_line(error)}") from error
         train, val = _build_downloading(spec, root)
     classes, others = (
-        tuple(getattr(parts[0], "classes", map(str, range(spec.classes)))) for parts in (train, val)
+        tuple(getattr(parts[0], "classes", map(str, range(spec.declared.classes))))
+        for parts in (train, val)
     )
     if classes != others:
         raise BadRequest(
@@ -509,16 +496,15 @@ def _unpack_imagenet(roots: Iterable[Path]) -> None:
             ) from error
 
 
-def download(name: str, data_dir: Path) -> Source:
+def download(spec: Spec, data_dir: Path) -> Source:
     """Download the data set to ``data_dir/<name>`` and find it there.
 
     Raises:
         BenchError: it cannot be downloaded; the message says what to do without a network.
     """
-    spec = SPECS[name]
-    root = data_dir if data_dir.name == name else data_dir / name
+    root = data_dir if data_dir.name == spec.name else data_dir / spec.name
     _build_downloading(spec, root)
-    if found := find(name, data_dir):
+    if found := find(spec, data_dir):
         return found
     raise BenchError(f"the download of {spec.title} left nothing usable in {root}")
 

@@ -1,10 +1,10 @@
 """Detectors: torchvision's Faster R-CNN and FCOS, over ResNet-50 with a feature pyramid or over a small network."""
 
-import dataclasses
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import (
     FCOS,
@@ -19,7 +19,8 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from bench.errors import BadRequest, BenchError, unknown
+from bench.contract.declarations import Shape
+from bench.errors import BadRequest, BenchError
 from bench.system.weights import read_weights
 from tasks.networks.layers import select
 
@@ -27,55 +28,23 @@ RELEASED: dict[str, Any] = {
     "fasterrcnn_resnet50_fpn": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
     "fcos_resnet50_fpn": FCOS_ResNet50_FPN_Weights.COCO_V1,
 }
-NAMES = ("fasterrcnn_small", "fcos_small", *RELEASED)
 WIDTH = 64  # channels of the small network
 
 
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What a detector takes and gives.
+def forward(network: Any, images: Tensor) -> None:
+    """Run what costs of a detector: the backbone, the heads that see every place, and those that see proposals.
 
-    Attributes:
-        outputs: classes with the background as 0; a category's class is its id, as in released weights.
-        side: the images' shorter side, to which they are resized; the longer one is at most 5/3 of it, as in
-            torchvision (800 and 1333).
-        released: whether normalization stands still with the released statistics and the first layers are frozen, as
-            torchvision trains on from released weights.
+    Proposals are as many as there may be, and empty: which are kept depends on the images.
     """
-
-    outputs: int
-    side: int
-    released: bool = False
-
-
-def build(arch: str, sizes: Sizes, *, pretrained: str | None = None) -> nn.Module:
-    """The detector in eval mode.
-
-    Args:
-        arch: one of ``NAMES``.
-        sizes: what it takes and gives.
-        pretrained: None, "released" (torchvision downloads its weights of COCO) or a file of weights. A last layer
-            that is for other classes is left out.
-
-    Raises:
-        BadRequest: unknown architecture, or weights that do not fit or cannot be read.
-        BenchError: the released weights could not be downloaded.
-    """
-    makers = {
-        "fasterrcnn_small": _small_faster_rcnn,
-        "fcos_small": _small_fcos,
-        "fasterrcnn_resnet50_fpn": _faster_rcnn,
-        "fcos_resnet50_fpn": _fcos,
-    }
-    if arch not in makers:
-        raise unknown("architecture", arch, makers)
-    if sizes.released and arch not in RELEASED:
-        raise BadRequest(f"'{arch}' has no pretrained weights: leave --pretrained out")
-    limits = {"min_size": sizes.side, "max_size": round(sizes.side * 1333 / 800)}
-    model: nn.Module = makers[arch](sizes, limits)
-    if pretrained:
-        _load(model, arch, pretrained)
-    return model.eval()
+    features = list(network.backbone(images).values())
+    if isinstance(network, FCOS):
+        network.head(features)
+        return
+    network.rpn.head(features)
+    heads, pool = network.roi_heads, network.roi_heads.box_roi_pool.output_size
+    count = network.rpn.post_nms_top_n()
+    proposals = torch.zeros(count, features[0].shape[1], *pool, device=images.device)
+    heads.box_predictor(heads.box_head(proposals))
 
 
 class Small(nn.Module):
@@ -93,7 +62,7 @@ class Small(nn.Module):
         self.body = nn.Sequential(*map(_block, widths, widths[1:], strides))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """One feature map, by the name that torchvision's detectors look for."""
+        """Return one feature map, by the name that torchvision's detectors look for."""
         return OrderedDict({"0": self.body(images)})
 
 
@@ -105,15 +74,15 @@ def _block(channels: int, outputs: int, stride: int) -> nn.Sequential:
     )
 
 
-def _small_faster_rcnn(sizes: Sizes, limits: dict[str, int]) -> FasterRCNN:
-    """Anchors of 10 to 32 pixels, few proposals, and hidden layers of 128."""
+def fasterrcnn_small(shape: Shape) -> FasterRCNN:
+    """Build a network with anchors of 10 to 32 pixels, few proposals, and hidden layers of 128."""
     pool, hidden = 5, 128
     return FasterRCNN(
         Small(),
         rpn_anchor_generator=AnchorGenerator(((10, 18, 32),), ((1.0,),)),
         box_roi_pool=MultiScaleRoIAlign(["0"], output_size=pool, sampling_ratio=1),
         box_head=TwoMLPHead(WIDTH * pool**2, hidden),
-        box_predictor=FastRCNNPredictor(hidden, sizes.outputs),
+        box_predictor=FastRCNNPredictor(hidden, shape.classes),
         rpn_pre_nms_top_n_train=200,
         rpn_post_nms_top_n_train=100,
         rpn_pre_nms_top_n_test=200,
@@ -121,36 +90,59 @@ def _small_faster_rcnn(sizes: Sizes, limits: dict[str, int]) -> FasterRCNN:
         rpn_batch_size_per_image=64,
         box_batch_size_per_image=32,
         size_divisible=4,
-        **limits,
+        **_limits(shape),
     )
 
 
-def _small_fcos(sizes: Sizes, limits: dict[str, int]) -> FCOS:
-    """One level, and one convolution in each tower."""
+def fcos_small(shape: Shape) -> FCOS:
+    """Build a network with one level, and one convolution in each tower."""
     return FCOS(
         Small(),
-        sizes.outputs,
+        shape.classes,
         anchor_generator=AnchorGenerator(((4,),), ((1.0,),)),
-        head=FCOSHead(WIDTH, 1, sizes.outputs, num_convs=1),
+        head=FCOSHead(WIDTH, 1, shape.classes, num_convs=1),
         size_divisible=4,
-        **limits,
+        **_limits(shape),
     )
 
 
-def _faster_rcnn(sizes: Sizes, limits: dict[str, int]) -> FasterRCNN:
-    model = FasterRCNN(_resnet50(sizes.released), sizes.outputs, **limits)
+def fasterrcnn_resnet50_fpn(shape: Shape, *, pretrained: str | None = None) -> FasterRCNN:
+    """Build torchvision's network; for ``pretrained`` see ``_load``.
+
+    Raises:
+        BadRequest: weights that do not fit or cannot be read.
+        BenchError: the released weights could not be downloaded.
+    """
+    model = FasterRCNN(_resnet50(shape.released), shape.classes, **_limits(shape))
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.eps = 0.0  # the released weights were trained so
+    if pretrained:
+        _load(model, "fasterrcnn_resnet50_fpn", pretrained)
     return model
 
 
-def _fcos(sizes: Sizes, limits: dict[str, int]) -> FCOS:
+def fcos_resnet50_fpn(shape: Shape, *, pretrained: str | None = None) -> FCOS:
+    """Build torchvision's network; for ``pretrained`` see ``_load``.
+
+    Raises:
+        BadRequest: weights that do not fit or cannot be read.
+        BenchError: the released weights could not be downloaded.
+    """
     levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}
-    return FCOS(_resnet50(sizes.released, **levels), sizes.outputs, **limits)
+    model = FCOS(_resnet50(shape.released, **levels), shape.classes, **_limits(shape))
+    if pretrained:
+        _load(model, "fcos_resnet50_fpn", pretrained)
+    return model
+
+
+def _limits(shape: Shape) -> dict[str, int]:
+    """Return the sides that images are resized to: the shorter one, and at most 5/3 of it, as 800 and 1333."""
+    return {"min_size": shape.size, "max_size": round(shape.size * 1333 / 800)}
 
 
 def _resnet50(released: bool, **levels: Any) -> nn.Module:
+    """Build the backbone; as released, its statistics and first layers stand still, as in torchvision."""
     backbone: nn.Module = resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,
@@ -162,7 +154,13 @@ def _resnet50(released: bool, **levels: Any) -> nn.Module:
 
 
 def _load(model: nn.Module, arch: str, source: str) -> None:
-    """Put released or local weights in place, but for a last layer of other classes."""
+    """Put weights in place, but for a last layer of other classes.
+
+    Args:
+        model: the network.
+        arch: its name.
+        source: "released" (torchvision downloads its weights of COCO) or a file of weights.
+    """
     weights = _released(arch) if source == "released" else read_weights(Path(source))
     there = model.state_dict()
     last = set(select(model, "head"))
@@ -180,7 +178,7 @@ def _load(model: nn.Module, arch: str, source: str) -> None:
 
 
 def _released(arch: str) -> dict[str, Tensor]:
-    """torchvision's weights of COCO, from its cache or downloaded.
+    """Return torchvision's weights of COCO, from its cache or downloaded.
 
     Raises:
         BenchError: they could not be downloaded.

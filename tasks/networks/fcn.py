@@ -5,55 +5,33 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torchvision.models import segmentation
 from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.models.segmentation import FCN, FCN_ResNet50_Weights, fcn_resnet50
+from torchvision.models.segmentation import FCN, FCN_ResNet50_Weights
 
-from bench.errors import BadRequest, BenchError, unknown
+from bench.contract.declarations import Shape
+from bench.errors import BadRequest, BenchError
 from bench.system.weights import read_weights
-
-NAMES = ("fcn_small", "fcn_resnet50")
-STRIDE = 8  # pixels a side that one logit stands for, in each of them
 
 
 class Coarse(FCN):  # type: ignore[misc]
     """torchvision's FCN without its last step: the logits as they are before upsampling, as a plain tensor."""
 
     def forward(self, images: Any) -> Any:  # tensors, or torch.fx's stand-ins for them
-        """B x 3 x H x W images to B x classes x H/8 x W/8 logits."""
+        """Turn B x 3 x H x W images into B x classes x H/8 x W/8 logits."""
         return self.classifier(self.backbone(images)["out"])
 
 
-def build(arch: str, classes: int, *, pretrained: str | None = None) -> nn.Module:
-    """The network in eval mode, its tensors named as torchvision's.
+def fcn_small(shape: Shape, *, pretrained: str | None = None) -> nn.Module:
+    """Build six convolutions to an eighth of the resolution, and a linear classifier; 0.2 M parameters.
 
     Args:
-        arch: one of ``NAMES``.
-        classes: with the background.
-        pretrained: None, "released" (torchvision downloads its weights) or a file of weights.
+        shape: of images and classes.
+        pretrained: None or a file of weights.
 
     Raises:
-        BadRequest: unknown architecture, or weights that do not fit or cannot be read.
-        BenchError: the released weights could not be downloaded.
+        BadRequest: weights that do not fit or cannot be read.
     """
-    if arch not in NAMES:
-        raise unknown("architecture", arch, NAMES)
-    if arch == "fcn_small" and pretrained == "released":
-        raise BadRequest(f"'{arch}' has no released weights: leave --pretrained out or name a file")
-    model = _small(classes) if arch == "fcn_small" else _resnet50(classes)
-    if pretrained:
-        weights = _released() if pretrained == "released" else read_weights(Path(pretrained))
-        _fill(model, weights, arch, pretrained)
-    return model.eval()
-
-
-def _resnet50(classes: int) -> nn.Module:
-    """torchvision's, whose auxiliary classifier is only there to train with: left out."""
-    whole = fcn_resnet50(weights=None, weights_backbone=None, num_classes=classes, aux_loss=False)
-    return Coarse(whole.backbone, whole.classifier)
-
-
-def _small(classes: int) -> nn.Module:
-    """Six convolutions to an eighth of the resolution, and a linear classifier; 0.2 M parameters."""
     blocks: OrderedDict[str, nn.Module] = OrderedDict(
         block1=_block(3, 24, stride=2),
         block2=_block(24, 48, stride=2),
@@ -62,8 +40,36 @@ def _small(classes: int) -> nn.Module:
         block5=_block(64, 96),
     )
     backbone = IntermediateLayerGetter(nn.Sequential(blocks), {"block5": "out"})
-    head = nn.Sequential(*_block(96, 96), nn.Conv2d(96, classes, 1))
-    return Coarse(backbone, head)
+    head = nn.Sequential(*_block(96, 96), nn.Conv2d(96, shape.classes, 1))
+    model = Coarse(backbone, head)
+    if pretrained == "released":
+        raise BadRequest(
+            "'fcn_small' has no released weights: leave --pretrained out or name a file"
+        )
+    if pretrained:
+        _fill(model, read_weights(Path(pretrained)), "fcn_small", pretrained)
+    return model
+
+
+def fcn_resnet50(shape: Shape, *, pretrained: str | None = None) -> nn.Module:
+    """Build torchvision's network, without the auxiliary classifier that is only there to train with.
+
+    Args:
+        shape: of images and classes.
+        pretrained: None, "released" (torchvision downloads its weights) or a file of weights.
+
+    Raises:
+        BadRequest: weights that do not fit or cannot be read.
+        BenchError: the released weights could not be downloaded.
+    """
+    whole = segmentation.fcn_resnet50(
+        weights=None, weights_backbone=None, num_classes=shape.classes, aux_loss=False
+    )
+    model = Coarse(whole.backbone, whole.classifier)
+    if pretrained:
+        weights = _released() if pretrained == "released" else read_weights(Path(pretrained))
+        _fill(model, weights, "fcn_resnet50", pretrained)
+    return model
 
 
 def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
@@ -72,7 +78,7 @@ def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
 
 
 def _released() -> dict[str, Tensor]:
-    """torchvision's weights for COCO with the categories of PASCAL VOC."""
+    """Return torchvision's weights for COCO with the categories of PASCAL VOC."""
     try:
         weights: dict[str, Tensor] = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.get_state_dict(
             check_hash=True
@@ -88,9 +94,9 @@ def _released() -> dict[str, Tensor]:
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], arch: str, source: str) -> None:
     """Load weights; those of the auxiliary classifier are left out."""
-    own = {name: t for name, t in weights.items() if not name.startswith("aux_classifier.")}
+    kept = {name: t for name, t in weights.items() if not name.startswith("aux_classifier.")}
     try:
-        model.load_state_dict(own)
+        model.load_state_dict(kept)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise BadRequest(f"{source} does not hold weights of '{arch}': {reason}") from error

@@ -7,17 +7,18 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from bench.errors import BadRequest, BenchError, unknown
+from bench.contract.declarations import Shape
+from bench.errors import BadRequest, BenchError
 from bench.system.weights import read_weights
 
-# What both share; the conventions of the original code (Ho et al. 2020) that the released checkpoints were made with.
+# Settings that both share: conventions of the original code (Ho et al. 2020), which the released weights follow.
 _DDPM: dict[str, Any] = {
     "flip_sin_to_cos": False,
     "freq_shift": 1,
     "norm_eps": 1e-6,
     "attention_head_dim": None,
 }
-ARCHITECTURES: dict[str, dict[str, Any]] = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "ddpm32": {  # google/ddpm-cifar10-32: 35.7 million parameters, attention at 16 x 16
         **_DDPM,
         "block_out_channels": (128, 256, 256, 256),
@@ -39,56 +40,54 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 RELEASED = {"ddpm32": "google/ddpm-cifar10-32"}
 
 
-def build(arch: str, channels: int, size: int) -> nn.Module:
-    """The architecture for images of this shape, freshly initialised, in eval mode.
-
-    Raises:
-        BadRequest: an unknown architecture, or a side that it cannot halve often enough.
-    """
-    if arch not in ARCHITECTURES:
-        raise unknown("architecture", arch, ARCHITECTURES)
-    config = ARCHITECTURES[arch]
-    factor = 2 ** (len(config["block_out_channels"]) - 1)
-    if size % factor:
-        raise BadRequest(f"'{arch}' takes images whose side is a multiple of {factor}, not {size}")
-    model: Any = UNet2DModel(
-        sample_size=size, in_channels=channels, out_channels=channels, **config
-    )
-    made: nn.Module = model.eval()
-    return made
-
-
-def load(arch: str, channels: int, size: int, source: str) -> nn.Module:
-    """The architecture with trained weights.
+def build(shape: Shape, config: str, *, pretrained: str | None = None) -> nn.Module:
+    """Build a network for images of a shape.
 
     Args:
-        arch, channels, size: see ``build``.
-        source: "released" (downloaded by diffusers), a folder that diffusers saved, or a file of weights.
+        shape: of the images.
+        config: one of ``CONFIGS``.
+        pretrained: None, "released" (downloaded by diffusers), a folder that diffusers saved, or a file of weights.
 
     Raises:
         BadRequest: weights that cannot be read, or are of another network.
         BenchError: the released weights could not be downloaded.
     """
-    model = build(arch, channels, size)
+    channels = shape.channels
+    model: Any = UNet2DModel(
+        sample_size=shape.size, in_channels=channels, out_channels=channels, **CONFIGS[config]
+    )
+    if pretrained:
+        _fill(model, config, pretrained)
+    made: nn.Module = model
+    return made
+
+
+def forward(network: nn.Module, images: Tensor) -> None:
+    """Run a batch of noisy images through a network, all at the first time step."""
+    network(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+
+
+def _fill(model: Any, config: str, source: str) -> None:
+    """Put trained weights in place."""
     if source != "released" and not Path(source).exists():
         raise BadRequest(
             f"no weights at {source}: expected 'released', a diffusers folder or a file"
         )
-    weights = read_weights(Path(source)) if Path(source).is_file() else _saved(arch, model, source)
+    path = Path(source)
+    weights = read_weights(path) if path.is_file() else _saved(config, model, source)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadRequest(f"{source} does not hold weights of '{arch}' ({reason})") from None
-    return model
+        raise BadRequest(f"{source} does not hold weights of '{config}' ({reason})") from None
 
 
-def _saved(arch: str, model: Any, source: str) -> dict[str, Tensor]:
-    """Weights by diffusers' own loading, which also reads the names of its early versions."""
+def _saved(config: str, model: Any, source: str) -> dict[str, Tensor]:
+    """Read weights by diffusers, which also knows the names of its early versions."""
     released = source == "released"
-    if released and arch not in RELEASED:
-        raise BadRequest(f"'{arch}' has no released weights: leave --pretrained out")
-    place = RELEASED[arch] if released else source
+    if released and config not in RELEASED:
+        raise BadRequest(f"'{config}' has no released weights: leave --pretrained out")
+    place = RELEASED[config] if released else source
     folder = None if released or not Path(source, "unet").is_dir() else "unet"
     try:
         found: Any = UNet2DModel.from_pretrained(place, subfolder=folder, torch_dtype=torch.float32)
@@ -100,14 +99,14 @@ def _saved(arch: str, model: Any, source: str) -> dict[str, Tensor]:
                 "folder or a file, --pretrained PATH, or leave it out to train here"
             ) from error
         raise BadRequest(f"{source} is no folder of a diffusers UNet2DModel ({reason})") from error
-    for name in (*ARCHITECTURES[arch], "in_channels", "sample_size", "center_input_sample"):
+    for name in (*CONFIGS[config], "in_channels", "sample_size", "center_input_sample"):
         ours, theirs = (_plain(one.config[name]) for one in (model, found))
         if ours != theirs:
-            raise BadRequest(f"{place} is no '{arch}': its {name} is {theirs}, expected {ours}")
+            raise BadRequest(f"{place} is no '{config}': its {name} is {theirs}, expected {ours}")
     weights: dict[str, Tensor] = found.state_dict()
     return weights
 
 
 def _plain(value: Any) -> Any:
-    """Lists as tuples: a configuration that was read has the former, one that was written the latter."""
+    """Turn a list into a tuple: a configuration that was read has lists, one that was written tuples."""
     return tuple(value) if isinstance(value, list) else value

@@ -6,19 +6,19 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.contract import Task
+from bench.contract import Task, registry
+from bench.contract.declarations import Architecture, DataSet, Declaration
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, unknown
-from bench.system.identity import code_hash, libraries
+from bench.system.identity import libraries, plugin_hash
 from bench.system.randomness import derive, scoped
 from bench.system.store import digest, file_hash, home, stage
-from tasks.catalog import RECIPES
 from tasks.networks.layers import describe, select
 from tasks.training.collecting import (
     Curve,
@@ -36,6 +36,7 @@ from tasks.training.collecting import (
 )
 from tasks.training.steps import Loss, Recipe, Training
 
+D = TypeVar("D")
 TRACKS = ("trajectory", "seeds")
 
 
@@ -44,8 +45,8 @@ class Trained(Task):
     """What a task needs besides is its data, its networks, its loss and its score.
 
     Attributes:
-        dataset: one of ``data_sets``.
-        arch: one of ``architectures``.
+        dataset: a registered data set of the form ``data_form``.
+        arch: a registered architecture of the form ``network_form``.
         layers: which parameters are generated, a pattern of ``tasks.networks.layers``.
         track: "trajectory" (consecutive steps of one run, the rest frozen) or "seeds" (independent runs).
         epochs, batch_size, lr, weight_decay, optimizer, augment, precision: training, see ``Recipe``; None takes the
@@ -55,15 +56,14 @@ class Trained(Task):
         every: optimizer steps between two checkpoints of a trajectory.
         train_size, val_size: how many examples of each split are scored (a fixed random subset); None means all.
         pretrained: None, "released" or a file of weights to start from.
-        data_sets, architectures, augmentations: what the settings of these names may be.
-        shipped: the data sets that come with the suite.
+        data_form, network_form: see ``bench.contract.declarations``.
+        augmentations: what the setting ``augment`` may be.
         keeps_pretrained: whether pretrained weights are the base as they are, instead of where its training starts.
     """
 
-    data_sets: ClassVar[Sequence[str]]
-    architectures: ClassVar[Sequence[str]]
+    data_form: ClassVar[str]
+    network_form: ClassVar[str]
     augmentations: ClassVar[Sequence[str]] = ("none",)
-    shipped: ClassVar[Sequence[str]] = ()
     scoring: ClassVar[tuple[str, ...]] = ("train_size", "val_size")
     rescoring: ClassVar[tuple[str, ...]] = ("val_size",)
     collecting: ClassVar[tuple[str, ...]] = ("track", "epochs", "every")
@@ -88,9 +88,8 @@ class Trained(Task):
     pretrained: str | None = None
 
     def __post_init__(self) -> None:
+        self.declarations()  # refuses unknown names
         for kind, value, valid in (
-            ("data set", self.dataset, self.data_sets),
-            ("architecture", self.arch, self.architectures),
             ("track", self.track, TRACKS),
             ("augmentation", self.augment, self.augmentations),
             ("optimizer", self.recipe.optimizer, ("sgd", "adamw")),
@@ -146,7 +145,26 @@ class Trained(Task):
     @property
     def embedded(self) -> bool:
         """Whether the data come with the suite."""
-        return self.dataset in self.shipped
+        return self.data_set.embedded
+
+    @property
+    def data_set(self) -> DataSet:
+        """The declaration of the data set."""
+        return registry.data_set(self.dataset, self.data_form)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The declaration of the architecture."""
+        return registry.architecture(self.arch, self.network_form)
+
+    def declarations(self) -> tuple[Declaration, ...]:
+        """Return the data set, those that it is made of, and the architecture."""
+        return (*registry.with_sources(self.data_set), self.architecture)
+
+    def load(self, kind: type[D], **options: Any) -> D:
+        """Load the data set, whose function returns this type; options are those that the function takes."""
+        folder = Path(self.context.data_dir) if self.context.data_dir else None
+        return self.data_set.load(kind, folder, **options)
 
     @classmethod
     def of_zoo(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +197,7 @@ class Trained(Task):
         """The architecture's training recipe, with this task's settings in place."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
         chosen = {name: value for name, value in own.items() if value is not None}
-        return Recipe(**{**RECIPES.get(self.arch, {}), **chosen})
+        return Recipe(**{**self.architecture.recipe, **chosen})
 
     def identity(self) -> dict[str, Any]:
         """Settings, and hashes of the data and of a weights file."""
@@ -363,7 +381,7 @@ class Trained(Task):
         """The trained network that a subset is frozen into; shared by every choice of layers, track and K."""
         identity = {n: v for n, v in self.identity().items() if n not in self.beside_base}
         identity |= {"seed": rng.initial_seed(), "device": self.device}
-        identity["code"] = [code_hash(type(self)), *libraries()]
+        identity["code"] = [plugin_hash(self, {}), *libraries()]
         path = home() / "bases" / f"{digest(identity)}.safetensors"
         state = path.with_suffix(".partial")
 

@@ -7,7 +7,7 @@ from bench.contract.zoo import Layout
 from bench.system.randomness import generator, scoped
 from tasks.data.images import Images
 from tasks.networks.layers import select
-from tasks.networks.models import Shape, build
+from tests.networks import Shape, build
 from tests.standins import stir_statistics
 
 CLEAR = 1e-4  # top two logits this far apart: rounding cannot exchange them

@@ -43,10 +43,9 @@ def test_evaluate_against_dataloader(versus, short):
 
 
 @pytest.fixture
-def drawn(monkeypatch, short):
+def drawn(short):
     """Scenes of the suite: the validation split alone in its usual size."""
-    monkeypatch.setattr(scenes, "COUNTS", {"train": 8, "val": 40 if short else 300})
-    return coco.load("shapes").val
+    return coco.read("shapes", scenes.folder(8, 40 if short else 300), None).val
 
 
 def test_evaluate_detection_heads(versus, short, drawn):

@@ -11,8 +11,8 @@ from generators.pdiff import PDiff
 from tasks.fast.features import FeatureNetwork
 from tasks.fast.image_scoring import ImageScorer, Reference
 from tasks.fast.sampling import Sampler
-from tasks.networks import unets
 from tasks.networks.layers import select
+from tests.networks import Shape, build
 
 
 def test_sample_pdiff_100(versus, short):
@@ -49,7 +49,7 @@ def test_sample_ddpm_candidates(versus, short):
     """Images of candidates of one UNet, against diffusers' pipeline with one candidate after another."""
     count, size, sample, steps = (16, 128, 2, 10) if short else (64, 256, 8, 10)
     with scoped(generator(0, "unet")):
-        model, alone = unets.build("ddpm8", 1, 8), unets.build("ddpm8", 1, 8)
+        model, alone = (build("ddpm8", Shape(1, 8, 0)) for _ in range(2))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))

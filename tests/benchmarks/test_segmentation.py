@@ -10,8 +10,8 @@ from bench.system.randomness import generator, scoped
 from tasks.data.images import Images
 from tasks.fast.confusion import confusion, mean_iou
 from tasks.fast.dense import DenseScorer, random_pixels
-from tasks.networks import fcn
 from tests.benchmarks.networks import CLEAR, around
+from tests.networks import Shape, build
 from tests.standins import stir_statistics
 
 CLASSES, BATCH = 21, 2  # BATCH of the plain loop
@@ -26,7 +26,7 @@ def test_evaluate_segmentation(versus, short):
     count, side = (20, 128) if short else (100, 264)
     data = patches(8, side)
     with scoped(generator(0, "network")):
-        model = fcn.build("fcn_resnet50", CLASSES)
+        model = build("fcn_resnet50", Shape(3, 520, CLASSES))
         stir_statistics(model)
     fit_last(model.classifier[4], features(model, data), data.labels)
     alone = fcn_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=False)

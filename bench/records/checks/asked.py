@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench import plugins
+from bench.contract import registry
 from bench.contract.declarations import Variant
 from bench.declared import Declared, recipe
 from bench.errors import BadRequest
@@ -97,13 +98,12 @@ def _task(case: Case, flat: Mapping[str, Any]) -> Iterator[str]:
 
 def _expected(case: Case, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a suite's own task is set to by a command."""
-    from tasks.catalog import RECIPES
-
     variant = plugins.tasks().get(case.record.task.name, Variant("", ""))
     assert case.task is not None
     preset = case.task.preset(case.record.protocol.preset)
     values = {**case.task.fields, **variant.settings, **preset, **given}
-    trained = {**recipe(), **RECIPES.get(str(values.get("arch")), {})}
+    architecture = registry.architectures().get(str(values.get("arch")))
+    trained = {**recipe(), **(architecture.recipe if architecture else {})}
     return values | {n: v for n, v in trained.items() if values.get(n) is None}
 
 
