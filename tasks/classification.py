@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from bench.contract import Evaluation, Scorer
 from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
-from bench.system.randomness import generator
 from tasks.data.images import Images
 from tasks.data.labelled import ImageData, Split
-from tasks.fast import stacking
+from tasks.data.source import channels_last
 from tasks.fast.frozen import Frozen
 from tasks.fast.scoring import ClassifierScorer, judge
-from tasks.training.steps import Batches, Loss, supervise
-from tasks.training.trained import Trained
+from tasks.fast.stacking import StackedRuns
+from tasks.training.collected import Sampled
+from tasks.training.problem import PartLoss, Problem
+from tasks.training.steps import Batches, supervise
 
 
 @dataclasses.dataclass(eq=False)
-class Classification(Trained):
+class Classification(Sampled):
     """Train classifiers, generate a subset of their weights, score by accuracy.
 
     An image is wrong where its class does not have the largest logit, or a logit of any class is not finite.
@@ -53,8 +54,11 @@ class Classification(Trained):
         return self.data.hash
 
     def available(self, split: str) -> int:
-        """How many images the split has."""
-        return len((self.data.train if split == "train" else self.data.val).labels)
+        """Return how many images the split has."""
+        return len(self._split(split).labels)
+
+    def _split(self, split: str) -> Split:
+        return self.data.train if split == "train" else self.data.val
 
     @functools.cached_property
     def shape(self) -> Shape:
@@ -64,26 +68,40 @@ class Classification(Trained):
         return Shape(channels, size, len(self.data.classes), released=bool(self.pretrained))
 
     def build(self, pretrained: str | None = None) -> nn.Module:
-        """The architecture for the data's images."""
+        """Build the architecture for the data's images."""
         return self.architecture.build(self.shape, pretrained)
 
-    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
-        """Cross-entropy of the network."""
-        return supervise(model, Batches(self._train, self.recipe, rng))
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """Cross-entropy of the classes of the training images."""
+        return Problem(
+            name=f"{self.arch} on {self.dataset}",
+            build=self.build,
+            whole_loss=lambda model, rng: supervise(model, self._batches(rng)),
+            part_loss=self._part_loss,
+            score=self.score,
+            recipe=self.recipe,
+            per_epoch=self.per_epoch,
+            device=self.device,
+        )
 
-    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
-        """Cross-entropy; what does not depend on the layout's parameters runs without gradients."""
-        frozen = self._frozen(model, layout, self.recipe.precision)
-        return frozen.loss(Batches(self._train, self.recipe, rng))
+    @property
+    def runs(self) -> StackedRuns:
+        """What trains independent runs, many at once where that is faster."""
+        return StackedRuns(self.problem, self._train)
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a task lives as long as its run
-    def _frozen(self, model: nn.Module, layout: Layout, precision: str) -> Frozen:
-        """One for all runs from the same base: they see the same images."""
-        return Frozen(model, layout, self._train, self.recipe, precision)
+    def _batches(self, rng: torch.Generator) -> Batches:
+        return Batches(self._train, self.recipe, rng)
+
+    def _part_loss(self, model: nn.Module, layout: Layout) -> PartLoss:
+        """Return the cross-entropy in which features of the frozen part are computed once an image."""
+        frozen = Frozen(model, layout, self._train, self.recipe, self.recipe.precision)
+        return lambda rng: frozen.loss(self._batches(rng))
 
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
-        """Return what gives the accuracy in [0, 1], the wrong images and the mean cross-entropy of candidates."""
-        classifiers = ClassifierScorer(self.base_model(zoo), zoo.layout, self._scored(split))
+        """Return the scorer of accuracy in [0, 1], wrong images and mean cross-entropy."""
+        images = self._val if split == "val" else self._scored(split)
+        classifiers = ClassifierScorer(self.base_model(zoo), zoo.layout, images)
 
         def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
             scored = classifiers(vectors)
@@ -93,44 +111,9 @@ class Classification(Trained):
 
         return score
 
-    def together(self, layout: Layout, whole: bool) -> int:
-        """How many independent runs to train at once."""
-        if not whole and self.device == "cpu":
-            return 1
-        return stacking.size(layout, self._train, self.recipe)
-
-    def train_whole(
-        self, starts: Sequence[nn.Module], layout: Layout, keys: Sequence[torch.Generator]
-    ) -> Float[Tensor, "S D"]:
-        """Several networks as one stack; one alone by plain steps."""
-        if len(starts) == 1:
-            return super().train_whole(starts, layout, keys)
-        return stacking.train_whole(starts, layout, self._train, self.recipe, keys)
-
-    def train_part(
-        self,
-        base: nn.Module,
-        layout: Layout,
-        vectors: Float[Tensor, "S D"],
-        keys: Sequence[torch.Generator],
-        *,
-        steps: int | None = None,
-        lr: float | None = None,
-    ) -> Float[Tensor, "S D"]:
-        """On a GPU as many versions as fit as one stack; by plain steps on a CPU."""
-        if self.device == "cpu":
-            return super().train_part(base, layout, vectors, keys, steps=steps, lr=lr)
-        frozen = self._frozen(base, layout, "float32")
-        train = functools.partial(
-            stacking.train_part, frozen, layout, recipe=self.recipe, steps=steps, lr=lr
-        )
-        together = stacking.size(layout, self._train, self.recipe)
-        slices = [slice(low, low + together) for low in range(0, len(vectors), together)]
-        return torch.cat([train(vectors[some], keys=keys[some]) for some in slices])
-
     @property
     def inputs(self) -> Callable[[UInt8[Tensor, "n C H W"]], Tensor]:
-        """What makes images of 8 bits, on the device, a network's inputs."""
+        """What turns images of 8 bits, on the device, into a network's inputs."""
         first = Split(self.data.train.images[:1], self.data.train.labels[:1])
         return Images.of(self.data, first, self.shape.size, self.device).inputs
 
@@ -139,23 +122,24 @@ class Classification(Trained):
         """The whole training split, for training."""
         return Images.of(self.data, self.data.train, self.shape.size, self.device)
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - a task lives as long as its run
     def _scored(self, split: str) -> Images:
-        """The fixed random subset of a split that is scored."""
-        whole = self.data.train if split == "train" else self.data.val
-        order = torch.randperm(len(whole.labels), generator=generator(0, "scored", split))
-        rows = order[: self.size(split)].sort().values
+        """Return the subset of a split that is scored."""
+        whole, rows = self._split(split), self.rows(split).sort().values
         chosen = Split(whole.images[rows], whole.labels[rows])
         return Images.of(self.data, chosen, self.shape.size, self.device)
 
+    @functools.cached_property
+    def _val(self) -> Images:
+        """The scored validation images, for the network of one base after another."""
+        return self._scored("val")
+
     @torch.inference_mode()
     def score(self, model: nn.Module) -> float:
-        """Validation accuracy of one network."""
-        images, missed = self._scored("val"), 0
+        """Return the validation accuracy of one network."""
+        images, missed = self._val, 0
         for start in range(0, len(images), 500):
             rows = slice(start, start + 500)
-            inputs = images.inputs(images.pixels[rows])
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = channels_last(images.inputs(images.examples[rows]))
             wrong, _ = judge(model(inputs), images.labels[rows])
             missed += int(wrong.sum())
         return (len(images) - missed) / len(images)

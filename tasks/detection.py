@@ -13,18 +13,17 @@ from bench.contract import Evaluation, Scorer
 from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
-from bench.system.randomness import generator
 from tasks.data.coco import CocoData, CocoSplit
 from tasks.fast.average_precision import Truth
 from tasks.fast.finding import finder
 from tasks.fast.pieces import run_in_pieces
-from tasks.training.boxes import BoxBatches, Examples, detect, losing
-from tasks.training.steps import Loss
-from tasks.training.trained import Trained
+from tasks.training.boxes import BoxBatches, Examples, detect, with_losses
+from tasks.training.collected import Sampled
+from tasks.training.problem import PartLoss, Problem
 
 
 @dataclasses.dataclass(eq=False)
-class Detection(Trained):
+class Detection(Sampled):
     """Train detectors, generate a subset of their weights, score by mAP (paper, F.1 and Table 10).
 
     A box is wrong where no detection of its category is matched with it at IoU 0.5, in pycocotools' greedy order. What
@@ -71,7 +70,7 @@ class Detection(Trained):
         return self.data.hash
 
     def available(self, split: str) -> int:
-        """How many images the split has."""
+        """Return how many images the split has."""
         return len(self._split(split))
 
     def _split(self, split: str) -> CocoSplit:
@@ -84,57 +83,76 @@ class Detection(Trained):
         return Shape(3, side, outputs, released=bool(self.pretrained))
 
     def build(self, pretrained: str | None = None) -> nn.Module:
-        """The detector for the data's categories."""
+        """Build the detector for the data's categories."""
         return self.architecture.build(self.shape, pretrained)
 
-    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
-        """The sum of torchvision's losses."""
-        return detect(model, BoxBatches(self._train, self.recipe, rng, self.device))
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """The sum of torchvision's losses on the training images."""
+        return Problem(
+            name=f"{self.arch} on {self.dataset}",
+            build=self.build,
+            whole_loss=lambda model, rng: detect(model, self._batches(rng)),
+            part_loss=self._part_loss,
+            score=self.score,
+            recipe=self.recipe,
+            per_epoch=self.per_epoch,
+            device=self.device,
+        )
 
-    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
-        """The same; only what leads from the layout's parameters to the loss has gradients."""
+    def _batches(self, rng: torch.Generator) -> BoxBatches:
+        return BoxBatches(self._train, self.recipe, rng, self.device)
+
+    def _part_loss(self, model: nn.Module, layout: Layout) -> PartLoss:
+        """Return the same loss; only the way from the layout's parameters to the loss has gradients."""
         if not any(name.startswith("backbone.") for name in layout.names):
             run_in_pieces(model.get_submodule("backbone"))
-        return detect(losing(model), BoxBatches(self._train, self.recipe, rng, self.device))
+        return lambda rng: detect(with_losses(model), self._batches(rng))
 
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
-        """Return what gives mAP in [0, 1] and the missed boxes of candidates; beside it AP50, AP75 and mAP by size."""
-        find = finder(self.base_model(zoo), zoo.layout, self._scored(split))
-        truth = self._truth(split)
+        """Return the scorer of mAP in [0, 1] and missed boxes; beside them AP50, AP75 and mAP by size."""
+        if split == "val":
+            scored, truth = self._val
+        else:
+            scored = self._scored(split)
+            truth = self._truth(scored, split)
+        find = finder(self.base_model(zoo), zoo.layout, scored)
 
         def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
-            found = find(vectors)
-            precision = truth.score(found, len(vectors))
+            detections = find(vectors)
+            precision = truth.score(detections, len(vectors))
             values = dict(precision.values)
             return Evaluation(
-                values.pop(self.metric), precision.missed, values, not_finite=found.not_finite
+                values.pop(self.metric), precision.missed, values, not_finite=detections.not_finite
             )
 
         return score
 
     def score(self, model: nn.Module) -> float:
-        """Validation mAP of one detector."""
-        find = finder(model, Layout((), ()), self._scored("val"))
-        found = find(torch.empty(1, 0))
-        return float(self._truth("val").score(found, 1).values[self.metric])
+        """Return the validation mAP of one detector."""
+        scored, truth = self._val
+        detections = finder(model, Layout((), ()), scored)(torch.empty(1, 0))
+        return float(truth.score(detections, 1).values[self.metric])
 
     @functools.cached_property
     def _train(self) -> Examples:
         return Examples(self.data.train)
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - a task lives as long as its run
     def _scored(self, split: str) -> CocoSplit:
-        """The fixed random subset of a split that is scored."""
-        whole = self._split(split)
-        order = torch.randperm(len(whole), generator=generator(0, "scored", split))
-        return whole.subset(order[: self.size(split)].tolist())
+        """Return the subset of a split that is scored."""
+        return self._split(split).subset(self.rows(split).tolist())
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - as above
-    def _truth(self, split: str) -> Truth:
-        truth = Truth(self._scored(split))
+    def _truth(self, scored: CocoSplit, split: str) -> Truth:
+        truth = Truth(scored)
         if not truth.units:
             raise BadRequest(
                 f"none of the {self.size(split)} scored images of {split} has a box: "
                 f"raise --set task.{split}_size"
             )
         return truth
+
+    @functools.cached_property
+    def _val(self) -> tuple[CocoSplit, Truth]:
+        """The scored validation images and their boxes, for the network of one base after another."""
+        scored = self._scored("val")
+        return scored, self._truth(scored, "val")

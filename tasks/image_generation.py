@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,9 +25,10 @@ from tasks.fast import features
 from tasks.fast.features import FeatureNetwork
 from tasks.fast.image_scoring import ImageScorer, Reference
 from tasks.fast.sampling import TIMESTEPS, Sampler
+from tasks.training.collected import Collected
 from tasks.training.collecting import load_tensors, save_tensors
-from tasks.training.steps import AveragedTraining, Batches, Loss
-from tasks.training.trained import Trained
+from tasks.training.problem import Problem
+from tasks.training.steps import Batches, Loss
 
 CLASSIFIER_EPOCHS = 10
 FEWEST = 20  # images: of fewer, no distance can be said to be one
@@ -35,7 +36,7 @@ _FEATURES = "features."  # in a zoo's base: the weights of the network that imag
 
 
 @dataclasses.dataclass(eq=False)
-class ImageGeneration(Trained):
+class ImageGeneration(Collected):
     """Train denoising diffusion models (DDPM, Ho et al. 2020), score by the Fréchet distance of images drawn with them.
 
     Every candidate starts from the same noise and draws with the same deterministic sampler, so that differences are
@@ -53,8 +54,7 @@ class ImageGeneration(Trained):
     Jaccard index, ``bench.metrics.similarity.weighted_jaccard``): in [0, 1], 1 for models that draw the same.
 
     Attributes:
-        fid_images: images that a model draws for each split; they are compared with all real ones, so that there is no
-            ``train_size`` or ``val_size``.
+        fid_images: images that a model draws for each split; they are compared with all real ones.
         sampler: one of ``tasks.fast.sampling.SAMPLERS``.
         steps: of the sampler, each of which runs the network once.
         draw_precision: of drawing images, "float32", or "bfloat16" for autocast. The latter is refused where it moves
@@ -78,8 +78,8 @@ class ImageGeneration(Trained):
     rescoring: ClassVar[tuple[str, ...]] = (
         "fid_images", "sampler", "steps", "draw_precision", "feature_weights",
     )  # fmt: skip
-    scoring: ClassVar[tuple[str, ...]] = (*Trained.scoring, *rescoring)
-    collecting: ClassVar[tuple[str, ...]] = (*Trained.collecting, "passes", "ema")
+    scoring: ClassVar[tuple[str, ...]] = rescoring
+    collecting: ClassVar[tuple[str, ...]] = (*Collected.collecting, "passes", "ema")
     keeps_pretrained: ClassVar[bool] = True
 
     dataset: str = "cifar10"
@@ -102,16 +102,12 @@ class ImageGeneration(Trained):
         ):
             if value not in valid:
                 raise unknown(kind, value, valid)
-        Sampler(self.sampler, self.steps)  # this and the next say themselves what is wrong
-        features.weights_identity(self.feature_weights)
+        Sampler(self.sampler, self.steps)  # refuses an unknown sampler, and too many steps
+        features.weights_identity(self.feature_weights)  # refuses a file that is not there
         if self.fid_images < FEWEST:
             raise BadRequest(f"fid_images is {self.fid_images}, expected at least {FEWEST}")
         if self.ema >= 1:
             raise BadRequest(f"ema is {self.ema}, expected a number below 1")
-        for name in ("train_size", "val_size"):
-            usual = (type(self).__dataclass_fields__[name].default, None, self.fid_images)
-            if getattr(self, name) not in usual:
-                raise BadRequest(f"{name} decides nothing here: set fid_images")
 
     @functools.cached_property
     def metric(self) -> str:  # type: ignore[override]
@@ -131,21 +127,20 @@ class ImageGeneration(Trained):
         return self.data.hash
 
     def available(self, split: str) -> int:
-        """How many real images the split has."""
+        """Return how many real images the split has."""
         return len(self._split(split).labels)
 
     def size(self, split: str) -> int:
-        """How many images a model draws for the split; all real ones are compared with them."""
+        """Return how many images a model draws for the split; all real ones are compared with them."""
         return self.fid_images
 
     def _split(self, split: str) -> Split:
         return self.data.train if split == "train" else self.data.val
 
     @property
-    def per_epoch(self) -> int:  # type: ignore[override]
-        """Optimizer steps an epoch."""
-        there = self.available("train")
-        return self.passes * (there // min(self.batch_size, there))
+    def per_epoch(self) -> int:
+        """Optimizer steps of an epoch's passes over the training split."""
+        return self.passes * super().per_epoch
 
     def declarations(self) -> tuple[Declaration, ...]:
         """Return the architecture of the network of the features too, where it is one of the suite's."""
@@ -155,13 +150,8 @@ class ImageGeneration(Trained):
         network = registry.architecture(self.feature_network, Classification.network_form)
         return (*declared, network)
 
-    @classmethod
-    def of_zoo(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that a zoo tells; sizes of splits follow from ``fid_images``."""
-        return {n: value for n, value in super().of_zoo(facts).items() if n != "val_size"}
-
     def identity(self) -> dict[str, Any]:
-        """Settings, hashes of the data and of weights that are given as files, and how images are drawn."""
+        """Return settings, hashes of the data and of weights that are given as files, and how images are drawn."""
         drawing = ("sampler", "steps", "draw_precision")
         return {
             **super().identity(),
@@ -177,17 +167,30 @@ class ImageGeneration(Trained):
         return self.data.train.images.shape[1], self.data.train.images.shape[3]
 
     def build(self, pretrained: str | None = None) -> nn.Module:
-        """The UNet for the data's images."""
+        """Build the UNet for the data's images."""
         channels, side = self.shape
         return self.architecture.build(Shape(channels, side, 0, bool(pretrained)), pretrained)
 
-    def training(self, model: nn.Module, rng: torch.Generator) -> AveragedTraining:
-        """Training of a whole network, which ends as the moving average."""
-        loss = functools.partial(self.whole_loss, rng=rng)
-        return AveragedTraining(model, loss, self.recipe, self.per_epoch, decay=self.ema)
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """The noise in noisy training images; a whole network ends as the moving average of its weights.
 
-    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
-        """Mean squared error of the noise that the network finds in noisy images (Ho et al. 2020, equation 14)."""
+        A part of a network is trained by the same loss: blocks before it need no gradients, and get none.
+        """
+        return Problem(
+            name=f"{self.arch} on {self.dataset}",
+            build=self.build,
+            whole_loss=self._loss,
+            part_loss=lambda model, layout: functools.partial(self._loss, model),
+            score=self.score,
+            recipe=self.recipe,
+            per_epoch=self.per_epoch,
+            device=self.device,
+            ema=self.ema,
+        )
+
+    def _loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
+        """Return the mean squared error of the noise found in noisy images (Ho et al. 2020, equation 14)."""
         data, kind = Batches(self._train, self.recipe, rng), torch.device(self.device).type
         mixed = self.recipe.precision == "bfloat16"
         process: Any = DDPMScheduler(TIMESTEPS)
@@ -199,14 +202,10 @@ class ImageGeneration(Trained):
             times = torch.randint(TIMESTEPS, (len(images),), generator=draw, device=self.device)
             noisy = process.add_noise(images, noise, times)
             with torch.autocast(kind, torch.bfloat16, enabled=mixed):
-                (found,) = model(noisy, times, return_dict=False)
-            return F.mse_loss(found.float(), noise)
+                (predicted,) = model(noisy, times, return_dict=False)
+            return F.mse_loss(predicted.float(), noise)
 
         return loss
-
-    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
-        """The same; blocks before the layout's parameters need no gradients, and get none."""
-        return self.whole_loss(model, rng)
 
     @functools.cached_property
     def _train(self) -> Images:
@@ -255,7 +254,7 @@ class ImageGeneration(Trained):
         return scorer
 
     def score(self, model: nn.Module) -> float:
-        """The distance to the validation images of one network."""
+        """Return the distance to the validation images of one network."""
         alone = self._scorer(Layout((), ()), self.network(None), "val", model, self.draw_precision)
         return float(alone(torch.empty(1, 0), further=False).scores)
 
@@ -284,19 +283,24 @@ class ImageGeneration(Trained):
     # The network of the features -------------------------------------------------------------------------------------
 
     def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
-        """K checkpoints; a classifier that they are scored with goes with them, so that one file says it all."""
+        """Train K checkpoints; a classifier that they are scored with goes with them, so that one file says it all."""
         network = self.network(None)  # one that cannot be had costs no training
         zoo = super().collect(k, rng=rng, work=work)
-        own = {f"{_FEATURES}{n}": t for n, t in network.tensors.items()}
-        return dataclasses.replace(zoo, base={**zoo.base, **own})
+        weights = {f"{_FEATURES}{n}": t for n, t in network.tensors.items()}
+        return dataclasses.replace(zoo, base={**zoo.base, **weights})
 
     def base_model(self, zoo: Zoo) -> nn.Module:
-        """The base of a zoo, with its first checkpoint in place."""
-        base = {n: t for n, t in zoo.base.items() if not n.startswith(_FEATURES)}
-        return super().base_model(dataclasses.replace(zoo, base=base))
+        """Return the base of a zoo, with its first checkpoint in place."""
+        return super().base_model(_without_features(zoo))
+
+    def finetune(
+        self, zoo: Zoo, vectors: Float[Tensor, "N D"], *, steps: int, rng: torch.Generator
+    ) -> Float[Tensor, "N D"]:
+        """Take steps of the recipe's optimizer at ``subset_lr`` from each vector, on batches of its own."""
+        return super().finetune(_without_features(zoo), vectors, steps=steps, rng=rng)
 
     def network(self, zoo: Zoo | None) -> FeatureNetwork:
-        """The network of the features: a classifier is the zoo's own, where it has one."""
+        """Return the network of the features: a classifier is the zoo's own, where it has one."""
         if self.feature_network == features.INCEPTION:
             return self._inception
         named = {} if zoo is None else zoo.base
@@ -321,7 +325,7 @@ class ImageGeneration(Trained):
         context = dataclasses.replace(self.context, force=False)
         task = Classification(**settings, context=context)
         if tensors is None:
-            model, _ = task.base(generator(0, "features"))
+            model, _ = task.collection.base(generator(0, "features"))
             tensors = {n: t.detach().cpu().clone() for n, t in model.state_dict().items()}
         else:
             model = task.build().to(self.device)
@@ -337,7 +341,7 @@ class ImageGeneration(Trained):
         return features.inception(self.feature_weights, self.device)
 
     def _reference(self, network: FeatureNetwork, split: str) -> Reference:
-        """The split's real images in a network's features, computed once for all runs."""
+        """Return the split's real images in a network's features, computed once for all runs."""
         identity = [self.dataset_hash, split, network.identity, self.device]
         path = home() / "statistics" / f"{digest(identity)}.safetensors"
 
@@ -345,3 +349,9 @@ class ImageGeneration(Trained):
             return Reference.of(self._split(split).images, network, self.device).tensors()
 
         return Reference.from_tensors(stage(path, load_tensors, make, save_tensors), self.device)
+
+
+def _without_features(zoo: Zoo) -> Zoo:
+    """Return the zoo without the network of the features, which no diffusion model has."""
+    base = {n: t for n, t in zoo.base.items() if not n.startswith(_FEATURES)}
+    return dataclasses.replace(zoo, base=base)

@@ -13,25 +13,20 @@ from bench.contract import Evaluation, Scorer
 from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
-from bench.system.randomness import generator
 from tasks.data.images import Images
-from tasks.data.masks import MaskedData, MaskedSplit
+from tasks.data.masks import AUGMENTATIONS, MaskedData, MaskedSplit
+from tasks.data.source import channels_last
 from tasks.fast import upsampling
 from tasks.fast.confusion import mean_iou, pixel_accuracy
-from tasks.fast.dense import (
-    AUGMENTATIONS,
-    DenseScorer,
-    MaskedBatches,
-    pixel_cross_entropy,
-    random_pixels,
-)
+from tasks.fast.dense import DenseScorer, pixel_cross_entropy, random_pixels
 from tasks.fast.frozen import Frozen
-from tasks.training.steps import Loss, supervise
-from tasks.training.trained import Trained
+from tasks.training.collected import Sampled
+from tasks.training.problem import PartLoss, Problem
+from tasks.training.steps import Batches, supervise
 
 
 @dataclasses.dataclass(eq=False)
-class Segmentation(Trained):
+class Segmentation(Sampled):
     """Train segmentation networks, generate a subset of their weights, score by mean IoU.
 
     A pixel gets no class, and is missed, where a coarse logit that it is interpolated from is not finite; images with
@@ -82,32 +77,39 @@ class Segmentation(Trained):
         return self.data.hash
 
     def available(self, split: str) -> int:
-        """How many images the split has."""
+        """Return how many images the split has."""
         return len(self._split(split))
 
     def build(self, pretrained: str | None = None) -> nn.Module:
-        """The architecture for the data's classes; it gives logits before upsampling."""
+        """Build the architecture for the data's classes; it gives logits before upsampling."""
         shape = Shape(3, self.image_size, len(self.data.classes), released=bool(pretrained))
         return self.architecture.build(shape, pretrained)
 
-    def whole_loss(self, model: nn.Module, rng: torch.Generator) -> Loss:
-        """Cross-entropy over all pixels."""
-        data = MaskedBatches(self._train, self.recipe, rng)
-        return supervise(model, data, pixel_cross_entropy)
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """Cross-entropy of the classes of all pixels of the training images."""
+        return Problem(
+            name=f"{self.arch} on {self.dataset}",
+            build=self.build,
+            whole_loss=lambda model, rng: supervise(model, self._batches(rng), pixel_cross_entropy),
+            part_loss=self._part_loss,
+            score=self.score,
+            recipe=self.recipe,
+            per_epoch=self.per_epoch,
+            device=self.device,
+        )
 
-    def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
-        """The same; what does not depend on the layout's parameters runs without gradients."""
-        data = MaskedBatches(self._train, self.recipe, rng)
-        return self._frozen(model, layout).loss(data, pixel_cross_entropy)
+    def _batches(self, rng: torch.Generator) -> Batches:
+        return Batches(self._train, self.recipe, rng)
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a task lives as long as its run
-    def _frozen(self, model: nn.Module, layout: Layout) -> Frozen:
-        """One for all runs from the same base: they see the same images."""
-        return Frozen(model, layout, self._train, self.recipe, self.recipe.precision)
+    def _part_loss(self, model: nn.Module, layout: Layout) -> PartLoss:
+        """Return the cross-entropy in which features of the frozen part are computed once an image."""
+        frozen = Frozen(model, layout, self._train, self.recipe, self.recipe.precision)
+        return lambda rng: frozen.loss(self._batches(rng), pixel_cross_entropy)
 
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
-        """Return what gives mean IoU and pixel accuracy in [0, 1], wrong units, and their mean cross-entropy."""
-        images = self._scored(split)
+        """Return the scorer of mean IoU and pixel accuracy in [0, 1], wrong units, and their mean cross-entropy."""
+        images = self._val if split == "val" else self._scored(split)
         pixels = random_pixels(images.labels, self.pixels, split)
         classes = len(self.data.classes)
         dense = DenseScorer(self.base_model(zoo), zoo.layout, images, pixels, classes)
@@ -123,12 +125,11 @@ class Segmentation(Trained):
 
     @torch.inference_mode()
     def score(self, model: nn.Module) -> float:
-        """Validation mean IoU of one network."""
-        images, matrix = self._scored("val"), torch.zeros(())
+        """Return the validation mean IoU of one network."""
+        images, matrix = self._val, torch.zeros(())
         for start in range(0, len(images), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            inputs = images.inputs(images.pixels[rows])
-            coarse = model(inputs.contiguous(memory_format=torch.channels_last))
+            coarse = model(channels_last(images.inputs(images.examples[rows])))
             matrix = (
                 matrix
                 + upsampling.confusion(coarse[None], images.labels[rows].to(self.device)).cpu()
@@ -143,12 +144,15 @@ class Segmentation(Trained):
         """The whole training split, for training."""
         return self.data.train.on(self.device)
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - a task lives as long as its run
     def _scored(self, split: str) -> Images:
-        """The fixed random subset of a split that is scored."""
+        """Return the subset of a split that is scored."""
         whole = self._split(split)
         if self.size(split) == len(whole):
             return whole.on(self.device)
-        order = torch.randperm(len(whole), generator=generator(0, "scored", split))
-        rows = order[: self.size(split)].sort().values
+        rows = self.rows(split).sort().values
         return MaskedSplit(whole.images[rows], whole.masks[rows]).on(self.device)
+
+    @functools.cached_property
+    def _val(self) -> Images:
+        """The scored validation images, for the network of one base after another."""
+        return self._scored("val")

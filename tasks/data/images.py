@@ -1,4 +1,4 @@
-"""Batches of images on the device: normalised, resized and augmented there."""
+"""Images of a split on the device: normalised, resized and augmented there batch by batch."""
 
 import dataclasses
 
@@ -15,14 +15,14 @@ class Images:
     """One split on the device: uint8 pixels, turned into model inputs batch by batch.
 
     Attributes:
-        pixels: uint8 images; on the device, or on the CPU where they would not fit.
+        examples: uint8 images; on the device, or on the CPU where they would not fit.
         labels: class numbers of the images, on the device; or of every pixel, where the pixels are.
         mean, std: per channel, of the training images in [0, 1].
         size: side of the model's input; smaller or larger images are resized.
         device: where batches are wanted.
     """
 
-    pixels: UInt8[Tensor, "M C H W"]
+    examples: UInt8[Tensor, "M C H W"]
     labels: Int64[Tensor, " M"] | UInt8[Tensor, "M H W"]
     mean: Float[Tensor, "C 1 1"]
     std: Float[Tensor, "C 1 1"]
@@ -31,7 +31,7 @@ class Images:
 
     @classmethod
     def of(cls, data: ImageData, split: Split, size: int, device: str) -> "Images":
-        """The split, moved to the device unless it takes more than half of the device's free memory."""
+        """Move a split to the device, unless it takes more than half of the device's free memory."""
         column = [
             torch.tensor(values).view(-1, 1, 1).to(device) for values in (data.mean, data.std)
         ]
@@ -41,9 +41,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def inputs(self, pixels: UInt8[Tensor, "*B C H W"]) -> Float[Tensor, "*B C S S"]:
+    def inputs(self, examples: UInt8[Tensor, "*B C H W"]) -> Float[Tensor, "*B C S S"]:
         """Normalise, and resize where the model wants another size."""
-        batch = pixels.to(
+        batch = examples.to(
             self.device, non_blocking=True
         ).float()  # a new tensor: pixels are integers
         batch.sub_(255 * self.mean).div_(255 * self.std)
@@ -53,20 +53,30 @@ class Images:
         flat = F.interpolate(flat, (self.size, self.size), mode="bilinear", antialias=True)
         return flat.reshape(*batch.shape[:-2], self.size, self.size)
 
+    def augmented(
+        self,
+        examples: UInt8[Tensor, "B C H W"],
+        labels: Int64[Tensor, " B"],
+        name: str,
+        rng: torch.Generator,
+    ) -> tuple[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"]]:
+        """Vary images at random by an augmentation of ``AUGMENTATIONS``; their classes stay."""
+        return AUGMENTATIONS[name](examples, rng), labels
+
 
 def fits(size: int, device: str) -> bool:
-    """Whether so many bytes take less than half of the device's free memory."""
+    """Return whether so many bytes take less than half of the device's free memory."""
     return not device.startswith("cuda") or size < torch.cuda.mem_get_info(device)[0] // 2
 
 
 def flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
-    """Random mirroring, for a whole batch at once."""
+    """Mirror each image at random, for a whole batch at once."""
     mirrored = torch.rand(len(pixels), 1, 1, 1, generator=rng, device=rng.device) < 0.5
     return torch.where(mirrored.to(pixels.device), pixels.flip(3), pixels)
 
 
 def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
-    """Random crop after padding by an eighth of the side, and random mirroring, for a whole batch at once."""
+    """Crop each image at random after padding by an eighth of the side, and mirror it at random."""
     count, _, height, width = pixels.shape
     pad = height // 8
     padded = F.pad(pixels, (pad, pad, pad, pad))

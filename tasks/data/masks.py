@@ -31,7 +31,7 @@ from bench.system import store
 from bench.system.progress import track
 from tasks.data import cached, coco, decoding
 from tasks.data.coco import IGNORED, CocoData, CocoSplit
-from tasks.data.images import Images, fits
+from tasks.data.images import Images, fits, flip
 
 MEAN, STD = (
     (0.485, 0.456, 0.406),
@@ -52,12 +52,40 @@ class MaskedSplit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def on(self, device: str) -> Images:
-        """The split on a device, or on the CPU where it would not fit; normalised as torchvision's networks want."""
+    def on(self, device: str) -> "MaskedImages":
+        """Move the split to a device, unless it would not fit; inputs are normalised as torchvision's networks want."""
         there = device if fits(self.images.numel() + self.masks.numel(), device) else "cpu"
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (MEAN, STD))
         size = self.images.shape[-1]
-        return Images(self.images.to(there), self.masks.to(there), mean, std, size, device)
+        return MaskedImages(self.images.to(there), self.masks.to(there), mean, std, size, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedImages(Images):
+    """A split on the device whose labels are masks; image and mask are mirrored and turned alike."""
+
+    def augmented(
+        self,
+        examples: UInt8[Tensor, "B C H W"],
+        labels: UInt8[Tensor, "B H W"],
+        name: str,
+        rng: torch.Generator,
+    ) -> tuple[UInt8[Tensor, "B C H W"], UInt8[Tensor, "B H W"]]:
+        """Vary images and masks at random by an augmentation of ``AUGMENTATIONS``."""
+        both = AUGMENTATIONS[name](torch.cat([examples, labels[:, None]], dim=1), rng)
+        return both[:, :-1], both[:, -1]
+
+
+def symmetries(squares: UInt8[Tensor, "B C S S"], rng: torch.Generator) -> UInt8[Tensor, "B C S S"]:
+    """Turn and mirror each image at random into one of a square's eight symmetries."""
+    draw = torch.rand(3, len(squares), generator=rng, device=rng.device) < 0.5
+    left, top, corner = draw[:, :, None, None, None].to(squares.device)
+    squares = squares.flip(-1).where(left, squares)
+    squares = squares.flip(-2).where(top, squares)
+    return squares.transpose(-1, -2).where(corner, squares)
+
+
+AUGMENTATIONS = {"flip": flip, "symmetries": symmetries}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Training on and scoring of a class for every pixel."""
+"""Training and scoring networks that give a class for every pixel."""
 
 import dataclasses
 
@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contract.zoo import Layout
-from bench.system.randomness import derive, generator
+from bench.system.randomness import generator
 from tasks.data.coco import IGNORED
-from tasks.data.images import Images, flip
+from tasks.data.source import Source
 from tasks.fast.scoring import Candidates, cross_entropy
 from tasks.fast.upsampling import Coarse, Pixels
-from tasks.training.steps import Batches
 
 
 def pixel_cross_entropy(
@@ -22,32 +21,6 @@ def pixel_cross_entropy(
     """Mean cross-entropy of the logits, upsampled, over all pixels that are not ``IGNORED``."""
     upsampled = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(upsampled, masks.long(), ignore_index=IGNORED)
-
-
-class MaskedBatches(Batches):
-    """Training batches of images and masks; both are mirrored (and turned) alike."""
-
-    def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], UInt8[Tensor, "B H W"]]:
-        """Augmented pixels and masks of one step."""
-        rows = self.rows(step)
-        pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
-        both = torch.cat([pixels, self.images.labels[rows.to(pixels.device), None]], dim=1)
-        if self.recipe.augment != "none":
-            vary = AUGMENTATIONS[self.recipe.augment]
-            both = vary(both, derive(self.rng, "augment", step))
-        return both[:, :3], both[:, 3].to(self.images.device)
-
-
-def symmetries(squares: UInt8[Tensor, "B C S S"], rng: torch.Generator) -> UInt8[Tensor, "B C S S"]:
-    """Each image at random in one of a square's eight symmetries."""
-    draw = torch.rand(3, len(squares), generator=rng, device=rng.device) < 0.5
-    left, top, corner = draw[:, :, None, None, None].to(squares.device)
-    squares = squares.flip(-1).where(left, squares)
-    squares = squares.flip(-2).where(top, squares)
-    return squares.transpose(-1, -2).where(corner, squares)
-
-
-AUGMENTATIONS = {"flip": flip, "symmetries": symmetries}
 
 
 def random_pixels(masks: UInt8[Tensor, "M H W"], each: int, split: str) -> Pixels:
@@ -88,28 +61,28 @@ class DenseScorer:
     Args:
         model: the base in eval mode, on the device; it gives coarse logits.
         layout: which parameters the candidates' vectors hold.
-        images: the split; its labels are masks.
+        source: the split; its labels are masks.
         pixels: those whose loss and correctness are told one by one.
         classes: with the background.
     """
 
     def __init__(
-        self, model: nn.Module, layout: Layout, images: Images, pixels: Pixels, classes: int
+        self, model: nn.Module, layout: Layout, source: Source, pixels: Pixels, classes: int
     ) -> None:
-        self.images, self.pixels, self.classes = images, pixels.to(images.device), classes
-        self.candidates = Candidates(model, layout, images)
+        self.source, self.pixels, self.classes = source, pixels.to(source.device), classes
+        self.candidates = Candidates(model, layout, source)
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> DenseScored:
         """Score N candidates."""
-        count, device = len(vectors), self.images.device
+        count, device = len(vectors), self.source.device
         shape = (count, self.classes, self.classes + 1)
         matrices = torch.zeros(shape, dtype=torch.int64, device=device)
         broken = torch.zeros(count, dtype=torch.int64, device=device)
         wrong = torch.empty(count, len(self.pixels), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
         for some, rows, given in self.candidates(vectors):
-            masks, coarse = self.images.labels[rows].to(device), Coarse.of(given)
+            masks, coarse = self.source.labels[rows].to(device), Coarse.of(given)
             matrices[some] += coarse.confusion(masks)
             broken[some] += coarse.broken.sum(1)
             units, factor = self.pixels.of(rows), masks.shape[-1] // given.shape[-1]

@@ -1,4 +1,4 @@
-"""Score many candidates of one zoo at once: the shared part once an image, the rest for many candidates together."""
+"""Score many candidates of one zoo at once: the shared part once an example, the rest for many of them together."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.contract.zoo import Layout
 from bench.system.progress import track
-from tasks.data.images import Images
+from tasks.data.source import Source, channels_last
 from tasks.fast.dependence import split
 from tasks.fast.finite import not_finite
 from tasks.fast.folding import fold
@@ -24,14 +24,14 @@ from tasks.fast.folding import fold
 KEEP_BYTES = 2 * 1024**3
 # The widest tensor of one chunk of candidates may take this much: on a CPU, fresh large blocks cost page faults.
 WORK_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3}
-Batch = tuple[slice, tuple[Tensor, ...]]  # which images, and their shared tensors
+Batch = tuple[slice, tuple[Tensor, ...]]  # the numbers of some examples, and their shared tensors
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Per candidate: which images it gets wrong, its mean cross-entropy, and of how many images logits are not finite.
+    """Per candidate: its wrong examples, its mean cross-entropy, and the number of examples with logits not finite.
 
-    The cross-entropy is infinite where there is any such image.
+    The cross-entropy is infinite where there is any such example.
     """
 
     wrong: Bool[Tensor, "N M"]
@@ -45,14 +45,14 @@ class Candidates:
     Args:
         model: the base, in eval mode, on the device.
         layout: which parameters the candidates' vectors hold.
-        images: the split.
+        source: the split.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, images: Images) -> None:
-        self.images = images
+    def __init__(self, model: nn.Module, layout: Layout, source: Source) -> None:
+        self.source = source
         self.layout = layout
-        self.kind = torch.device(images.device).type
-        first = images.inputs(images.pixels[:1])
+        self.kind = torch.device(source.device).type
+        first = source.inputs(source.examples[:1])
         if self.kind == "cpu":
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parts = split(model, layout.names, first)
@@ -65,16 +65,16 @@ class Candidates:
         if self.alone:
             self._own = {name: self.parts.own.get_parameter(name) for name in layout.names}
             self._folds = fold(self.parts.own)
-        rows = self.parts.rows(images.device)
-        self.batches = [slice(low, low + rows) for low in range(0, len(images), rows)]
+        rows = self.parts.rows(source.device)
+        self.batches = [slice(low, low + rows) for low in range(0, len(source), rows)]
         with torch.inference_mode(), _as_reference(self.kind):
             self._kept = self._keep()
 
     def _shared(self, rows: slice) -> tuple[Tensor, ...]:
-        inputs = self.images.inputs(self.images.pixels[rows])
+        inputs = self.source.inputs(self.source.examples[rows])
         if self.kind != "cpu":
             return tuple(self.parts.shared(inputs))
-        return tuple(map(_channels_last, self.parts.shared(_channels_last(inputs))))
+        return tuple(map(channels_last, self.parts.shared(channels_last(inputs))))
 
     def _keep(self) -> list[Batch]:
         """Compute the shared tensors of every batch, or nothing where they would not fit in the budget."""
@@ -87,7 +87,7 @@ class Candidates:
         return kept
 
     def _blocks(self) -> Iterator[list[Batch]]:
-        """Everything at once where it is kept, else batch by batch."""
+        """Yield all batches at once where their shared tensors are kept, else batch by batch."""
         if self._kept:
             yield self._kept
         else:
@@ -96,26 +96,26 @@ class Candidates:
     def __call__(
         self, vectors: Float[Tensor, "N D"]
     ) -> Iterator[tuple[slice, slice, Float[Tensor, "n B *output"]]]:
-        """What N candidates make of the images: which candidates, which images, and the network's output.
+        """Yield slices of candidates and of examples with the network's output for them, until all N met all M.
 
-        In float32, without tensor-core rounding. Every candidate meets every image once; consecutive items may belong
-        to different candidates and images.
+        In float32, without tensor-core rounding. Every candidate meets every example once; consecutive items may belong
+        to different candidates and examples.
         """
         count = len(vectors)
-        each = 4 * self.parts.rows(self.images.device) * self.parts.widest_own
+        each = 4 * self.parts.rows(self.source.device) * self.parts.widest_own
         chunk = 1 if self.alone else max(1, WORK_BYTES[self.kind] // each)
         with _as_reference(self.kind):
             for block in self._blocks():
                 for low in track(range(0, count, chunk), f"score {count} models"):
                     some = slice(low, min(low + chunk, count))
-                    run = self._in_place(vectors[some].to(self.images.device))
+                    run = self._in_place(vectors[some].to(self.source.device))
                     for rows, shared in block:
                         yield some, rows, run(shared)
 
     def _in_place(
         self, vectors: Float[Tensor, "n D"]
     ) -> Callable[[tuple[Tensor, ...]], Float[Tensor, "n B *output"]]:
-        """The generated part with these candidates in place: shared tensors to the output."""
+        """Return the generated part with these candidates in place: shared tensors to the output."""
         own = self.parts.own
         if self.alone:
             for name, tensor in self.layout.unflatten(vectors[0]).items():
@@ -133,42 +133,38 @@ class ClassifierScorer:
     Args:
         model: the base, in eval mode, on the device.
         layout: which parameters the candidates' vectors hold.
-        images: the split.
+        source: the split; one class an example.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, images: Images) -> None:
-        self.images = images
-        self.candidates = Candidates(model, layout, images)
+    def __init__(self, model: nn.Module, layout: Layout, source: Source) -> None:
+        self.source = source
+        self.candidates = Candidates(model, layout, source)
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> Scored:
         """Score N candidates."""
-        device, count = self.images.device, len(vectors)
-        wrong = torch.empty(count, len(self.images), dtype=torch.bool, device=device)
+        device, count = self.source.device, len(vectors)
+        wrong = torch.empty(count, len(self.source), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
         broken = torch.zeros(count, dtype=torch.int64, device=device)
         for some, rows, logits in self.candidates(vectors):
-            labels = self.images.labels[rows]
+            labels = self.source.labels[rows]
             wrong[some, rows], bad = judge(logits, labels)
             broken[some] += bad.sum(-1)
             loss[some] += cross_entropy(logits, labels)
-        loss = loss.masked_fill(broken > 0, torch.inf) / len(self.images)
+        loss = loss.masked_fill(broken > 0, torch.inf) / len(self.source)
         return Scored(wrong.cpu(), loss.cpu(), broken.cpu())
 
 
 @contextmanager
 def _as_reference(kind: str) -> Iterator[None]:
-    """Convolutions in full float32, and on a CPU attention whose kernel has a rule for many candidates at once."""
+    """Compute convolutions in full float32, and on a CPU attention by a kernel that many candidates can share."""
     attention = sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
     convolution = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with convolution, attention, warnings.catch_warnings():
         # Pooling to one pixel has no such rule with channels last, but costs nothing either.
         warnings.filterwarnings("ignore", "There is a performance drop")
         yield
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def judge(
@@ -185,6 +181,6 @@ def judge(
 def cross_entropy(
     logits: Float[Tensor, "n B classes"], labels: Int64[Tensor, " B"]
 ) -> Float[Tensor, " n"]:
-    """Summed over the batch, in float64; it says nothing where a logit is not finite."""
+    """Return the cross-entropy summed over the batch, in float64; it says nothing where a logit is not finite."""
     expanded = labels.expand(len(logits), -1)
     return F.cross_entropy(logits.transpose(1, 2), expanded, reduction="none").double().sum(1)

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from bench.contract.zoo import Layout
 from bench.system.progress import track
-from tasks.data.images import Images
+from tasks.data.source import Source
 from tasks.fast.frozen import Frozen
 from tasks.training.collecting import fold_statistics
+from tasks.training.problem import Problem
+from tasks.training.runs import Runs, TrainPart
 from tasks.training.steps import Batches, Recipe, StackedTraining, check_finite, drawn
 
 # Runs train together as far as this much memory goes: on a GPU for activations, on a CPU for values, gradients and
@@ -18,10 +20,10 @@ from tasks.training.steps import Batches, Recipe, StackedTraining, check_finite,
 STACK_BYTES = {"cuda": 2 * 1024**3, "cpu": 32 * 1024**2}
 
 
-def size(layout: Layout, images: Images, recipe: Recipe) -> int:
-    """How many runs to train at once; on a CPU, networks with kernels train faster one after another."""
-    kind = torch.device(images.device).type
-    activations = 4 * 40 * recipe.batch_size * images.mean.numel() * images.size**2
+def size(layout: Layout, source: Source, recipe: Recipe) -> int:
+    """Return how many runs to train at once; on a CPU, networks with kernels train faster one after another."""
+    kind = torch.device(source.device).type
+    activations = 4 * 40 * recipe.batch_size * source.inputs(source.examples[:1]).numel()
     each = activations if kind == "cuda" else 3 * 4 * layout.dim
     kernels = any(len(shape) == 4 for shape in layout.shapes)
     return 1 if kind == "cpu" and kernels else max(1, min(200, STACK_BYTES[kind] // each))
@@ -30,7 +32,7 @@ def size(layout: Layout, images: Images, recipe: Recipe) -> int:
 def train_whole(
     starts: Sequence[nn.Module],
     layout: Layout,
-    images: Images,
+    source: Source,
     recipe: Recipe,
     keys: Sequence[torch.Generator],
 ) -> Float[Tensor, "S D"]:
@@ -39,7 +41,7 @@ def train_whole(
     tensors = {n: torch.stack([s.get_parameter(n) for s in starts]) for n in layout.names}
     state = {n: torch.stack([s.get_buffer(n) for s in starts]) for n, _ in model.named_buffers()}
     stacked = StackedTraining(model, tensors, state, recipe)
-    run(stacked, images, recipe, keys)
+    run(stacked, source, recipe, keys)
     folded = fold_statistics(model, stacked.parameters, stacked.buffers)
     return layout.flatten(folded).detach().cpu()
 
@@ -54,39 +56,90 @@ def train_part(
     steps: int | None = None,
     lr: float | None = None,
 ) -> Float[Tensor, "S D"]:
-    """Train S versions of the generated part, everything in eval mode; see ``Trained.train_part``."""
-    start = layout.unflatten(vectors.to(frozen.images.device))
+    """Train S versions of the generated part, everything in eval mode; see ``TrainPart``."""
+    start = layout.unflatten(vectors.to(frozen.source.device))
     stacked = StackedTraining(frozen.parts.own, start, {}, recipe)
-    run(stacked, frozen.images, recipe, keys, frozen, steps, lr)
+    run(stacked, frozen.source, recipe, keys, frozen, steps, lr)
     return layout.flatten(stacked.parameters).detach().cpu()
 
 
 def run(
     training: StackedTraining,
-    images: Images,
+    source: Source,
     recipe: Recipe,
     keys: Sequence[torch.Generator],
     frozen: Frozen | None = None,
     steps: int | None = None,
     lr: float | None = None,
 ) -> None:
-    """The steps of all runs of a stack, each on its own batches; what is ``frozen`` needs no gradients."""
-    sources = [Batches(images, recipe, key) for key in keys]
-    total = recipe.epochs * sources[0].per_epoch
+    """Take the steps of all runs of a stack, each on its own batches; ``frozen`` parts get no gradients."""
+    runs = [Batches(source, recipe, key) for key in keys]
+    total = recipe.epochs * runs[0].order.per_epoch
     for step in track(range(total if steps is None else steps), "steps"):
         if frozen is None:
-            pixels, labels = drawn(sources, step)
-            shared: tuple[Tensor, ...] = (images.inputs(pixels),)
+            examples, labels = drawn(runs, step)
+            shared: tuple[Tensor, ...] = (source.inputs(examples),)
         else:
-            shared, labels = frozen.shared(sources, step)
+            shared, labels = frozen.shared(runs, step)
         rate = recipe.rate(step, total) if lr is None else lr
-        inputs = tuple(_stacked(tensor, sources) for tensor in shared)
-        losses = training.step(inputs, _stacked(labels, sources), rate)
+        inputs = tuple(_stacked(tensor, runs) for tensor in shared)
+        losses = training.step(inputs, _stacked(labels, runs), rate)
     check_finite(losses)
 
 
 def _stacked(
-    tensor: Shaped[Tensor, "SB *any"], sources: Sequence[Batches]
+    tensor: Shaped[Tensor, "SB *any"], runs: Sequence[Batches]
 ) -> Shaped[Tensor, "S B *any"]:
-    """What lies one behind the other, with the runs in front."""
-    return tensor.view(len(sources), -1, *tensor.shape[1:])
+    """Give the runs, which lie one behind the other, a dimension of their own in front."""
+    return tensor.view(len(runs), -1, *tensor.shape[1:])
+
+
+class StackedRuns(Runs):
+    """Trains independent runs of a classifier as stacks: whole networks of products, and on a GPU generated parts.
+
+    Args:
+        problem: what is trained.
+        source: the training split.
+    """
+
+    def __init__(self, problem: Problem, source: Source) -> None:
+        super().__init__(problem)
+        self.source = source
+
+    def together(self, layout: Layout, *, whole: bool) -> int:
+        """Return how many runs to train at once."""
+        if not whole and self.problem.device == "cpu":
+            return 1
+        return size(layout, self.source, self.problem.recipe)
+
+    def whole(
+        self, starts: Sequence[nn.Module], layout: Layout, keys: Sequence[torch.Generator]
+    ) -> Float[Tensor, "S D"]:
+        """Train several networks as one stack; one alone by plain steps."""
+        if len(starts) == 1:
+            return super().whole(starts, layout, keys)
+        return train_whole(starts, layout, self.source, self.problem.recipe, keys)
+
+    def part(self, base: nn.Module, layout: Layout) -> TrainPart:
+        """Return what trains as many versions as fit as one stack; by plain steps on a CPU."""
+        if self.problem.device == "cpu":
+            return super().part(base, layout)
+        recipe = self.problem.recipe
+        frozen = Frozen(base, layout, self.source, recipe, "float32")
+        together = size(layout, self.source, recipe)
+
+        def train(
+            vectors: Float[Tensor, "S D"],
+            keys: Sequence[torch.Generator],
+            *,
+            steps: int | None = None,
+            lr: float | None = None,
+        ) -> Float[Tensor, "S D"]:
+            slices = [slice(low, low + together) for low in range(0, len(vectors), together)]
+            stacks = [
+                train_part(frozen, layout, vectors[rows], recipe, keys[rows], steps=steps, lr=lr)
+                for rows in slices
+            ]
+            return torch.cat(stacks)
+
+        return train

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.system.randomness import derive, scoped
 from tasks.data.coco import CocoSplit
-from tasks.training.steps import Loss, Recipe
+from tasks.training.steps import Loss, Order, Recipe
 
 KEEP_BYTES = 512 * 1024**2  # pixels of a split up to this size stay in memory
 Target = dict[str, Tensor]  # torchvision's: "boxes" and "labels"
@@ -28,24 +28,29 @@ class Examples:
         self.split = split
         pixels = sum(3 * height * width for height, width in split.sizes)
         self._image = functools.cache(split.image) if pixels <= KEEP_BYTES else split.image
+        self._targets: dict[int, Target] = {}
         self._readers = ThreadPoolExecutor(os.cpu_count())
 
     def __len__(self) -> int:
         return len(self.split)
 
     def images(self, rows: Sequence[int]) -> Iterator[UInt8[Tensor, "3 H W"]]:
-        """The pixels of these images, decoded by a thread per core."""
+        """Return the pixels of these images, decoded by a thread per core."""
         return self._readers.map(self._image, rows)
 
-    @functools.cache  # noqa: B019 - examples live as long as their task
     def target(self, row: int) -> Target:
-        """Corners and categories of the boxes of one image, cut at its edges; all have an area inside it."""
-        found = [one for one in self.split.annotations(row) if not one["iscrowd"]]
-        boxes = torch.tensor([one["bbox"] for one in found], dtype=torch.float32).reshape(-1, 4)
+        """Return corners and categories of the boxes of one image, cut at its edges; all have an area inside it."""
+        if row not in self._targets:
+            self._targets[row] = self._read_target(row)
+        return self._targets[row]
+
+    def _read_target(self, row: int) -> Target:
+        single = [box for box in self.split.annotations(row) if not box["iscrowd"]]
+        boxes = torch.tensor([box["bbox"] for box in single], dtype=torch.float32).reshape(-1, 4)
         height, width = self.split.sizes[row]
         corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1).clamp_(min=0)
         corners = corners.minimum(torch.tensor([width, height, width, height]))
-        labels = torch.tensor([one["category_id"] for one in found], dtype=torch.int64)
+        labels = torch.tensor([box["category_id"] for box in single], dtype=torch.int64)
         return {"boxes": corners, "labels": labels}
 
 
@@ -54,17 +59,11 @@ class BoxBatches:
 
     def __init__(self, data: Examples, recipe: Recipe, rng: torch.Generator, device: str) -> None:
         self.data, self.recipe, self.rng, self.device = data, recipe, rng, device
-        self.size = min(recipe.batch_size, len(data))
-        self.per_epoch = len(data) // self.size
-        self._order = functools.lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> Int64[Tensor, " M"]:
-        return torch.randperm(len(self.data), generator=derive(self.rng, "order", epoch))
+        self.order = Order(len(data), recipe.batch_size, rng)
 
     def __call__(self, step: int) -> tuple[list[Float[Tensor, "3 H W"]], list[Target]]:
-        """Images in [0, 1] and their targets, on the device."""
-        epoch, position = divmod(step, self.per_epoch)
-        rows = self._order(epoch)[position * self.size : (position + 1) * self.size].tolist()
+        """Return the images of one step, in [0, 1], and their targets, on the device."""
+        rows = self.order.rows(step).tolist()
         mirrored = torch.rand(len(rows), generator=derive(self.rng, "augment", step)) < 0.5
         images, targets = [], []
         for row, pixels, mirror in zip(rows, self.data.images(rows), mirrored, strict=True):
@@ -77,7 +76,7 @@ class BoxBatches:
 
 
 def flip(image: Float[Tensor, "3 H W"], target: Target) -> tuple[Float[Tensor, "3 H W"], Target]:
-    """The image mirrored from left to right, and its boxes."""
+    """Mirror an image and its boxes from left to right."""
     left, top, right, bottom = target["boxes"].unbind(1)
     width = image.shape[2]
     boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
@@ -85,7 +84,7 @@ def flip(image: Float[Tensor, "3 H W"], target: Target) -> tuple[Float[Tensor, "
 
 
 def detect(model: nn.Module, data: BoxBatches) -> Loss:
-    """The sum of torchvision's losses on the batch of each step, in the recipe's precision.
+    """Return the sum of torchvision's losses on the batch of each step, in the recipe's precision.
 
     What they draw at random (which proposals count) depends on the seed and the step alone.
     """
@@ -104,8 +103,8 @@ def detect(model: nn.Module, data: BoxBatches) -> Loss:
     return loss
 
 
-def losing(model: nn.Module) -> nn.Module:
-    """The model, switched so that it gives losses while normalization statistics stand still.
+def with_losses(model: nn.Module) -> nn.Module:
+    """Switch a detector so that it returns losses while normalization statistics stand still; return it.
 
     torchvision's detectors give losses in train mode alone; of their layers, only batch normalization differs in it.
     """

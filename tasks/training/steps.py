@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from bench.errors import BenchError
 from bench.system.randomness import derive
-from tasks.data.images import AUGMENTATIONS, Images
+from tasks.data.source import Source, channels_last
 
 Loss = Callable[[int], Tensor]  # the loss of the batch of a step
 Criterion = Callable[[Tensor, Tensor], Tensor]  # logits and labels to a loss
@@ -24,7 +24,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # logits and labels to a loss
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """A recipe of training.
 
     Attributes:
         optimizer: "sgd" (momentum 0.9, Nesterov) or "adamw".
@@ -45,7 +45,7 @@ class Recipe:
     precision: str = "float32"
 
     def make_optimizer(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer over these tensors; ``rate`` gives its learning rate step by step."""
+        """Return the optimizer over these tensors; ``rate`` gives its learning rate step by step."""
         if self.optimizer == "adamw":
             return torch.optim.AdamW(parameters, weight_decay=self.weight_decay, fused=True)
         return torch.optim.SGD(
@@ -53,51 +53,75 @@ class Recipe:
         )
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate at a step: warm-up, then cosine."""
+        """Return the learning rate at a step: warm-up, then cosine."""
         warm = max(1, steps // 10)
         if step < warm:
             return self.lr * (step + 1) / warm
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-class Batches:
-    """Training batches by number: the order and the augmentation of step i depend on the seed and i alone."""
+class Order:
+    """The examples that each step trains on: a shuffled split every epoch, by the seed and the step's number alone.
 
-    def __init__(self, images: Images, recipe: Recipe, rng: torch.Generator) -> None:
-        self.images, self.recipe, self.rng = images, recipe, rng
-        self.size = min(recipe.batch_size, len(images))
-        self.per_epoch = len(images) // self.size
-        self._order = functools.lru_cache(maxsize=2)(self._shuffled)
+    Args:
+        count: examples in the split.
+        batch_size: examples a step, at most.
+        rng: the source of the order.
+
+    Attributes:
+        per_epoch: steps an epoch; what is left over at the end of an epoch is not seen in it.
+    """
+
+    def __init__(self, count: int, batch_size: int, rng: torch.Generator) -> None:
+        self.count, self.size, self.rng = count, min(batch_size, count), rng
+        self.per_epoch = count // self.size
+        self.epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> Int64[Tensor, " M"]:
-        return torch.randperm(len(self.images), generator=derive(self.rng, "order", epoch))
+        """Return the order of the whole split in one epoch."""
+        return torch.randperm(self.count, generator=derive(self.rng, "order", epoch))
 
     def rows(self, step: int) -> Int64[Tensor, " B"]:
-        """Which images a step trains on."""
+        """Return the numbers of the examples of one step."""
         epoch, position = divmod(step, self.per_epoch)
-        return self._order(epoch)[position * self.size : (position + 1) * self.size]
+        return self.epoch(epoch)[position * self.size : (position + 1) * self.size]
 
-    def __call__(self, step: int) -> tuple[Float[Tensor, "B C S S"], Shaped[Tensor, "B *mask"]]:
-        """Augmented inputs and labels of one step."""
-        pixels, labels = self.drawn(step)
-        return self.images.inputs(pixels), labels
 
-    def drawn(self, step: int) -> tuple[UInt8[Tensor, "B C H W"], Shaped[Tensor, "B *mask"]]:
-        """The same before normalization: augmented pixels, and labels."""
-        rows = self.rows(step)
-        pixels = self.images.pixels.index_select(0, rows.to(self.images.pixels.device))
+class Batches:
+    """Training batches by number: order and augmentation of a step depend on the seed and the step's number alone.
+
+    Args:
+        source: the training split.
+        recipe: says how large batches are, and how examples vary.
+        rng: the source of order and augmentation.
+    """
+
+    def __init__(self, source: Source, recipe: Recipe, rng: torch.Generator) -> None:
+        self.source, self.recipe, self.rng = source, recipe, rng
+        self.order = Order(len(source), recipe.batch_size, rng)
+
+    def __call__(self, step: int) -> tuple[Shaped[Tensor, "B *input"], Shaped[Tensor, "B *label"]]:
+        """Return a network's inputs and the labels of one step, on the device."""
+        examples, labels = self.drawn(step)
+        return self.source.inputs(examples), labels
+
+    def drawn(self, step: int) -> tuple[Shaped[Tensor, "B *any"], Shaped[Tensor, "B *label"]]:
+        """Return the augmented examples of one step, where the source keeps them, and their labels on the device."""
+        rows, source = self.order.rows(step), self.source
+        examples = source.examples.index_select(0, rows.to(source.examples.device))
+        labels = source.labels[rows.to(source.labels.device)]
         if self.recipe.augment != "none":
-            vary = AUGMENTATIONS[self.recipe.augment]
-            pixels = vary(pixels, derive(self.rng, "augment", step))
-        return pixels, self.images.labels[rows.to(self.images.device)]
+            draw = derive(self.rng, "augment", step)
+            examples, labels = source.augmented(examples, labels, self.recipe.augment, draw)
+        return examples, labels.to(source.device)
 
 
 def drawn(
-    sources: Sequence[Batches], step: int
-) -> tuple[UInt8[Tensor, "B C H W"], Shaped[Tensor, "B *mask"]]:
-    """What several sources draw for a step, one behind the other."""
-    pixels, labels = zip(*(source.drawn(step) for source in sources), strict=True)
-    return torch.cat(pixels), torch.cat(labels)
+    runs: Sequence[Batches], step: int
+) -> tuple[Shaped[Tensor, "SB *any"], Shaped[Tensor, "SB *label"]]:
+    """Return the examples and labels that several runs draw for a step, run after run."""
+    examples, labels = zip(*(batches.drawn(step) for batches in runs), strict=True)
+    return torch.cat(examples), torch.cat(labels)
 
 
 def supervise(
@@ -105,20 +129,20 @@ def supervise(
     data: Batches,
     criterion: Criterion = F.cross_entropy,
 ) -> Loss:
-    """What a network (inputs to logits) loses on the batch of each step, in the recipe's precision.
+    """Return the loss of a network (inputs to logits) on the batch of each step, in the recipe's precision.
 
     Args:
         forward: the network.
         data: the batches.
         criterion: float32 logits and labels to the loss.
     """
-    kind = torch.device(data.images.device).type
+    kind = torch.device(data.source.device).type
     mixed = data.recipe.precision == "bfloat16"
 
     def loss(step: int) -> Tensor:
         inputs, labels = data(step)
         with torch.autocast(kind, torch.bfloat16, enabled=mixed):
-            logits = forward(inputs.contiguous(memory_format=torch.channels_last))
+            logits = forward(channels_last(inputs))
         return criterion(logits.float(), labels)
 
     return loss
@@ -128,9 +152,9 @@ class Training:
     """Trains the given tensors of one network by plain steps.
 
     Args:
-        loss: of the batch of each step, as a function of the tensors.
-        parameters: what is trained, in place.
-        recipe: how, and for how many epochs.
+        loss: of the batch of each step, as a function of the parameters.
+        parameters: the tensors that are trained, in place.
+        recipe: the optimizer, its rate and the number of epochs.
         per_epoch: steps an epoch.
         lr: a constant learning rate; None takes the recipe's schedule.
 
@@ -154,7 +178,7 @@ class Training:
         self.device = parameters[0].device
 
     def run(self, start: int, end: int) -> None:
-        """Steps number ``start`` to ``end - 1``.
+        """Take the steps number ``start`` to ``end - 1``.
 
         Raises:
             BenchError: training diverged.
@@ -170,11 +194,11 @@ class Training:
         check_finite(loss.detach())
 
     def state(self) -> dict[str, Tensor]:
-        """What a killed run needs to go on, beside the parameters."""
+        """Return the tensors that a killed run needs to go on, beside the parameters."""
         return optimizer_tensors(self.optimizer)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
+        """Go on from a state that ``state`` returned."""
         restore_optimizer(self.optimizer, state)
 
 
@@ -212,12 +236,12 @@ class AveragedTraining(Training):
         get_ema_multi_avg_fn(rate)(*self.pair, self.done)
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's, the copy's weights, and the number of steps."""
+        """Return the optimizer's state, the copy's weights, and the number of steps."""
         live = {f"live.{n}": t for n, t in self.live.state_dict().items()}
         return {**super().state(), **live, "averaged": torch.tensor(self.done)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
+        """Go on from a state that ``state`` returned."""
         super().restore(state)
         live = {n.removeprefix("live."): t for n, t in state.items() if n.startswith("live.")}
         self.live.load_state_dict(live)
@@ -256,7 +280,7 @@ class StackedTraining:
     def step(
         self, inputs: tuple[Tensor, ...], labels: Int64[Tensor, "S B"], rate: float
     ) -> Float[Tensor, " S"]:
-        """One optimizer step of every copy on its own batch; returns the losses before it."""
+        """Take one optimizer step of every copy on its own batch; return the losses before it."""
         set_rate(self.optimizer, rate)
         gradients, losses = self._gradients(self.parameters, self.buffers, inputs, labels)
         for name, parameter in self.parameters.items():
@@ -286,7 +310,7 @@ def check_finite(losses: Tensor) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors, for a safetensors file."""
+    """Return the optimizer's state as named tensors, for a safetensors file."""
     return {
         f"optimizer.{index}.{name}": tensor
         for index, slots in optimizer.state_dict()["state"].items()

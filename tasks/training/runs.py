@@ -1,0 +1,90 @@
+"""Several independent runs of one problem: one after another, unless a task can train many at once."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.contract.zoo import Layout
+from tasks.training.collecting import fold_statistics, put, take
+from tasks.training.problem import Part, Problem
+
+
+@runtime_checkable
+class TrainPart(Protocol):
+    """Trains S versions of the generated part of one frozen network, each on its own batches."""
+
+    def __call__(
+        self,
+        vectors: Float[Tensor, "S D"],
+        keys: Sequence[torch.Generator],
+        *,
+        steps: int | None = None,
+        lr: float | None = None,
+    ) -> Float[Tensor, "S D"]:
+        """Train from each of the vectors.
+
+        Args:
+            vectors: where each version starts.
+            keys: the source of each version's data order and augmentation.
+            steps: optimizer steps; None takes the recipe's epochs.
+            lr: a constant learning rate; None takes the recipe's schedule.
+        """
+        ...
+
+
+class Runs:
+    """Trains independent runs one after another.
+
+    Args:
+        problem: what is trained.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def together(self, layout: Layout, *, whole: bool) -> int:
+        """Return how many runs to train at once."""
+        return 1
+
+    def whole(
+        self, starts: Sequence[nn.Module], layout: Layout, keys: Sequence[torch.Generator]
+    ) -> Float[Tensor, "S D"]:
+        """Train whole networks in train mode, then express each one's running statistics in its affine parameters."""
+        trained = []
+        for model, key in zip(starts, keys, strict=True):
+            training = self.problem.training(model.train(), key)
+            training.run(0, training.steps)
+            folded = fold_statistics(
+                model, dict(model.named_parameters()), dict(model.named_buffers())
+            )
+            trained.append(layout.flatten(folded).detach().cpu())
+        return torch.stack(trained)
+
+    def part(self, base: nn.Module, layout: Layout) -> TrainPart:
+        """Return what trains versions of the generated part, with everything that they share computed once.
+
+        Args:
+            base: the frozen network, in eval mode, on the device.
+            layout: the generated part.
+        """
+        part = Part(self.problem, base, layout)
+
+        def train(
+            vectors: Float[Tensor, "S D"],
+            keys: Sequence[torch.Generator],
+            *,
+            steps: int | None = None,
+            lr: float | None = None,
+        ) -> Float[Tensor, "S D"]:
+            trained = []
+            for vector, key in zip(vectors, keys, strict=True):
+                training = part.training(key, lr)
+                put(vector, layout, part.tensors)
+                training.run(0, training.steps if steps is None else steps)
+                trained.append(take(part.tensors))
+            return torch.stack(trained)
+
+        return train
