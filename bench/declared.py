@@ -63,7 +63,10 @@ def _read(target: str) -> Declared:
     module, _, name = target.partition(":")
     fields: dict[str, Any] = {}
     facts: dict[str, Any] = {}
-    for source, node in _lineage(module, name):
+    classes = {
+        node: source for source, node in _lineage(module, name)
+    }  # each where it is met first
+    for node, source in classes.items():
         for item in node.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 found = facts if "ClassVar" in ast.unparse(item.annotation) else fields
@@ -76,7 +79,7 @@ def _read(target: str) -> Declared:
 
 
 def _lineage(module: str, name: str) -> Iterator[tuple["_Source", ast.ClassDef]]:
-    """The classes of a package that one inherits from, the farthest first, and it itself last."""
+    """Yield the classes of a package that one inherits from, the farthest first, and it itself last."""
     source = _source(module)
     node = source.classes.get(name)
     if node is None:

@@ -18,13 +18,14 @@ from tasks.data.source import channels_last
 from tasks.fast.frozen import Frozen
 from tasks.fast.scoring import ClassifierScorer, judge
 from tasks.fast.stacking import StackedRuns
-from tasks.training.collected import Sampled
+from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
+from tasks.training.settings import Sampled
 from tasks.training.steps import Batches, supervise
 
 
 @dataclasses.dataclass(eq=False)
-class Classification(Sampled):
+class Classification(Collected, Sampled):
     """Train classifiers, generate a subset of their weights, score by accuracy.
 
     An image is wrong where its class does not have the largest logit, or a logit of any class is not finite.
@@ -47,15 +48,6 @@ class Classification(Sampled):
     def data(self) -> ImageData:
         """The data set, loaded on first use."""
         return self.load(ImageData)
-
-    @property
-    def dataset_hash(self) -> str:
-        """SHA-256 of the images and labels."""
-        return self.data.hash
-
-    def available(self, split: str) -> int:
-        """Return how many images the split has."""
-        return len(self._split(split).labels)
 
     def _split(self, split: str) -> Split:
         return self.data.train if split == "train" else self.data.val

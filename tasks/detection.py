@@ -18,12 +18,13 @@ from tasks.fast.average_precision import Truth
 from tasks.fast.finding import finder
 from tasks.fast.pieces import run_in_pieces
 from tasks.training.boxes import BoxBatches, Examples, detect, with_losses
-from tasks.training.collected import Sampled
+from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
+from tasks.training.settings import Sampled
 
 
 @dataclasses.dataclass(eq=False)
-class Detection(Sampled):
+class Detection(Collected, Sampled):
     """Train detectors, generate a subset of their weights, score by mAP (paper, F.1 and Table 10).
 
     A box is wrong where no detection of its category is matched with it at IoU 0.5, in pycocotools' greedy order. What
@@ -63,15 +64,6 @@ class Detection(Sampled):
     def data(self) -> CocoData:
         """The data set, read on first use."""
         return self.load(CocoData, limit=self.limit)
-
-    @property
-    def dataset_hash(self) -> str:
-        """SHA-256 of the images and annotations."""
-        return self.data.hash
-
-    def available(self, split: str) -> int:
-        """Return how many images the split has."""
-        return len(self._split(split))
 
     def _split(self, split: str) -> CocoSplit:
         return self.data.train if split == "train" else self.data.val

@@ -121,15 +121,6 @@ class ImageGeneration(Collected):
         """The data set, loaded on first use."""
         return self.load(ImageData)
 
-    @property
-    def dataset_hash(self) -> str:
-        """SHA-256 of the images and labels."""
-        return self.data.hash
-
-    def available(self, split: str) -> int:
-        """Return how many real images the split has."""
-        return len(self._split(split).labels)
-
     def size(self, split: str) -> int:
         """Return how many images a model draws for the split; all real ones are compared with them."""
         return self.fid_images
@@ -342,7 +333,7 @@ class ImageGeneration(Collected):
 
     def _reference(self, network: FeatureNetwork, split: str) -> Reference:
         """Return the split's real images in a network's features, computed once for all runs."""
-        identity = [self.dataset_hash, split, network.identity, self.device]
+        identity = [self.data.hash, split, network.identity, self.device]
         path = home() / "statistics" / f"{digest(identity)}.safetensors"
 
         def make() -> dict[str, Tensor]:

@@ -20,13 +20,14 @@ from tasks.fast import upsampling
 from tasks.fast.confusion import mean_iou, pixel_accuracy
 from tasks.fast.dense import DenseScorer, pixel_cross_entropy, random_pixels
 from tasks.fast.frozen import Frozen
-from tasks.training.collected import Sampled
+from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
+from tasks.training.settings import Sampled
 from tasks.training.steps import Batches, supervise
 
 
 @dataclasses.dataclass(eq=False)
-class Segmentation(Sampled):
+class Segmentation(Collected, Sampled):
     """Train segmentation networks, generate a subset of their weights, score by mean IoU.
 
     A pixel gets no class, and is missed, where a coarse logit that it is interpolated from is not finite; images with
@@ -70,15 +71,6 @@ class Segmentation(Sampled):
     def data(self) -> MaskedData:
         """The data set, loaded on first use."""
         return self.load(MaskedData, size=self.image_size, limit=self.limit)
-
-    @property
-    def dataset_hash(self) -> str:
-        """SHA-256 of the images and annotations."""
-        return self.data.hash
-
-    def available(self, split: str) -> int:
-        """Return how many images the split has."""
-        return len(self._split(split))
 
     def build(self, pretrained: str | None = None) -> nn.Module:
         """Build the architecture for the data's classes; it gives logits before upsampling."""

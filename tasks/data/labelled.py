@@ -18,6 +18,9 @@ class Split:
     images: UInt8[Tensor, "M C H W"]
     labels: Int64[Tensor, " M"]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageData:

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -75,16 +74,19 @@ class Order:
     def __init__(self, count: int, batch_size: int, rng: torch.Generator) -> None:
         self.count, self.size, self.rng = count, min(batch_size, count), rng
         self.per_epoch = count // self.size
-        self.epoch = functools.lru_cache(maxsize=2)(self._shuffled)
+        self._latest: tuple[int, Int64[Tensor, " M"]] | None = None
 
-    def _shuffled(self, epoch: int) -> Int64[Tensor, " M"]:
-        """Return the order of the whole split in one epoch."""
-        return torch.randperm(self.count, generator=derive(self.rng, "order", epoch))
+    def epoch(self, number: int) -> Int64[Tensor, " M"]:
+        """Return the order of the whole split in one epoch; that of the latest is kept."""
+        if self._latest is None or self._latest[0] != number:
+            draw = derive(self.rng, "order", number)
+            self._latest = number, torch.randperm(self.count, generator=draw)
+        return self._latest[1]
 
     def rows(self, step: int) -> Int64[Tensor, " B"]:
         """Return the numbers of the examples of one step."""
-        epoch, position = divmod(step, self.per_epoch)
-        return self.epoch(epoch)[position * self.size : (position + 1) * self.size]
+        number, position = divmod(step, self.per_epoch)
+        return self.epoch(number)[position * self.size : (position + 1) * self.size]
 
 
 class Batches:
