@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
         task = Detection("fake-boxes", epochs=40, batch_size=4, augment="none", subset_lr=3e-3)
         task.data = dataclasses.replace(data, val=data.train)
         zoo = task.collect(4, rng=generator(0), work=tmp_path_factory.mktemp("work"))
-        base, _ = task.base(generator(0))
+        base, _ = task.collection.base(generator(0))
     return task, zoo, base
 
 
@@ -278,7 +278,7 @@ def test_a_mirrored_image_has_mirrored_boxes():
 def test_batches_depend_on_seed_and_step_alone():
     task = Detection("fake-boxes", batch_size=3)
     batches = boxes.BoxBatches(task._train, task.recipe, generator(0), "cpu")
-    assert batches.per_epoch == 2
+    assert batches.order.per_epoch == 2
     images, targets = batches(3)
     batches(0)
     same, _ = boxes.BoxBatches(task._train, task.recipe, generator(0), "cpu")(3)
@@ -297,7 +297,8 @@ def test_training_a_head_is_the_same_a_few_images_at_a_time(arch, monkeypatch):
         names = select(model, "head")
         model.requires_grad_(False)
         own = [model.get_parameter(name).requires_grad_(True) for name in names]
-        loss = task.part_loss(model, Layout.of(dict(zip(names, own, strict=True))), generator(0))
+        layout = Layout.of(dict(zip(names, own, strict=True)))
+        loss = task.problem.part_loss(model, layout)(generator(0))
         loss(0).backward()
         assert list(model.state_dict()) == list(wild_detector(arch).state_dict())
         return [tensor.grad for tensor in own]

@@ -35,8 +35,8 @@ def made(arch="resnet18", layers="last-norms:2", recipe=PLAIN, data=None):
 
 
 def losses(one, epochs=3, seed=1):
-    batches = Batches(one.images, PLAIN, generator(seed))
-    return torch.stack([one.loss(batches)(step) for step in range(epochs * batches.per_epoch)])
+    batches = Batches(one.source, PLAIN, generator(seed))
+    return torch.stack([one.loss(batches)(step) for step in range(epochs * batches.order.per_epoch)])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -57,7 +57,7 @@ def test_the_frozen_part_sees_no_image_again_that_it_knows():
     one, seen = made()
     losses(one, epochs=6)
     assert {float(total) for total in seen} == {
-        float(total) for total in one.images.inputs(one.images.pixels).flatten(1).sum(1)
+        float(total) for total in one.source.inputs(one.source.examples).flatten(1).sum(1)
     }
     count = len(seen)
     assert count < 4 * 16  # images that were left over in one epoch come in another

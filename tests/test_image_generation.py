@@ -136,7 +136,7 @@ def test_reloading_a_row_gives_back_its_recorded_score(zoo, tmp_path):
 
 def test_a_zoo_is_scored_by_its_own_classifier_wherever_it_is(zoo, monkeypatch):
     """Here its weights are not in the store; another training would not give these."""
-    monkeypatch.setattr(image_generation.Classification, "base", None)
+    monkeypatch.setattr(image_generation.Classification, "collection", None)
     assert make().scorer(zoo, "val")(zoo.vectors).scores.tolist() == list(zoo.scores)
 
 
@@ -206,9 +206,9 @@ def test_few_features_of_few_images_are_compared(zoo, monkeypatch):
 
 def test_the_trained_base_is_the_moving_average_of_what_was_trained():
     task = make()
-    model = task.fresh(generator(0))
+    model = task.problem.fresh(None, generator(0))
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
-    training = task.training(model, generator(0, "data"))
+    training = task.problem.training(model, generator(0, "data"))
     averages = start
     for count in range(1, 4):
         training.run(count - 1, count)
@@ -222,10 +222,10 @@ def test_the_trained_base_is_the_moving_average_of_what_was_trained():
 
 def test_training_finds_the_noise_in_images():
     task = make(epochs=30)
-    model = task.fresh(generator(0))
-    before = task.whole_loss(model, generator(1))(0).item()
-    task.training(model, generator(0)).run(0, 90)
-    assert task.whole_loss(model, generator(1))(0).item() < 0.7 * before
+    model = task.problem.fresh(None, generator(0))
+    before = task.problem.whole_loss(model, generator(1))(0).item()
+    task.problem.training(model, generator(0)).run(0, 90)
+    assert task.problem.whole_loss(model, generator(1))(0).item() < 0.7 * before
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(monkeypatch, tmp_path):
@@ -339,7 +339,7 @@ def test_the_released_architecture():
         ({"ema": 1.0}, "ema is 1.0"),
         ({"feature_network": "vit_tiny"}, "unknown feature network"),
         ({"feature_network": "inception", "feature_weights": "nowhere"}, "no file nowhere"),
-        ({"val_size": 100}, "val_size decides nothing here: set fid_images"),
+        ({"val_size": 100}, "val_size"),
         ({"draw_precision": "half"}, "unknown draw_precision"),
     ],
 )

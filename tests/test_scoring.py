@@ -40,7 +40,7 @@ def candidates(arch: str, layers: str, count: int = 3):
 
 def one_at_a_time(model, layout, vectors, data):
     """The plain loop: load a candidate, run the whole network."""
-    inputs = data.inputs(data.pixels)
+    inputs = data.inputs(data.examples)
     with torch.inference_mode():
         return torch.stack(
             [functional_call(model, layout.unflatten(vector), (inputs,)) for vector in vectors]

@@ -23,9 +23,9 @@ from tasks.data import coco, masks
 from tasks.data.coco import IGNORED
 from tasks.data.images import Images
 from tasks.fast.confusion import confusion, mean_iou, pixel_accuracy
-from tasks.fast.dense import DenseScorer, MaskedBatches, random_pixels
+from tasks.fast.dense import DenseScorer, random_pixels
 from tasks.networks.layers import select
-from tasks.training.steps import Recipe
+from tasks.training.steps import Batches, Recipe
 from tests.networks import Shape, build
 from tests.standins import coco_content, load, stir_statistics, write_coco
 
@@ -67,7 +67,7 @@ def network(arch: str) -> torch.nn.Module:
 
 def plainly(arch: str, model, images: Images) -> torch.Tensor:
     """Logits of every pixel; of torchvision's own whole model where there is one."""
-    inputs = images.inputs(images.pixels)
+    inputs = images.inputs(images.examples)
     if arch == "fcn_resnet50":
         whole = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=False)
         whole.load_state_dict(model.state_dict())
@@ -248,12 +248,12 @@ def test_real_images_from_coco(tmp_path):
 def test_images_and_masks_vary_alike(augment, ways):
     side = torch.arange(36).view(1, 6, 6).expand(7, 6, 6).to(torch.uint8)
     images = dataclasses.replace(
-        pictures(7, 6), pixels=side[:, None].expand(7, 3, 6, 6), labels=side
+        pictures(7, 6), examples=side[:, None].expand(7, 3, 6, 6), labels=side
     )
     recipe = Recipe(batch_size=7, epochs=1, augment=augment)
     seen = set()
     for step in range(20):
-        inputs, labels = MaskedBatches(images, recipe, generator(0))(step)
+        inputs, labels = Batches(images, recipe, generator(0))(step)
         assert torch.equal(
             inputs.mul(63.75).add(127.5).round(), labels[:, None].expand(-1, 3, -1, -1)
         )
@@ -330,5 +330,5 @@ def test_scored_images_are_a_fixed_part_of_the_split():
     task = make(val_size=5)
     chosen = task._scored("val")
     assert len(chosen) == task.size("val") == 5
-    assert torch.equal(chosen.pixels, make(val_size=5)._scored("val").pixels)
+    assert torch.equal(chosen.examples, make(val_size=5)._scored("val").examples)
     assert len(make()._scored("val")) == 8

@@ -12,8 +12,8 @@ from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.system.randomness import generator
-from tasks import classification
-from tasks.training import collecting, trained
+from tasks.classification import Classification
+from tasks.training import collecting, collection
 from tests.standins import QUICK, image_data
 
 counter = itertools.count()
@@ -179,7 +179,7 @@ def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch, tmp_path)
 
 def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
     make(arch="convnet3").collect(2, rng=generator(0), work=work_folder())
-    monkeypatch.setattr(trained, "train_base", None)  # calling it would fail
+    monkeypatch.setattr(collection, "train_base", None)  # calling it would fail
     make(arch="convnet3", layers="linear", track="seeds").collect(
         2, rng=generator(0), work=work_folder()
     )
@@ -188,7 +188,7 @@ def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
 def test_in_a_trajectory_only_the_chosen_layers_move():
     task = make(arch="convnet3")
     zoo = task.collect(5, rng=generator(0), work=work_folder())
-    base, _ = task.base(generator(0))
+    base, _ = task.collection.base(generator(0))
     state = base.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in zoo.base.items())
     assert set(zoo.base) | set(zoo.layout.names) == set(state)
@@ -240,8 +240,8 @@ def test_names_must_be_known(field):
 
 
 def test_settings_are_fields_with_documentation():
-    text = trained.Trained.__doc__ + classification.Classification.__doc__
-    for name in classification.Classification.setting_names():
+    text = "".join(cls.__doc__ or "" for cls in Classification.__mro__)
+    for name in Classification.setting_names():
         assert name in text
 
 

@@ -10,7 +10,8 @@ from tasks.fast import stacking
 from tasks.fast.frozen import Frozen
 from tasks.networks.layers import select
 from tasks.training.collecting import fold_statistics, neutral_statistics
-from tasks.training.steps import Batches, Recipe, Training, supervise
+from tasks.training.runs import Runs
+from tasks.training.steps import Batches, Order, Recipe, Training, supervise
 from tests.networks import Shape, build
 from tests.standins import image_data, images
 
@@ -41,8 +42,8 @@ def test_whole_networks_trained_together_equal_those_trained_alone(arch):
 
     layout = layout_of(starts()[0], "all")
     together = stacking.train_whole(starts(), layout, data, RECIPE, keys)
-    train_alone = super(Classification, classification(arch)).train_whole
-    assert torch.allclose(together, train_alone(starts(), layout, keys), atol=2e-3)
+    alone = Runs(classification(arch).problem).whole(starts(), layout, keys)
+    assert torch.allclose(together, alone, atol=2e-3)
     assert not torch.allclose(together[0], together[1], atol=1e-2)
 
 
@@ -56,7 +57,8 @@ def test_parts_trained_together_equal_those_trained_alone(arch, pattern):
     keys = [generator(seed) for seed in range(2)]
     start = torch.stack([layout.flatten(dict(base.named_parameters())).detach()] * 2)
     frozen = Frozen(base, layout, data, RECIPE, "float32")
-    alone = classification(arch).train_part(base, layout, start, keys, steps=4, lr=0.01)
+    train_alone = Runs(classification(arch).problem).part(base, layout)
+    alone = train_alone(start, keys, steps=4, lr=0.01)
     stacked = stacking.train_part(frozen, layout, start, RECIPE, keys, steps=4, lr=0.01)
     assert torch.allclose(alone, stacked, atol=1e-4)
     assert not torch.allclose(alone, start, atol=1e-5)
@@ -88,8 +90,8 @@ def test_data_of_a_step_depends_on_seed_and_number_alone():
 
 def test_an_epoch_sees_every_example_once():
     data = images(count=48)
-    source = Batches(data, Recipe(batch_size=16), generator(0))
-    rows = torch.cat([source._order(0)[i * 16 : (i + 1) * 16] for i in range(source.per_epoch)])
+    order = Order(len(data), 16, generator(0))
+    rows = torch.cat([order.rows(step) for step in range(order.per_epoch)])
     assert sorted(rows.tolist()) == list(range(48))
 
 
@@ -126,6 +128,6 @@ def test_divergence_is_a_clear_error():
     model = build("mlp3", Shape(3, 32, 4))
     data = Batches(images(), Recipe(lr=1e30, batch_size=16), generator(0))
     loss = supervise(model, data)
-    training = Training(loss, list(model.parameters()), data.recipe, data.per_epoch, lr=1e30)
+    training = Training(loss, list(model.parameters()), data.recipe, data.order.per_epoch, lr=1e30)
     with pytest.raises(BenchError, match="diverged"):
         training.run(0, 6)

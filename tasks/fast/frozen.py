@@ -73,12 +73,12 @@ class Frozen:
         return loss
 
     @torch.no_grad()
-    def _compute(self, examples: Shaped[Tensor, "B *any"]) -> tuple[Shaped[Tensor, "B *any"], ...]:
+    def _compute(self, examples: Shaped[Tensor, "B ..."]) -> tuple[Shaped[Tensor, "B ..."], ...]:
         inputs = channels_last(self.source.inputs(examples))
         with self.autocast:
             return self.parts.features(inputs)
 
-    def _recalled(self, rows: Int64[Tensor, " B"]) -> tuple[Shaped[Tensor, "B *any"], ...]:
+    def _recalled(self, rows: Int64[Tensor, " B"]) -> tuple[Shaped[Tensor, "B ..."], ...]:
         """Return the features of these examples; all of them are computed where those of one are not known yet.
 
         The last digit of a product can depend on how many examples it is for, and this way that is the size of a batch.

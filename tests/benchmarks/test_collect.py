@@ -26,7 +26,7 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
     count, size, sample = (4, 100, 1) if short else (20, 1000, 1)
     recipe = Recipe(augment="crop-flip", batch_size=32 if short else 128, precision="bfloat16")
     train, val = images(2560, classes=100), images(size, classes=100)
-    inputs = val.inputs(val.pixels)
+    inputs = val.inputs(val.examples)
 
     def ours():
         model, layout = network("resnet18", "last-norms:2", classes=100)
@@ -35,7 +35,7 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
             data = Batches(train, recipe, generator(0, "data"))
             own = free(model, layout)
             frozen = Frozen(model, layout, train, recipe, recipe.precision)
-            training = Training(frozen.loss(data), own, recipe, data.per_epoch, lr=LR)
+            training = Training(frozen.loss(data), own, recipe, data.order.per_epoch, lr=LR)
             trajectory(training, own, layout, rows, every=1)
             return rows.vectors.clone(), ClassifierScorer(model, layout, val)(rows.vectors).wrong
 
@@ -72,7 +72,7 @@ def test_collect_part_seeds(versus, short, tmp_path):
     keys = [generator(0, "seed", seed) for seed in range(count)]
 
     def trained(loss, data, own):
-        training = Training(loss(data), own, recipe, data.per_epoch, lr=LR)
+        training = Training(loss(data), own, recipe, data.order.per_epoch, lr=LR)
         training.run(0, training.steps)
         return take(own)
 

@@ -26,7 +26,7 @@ def test_evaluate_resnet18_last_norms(versus, short):
     """Against loading each candidate and running the whole network, on the same tensors."""
     count, size, sample = (10, 250, 1) if short else (100, 2000, 2)
     data = images(size, classes=100)
-    parts = data.inputs(data.pixels).split(BATCH)
+    parts = data.inputs(data.examples).split(BATCH)
     _compare(versus, short, "resnet18", "last-norms:2", 100, data, lambda: parts, count, sample)
 
 
@@ -170,7 +170,7 @@ def _compare(versus, short, arch, layers, classes, data, batches, count, sample)
 def _cifar10(data):
     """torchvision's CIFAR-10 with these images instead of a download."""
     files = datasets.CIFAR10.__new__(datasets.CIFAR10)
-    files.data = data.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    files.data = data.examples.permute(0, 2, 3, 1).contiguous().numpy()
     files.targets = data.labels.tolist()
     mean, std = data.mean.flatten().tolist(), data.std.flatten().tolist()
     files.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])

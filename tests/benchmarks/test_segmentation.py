@@ -40,7 +40,7 @@ def test_evaluate_segmentation(versus, short):
     @torch.inference_mode()
     def plain() -> Tensor:
         alone.load_state_dict(layout.unflatten(vectors[0]), strict=False)
-        batches = data.inputs(data.pixels).split(BATCH)
+        batches = data.inputs(data.examples).split(BATCH)
         return torch.cat([alone(batch)["out"] for batch in batches])
 
     def agree(scored, logits):
@@ -82,7 +82,7 @@ def features(model: nn.Module, data: Images) -> Tensor:
     """What the last layer works on."""
     found: list[Tensor] = []
     hook = model.classifier[4].register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
-    for batch in data.inputs(data.pixels).split(BATCH):
+    for batch in data.inputs(data.examples).split(BATCH):
         model(batch)
     hook.remove()
     return torch.cat(found)
