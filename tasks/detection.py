@@ -17,8 +17,8 @@ from bench.system.randomness import generator
 from tasks.data import coco
 from tasks.data.coco import CocoSplit
 from tasks.fast.average_precision import Truth
+from tasks.fast.backbones import InPieces
 from tasks.fast.finding import finder
-from tasks.fast.pieces import run_in_pieces
 from tasks.networks.detectors import NAMES, Sizes, build
 from tasks.training.boxes import BoxBatches, Examples, detect, losing
 from tasks.training.steps import Loss
@@ -101,9 +101,9 @@ class Detection(Trained):
 
     def part_loss(self, model: nn.Module, layout: Layout, rng: torch.Generator) -> Loss:
         """The same; only what leads from the layout's parameters to the loss has gradients."""
-        if not any(name.startswith("backbone.") for name in layout.names):
-            run_in_pieces(model.get_submodule("backbone"))
-        return detect(losing(model), BoxBatches(self._train, self.recipe, rng, self.device))
+        frozen = not any(name.startswith("backbone.") for name in layout.names)
+        losses = InPieces(losing(model)) if frozen else losing(model)
+        return detect(losses, BoxBatches(self._train, self.recipe, rng, self.device))
 
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
         """Return what gives mAP in [0, 1] and the missed boxes of candidates; beside it AP50, AP75 and mAP by size."""
