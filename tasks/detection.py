@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.contract import Evaluation, Scorer
+from bench.contract import Compared, Evaluation, Metric, Scorer
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from bench.system.randomness import generator
@@ -45,11 +45,11 @@ class Detection(Trained):
     """
 
     kind: ClassVar[str] = "detection"
-    metric: ClassVar[str] = "mAP"
-    units: ClassVar[str] = (
-        "validation box, wrong where no detection of its category matches it at IoU 0.5"
+    metric: ClassVar[Metric] = Metric("mAP", scale=100)
+    compared: ClassVar[Compared] = Compared(
+        "validation box, wrong where no detection of its category matches it at IoU 0.5",
+        independent=False,  # boxes of one image see each other
     )
-    independent_units: ClassVar[bool] = False  # boxes of one image see each other
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": None}}
     data_sets: ClassVar[Sequence[str]] = coco.NAMES
     architectures: ClassVar[Sequence[str]] = NAMES
@@ -115,7 +115,7 @@ class Detection(Trained):
             precision = truth.score(found, len(vectors))
             values = dict(precision.values)
             return Evaluation(
-                values.pop(self.metric), precision.missed, values, not_finite=found.not_finite
+                values.pop(self.metric.name), precision.missed, values, not_finite=found.not_finite
             )
 
         return score
@@ -124,7 +124,7 @@ class Detection(Trained):
         """Validation mAP of one detector."""
         find = finder(model, Layout((), ()), self._scored("val"))
         found = find(torch.empty(1, 0))
-        return float(self._truth("val").score(found, 1).values[self.metric])
+        return float(self._truth("val").score(found, 1).values[self.metric.name])
 
     @functools.cached_property
     def _train(self) -> Examples:

@@ -94,7 +94,7 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: image_data(name, train=6))
     task = make(feature_network="inception", feature_weights=str(path), fid_images=5)
     known = task.identity()["feature_weights"]
-    assert task.metric == f"fd-inception-{known[:8]}"
+    assert task.metric.name == f"fd-inception-{known[:8]}"
     score = task.scorer(zoo, "train")(zoo.vectors[:1]).scores.item()
     network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(path))
     images = [task.draw(zoo, zoo.vectors[:1], "train", 5)[0], task.data.train.images]

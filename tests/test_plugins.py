@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plugins
+from bench import declared, plugins
 from bench.contract.context import Plugin
 from bench.errors import BadRequest
 from tests.packages import install
@@ -40,7 +40,7 @@ def refused(function, *arguments):
 
 def test_every_generator_and_control_is_found():
     found = plugins.generators()
-    assert set(found) >= {"pdiff", "vae", *plugins.CONTROLS}
+    assert set(found) >= {"pdiff", "vae", *(one.name for one in declared.controls())}
     assert not {"base", "__init__", "networks"} & set(found)
     assert found["average"].target == "generators.controls.average:Average"
     assert found["noise"].fields["amplitude"] == "0.1"
@@ -113,7 +113,7 @@ def test_a_misspelt_class_gives_the_nearest():
 
 @pytest.mark.parametrize(
     "target",
-    ["bench.contract.zoo:Zoo", "tasks.catalog:Variant", "pathlib:Path", "bench.plugins:CONTROLS"],
+    ["bench.contract.zoo:Zoo", "tasks.catalog:Variant", "pathlib:Path", "bench.plugins:GENERATORS"],
 )
 def test_something_that_is_no_generator(target):
     assert target in refused(plugins.load_generator, target)

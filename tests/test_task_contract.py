@@ -57,7 +57,7 @@ def test_every_named_task(name):
     assert {"dataset", "dataset_hash", "arch", "layers"} <= set(identity)
     assert identity == make(name).identity()
     assert plugins.tasks()[name].about
-    assert all(getattr(type(task), field) for field in ("kind", "metric", "units"))
+    assert all(getattr(type(task), field) for field in ("kind", "metric", "compared"))
 
 
 def test_accuracy_is_the_share_of_images_that_are_not_wrong():

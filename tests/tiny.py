@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from bench.contract import Evaluation, Generator, Scorer, Task
+from bench.contract import Compared, Evaluation, Generator, Metric, Scorer, Task
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BenchError
 from bench.system.randomness import derive, generator
@@ -39,8 +39,8 @@ class Tiny(Task):
     """Vectors around one of a fixed direction; a unit is wrong where a fixed projection has the wrong sign."""
 
     kind: ClassVar[str] = "classification"
-    metric: ClassVar[str] = "accuracy"
-    units: ClassVar[str] = "projection"
+    metric: ClassVar[Metric] = Metric("accuracy", scale=100, mean_over_units=True)
+    compared: ClassVar[Compared] = Compared("projection")
     beside_base: ClassVar[tuple[str, ...]] = ("layers",)
 
     arch: str = "line"
