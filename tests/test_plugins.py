@@ -238,46 +238,6 @@ def test_an_unknown_setting_gives_the_nearest():
     assert "'count'" in message
 
 
-# What a command loads ------------------------------------------------------------------------------------------------
-
-
-def loaded_by(code):
-    """Top-level modules that are loaded after the code ran in a new Python."""
-    report = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    command = [sys.executable, "-c", f"{code}\n{report}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import bench.records.record",
-        "import bench.plugins; assert bench.plugins.generators()",
-        "import bench.plugins; assert bench.plugins.tasks()",
-    ],
-)
-def test_listing_and_records_do_not_load_torch(code):
-    loaded = loaded_by(code)
-    assert "bench" in loaded
-    assert "torch" not in loaded
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--help"], ["run", "--help"], ["list"], ["study", "--help"], ["study", "--list"]],
-)
-def test_help_and_list_do_not_load_torch(arguments):
-    loaded = loaded_by(
-        f"import sys; sys.argv = {['bench', *arguments]!r}\n"
-        "from bench.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code"
-    )
-    assert "typer" in loaded
-    assert not loaded & {"torch", "ray", "fsspec"}
-
-
 def test_help_as_a_module():
     command = [sys.executable, "-m", "bench", "--help"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)

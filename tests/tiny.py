@@ -63,7 +63,7 @@ class Tiny(Task):
         )
         vectors = 1 + self.spread * noise
         seconds = torch.arange(1, k + 1) / 10
-        scores = self.scorer(Zoo(vectors, LAYOUT), "val")(vectors).scores.tolist()
+        scores = self.scorer(Zoo(vectors, LAYOUT), "val")(vectors.clone()).scores.tolist()
         curve = tuple(zip(seconds.tolist(), scores, strict=True))
         settings = {"track": "trajectory"}
         return Zoo(vectors, LAYOUT, {}, tuple(scores), curve, k / 10, 0.5, settings)
@@ -74,7 +74,7 @@ class Tiny(Task):
 
         def score(vectors: torch.Tensor) -> Evaluation:
             wrong = (vectors @ directions.T > 0) != wanted
-            loss = (vectors - 1).square().mean(1).double()
+            loss = (vectors - 1).square().mean(1).double().nan_to_num(nan=torch.inf)
             return Evaluation(1 - wrong.double().mean(1), wrong, {"loss": loss})
 
         return score

@@ -92,7 +92,7 @@ class Task(Plugin, ABC):
     def finetune(
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], *, steps: int, rng: torch.Generator
     ) -> Float[Tensor, "N D"]:
-        """A few more optimizer steps on the training split from each vector."""
+        """Train each vector for a few more steps on the training split, on batches of its own."""
 
     def initial(self, zoo: Zoo, count: int, *, rng: torch.Generator) -> Float[Tensor, "r D"] | None:
         """The generated part of untrained networks, to look at beside trained ones; None where there is none."""

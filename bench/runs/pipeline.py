@@ -71,6 +71,8 @@ class Run:
             self.generator = make_generator(
                 request.generator, request.generator_settings, request.preset, self.device
             )
+        for plugin in (self.task, self.generator):
+            identity.check_loaded(type(plugin))
         check_min_score(request.min_score, self.task.metric)
         self._fitted: tuple[Generator, str, int, float] | None = (
             None  # generator, zoo, seed, seconds
