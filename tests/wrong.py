@@ -236,10 +236,10 @@ class PresetTask(RightTask):
 
 @dataclasses.dataclass(eq=False)
 class Nameless(RightTask):
-    """Does not say which data it has."""
+    """Does not say what its data are."""
 
     def identity(self):
-        return {**super().identity(), "dataset_hash": None}
+        return {**super().identity(), "dataset_hash": "1"}
 
 
 @dataclasses.dataclass(eq=False)

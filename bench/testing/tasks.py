@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,11 @@ def its_identity_is_plain_data_and_repeatable(subject: Subject) -> None:
     identity = subject.task.identity()
     missing = [name for name in IDENTITY if not isinstance(identity.get(name), str)]
     ensure(not missing, f"its identity has no text {', '.join(missing)}")
+    content = identity["dataset_hash"]
+    ensure(
+        bool(re.fullmatch("[0-9a-f]{64}", content)),
+        f"dataset_hash is {content}, expected a SHA-256 in hexadecimal",
+    )
     ensure(
         json.loads(json.dumps(plain(identity))) == plain(identity), "its identity is no JSON data"
     )
