@@ -37,7 +37,7 @@ class Hits:
 
 
 def join(parts: Sequence[Hits]) -> Hits:
-    """Return one after the other."""
+    """Join the boxes of several parts, one after the other."""
     fields = [field.name for field in dataclasses.fields(Hits)]
     return Hits(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
 
