@@ -8,11 +8,13 @@ constant of the package) is left out: nothing is known of it.
 import ast
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import plugins
+from bench.contract.control import Control
+from bench.contract.metric import Compared, Metric
 
 ROOT = Path(__file__).resolve().parents[1]  # where the suite's packages lie
 
@@ -42,6 +44,21 @@ def generator(name: str) -> Declared | None:
     target = targets.get(name, name)
     own = target in targets.values() and target.startswith("generators.")
     return _read(target) if own else None
+
+
+@functools.cache
+def controls() -> tuple[Control, ...]:
+    """Return every control: the suite's own generators in ``generators.controls``, one for each of their amplitudes."""
+    found: list[Control] = []
+    for name, listing in plugins.generators().items():
+        if listing.target.startswith("generators.controls."):
+            found += [Control(name, amplitude) for amplitude in _amplitudes(name) or (None,)]
+    return tuple(found)
+
+
+def _amplitudes(name: str) -> tuple[float, ...]:
+    made = generator(name)
+    return made.facts.get("amplitudes", ()) if made else ()
 
 
 @functools.cache
@@ -93,6 +110,10 @@ def _lineage(module: str, name: str) -> Iterator[tuple["_Source", ast.ClassDef]]
 
 
 UNKNOWN = object()  # what no value is known of
+VALUES: Mapping[str, Callable[..., Any]] = {
+    "Metric": Metric,
+    "Compared": Compared,
+}  # of plain parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +140,20 @@ class _Source:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             module, name = self.imported.get(node.value.id, ("", ""))
             return _constant(f"{module}.{name}", node.attr)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in VALUES:
+            return self._call(node)
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError):
             return UNKNOWN
+
+    def _call(self, node: ast.Call) -> Any:
+        """Return the value that a call of one of ``VALUES`` with plain arguments makes, or ``UNKNOWN``."""
+        given = [self.value(one) for one in node.args]
+        named = {str(one.arg): self.value(one.value) for one in node.keywords}
+        if UNKNOWN in given or UNKNOWN in named.values():
+            return UNKNOWN
+        return VALUES[ast.unparse(node.func)](*given, **named)
 
 
 def _constant(module: str, name: str) -> Any:

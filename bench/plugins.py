@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound=Plugin)
 GENERATORS, TASKS = "bench.generators", "bench.tasks"  # groups of entry points
-CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup", "noise")
 
 
 @dataclasses.dataclass(frozen=True)

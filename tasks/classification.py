@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from bench.contract import Evaluation, Scorer
+from bench.contract import Compared, Evaluation, Metric, Scorer
 from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from tasks.data.images import Images
@@ -35,8 +35,10 @@ class Classification(Collected, Sampled):
     """
 
     kind: ClassVar[str] = "classification"
-    metric: ClassVar[str] = "accuracy"
-    units: ClassVar[str] = "validation image, wrong where its class is not predicted"
+    metric: ClassVar[Metric] = Metric("accuracy", scale=100, mean_over_units=True)
+    compared: ClassVar[Compared] = Compared(
+        "validation image, wrong where its class is not predicted"
+    )
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"epochs": 100, "train_size": None}}
     data_form: ClassVar[str] = "labels"
     network_form: ClassVar[str] = "labels"

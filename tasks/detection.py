@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.contract import Evaluation, Scorer
+from bench.contract import Compared, Evaluation, Metric, Scorer
 from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from tasks.data.coco import CocoData, CocoSplit
 from tasks.fast.average_precision import Truth
+from tasks.fast.backbones import InPieces
 from tasks.fast.finding import finder
-from tasks.fast.pieces import run_in_pieces
 from tasks.training.boxes import BoxBatches, Examples, detect, with_losses
 from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
@@ -41,11 +41,11 @@ class Detection(Collected, Sampled):
     """
 
     kind: ClassVar[str] = "detection"
-    metric: ClassVar[str] = "mAP"
-    units: ClassVar[str] = (
-        "validation box, wrong where no detection of its category matches it at IoU 0.5"
+    metric: ClassVar[Metric] = Metric("mAP", scale=100)
+    compared: ClassVar[Compared] = Compared(
+        "validation box, wrong where no detection of its category matches it at IoU 0.5",
+        independent=False,  # boxes of one image see each other
     )
-    independent_units: ClassVar[bool] = False  # boxes of one image see each other
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": None}}
     data_form: ClassVar[str] = "boxes"
     network_form: ClassVar[str] = "boxes"
@@ -97,9 +97,9 @@ class Detection(Collected, Sampled):
 
     def _part_loss(self, model: nn.Module, layout: Layout) -> PartLoss:
         """Return the same loss; only the way from the layout's parameters to the loss has gradients."""
-        if not any(name.startswith("backbone.") for name in layout.names):
-            run_in_pieces(model.get_submodule("backbone"))
-        return lambda rng: detect(with_losses(model), self._batches(rng))
+        frozen = not any(name.startswith("backbone.") for name in layout.names)
+        losses = InPieces(with_losses(model)) if frozen else with_losses(model)
+        return lambda rng: detect(losses, self._batches(rng))
 
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
         """Return the scorer of mAP in [0, 1] and missed boxes; beside them AP50, AP75 and mAP by size."""
@@ -115,7 +115,10 @@ class Detection(Collected, Sampled):
             precision = truth.score(detections, len(vectors))
             values = dict(precision.values)
             return Evaluation(
-                values.pop(self.metric), precision.missed, values, not_finite=detections.not_finite
+                values.pop(self.metric.name),
+                precision.missed,
+                values,
+                not_finite=detections.not_finite,
             )
 
         return score
@@ -124,7 +127,7 @@ class Detection(Collected, Sampled):
         """Return the validation mAP of one detector."""
         scored, truth = self._val
         detections = finder(model, Layout((), ()), scored)(torch.empty(1, 0))
-        return float(truth.score(detections, 1).values[self.metric])
+        return float(truth.score(detections, 1).values[self.metric.name])
 
     @functools.cached_property
     def _train(self) -> Examples:

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import Evaluation, Scorer, registry
+from bench.contract import Compared, Evaluation, Metric, Scorer, registry
 from bench.contract.declarations import Declaration, Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError, unknown
@@ -67,9 +67,8 @@ class ImageGeneration(Collected):
     """
 
     kind: ClassVar[str] = "image generation"
-    higher_is_better: ClassVar[bool] = False
-    units: ClassVar[str] = (
-        "feature of one of the first images, drawn by all models from the same noise"
+    compared: ClassVar[Compared] = Compared(
+        "feature of one of the first images, drawn by all models from the same noise", features=True
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"fid_images": 50_000, "steps": 100}}
     data_form: ClassVar[str] = "labels"
@@ -110,9 +109,10 @@ class ImageGeneration(Collected):
             raise BadRequest(f"ema is {self.ema}, expected a number below 1")
 
     @functools.cached_property
-    def metric(self) -> str:  # type: ignore[override]
+    def metric(self) -> Metric:  # type: ignore[override]
         """FID for InceptionV3 with the reference implementation's weights, otherwise ``fd-<network>``."""
-        return features.metric(self.feature_network, self.feature_weights)
+        name = features.metric(self.feature_network, self.feature_weights)
+        return Metric(name, higher_is_better=False)
 
     # Data ------------------------------------------------------------------------------------------------------------
 
@@ -213,8 +213,9 @@ class ImageGeneration(Collected):
         These are the distance without the bias of few images, the kernel distance (KID, where the distance is FID),
         precision and recall, of ``bench.metrics.frechet``.
         """
-        kernel = "KID" if self.metric == "FID" else self.metric.replace("fd-", "kd-")
-        names = {"unbiased": f"{self.metric} unbiased", "kernel": kernel}
+        distance = self.metric.name
+        kernel = "KID" if distance == "FID" else distance.replace("fd-", "kd-")
+        names = {"unbiased": f"{distance} unbiased", "kernel": kernel}
         images = self._candidates(zoo, split)
 
         def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
@@ -267,8 +268,8 @@ class ImageGeneration(Collected):
         noise = float(exact.standard_error(theirs))
         if moved > noise:
             raise BenchError(
-                f"in bfloat16 the first checkpoint's {self.metric} moves by {moved:.3g}, more than the {noise:.3g} "
-                "that other images would move it by: leave --set task.draw_precision=bfloat16 out"
+                f"in bfloat16 the first checkpoint's {self.metric.name} moves by {moved:.3g}, more than the "
+                f"{noise:.3g} that other images would move it by: leave --set task.draw_precision=bfloat16 out"
             )
 
     # The network of the features -------------------------------------------------------------------------------------

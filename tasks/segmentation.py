@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.contract import Evaluation, Scorer
+from bench.contract import Compared, Evaluation, Metric, Scorer
 from bench.contract.declarations import Shape
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
@@ -42,11 +42,11 @@ class Segmentation(Collected, Sampled):
     """
 
     kind: ClassVar[str] = "segmentation"
-    metric: ClassVar[str] = "mean IoU"
-    units: ClassVar[str] = (
-        "pixel of a fixed random subset, equally many of each validation image, wrong where its class is not predicted"
+    metric: ClassVar[Metric] = Metric("mean IoU", scale=100)
+    compared: ClassVar[Compared] = Compared(
+        "pixel of a fixed random subset, equally many of each validation image, wrong where its class is not predicted",
+        independent=False,  # pixels of one image belong together
     )
-    independent_units: ClassVar[bool] = False  # pixels of one image belong together
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"train_size": 5000}}
     data_form: ClassVar[str] = "masks"
     network_form: ClassVar[str] = "masks"

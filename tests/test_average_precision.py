@@ -238,10 +238,9 @@ def test_unknown_categories_do_not_count(tmp_path):
     assert all(torch.equal(alone.values[n], together.values[n]) for n in ("mAP", "AP50"))
 
 
-def test_models_do_not_depend_on_each_other_nor_on_memory(monkeypatch):
+def test_models_do_not_depend_on_each_other_nor_on_memory():
     split, found, models = random_case(3, models=4)
     whole = Truth(split).score(found, models)
-    monkeypatch.setattr(average_precision, "BLOCK", 1)
-    alone = Truth(split).score(found, models)
+    alone = Truth(split).score(found, models, block=1)
     assert torch.equal(whole.missed, alone.missed)
     assert all(torch.equal(whole.values[n], alone.values[n]) for n in whole.values)

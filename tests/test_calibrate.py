@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from bench import cli
+from bench import cli, declared
 from bench.errors import BadRequest
 from bench.records.request import Request
 from bench.records.verdict import AVERAGES
@@ -20,7 +20,7 @@ from bench.runs.calibrate import (
     planted,
     share,
 )
-from bench.runs.pipeline import NOISE, Run, make_generator
+from bench.runs.pipeline import Run, make_generator
 
 
 def rng(seed=0):
@@ -84,7 +84,9 @@ def test_a_mixture_has_its_share_of_new_models(zoo):
 
 def test_controls_are_the_pipelines():
     names = controls(Run(dataclasses.replace(request(), samples=8)))
-    assert {*AVERAGES, "copy", *(f"noise {a:g}" for a in NOISE)} == set(names)
+    assert {*AVERAGES, "copy", *(str(one) for one in declared.controls() if one.amplitude)} == set(
+        names
+    )
     assert names["noise 0.1"][1] == 2
     assert names["gaussian"][1] == 8
 

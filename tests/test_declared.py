@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 
 from bench import declared, plugins
+from bench.contract import Metric
 from tasks.catalog import TASKS
 from tasks.training.steps import Recipe
 
 OWN = [n for n, plugin in plugins.generators().items() if plugin.target.startswith("generators.")]
 FACTS = ("needs", "deterministic", "presets", "has_latents", "has_path")
-OF_TASKS = ("kind", "metric", "higher_is_better", "units", "independent_units", "presets")
+OF_TASKS = ("kind", "metric", "compared", "presets")
 
 
 def defaults(cls):
@@ -36,11 +37,11 @@ def test_what_is_read_of_a_task_is_what_it_has(name):
     cls = plugins.task_class(name)
     found = declared.task(name)
     assert found.fields == defaults(cls)
-    own = [fact for fact in OF_TASKS if fact != "metric" or isinstance(cls.metric, str)]
+    own = [fact for fact in OF_TASKS if fact != "metric" or isinstance(cls.metric, Metric)]
     assert {fact: found.facts.get(fact) for fact in own} == {
         fact: getattr(cls, fact) for fact in own
     }
-    assert ("metric" in found.facts) is isinstance(cls.metric, str)
+    assert ("metric" in found.facts) is isinstance(cls.metric, Metric)
     assert declared.task(TASKS[name].target) == found
 
 

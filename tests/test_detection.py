@@ -9,7 +9,6 @@ import pytest
 import torch
 from pycocotools.cocoeval import COCOeval
 from safetensors.torch import save_file
-from torch import nn
 from torchvision.models import detection as torchvision_models
 
 from bench import plugins
@@ -18,7 +17,7 @@ from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator, scoped
 from tasks.data import coco
 from tasks.detection import Detection
-from tasks.fast import finding, last_layers, pieces
+from tasks.fast import backbones, budget, finding
 from tasks.fast.average_precision import Detections
 from tasks.networks import detectors
 from tasks.networks.detectors import RELEASED
@@ -207,24 +206,17 @@ def test_candidates_find_what_torchvisions_model_finds(arch, layers, kind, tmp_p
 
 @pytest.mark.parametrize("arch", SMALL)
 @pytest.mark.parametrize(
-    ("module", "name", "value"),
-    [
-        (finding, "KEEP_BYTES", 0),
-        (finding, "WORK_BYTES", {"cpu": 1}),
-        (pieces, "MOST", 1),
-        (pieces, "CPU_PIXELS", 100),
-        (last_layers, "TOGETHER", {"cpu": 1}),
-        (last_layers, "TOGETHER", {"cpu": 10**9}),
-    ],
+    ("name", "value"),
+    [("keep", 0), ("work", 1), ("images", 1), ("pixels", 100), ("boxes", 1), ("boxes", 10**9)],
 )
-def test_budgets_change_nothing(arch, module, name, value, tmp_path, monkeypatch):
+def test_budgets_change_nothing(arch, name, value, tmp_path):
     split, model = pictures(tmp_path), wild_detector(arch)
     layout = Layout.of({name: model.get_parameter(name) for name in select(model, "head")})
     own = layout.flatten({name: model.get_parameter(name).detach() for name in layout.names})
     vectors = own + 0.1 * own.std() * torch.randn(5, layout.dim, generator=generator(1))
     plain = one_by_one(model, layout, vectors, split)
-    monkeypatch.setattr(module, name, value)
-    check_same(finding.finder(wild_detector(arch), layout, split)(vectors), plain)
+    small = dataclasses.replace(budget.of_detector(torch.device("cpu")), **{name: value})
+    check_same(finding.finder(wild_detector(arch), layout, split, small)(vectors), plain)
 
 
 @pytest.mark.parametrize("arch", SMALL)
@@ -289,30 +281,27 @@ def test_batches_depend_on_seed_and_step_alone():
 
 
 @pytest.mark.parametrize("arch", SMALL)
-def test_training_a_head_is_the_same_a_few_images_at_a_time(arch, monkeypatch):
+def test_training_a_head_is_the_same_a_few_images_at_a_time(arch):
     task = Detection("fake-boxes", batch_size=3, arch=arch)
 
-    def learned():
+    def learned(in_pieces):
         model = wild_detector(arch)
         names = select(model, "head")
         model.requires_grad_(False)
         own = [model.get_parameter(name).requires_grad_(True) for name in names]
-        layout = Layout.of(dict(zip(names, own, strict=True)))
-        loss = task.problem.part_loss(model, layout)(generator(0))
-        loss(0).backward()
+        sizes = []
+        model.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        batches = boxes.BoxBatches(task._train, task.recipe, generator(0), "cpu")
+        boxes.detect(in_pieces(boxes.with_losses(model)), batches)(0).backward()
         assert list(model.state_dict()) == list(wild_detector(arch).state_dict())
-        return [tensor.grad for tensor in own]
+        return sizes, [tensor.grad for tensor in own]
 
-    plain = learned()
-    monkeypatch.setattr(pieces, "MOST", 2)
-    sizes = []
-    forward = nn.Conv2d.forward
-    monkeypatch.setattr(
-        nn.Conv2d, "forward", lambda self, x: (sizes.append(len(x)), forward(self, x))[1]
-    )
-    for own, other in zip(learned(), plain, strict=True):
+    two = dataclasses.replace(budget.of_detector(torch.device("cpu")), images=2)
+    at_once, plain = learned(lambda model: model)
+    sizes, gradients = learned(lambda model: backbones.InPieces(model, two))
+    assert (at_once, sizes) == ([3], [2, 1])
+    for own, other in zip(gradients, plain, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
-    assert {1, 2} < set(sizes)  # two images, then the third
 
 
 # --- architectures --------------------------------------------------------------------------------

@@ -4,14 +4,18 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer.main
 
-from bench import cli
+import bench
+from bench import cli, plugins
 from bench.records.paper import OURS
 from bench.study import recipe
+from tests.packages import install
+from tests.standins import call
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -105,15 +109,41 @@ def test_the_readmes_first_command_runs_in_a_process_of_its_own(tmp_path):
     assert list((tmp_path / "results").rglob("*.json"))
 
 
-def test_the_contributing_example_is_short_and_runs(tmp_path, monkeypatch, capsys):
-    example = blocks(CONTRIBUTING, "python")[0]
-    assert example.count("\n") < 30
-    (tmp_path / "line_example.py").write_text(example, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    words = ["run", "--task", "fake", "--generator", "line_example:Line", "--set", "beyond=0.5",
-             "--k", "4", "--samples", "3", "--set", "task.epochs=1", "--results", str(tmp_path / "r")]  # fmt: skip
-    typer.main.get_command(cli.app).main(words, standalone_mode=False)
-    assert "line_example:Line on fake" in capsys.readouterr().out
+@pytest.fixture
+def my_package(tmp_path, monkeypatch):
+    """The package of the documents, installed, with its entry points."""
+    package = tmp_path / "my_package"
+    package.mkdir()
+    for block in blocks(CONTRIBUTING, "python"):
+        if named := re.match(r"# (?:my_package|generators)/(\w+\.py)\n", block):
+            (package / named[1]).write_text(block, encoding="utf-8")
+    points = tomllib.loads(blocks(CONTRIBUTING, "toml")[0])["project"]["entry-points"]
+    install(
+        monkeypatch, tmp_path, "mine", **{k.removeprefix("bench."): v for k, v in points.items()}
+    )
+    yield package
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        del sys.modules[name]
+
+
+def test_the_contributing_examples_keep_their_promises_and_run(my_package, tmp_path, capsys):
+    assert blocks(CONTRIBUTING, "python")[0].count("\n") < 30
+    exec(blocks(CONTRIBUTING, "python")[1], {})  # check_generator
+    bench.testing.check_task(plugins.task_class("clouds"))
+    words = ["run", "--task", "clouds", "--generator", "line", "--set", "beyond=0.5", "--k", 20]
+    assert call(*words, "--samples", 10, "--results", tmp_path / "results") == 0
+    assert "line on clouds" in capsys.readouterr().out
+    assert call("list") == 0
+    assert capsys.readouterr().out.count("of the package mine") == 2
+
+
+def test_the_readmes_lines_of_python_run(my_package, tmp_path, monkeypatch, capsys):
+    (example,) = blocks(README, "python")
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace('"digits"', '"clouds"'), {"__name__": "__main__"})
+    key, name = capsys.readouterr().out.split()
+    record = bench.read_record(tmp_path / "results" / key / f"{name}.json")
+    assert record.command.endswith("--set beyond=0.5")
 
 
 def test_links_inside_the_documents_lead_somewhere():

@@ -30,15 +30,16 @@ def test_draws_are_torchs_one_after_another(named, high):
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 300])
-def test_intervals_are_those_of_the_metrics(n, monkeypatch):
+def test_intervals_are_those_of_the_metrics(n):
     values = torch.rand(n, generator=rng(1, "values"), dtype=torch.float64)
     matrix = torch.rand(n, n, generator=rng(2, "matrix"))
     matrix = (matrix + matrix.T) / 2
     seed = seeds.number(0, "interval")
     expected = statistics.mean_interval(values, rng(0, "interval"))
     assert Stream(seed).mean_interval(values.numpy()) == pytest.approx(expected, abs=1e-12)
-    monkeypatch.setattr(draws, "BLOCK", 1000)  # in blocks it is the same
-    assert Stream(seed).mean_interval(values.numpy()) == pytest.approx(expected, abs=1e-12)
+    assert Stream(seed, block=1000).mean_interval(values.numpy()) == pytest.approx(
+        expected, abs=1e-12
+    )
     pairs = statistics.pair_interval(matrix, rng(0, "interval"))
     ours = Stream(seed).pair_interval(matrix.double().numpy())
     assert (ours is None) is (pairs is None) is (n < 3)

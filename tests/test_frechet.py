@@ -124,22 +124,20 @@ def test_kid_is_that_of_torch_fidelity():
     assert ours.item() == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
 
 
-def test_kid_of_one_distribution_is_zero_on_average(monkeypatch):
-    monkeypatch.setattr(fd, "BLOCK", 16)  # several blocks
+def test_kid_of_one_distribution_is_zero_on_average():
     sets = torch.stack([features(40, 8, seed) for seed in range(100, 220)])
-    values = fd.kid(sets, features(2000, 8, 10))
+    values = fd.kid(sets, features(2000, 8, 10), block=16)
     assert abs(values.mean().item()) < 4 * values.std().item() / len(sets) ** 0.5
     assert values.min() < 0 < values.max()
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
-def test_precision_and_recall_are_those_of_torch_fidelity(shift, monkeypatch):
-    monkeypatch.setattr(fd, "BLOCK", 64)
+def test_precision_and_recall_are_those_of_torch_fidelity(shift):
     a, b = features(150, 8, 12, shift), features(200, 8, 13)
     theirs = prc_features_to_metric(
         a, b, prc_neighborhood=3, prc_batch_size=10000, save_cpu_ram=False, verbose=False
     )
-    precision, recall = fd.precision_recall(a[None], b)
+    precision, recall = fd.precision_recall(a[None], b, block=64)
     assert precision.item() == pytest.approx(theirs["precision"])
     assert recall.item() == pytest.approx(theirs["recall"])
 

@@ -36,7 +36,9 @@ def made(arch="resnet18", layers="last-norms:2", recipe=PLAIN, data=None):
 
 def losses(one, epochs=3, seed=1):
     batches = Batches(one.source, PLAIN, generator(seed))
-    return torch.stack([one.loss(batches)(step) for step in range(epochs * batches.order.per_epoch)])
+    return torch.stack(
+        [one.loss(batches)(step) for step in range(epochs * batches.order.per_epoch)]
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -93,7 +93,7 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     task = make(feature_network="inception", feature_weights=str(path), fid_images=5)
     task.data = image_data("fake", train=6)
     known = task.identity()["feature_weights"]
-    assert task.metric == f"fd-inception-{known[:8]}"
+    assert task.metric.name == f"fd-inception-{known[:8]}"
     score = task.scorer(zoo, "train")(zoo.vectors[:1]).scores.item()
     network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(path))
     images = [task.draw(zoo, zoo.vectors[:1], "train", 5)[0], task.data.train.images]

@@ -142,9 +142,12 @@ def test_nothing_is_found_where_heads_are_not_finite(arch, layers, kind, tmp_pat
         for image in range(len(split)):
             one, broken = plainly(model, split.image(image).float() / 255)
             rows = (found.model == number) & (found.image == image)
-            assert found.category[rows].tolist() == one["labels"].tolist()
-            assert torch.allclose(found.scores[rows], one["scores"], atol=1e-5)
-            assert torch.allclose(found.boxes[rows], one["boxes"], atol=1e-3)
+            # By category: where two scores agree to the last digits, which comes first is the kernel's choice.
+            ours, theirs = found.category[rows].sort(stable=True), one["labels"].sort(stable=True)
+            assert ours.values.tolist() == theirs.values.tolist()
+            scores, boxes = found.scores[rows][ours.indices], found.boxes[rows][ours.indices]
+            assert torch.allclose(scores, one["scores"][theirs.indices], atol=1e-5)
+            assert torch.allclose(boxes, one["boxes"][theirs.indices], atol=1e-3)
             counts[number] += bool(broken)
     assert found.not_finite.tolist() == counts
     assert counts[:2] == [0, len(split)]

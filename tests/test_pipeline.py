@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 
+from bench import declared
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.records.record import Record
@@ -36,7 +37,8 @@ def test_a_run_writes_a_record_that_reads_back(tmp_path):
     assert record.zoo.k == 5
     assert len(record.scores.generated.values) == 4
     assert len(record.scores.finetune.values) == 1
-    assert [level.amplitude for level in record.scores.noise] == list(pipeline.NOISE)
+    levels = [control.amplitude for control in declared.controls() if control.amplitude]
+    assert [level.amplitude for level in record.scores.noise] == levels
     assert set(record.similarity.controls) == set(record.scores.controls())
     assert record.timing.collect_s > 0
     assert record.scores.copy_.best <= record.scores.original.best

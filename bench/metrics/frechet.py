@@ -197,10 +197,17 @@ def standard_error(
     return error
 
 
-def kid(features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]) -> Float[Tensor, " N"]:
+def kid(
+    features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"], block: int = BLOCK
+) -> Float[Tensor, " N"]:
     """Return the kernel inception distance: unbiased squared MMD, kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
 
     Over all pairs of images instead of an average over random subsets: as unbiased, and less noisy.
+
+    Args:
+        features: of the generated images of N models.
+        real: of the real images.
+        block: images at a time.
 
     Raises:
         BenchError: fewer than two images on either side.
@@ -209,17 +216,17 @@ def kid(features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]) -> Float[T
     if min(n, m) < 2:
         raise BenchError(f"KID needs at least 2 images of both kinds, got {n} and {m}")
     real = real.double()
-    of_real = (_kernel(real, real) - _diagonal(real)) / (m * (m - 1))
+    of_real = (_kernel(real, real, block) - _diagonal(real)) / (m * (m - 1))
     distances = []
     for images in features.double():
-        within = (_kernel(images, images) - _diagonal(images)) / (n * (n - 1))
-        distances.append(within + of_real - 2 * _kernel(images, real) / (n * m))
+        within = (_kernel(images, images, block) - _diagonal(images)) / (n * (n - 1))
+        distances.append(within + of_real - 2 * _kernel(images, real, block) / (n * m))
     return torch.stack(distances)
 
 
-def _kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
+def _kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], block: int) -> Float[Tensor, ""]:
     """Return the kernel summed over all pairs."""
-    sums = [(x @ b.T / b.shape[1] + 1).pow(3).sum() for x in a.split(BLOCK)]
+    sums = [(x @ b.T / b.shape[1] + 1).pow(3).sum() for x in a.split(block)]
     return torch.stack(sums).sum()
 
 
@@ -229,12 +236,17 @@ def _diagonal(a: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 
 
 def precision_recall(
-    features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"]
+    features: Float[Tensor, "N n d"], real: Float[Tensor, "m d"], block: int = BLOCK
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Return improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2).
 
     Precision: the share of generated images within the distance of some real image to its third nearest real one.
     Recall: the same with the two exchanged.
+
+    Args:
+        features: of the generated images of N models.
+        real: of the real images.
+        block: images at a time.
 
     Raises:
         BenchError: not more images than neighbours on either side.
@@ -244,21 +256,27 @@ def precision_recall(
         raise BenchError(
             f"precision and recall need more than {NEIGHBOURS} images of both kinds, got {n} and {m}"
         )
-    radii = _radii(real)
-    shares = [(_covered(x, real, radii), _covered(real, x, _radii(x))) for x in features]
+    radii = _radii(real, block)
+    shares = [
+        (_covered(x, real, radii, block), _covered(real, x, _radii(x, block), block))
+        for x in features
+    ]
     precision, recall = (torch.stack(column) for column in zip(*shares, strict=True))
     return precision, recall
 
 
-def _radii(points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+def _radii(points: Float[Tensor, "n d"], block: int) -> Float[Tensor, " n"]:
     """Return each point's distance to its third nearest neighbour; the nearest of all is the point itself."""
-    blocks = (torch.cdist(rows, points) for rows in points.split(BLOCK))
-    return torch.cat([block.kthvalue(NEIGHBOURS + 1).values for block in blocks])
+    blocks = (torch.cdist(rows, points) for rows in points.split(block))
+    return torch.cat([distances.kthvalue(NEIGHBOURS + 1).values for distances in blocks])
 
 
 def _covered(
-    points: Float[Tensor, "n d"], centres: Float[Tensor, "m d"], radii: Float[Tensor, " m"]
+    points: Float[Tensor, "n d"],
+    centres: Float[Tensor, "m d"],
+    radii: Float[Tensor, " m"],
+    block: int,
 ) -> Float[Tensor, ""]:
     """Return the share of points within the radius of some centre."""
-    blocks = (torch.cdist(rows, centres) <= radii for rows in points.split(BLOCK))
-    return torch.cat([block.any(1) for block in blocks]).double().mean()
+    blocks = (torch.cdist(rows, centres) <= radii for rows in points.split(block))
+    return torch.cat([near.any(1) for near in blocks]).double().mean()

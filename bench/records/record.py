@@ -28,7 +28,6 @@ LIMIT = 20_000_000  # bytes of a file
 LARGEST = 2**53  # whole numbers up to it are exact wherever JSON is read
 FIRST = 2024  # the year before which no record was made
 SKEW = datetime.timedelta(minutes=5)  # by which the clocks of two machines may differ
-NOISE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # amplitudes of protocol 1's noise control
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Short = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

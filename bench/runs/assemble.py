@@ -46,7 +46,7 @@ def assemble(
         sampled: the generated vectors.
         evaluated: "original", "generated" and every control.
     """
-    request, higher = run.request, run.task.higher_is_better
+    request, higher = run.request, run.task.metric.higher_is_better
     task = _task(run, zoo)
     protocol = record.Protocol(
         version=VERSION,
@@ -91,7 +91,7 @@ def assemble(
         scores=scores,
         similarity=similarity,
         novelty=novelty,
-        tests=_tests(evaluated, higher) if run.task.independent_units else None,
+        tests=_tests(evaluated, higher) if run.task.compared.tested else None,
         timing=_timing(run, zoo, sampled, evaluated["generated"], scores),
         environment=record.Environment(**describe(run.device)),
         artifacts=record.Artifacts(zoo=_artifact(zoo_path), generated=_artifact(sampled.path)),
@@ -105,9 +105,9 @@ def _task(run: Finished, zoo: Zoo) -> record.Task:
     return record.Task(
         name=run.request.task,
         kind=task.kind,
-        metric=task.metric,
-        higher_is_better=task.higher_is_better,
-        units=task.units,
+        metric=task.metric.name,
+        higher_is_better=task.metric.higher_is_better,
+        units=task.compared.units,
         settings=settings,
         **{name: settings[name] for name in ("dataset", "dataset_hash", "arch", "layers")},
     )
@@ -166,7 +166,7 @@ def _timing(
         select_s=generated.select_s,
         score_s=generated.score_s,
         scores=scores,
-        higher_is_better=run.task.higher_is_better,
+        higher_is_better=run.task.metric.higher_is_better,
         peak_memory_bytes=sampled.peak_memory_bytes,
     )
 

@@ -148,8 +148,8 @@ def planted(new: Float[Tensor, "M D"], preset: str, device: str) -> dict[str, Ge
 def controls(run: Run) -> dict[str, tuple[Generator, int]]:
     """The pipeline's controls that need no training data, with its numbers of models: those the verdict reads."""
     return {
-        name: (maker, 1 if maker.deterministic else count)
-        for name, maker, count in run.controls()
+        str(control): (maker, 1 if maker.deterministic else count)
+        for control, maker, count in run.controls()
         if not maker.needs
     }
 
@@ -179,7 +179,7 @@ def trial(run: Run, pool: Pool, rng: torch.Generator) -> dict[str, str]:
     )
     shared = {name: scored[f"control {name}"] for name in beside} | {"original": scored["original"]}
     compared = compare.Beside.of(
-        shared, higher_is_better=run.task.higher_is_better, rng=derive(rng, "controls")
+        shared, higher_is_better=run.task.metric.higher_is_better, rng=derive(rng, "controls")
     )
     verdicts = {}
     for name in makers:

@@ -13,14 +13,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import plugins
-from bench.contract import Context, Evaluation, Generator, Score, Scorer, Task, Train
+from bench import declared, plugins
+from bench.contract import (
+    Context,
+    Control,
+    Evaluation,
+    Generator,
+    Metric,
+    Score,
+    Scorer,
+    Task,
+    Train,
+)
 from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.judge.align import align_zoo
 from bench.records import side
-from bench.records.record import NOISE, Artifact, Record, percent
+from bench.records.record import Artifact, Record
 from bench.records.request import Request
 from bench.records.values import plain, recorded, written
 from bench.runs import figures, foreign
@@ -38,7 +48,7 @@ from bench.system.progress import say, track
 from bench.system.randomness import derive, generator
 from bench.system.timing import Stopwatch, peak_memory
 
-NOISY = "noise 0.1"  # the amplitude that maps of parameters and latents show
+NOISY = Control("noise", 0.1)  # the level that maps of parameters and latents show
 
 
 class Run:
@@ -61,6 +71,8 @@ class Run:
             self.generator = make_generator(
                 request.generator, request.generator_settings, request.preset, self.device
             )
+        for plugin in (self.task, self.generator):
+            identity.check_loaded(type(plugin))
         check_min_score(request.min_score, self.task.metric)
         self._fitted: tuple[Generator, str, int, float] | None = (
             None  # generator, zoo, seed, seconds
@@ -107,9 +119,9 @@ class Run:
         evaluated = {}
         say("score the controls")
         with self.stage("controls"):
-            for name, control, count in track(self.controls(), "controls"):
-                made = self.sample(control, name.partition(" ")[0], zoo, count, control=True)
-                evaluated[name] = self.evaluate(zoo, made.vectors)
+            for control, maker, count in track(self.controls(), "controls"):
+                made = self.sample(maker, control.name, zoo, count, control=True)
+                evaluated[str(control)] = self.evaluate(zoo, made.vectors)
         return evaluated
 
     def write_side(
@@ -129,11 +141,11 @@ class Run:
         """What the side file holds."""
         return figures.arrays(
             zoo,
-            {"original": zoo.vectors, "generated": sampled.vectors, NOISY: self.noisy(zoo)},
+            {"original": zoo.vectors, "generated": sampled.vectors, str(NOISY): self.noisy(zoo)},
             sampled.views,
             evaluated,
             self.task.initial(zoo, side.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
-            higher_is_better=self.task.higher_is_better,
+            higher_is_better=self.task.metric.higher_is_better,
         )
 
     # Stages --------------------------------------------------------------------------------------------------------
@@ -251,7 +263,7 @@ class Run:
         """What figures show of a fitted generator, outside of its times; one from outside need not know of it."""
         views = {}
         if maker.has_latents:
-            shown = {"original": zoo.vectors, "generated": vectors, NOISY: self.noisy(zoo)}
+            shown = {"original": zoo.vectors, "generated": vectors, str(NOISY): self.noisy(zoo)}
             for name, group in shown.items():
                 few = group[torch.from_numpy(side.evenly(len(group), side.MODELS))]
                 latents = maker.latents(few.clone())
@@ -263,11 +275,11 @@ class Run:
 
     def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
         """The noise-added originals that figures show."""
-        _, control, count = next(found for found in self.controls() if found[0] == NOISY)
-        return self.sample(control, "noise", zoo, count, control=True).vectors
+        control, maker, count = next(found for found in self.controls() if found[0] == NOISY)
+        return self.sample(maker, control.name, zoo, count, control=True).vectors
 
     def _score(self, zoo: Zoo) -> Score:
-        sign = 1.0 if self.task.higher_is_better else -1.0
+        sign = self.task.metric.sign
         return lambda vectors: sign * self.scorer(zoo, "train")(vectors).scores
 
     def _train(self, zoo: Zoo) -> Train:
@@ -328,21 +340,16 @@ class Run:
 
         return checked
 
-    def controls(self) -> Iterator[tuple[str, Generator, int]]:
-        """Name, generator and number of models of every control; the costly ones have a quarter of the models.
+    def controls(self) -> Iterator[tuple[Control, Generator, int]]:
+        """Yield every control with its generator and number of models.
 
-        Each is made when it is asked for: fitted, it holds checkpoints of its own.
+        Each generator is made when it is asked for: fitted, it holds checkpoints of its own.
         """
-        samples = self.request.samples
-        few = max(1, samples // 4)
-        for name in plugins.CONTROLS:
-            if name != "noise":
-                control = make_generator(name, {}, self.request.preset, self.device)
-                yield name, control, few if name == "finetune" else samples
-        for amplitude in NOISE:
-            settings = {"amplitude": amplitude}
-            noise = make_generator("noise", settings, self.request.preset, self.device)
-            yield f"noise {amplitude:g}", noise, few
+        for control in declared.controls():
+            settings = {} if control.amplitude is None else {"amplitude": control.amplitude}
+            maker = make_generator(control.name, settings, self.request.preset, self.device)
+            few = max(1, self.request.samples // 4)
+            yield control, maker, few if maker.few else self.request.samples
 
 
 def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
@@ -407,7 +414,7 @@ def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in cls.of_zoo(facts).items() if name not in asked}
 
 
-def check_min_score(score: float | None, metric: str) -> None:
+def check_min_score(score: float | None, metric: Metric) -> None:
     """Refuse a score that no model can have.
 
     Raises:
@@ -415,11 +422,11 @@ def check_min_score(score: float | None, metric: str) -> None:
     """
     if score is None:
         return
-    if percent(metric) and not 0 <= score <= 1:
+    if metric.percent and not 0 <= score <= 1:
         hint = f": {score / 100:g} for {score:g} %" if 1 < score <= 100 else ""
-        raise BadRequest(f"--min-score is {score:g}, {metric} is between 0 and 1{hint}")
+        raise BadRequest(f"--min-score is {score:g}, {metric.name} is between 0 and 1{hint}")
     if score < 0:
-        raise BadRequest(f"--min-score is {score:g}, {metric} is 0 or more")
+        raise BadRequest(f"--min-score is {score:g}, {metric.name} is 0 or more")
 
 
 def _content(vectors: Float[Tensor, "N D"]) -> str:

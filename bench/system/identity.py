@@ -76,6 +76,30 @@ def plugin_hash(plugin: Any, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256((code + "\n" + "".join(lines)).encode()).hexdigest()
 
 
+def check_loaded(cls: type[Any]) -> None:
+    """Refuse code that was edited while it is loaded, whose results would be kept under the code of the new file.
+
+    Raises:
+        BadRequest: a file that the class depends on is not what it was when this was first asked.
+    """
+    for name, path in _closure(_modules(cls)).items():
+        if (loaded := sys.modules.get(name)) is None:
+            continue
+        content = file_hash(path)
+        spec, first = _LOADED.get(name, (None, ""))
+        if spec is not loaded.__spec__:  # loaded for the first time, or again
+            _LOADED[name] = (loaded.__spec__, content)
+        elif content != first:
+            raise BadRequest(
+                f"{path} was edited after it was imported: start Python again, or importlib.reload({name})"
+            )
+
+
+_LOADED: dict[
+    str, tuple[ModuleSpec | None, str]
+] = {}  # a module's spec, new on every import, and its file's hash
+
+
 @functools.cache
 def libraries() -> tuple[str, ...]:
     """Return the libraries that compute the numbers, with their versions: another version may compute others."""

@@ -1,7 +1,7 @@
 """Checkpoints with Gaussian noise."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from bench.contract.zoo import Zoo, per_tensor_std
 class Noise(Generator):
     """A checkpoint drawn at random plus Gaussian noise, relative to each tensor's own std or absolute."""
 
+    amplitudes: ClassVar[tuple[float, ...]] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    few: ClassVar[bool] = True
     amplitude: float = 0.1
     relative: bool = True
 

@@ -21,7 +21,7 @@ from tasks.data.coco import CocoSplit
 from tasks.fast.finite import not_finite
 
 MOST = 100  # detections that count, for one model, image and category
-BLOCK = 2**25  # outcomes in memory at once: of every detection, for every size range and threshold
+BLOCK = 2**25  # outcomes in memory at once
 SIZES = ("small", "medium", "large")
 Array = Any  # numpy's; shapes are said where they are made
 
@@ -97,9 +97,15 @@ class Truth:
         """Return which areas lie outside of which size ranges, [n, ranges]."""
         return (area[:, None] < self.ranges[:, 0]) | (area[:, None] > self.ranges[:, 1])
 
-    def score(self, found: Detections, models: int) -> Precision:
-        """Average precision of the models number 0 to ``models - 1``, those that found nothing among them."""
-        parts = [self._score(some) for some in _in_order(found, self, models)]
+    def score(self, found: Detections, models: int, block: int = BLOCK) -> Precision:
+        """Return the average precision of the models number 0 to ``models - 1``, those that found nothing among them.
+
+        Args:
+            found: what they found.
+            models: how many there are.
+            block: outcomes in memory at once: of every detection, for every size range and threshold.
+        """
+        parts = [self._score(some) for some in _in_order(found, self, models, block)]
         names = parts[0].values
         return Precision(
             {name: torch.cat([part.values[name] for part in parts]) for name in names},
@@ -250,7 +256,7 @@ def _table(split: CocoSplit) -> Array:
     return np.array(rows, float).reshape(-1, 8)
 
 
-def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]:
+def _in_order(found: Detections, truth: Truth, models: int, block: int) -> Iterator[_Sorted]:
     """Yield the detections of a few models at a time, so that their outcomes fit into memory."""
     known = torch.from_numpy(np.isin(found.category.numpy(), truth.categories))
     known &= ~(not_finite(_sides(found.boxes)) | not_finite(found.scores[:, None]))
@@ -269,7 +275,7 @@ def _in_order(found: Detections, truth: Truth, models: int) -> Iterator[_Sorted]
     model, cell, scores = model[kept], cell[kept], scores[kept]
     each = len(truth.ranges) * len(truth.thresholds)
     each *= max(1, len(model) // models) + len(truth.categories) * len(truth.recalls)
-    few = max(1, BLOCK // each)
+    few = max(1, block // each)
     for low in range(0, models, few):
         rows = slice(*np.searchsorted(model, [low, low + few]))
         area = boxes[rows, 2] * boxes[rows, 3]

@@ -26,15 +26,11 @@ from bench.contract.zoo import Layout
 from bench.system.progress import track
 from tasks.data.coco import CocoSplit
 from tasks.fast.average_precision import Detections
+from tasks.fast.backbones import Given, in_place_of_backbone
+from tasks.fast.budget import DetectorBudget, of_detector
 from tasks.fast.last_layers import Hits, Values, join, last_layer, suppress
-from tasks.fast.pieces import at_once
 from tasks.fast.watching import Watch, watch
 from tasks.networks.layers import select
-
-# Shared tensors of a split are kept between calls up to this size, and computed again beyond it.
-KEEP_BYTES = 1024**3
-# The widest tensor of one chunk of candidates may take this much.
-WORK_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +88,15 @@ class Finder(ABC):
         model: the base, in eval mode, on the device.
         layout: which parameters the candidates' vectors hold.
         split: the images.
+        budget: how much is kept and runs at once; None takes the device's usual one.
     """
 
-    def __init__(self, model: Any, layout: Layout, split: CocoSplit) -> None:
+    def __init__(
+        self, model: Any, layout: Layout, split: CocoSplit, budget: DetectorBudget | None = None
+    ) -> None:
         self.model, self.layout, self.split = model, layout, split
         self.device = next(model.parameters()).device
+        self.budget = budget or of_detector(self.device)
         self.watch: Watch = watch(model)
         self._kept: list[Shared] = []
 
@@ -133,7 +133,7 @@ class Finder(ABC):
         for row, size in enumerate(self.split.sizes):
             by_size.setdefault(size, []).append(row)
         for size, rows in by_size.items():
-            most = at_once(self._resized(*size), self.device)
+            most = self.budget.at_once(self._resized(*size))
             yield from (rows[low : low + most] for low in range(0, len(rows), most))
 
     def _resized(self, height: int, width: int) -> int:
@@ -157,7 +157,7 @@ class Finder(ABC):
             for some in track(self._shared(), "shared features"):
                 kept += some
                 total += sum(shared.bytes for shared in some)
-                if total > KEEP_BYTES:
+                if total > self.budget.keep:
                     return
         self._kept = kept
 
@@ -172,8 +172,10 @@ class Finder(ABC):
 class Together(Finder):
     """Candidates that differ in the last layer alone."""
 
-    def __init__(self, model: Any, layout: Layout, split: CocoSplit) -> None:
-        super().__init__(model, layout, split)
+    def __init__(
+        self, model: Any, layout: Layout, split: CocoSplit, budget: DetectorBudget | None = None
+    ) -> None:
+        super().__init__(model, layout, split, budget)
         self.last = last_layer(model)
 
     def share(self, rows: Sequence[int], images: list[Tensor]) -> list[Shared]:
@@ -190,12 +192,12 @@ class Together(Finder):
         values = self._values(vectors)
         for item in track(shared, f"score {len(vectors)} models"):
             widest = 4 * self.last.widest(item.tensors)
-            chunk = max(1, WORK_BYTES[self.device.type] // max(1, widest))
+            chunk = max(1, self.budget.work // max(1, widest))
             parts, broken = [], []
             for low in range(0, len(vectors), chunk):
                 some = {name: tensor[low : low + chunk] for name, tensor in values.items()}
                 hits, bad = self.last.hits(item.tensors, some, item.size)
-                hits = suppress(hits, self.last.threshold, self.last.most)
+                hits = suppress(hits, self.last.threshold, self.last.most, self.budget.boxes)
                 parts.append(dataclasses.replace(hits, model=hits.model + low))
                 broken.append(bad | item.broken)
             hits = join(parts)
@@ -241,29 +243,17 @@ class Alone(Finder):
         features = OrderedDict(
             (name.removeprefix("feature."), item.tensors[name]) for name in given
         )
-        backbone = self.model.backbone
-        try:
-            self.model.backbone = _Given(features) if features else backbone
+        backbone = Given(features) if features else self.model.backbone
+        with in_place_of_backbone(self.model, backbone):
             found: list[dict[str, Tensor]] = self.model(images)
-        finally:
-            self.model.backbone = backbone
         return found
 
 
-class _Given(nn.Module):
-    """Stands where the backbone was, and gives features that are there already."""
-
-    def __init__(self, features: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return self.features
-
-
-def finder(model: nn.Module, layout: Layout, split: CocoSplit) -> Finder:
+def finder(
+    model: nn.Module, layout: Layout, split: CocoSplit, budget: DetectorBudget | None = None
+) -> Finder:
     """Return what runs these candidates, with all that they share computed."""
     last = set(select(model, "head"))
-    made = (Together if last.issuperset(layout.names) else Alone)(model, layout, split)
+    made = (Together if last.issuperset(layout.names) else Alone)(model, layout, split, budget)
     made.keep()
     return made

@@ -20,8 +20,6 @@ from torchvision.ops import nms
 
 from tasks.fast.finite import not_finite
 
-# Boxes that non-maximum suppression compares with each other at once: on a CPU its time grows with their square.
-TOGETHER = {"cpu": 500, "cuda": 20_000}
 Values = dict[str, Tensor]  # of n candidates: by parameter name, n in front
 
 
@@ -39,7 +37,7 @@ class Hits:
 
 
 def join(parts: Sequence[Hits]) -> Hits:
-    """Return one after the other."""
+    """Join the boxes of several parts, one after the other."""
     fields = [field.name for field in dataclasses.fields(Hits)]
     return Hits(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
 
@@ -209,10 +207,16 @@ def _best(
     return order[place < most]
 
 
-def suppress(hits: Hits, threshold: float, most: int) -> Hits:
+def suppress(hits: Hits, threshold: float, most: int, together: int) -> Hits:
     """Suppress non-maxima within each candidate and class, then keep each candidate's best, by candidate.
 
     A box or score that is not finite is dropped: boxes are moved apart by the largest coordinate of any candidate.
+
+    Args:
+        hits: of all candidates in one image.
+        threshold: overlap above which a box is suppressed by a better one of its class.
+        most: boxes that a candidate may keep.
+        together: boxes that are compared with each other at once.
     """
     bad = not_finite(hits.boxes) | not_finite(hits.scores[:, None])
     hits = hits[~bad] if bool(bad.any()) else hits
@@ -220,7 +224,7 @@ def suppress(hits: Hits, threshold: float, most: int) -> Hits:
         return hits
     hits = hits[hits.model.argsort(stable=True)]
     sizes = hits.model.bincount()
-    turn = sizes.cumsum(0).sub_(1).div_(TOGETHER[hits.model.device.type], rounding_mode="floor")
+    turn = sizes.cumsum(0).sub_(1).div_(together, rounding_mode="floor")
     pieces = turn[hits.model].bincount()
     rows = torch.arange(len(hits.model), device=hits.model.device).split(pieces.tolist())
     return join([_suppress(hits[some], threshold, most) for some in rows])

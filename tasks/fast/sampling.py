@@ -92,7 +92,7 @@ class Denoiser:
         self.embedded = self.model.time_embedding(self.model.time_proj(self.times))
 
     def __call__(self, images: Float[Tensor, "B C S S"], step: int) -> Float[Tensor, "nB C S S"]:
-        """Predict the noise in images of n candidates, one after another; step 0 takes images that all share."""
+        """Predict the noise in images of n candidates, one after another; step 0 takes those that all share."""
         model, time = self.model, self.embedded[step, None]
         shared = step == 0 and not isinstance(model.conv_in, PerCandidate)
         hidden = model.conv_in(images if shared or step else self.spread(images))
@@ -114,7 +114,7 @@ class Denoiser:
         return noise
 
     def spread(self, rows: Float[Tensor, "B C s s"]) -> Float[Tensor, "nB C s s"]:
-        """Return the same rows for every candidate."""
+        """Repeat the rows for every candidate, one candidate after another."""
         return rows if self.count == 1 else torch.cat([rows] * self.count)
 
 

@@ -52,11 +52,14 @@ class Coarse:
             return self.logits.new_zeros(self.logits.shape[:2], dtype=torch.bool)
         return self.bad.flatten(2).any(2)
 
-    def confusion(self, labels: UInt8[Tensor, "B H W"]) -> Int64[Tensor, "n C C+1"]:
+    def confusion(
+        self, labels: UInt8[Tensor, "B H W"], piece: int | None = None
+    ) -> Int64[Tensor, "n C C+1"]:
         """Count confusion matrices, the same as upsampling to H x W would give.
 
         Args:
             labels: the class of every pixel, or ``IGNORED``; H / h and W / w are the same whole number.
+            piece: bytes of upsampled logits at a time; None takes what suits the device.
         """
         models, _, classes, _, wide = self.logits.shape
         cells = _cells(labels, labels.shape[-1] // wide, classes)
@@ -68,14 +71,16 @@ class Coarse:
         first = top[:, :-1, :-1]
         sure = (first == top[:, :-1, 1:]) & (first == top[:, 1:, :-1]) & (first == top[:, 1:, 1:])
         decided = first.where(sure, classes + 1).reshape(models, -1)
-        return _counted(decided, cells, classes) + _upsampled(padded, bad, ~sure, cells, models)
+        return _counted(decided, cells, classes) + _upsampled(
+            padded, bad, ~sure, cells, models, piece
+        )
 
 
 def confusion(
-    logits: Float[Tensor, "n B C h w"], labels: UInt8[Tensor, "B H W"]
+    logits: Float[Tensor, "n B C h w"], labels: UInt8[Tensor, "B H W"], piece: int | None = None
 ) -> Int64[Tensor, "n C C+1"]:
     """Count confusion matrices of n models on the same images; see ``Coarse``."""
-    return Coarse.of(logits).confusion(labels)
+    return Coarse.of(logits).confusion(labels, piece)
 
 
 def _padded(maps: Float[Tensor, "n B C h w"]) -> Float[Tensor, "nB C y x"]:
@@ -118,6 +123,7 @@ def _upsampled(
     doubtful: Bool[Tensor, "N y x"],
     cells: Int64[Tensor, "cells F"],
     models: int,
+    piece: int | None,
 ) -> Int64[Tensor, "n C C+1"]:
     """Count confusion matrices over the doubtful cells; ``bad`` is 1 where logits are not finite."""
     classes, pixels = padded.shape[1], cells.shape[1]
@@ -126,9 +132,9 @@ def _upsampled(
     labels = cells.view(-1, *doubtful.shape[1:], pixels)
     sizes = (models, classes, classes + 1)
     matrices = torch.zeros(sizes, dtype=torch.int64, device=padded.device)
-    piece = max(1, PIECE_BYTES[padded.device.type] // (4 * classes * pixels))
+    at_once = max(1, (piece or PIECE_BYTES[padded.device.type]) // (4 * classes * pixels))
     for image, y, x in zip(
-        images.split(piece), rows.split(piece), columns.split(piece), strict=True
+        images.split(at_once), rows.split(at_once), columns.split(at_once), strict=True
     ):
         predicted = (_corners(padded, image, y, x) @ weights).max(1).indices
         if bad is not None:

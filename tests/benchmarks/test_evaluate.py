@@ -12,7 +12,7 @@ from torchvision import datasets, transforms
 from bench.contract.zoo import Layout
 from bench.system.randomness import generator
 from tasks.data import coco, scenes
-from tasks.fast import finding, pieces
+from tasks.fast import finding
 from tasks.fast.average_precision import Detections, Truth
 from tasks.fast.scoring import ClassifierScorer
 from tasks.networks.layers import select
@@ -20,6 +20,7 @@ from tests.benchmarks.networks import around, check_wrong, images, network
 from tests.standins import wild_detector
 
 BATCH = 250  # of the plain loops
+TOGETHER = 16  # scenes, of detectors
 
 
 def test_evaluate_resnet18_last_norms(versus, short):
@@ -62,8 +63,8 @@ def test_evaluate_detection_heads(versus, short, drawn):
         found = []
         for vector in vectors[:sample]:
             alone.load_state_dict(layout.unflatten(vector), strict=False)
-            for low in range(0, size, pieces.MOST):
-                found += alone(pictures[low : low + pieces.MOST])
+            for low in range(0, size, TOGETHER):
+                found += alone(pictures[low : low + TOGETHER])
         return found
 
     def agree(found, expected):

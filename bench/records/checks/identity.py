@@ -112,7 +112,13 @@ def _around(version: int, identity: Mapping[str, Any]) -> tuple[str, str]:
 
 def _task(case: Case) -> Iterator[str]:
     task = case.record.task
-    own = case.task.facts if case.task else {}
+    facts = case.task.facts if case.task else {}
+    own = {"kind": facts["kind"], "units": facts["compared"].units} if facts else {}
+    if "metric" in facts:
+        own |= {
+            "metric": facts["metric"].name,
+            "higher_is_better": facts["metric"].higher_is_better,
+        }
     for name in ("kind", "metric", "higher_is_better", "units"):
         if name in own and getattr(task, name) != own[name]:
             yield told(f"task.{name}", getattr(task, name), own[name], f"of the task {task.name}")

@@ -87,10 +87,8 @@ def _statistics(case: Case, name: str, population: Population) -> Iterator[str]:
 
 def _tests(case: Case) -> Iterator[str]:
     tests, task = case.record.tests, case.record.task
-    own = case.task.facts.get("independent_units") if case.task else None
-    there = (
-        task.kind == "classification" if own is None else own and task.kind != "image generation"
-    )
+    own = case.task.facts.get("compared") if case.task else None
+    there = task.kind == "classification" if own is None else own.tested
     known = case.task is not None or task.kind == "classification"
     if known and there and tests is None:
         yield told("tests", None, "wins and losses", f"of the kind {task.kind}")

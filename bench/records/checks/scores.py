@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bench import declared
 from bench.metrics import draws
 from bench.records.checks.case import FEW, Case, bounds, near, outside, told
-from bench.records.record import NOISE, Population
+from bench.records.record import Population
 from bench.system import seeds
 
 MANY = 5000  # models of which no bootstrap is drawn again: it would take too long
@@ -32,8 +33,9 @@ def problems(case: Case) -> Iterator[str]:
 
 def _noise(case: Case) -> Iterator[str]:
     found = tuple(level.amplitude for level in case.record.scores.noise)
-    if found != NOISE:
-        yield told("scores.noise", list(found), list(NOISE), "amplitudes of the protocol")
+    wanted = [one.amplitude for one in declared.controls() if one.amplitude is not None]
+    if list(found) != wanted:
+        yield told("scores.noise", list(found), wanted, "amplitudes of the protocol")
 
 
 def sizes(case: Case, name: str) -> tuple[int, ...]:

@@ -1,0 +1,185 @@
+"""The library's face: what the command line does, as functions. Work alone imports torch."""
+
+import dataclasses
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import plugins
+from bench.contract.context import Plugin
+from bench.errors import BadRequest
+from bench.records.record import Record
+from bench.records.request import DIRECT, SET, TASK, Request, of
+from bench.records.values import plain
+from bench.system import identity
+
+if TYPE_CHECKING:
+    from bench.contract import Generator, Task, Zoo
+
+SETTINGS = ("task_settings", "generator_settings")  # mappings of further settings by name
+
+
+def run(
+    task: "str | type[Task] | Task",
+    generator: "str | type[Generator] | Generator",
+    **options: object,
+) -> Record:
+    """Collect checkpoints, fit a generator, sample, score beside every control, and write one record.
+
+    >>> record = bench.run(task="digits", generator="pdiff", k=50)  # doctest: +SKIP
+
+    Args:
+        task: what to solve: a name, ``module:Class``, a class, or an instance, whose settings are then asked for.
+        generator: what generates, likewise. Of an instance only the hyperparameters count: a new one is fitted.
+        options: those of ``python -m bench run`` by name, such as ``k``, ``samples``, ``seed``, ``arch``, ``results``;
+            ``task_settings`` and ``generator_settings`` are mappings of what ``--set`` sets.
+
+    Returns:
+        The record, which lies as ``<results>/<key>/<id>.json`` as well.
+
+    Raises:
+        BadRequest: an option that there is not or a value that cannot be, before any work is done.
+        BenchError: a stage failed.
+    """
+    asked = request(task, generator, options)
+    from bench.runs import pipeline  # here, because it imports torch
+
+    return pipeline.run(asked)[0]
+
+
+def load_zoo(path: str | os.PathLike[str]) -> "Zoo":
+    """Read a zoo's file, as ``python -m bench collect`` or ``zoo import`` wrote it.
+
+    Raises:
+        BadRequest: there is none, or it is damaged.
+    """
+    from bench.contract import Zoo  # here, because it imports torch
+
+    return Zoo.load(Path(path))
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """Read a record's file, of any version of the schema.
+
+    Raises:
+        BadRequest: there is none, or it is no valid record.
+    """
+    return Record.read(Path(path))
+
+
+def request(
+    task: "str | type[Task] | Task",
+    generator: "str | type[Generator] | Generator",
+    options: Mapping[str, object],
+) -> Request:
+    """Return the request of a task, a generator and options; see ``run``.
+
+    Raises:
+        BadRequest: an option that there is not, or a value that cannot be.
+    """
+    flat = {name: value for name, value in options.items() if name not in SETTINGS}
+    preset = str(options.get("preset", "quick"))
+    for kind, plugin, prefix in (("task", task, SET + TASK), ("generator", generator, SET)):
+        flat[kind] = name_of(plugin)
+        settings = _mapping(options, f"{kind}_settings")
+        if isinstance(plugin, Plugin):
+            settings = {**asked_for(plugin, preset), **settings}
+        for name, value in settings.items():
+            direct = kind == "task" and name in DIRECT
+            flat[name if direct else f"{prefix}{name}"] = value
+    return of(flat)
+
+
+def _mapping(options: Mapping[str, object], name: str) -> Mapping[str, object]:
+    settings = options.get(name) or {}
+    if not isinstance(settings, Mapping):
+        raise BadRequest(f"{name} is {settings!r}, expected a mapping of names to values")
+    return settings
+
+
+def asked_for(plugin: Plugin, preset: str) -> dict[str, object]:
+    """Return the settings of an instance that a preset would not give its class anyway."""
+    usual = dict(getattr(type(plugin), "presets", {}).get(preset, {}))
+    for field in dataclasses.fields(plugin):
+        if field.default is not dataclasses.MISSING:
+            usual.setdefault(field.name, field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            usual.setdefault(field.name, field.default_factory())
+    return {
+        name: value
+        for name, value in plugin.settings().items()
+        if name not in usual or plain(usual[name], name) != plain(value, name)
+    }
+
+
+# Names of classes ----------------------------------------------------------------------------------------------------
+
+
+def name_of(plugin: object) -> str:
+    """Return the name that a plugin can be found by again: a generator's own, or else ``module:Class``.
+
+    Raises:
+        BadRequest: a class that no other process could import, or that is no longer what its file says.
+    """
+    if isinstance(plugin, str):
+        return plugin
+    cls = plugin if isinstance(plugin, type) else type(plugin)
+    target = f"{_module_of(cls)}:{cls.__qualname__}"
+    own = [name for name, listed in plugins.generators().items() if listed.target == target]
+    return own[0] if own else target
+
+
+def _module_of(cls: type[object]) -> str:
+    """Return the module that a class can be imported from by any process."""
+    module = cls.__module__
+    if module == "__main__":
+        return _script_of(cls)
+    if getattr(sys.modules.get(module), cls.__qualname__, None) is not cls:
+        raise BadRequest(
+            f"{cls.__qualname__} is not what stands under that name in {module}: write the class at the top level of "
+            "its module, and after a reload take the new one"
+        )
+    if getattr(sys.modules[module].__spec__, "_initializing", False):
+        raise BadRequest(
+            f"bench.run is called while {module} is being imported: put the call under if __name__ == '__main__':"
+        )
+    return module
+
+
+def _script_of(cls: type[object]) -> str:
+    """Return the name of the script that is running, as a module that can be imported.
+
+    Raises:
+        BadRequest: there is no script, such as in a notebook, or none that can be imported.
+    """
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    spec = getattr(main, "__spec__", None)
+    if file is None:
+        raise BadRequest(
+            f"{cls.__qualname__} is written in a notebook or at a prompt, where no record can name its code: write it "
+            "into a file (in a notebook, %%writefile my_generator.py) and import it from there"
+        )
+    name = spec.name if spec else Path(file).stem
+    if identity.module_file(name) != Path(file).resolve():
+        raise BadRequest(
+            f"{cls.__qualname__} is written in {file}, which cannot be imported as '{name}': move it into a module"
+        )
+    return name
+
+
+def _signature() -> inspect.Signature:
+    """Return the signature of ``run`` with every option that there is, for ``help`` and for editors that ask Python."""
+    own = inspect.signature(run).parameters
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    fields = {field.name: field.default for field in dataclasses.fields(Request)}
+    options = {**fields, **dict.fromkeys((*DIRECT, *SETTINGS))}
+    further = [inspect.Parameter(name, keyword, default=default) for name, default in options.items()
+               if name not in ("settings", *own)]  # fmt: skip
+    return inspect.Signature([own["task"], own["generator"], *further], return_annotation=Record)
+
+
+run.__signature__ = _signature()  # type: ignore[attr-defined]

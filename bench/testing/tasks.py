@@ -1,0 +1,287 @@
+"""What every task promises; see ``bench.contract.task`` for the contract in words."""
+
+import dataclasses
+import functools
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import plugins
+from bench.contract import Evaluation, Task, Zoo
+from bench.contract.evaluation import check_evaluation
+from bench.contract.metric import Compared, Metric
+from bench.records.values import plain
+from bench.runs.foreign import preserved
+from bench.testing.promises import check, derived, documented, ensure, rng
+
+CHECKPOINTS = 3
+SPLITS = ("train", "val")
+IDENTITY = ("dataset", "dataset_hash", "arch", "layers")  # what every identity has
+FACTS = {
+    "kind": str,
+    "metric": Metric,
+    "compared": Compared,
+}  # what a class says of all its instances
+
+
+def check_task(cls: type[object], **settings: object) -> None:
+    """Check every promise of a task: its class, what ``collect`` makes, and how ``scorer`` scores it.
+
+    It collects three zoos of three checkpoints.
+
+    Args:
+        cls: a class derived from ``bench.contract.Task``.
+        settings: those that differ from the defaults, such as a short training on few data.
+
+    Raises:
+        BrokenPromise: the first promise that it breaks, and why, in one line.
+    """
+    plugin = derived(cls, Task)  # type: ignore[type-abstract]
+    check(PROMISES, Subject(plugin, settings), cls.__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A task's class, and what its promises share.
+
+    Attributes:
+        cls: the class.
+        settings: those of every instance.
+    """
+
+    cls: type[Task]
+    settings: dict[str, object]
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """One instance."""
+        return self.new()
+
+    @functools.cached_property
+    def zoo(self) -> Zoo:
+        """The checkpoints of seed 0, which no promise may change."""
+        return self.collect(0)
+
+    @functools.cached_property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """What the zoo's checkpoints do on each split."""
+        return {
+            split: self.task.scorer(self.zoo, split)(self.zoo.vectors.clone()) for split in SPLITS
+        }
+
+    def new(self) -> Task:
+        """Return a new instance with the settings."""
+        return plugins.construct(self.cls, self.settings, "task setting")
+
+    def collect(self, seed: int) -> Zoo:
+        """Collect a zoo with a new instance, in a folder that is there for that long."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.new().collect(CHECKPOINTS, rng=rng(seed), work=Path(folder) / "work")
+
+
+# The class -----------------------------------------------------------------------------------------------------------
+
+
+def it_says_what_it_is(subject: Subject) -> None:
+    """Check the docstring, and what the class says of all its instances."""
+    ensure(documented(subject.cls), "it has no docstring")
+    for name, kind in FACTS.items():
+        fact = getattr(subject.task, name, None)
+        ensure(
+            isinstance(fact, kind) and fact != "", f"{name} is {fact!r}, expected a {kind.__name__}"
+        )
+
+
+def the_constructor_only_stores(subject: Subject) -> None:
+    """Check that the settings of an instance make the same instance again."""
+    settings = subject.new().settings()
+    again = subject.cls(**settings).settings()
+    ensure(again == settings, f"the constructor makes {again} of {settings}")
+
+
+def its_settings_are_plain_data(subject: Subject) -> None:
+    """Check that every value can stand in a record and on a command line."""
+    plain(subject.new().settings())
+
+
+def its_presets_are_settings(subject: Subject) -> None:
+    """Check that each preset is known and sets what the class has."""
+    for preset, values in subject.cls.presets.items():
+        ensure(
+            preset in ("quick", "paper"), f"there is no preset '{preset}': expected quick or paper"
+        )
+        plugins.construct(
+            subject.cls, {**values, **subject.settings}, f"setting of the preset {preset}"
+        )
+
+
+def its_identity_is_plain_data_and_repeatable(subject: Subject) -> None:
+    """Check what results are kept under."""
+    identity = subject.task.identity()
+    missing = [name for name in IDENTITY if not isinstance(identity.get(name), str)]
+    ensure(not missing, f"its identity has no text {', '.join(missing)}")
+    content = identity["dataset_hash"]
+    ensure(
+        bool(re.fullmatch("[0-9a-f]{64}", content)),
+        f"dataset_hash is {content}, expected a SHA-256 in hexadecimal",
+    )
+    ensure(
+        json.loads(json.dumps(plain(identity))) == plain(identity), "its identity is no JSON data"
+    )
+    ensure(
+        subject.new().identity() == identity,
+        "a second instance with the same settings has another identity",
+    )
+
+
+def its_size_is_a_number_of_examples(subject: Subject) -> None:
+    """Check both splits."""
+    for split in SPLITS:
+        size = subject.task.size(split)
+        ensure(
+            isinstance(size, int) and size >= 1, f"size('{split}') is {size!r}, expected at least 1"
+        )
+
+
+# Checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+def collect_gives_checkpoints_with_scores(subject: Subject) -> None:
+    """Check the zoo, and that a file holds all of it."""
+    zoo = subject.zoo
+    ensure(isinstance(zoo, Zoo), f"collect returned {type(zoo).__name__}, expected a Zoo")
+    ensure(
+        len(zoo) == len(zoo.scores) == CHECKPOINTS,
+        f"{len(zoo)} checkpoints, {len(zoo.scores)} scores",
+    )
+    ensure(zoo.collect_s > 0, f"collect_s is {zoo.collect_s}")
+    loaded = reloaded(zoo)
+    ensure(loaded.hash == zoo.hash, "its file holds another zoo")
+    ensure(loaded.settings == json.loads(json.dumps(zoo.settings)), "its file holds other settings")
+
+
+def reloaded(zoo: Zoo) -> Zoo:
+    """Return a zoo as it is read from its file."""
+    with tempfile.TemporaryDirectory() as folder:
+        zoo.save(path := Path(folder) / "zoo")
+        return Zoo.load(path)
+
+
+def the_seed_decides_the_zoo(subject: Subject) -> None:
+    """Check that checkpoints are repeatable, whatever state the global random sources are in."""
+    with preserved():
+        torch.manual_seed(5)
+        np.random.seed(5)  # noqa: NPY002 - what other code does
+        same, other = subject.collect(0), subject.collect(1)
+    ensure(same.hash == subject.zoo.hash, "two zoos of one seed differ")
+    ensure(other.hash != subject.zoo.hash, "two zoos of different seeds are equal")
+
+
+def a_zoo_tells_the_settings_of_its_task(subject: Subject) -> None:
+    """Check that a task made of what a zoo's file says is of the same network."""
+    told = subject.cls.of_zoo(reloaded(subject.zoo).settings)
+    made = plugins.construct(subject.cls, {**subject.settings, **told}, "setting of the zoo")
+    made.adopt(subject.zoo, frozenset())
+    for name in ("arch", "layers"):
+        ensure(
+            made.identity()[name] == subject.task.identity()[name], f"the zoo tells another {name}"
+        )
+
+
+# Scores --------------------------------------------------------------------------------------------------------------
+
+
+def a_scorer_returns_an_evaluation(subject: Subject) -> None:
+    """Check the form of what both splits give."""
+    for evaluation in subject.evaluations.values():
+        check_evaluation(evaluation, CHECKPOINTS, subject.cls.__name__)
+        ensure(
+            evaluation.scores.dtype == torch.float64,
+            f"scores are {evaluation.scores.dtype}, expected float64",
+        )
+
+
+def a_reloaded_checkpoint_has_its_recorded_score(subject: Subject) -> None:
+    """Check that a row of a zoo's file, alone and with a new instance, scores what was recorded of it, bit for bit."""
+    zoo = reloaded(subject.zoo)
+    scorer = subject.new().scorer(zoo, "val")
+    for row, recorded in enumerate(zoo.scores):
+        found = scorer(zoo.vectors[row : row + 1].clone()).scores.item()
+        ensure(
+            found == recorded,
+            f"checkpoint {row} was recorded with {recorded!r} and scores {found!r}",
+        )
+
+
+def scoring_changes_nothing(subject: Subject) -> None:
+    """Check that neither the zoo nor the models are touched, and that scores are repeatable."""
+    vectors, zoo = subject.zoo.vectors.clone(), subject.zoo
+    scorer = subject.task.scorer(zoo, "val")
+    again = scorer(vectors)
+    ensure(torch.equal(vectors, zoo.vectors), "the models are not what they were")
+    ensure(dataclasses.replace(zoo).hash == zoo.hash, "the zoo is not what it was")
+    ensure(
+        torch.equal(again.scores, subject.evaluations["val"].scores),
+        "a second call gives other scores",
+    )
+
+
+def a_broken_model_is_scored_like_any(subject: Subject) -> None:
+    """Check that weights that are not finite cost their own model its score, and no other."""
+    vectors = subject.zoo.vectors.clone()
+    vectors[0] = torch.nan
+    evaluation = subject.task.scorer(subject.zoo, "val")(vectors)
+    check_evaluation(evaluation, CHECKPOINTS, subject.cls.__name__)
+    rest, expected = evaluation.scores[1:], subject.evaluations["val"].scores[1:]
+    ensure(torch.equal(rest, expected), "other models of the same call have other scores")
+
+
+def finetune_moves_every_model(subject: Subject) -> None:
+    """Check that a few more steps change each vector differently, repeatably, and nothing else."""
+    zoo, start = subject.zoo, subject.zoo.vectors[:1].repeat(2, 1)
+    given = start.clone()
+    first, second = (subject.task.finetune(zoo, given, steps=2, rng=rng(5)) for _ in range(2))
+    form = (tuple(first.shape), first.dtype, first.device.type)
+    ensure(form == (tuple(start.shape), torch.float32, "cpu"), f"finetune returned {form}")
+    ensure(torch.equal(given, start), "it changes the vectors that it is given")
+    ensure(torch.equal(first, second), "the same seed gives other models")
+    ensure(bool((first != start).any(1).all()), "a model does not move")
+    ensure(not torch.equal(first[0], first[1]), "both models see the same batches")
+
+
+def untrained_models_are_none_or_repeatable(subject: Subject) -> None:
+    """Check what figures show beside trained models."""
+    first, second = (subject.task.initial(subject.zoo, 2, rng=rng(1)) for _ in range(2))
+    if first is None or second is None:
+        return
+    ensure(
+        tuple(first.shape) == (2, subject.zoo.layout.dim), f"initial returned {tuple(first.shape)}"
+    )
+    ensure(torch.equal(first, second), "the same seed gives other models")
+    ensure(
+        not torch.allclose(first[0], subject.zoo.vectors[0]), "an untrained model is a checkpoint"
+    )
+
+
+PROMISES: tuple[Callable[[Subject], None], ...] = (
+    it_says_what_it_is,
+    the_constructor_only_stores,
+    its_settings_are_plain_data,
+    its_presets_are_settings,
+    its_identity_is_plain_data_and_repeatable,
+    its_size_is_a_number_of_examples,
+    collect_gives_checkpoints_with_scores,
+    the_seed_decides_the_zoo,
+    a_zoo_tells_the_settings_of_its_task,
+    a_scorer_returns_an_evaluation,
+    a_reloaded_checkpoint_has_its_recorded_score,
+    scoring_changes_nothing,
+    a_broken_model_is_scored_like_any,
+    finetune_moves_every_model,
+    untrained_models_are_none_or_repeatable,
+)
