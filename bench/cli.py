@@ -255,6 +255,12 @@ def verify(
         bool,
         typer.Option("--from-seed", help="Also fit and sample again, and compare the weights."),
     ] = False,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference", help="Also score a few models with torchmetrics and pycocotools."
+        ),
+    ] = False,
     mark: Annotated[
         bool, typer.Option("--mark", help="Where all agrees, write the tier into the record.")
     ] = False,
@@ -279,6 +285,7 @@ def verify(
         device=pipeline.choose_device(device),
         data_dir=data_dir,
         from_seed=from_seed,
+        reference=reference,
     )
     for name, group in checked.grouped(checks).items():
         wrong = [check for check in group if check.problem]

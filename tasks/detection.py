@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.contract import Compared, Evaluation, Metric, Scorer
 from bench.contract.declarations import Shape
+from bench.contract.plain import Plain
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from tasks.data.coco import CocoData, CocoSplit
@@ -122,6 +123,13 @@ class Detection(Collected, Sampled):
             )
 
         return score
+
+    def plain(self, zoo: Zoo) -> Plain:
+        """Return torchvision's detector, and pycocotools' average precision of it."""
+        from tasks.plain import average_precision  # loads torchmetrics, which nothing else needs
+
+        measure = average_precision(self._val[0], device=self.device)
+        return Plain(self.build().to(self.device), zoo.base, measure, absolute=2e-3)
 
     def score(self, model: nn.Module) -> float:
         """Return the validation mAP of one detector."""

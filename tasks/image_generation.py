@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from bench.contract import Compared, Evaluation, Metric, Scorer, registry
 from bench.contract.declarations import Declaration, Shape
+from bench.contract.plain import Plain
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError, unknown
 from bench.system.randomness import derive, generator
@@ -24,7 +25,7 @@ from tasks.data.labelled import ImageData, Split
 from tasks.fast import features
 from tasks.fast.features import FeatureNetwork
 from tasks.fast.image_scoring import ImageScorer, Reference
-from tasks.fast.sampling import TIMESTEPS, Sampler
+from tasks.fast.sampling import SAMPLERS, TIMESTEPS, Sampler
 from tasks.training.collected import Collected
 from tasks.training.collecting import load_tensors, save_tensors
 from tasks.training.problem import Problem
@@ -245,6 +246,25 @@ class ImageGeneration(Collected):
             self._check_precision(scorer, exact, zoo.vectors[:1])
         return scorer
 
+    def plain(self, zoo: Zoo) -> Plain:
+        """Return the network, and torchmetrics' Fréchet distance of the images that diffusers draws with it."""
+        from tasks.plain import BATCH, frechet  # loads torchmetrics, which nothing else needs
+
+        measure = frechet(
+            self._split("val").images.split(BATCH),
+            self.network(zoo),
+            self._noise("val"),
+            SAMPLERS[self.sampler](),
+            name=self.metric.name,
+            steps=self.steps,
+            mixed=self.draw_precision == "bfloat16",
+            device=self.device,
+        )
+        network, base = self.build().to(self.device), _without_features(zoo).base
+        # Rounding turns a few bytes of images; in half precision, many.
+        relative = 1e-3 if self.draw_precision == "float32" else 2e-2
+        return Plain(network, base, measure, absolute=1e-3, relative=relative)
+
     def score(self, model: nn.Module) -> float:
         """Return the distance to the validation images of one network."""
         alone = self._scorer(Layout((), ()), self.network(None), "val", model, self.draw_precision)
@@ -253,12 +273,15 @@ class ImageGeneration(Collected):
     def _scorer(
         self, layout: Layout, network: FeatureNetwork, split: str, model: Any, precision: str
     ) -> ImageScorer:
-        channels, side = self.shape
-        noise = torch.randn(
-            self.fid_images, channels, side, side, generator=generator(0, "noise", split)
-        )
         reference, sampler = self._reference(network, split), Sampler(self.sampler, self.steps)
+        noise = self._noise(split)
         return ImageScorer(model, layout, sampler, noise, network, reference, precision)
+
+    def _noise(self, split: str) -> Float[Tensor, "n C S S"]:
+        """Draw what the images of every candidate start from."""
+        channels, side = self.shape
+        shape = (self.fid_images, channels, side, side)
+        return torch.randn(shape, generator=generator(0, "noise", split))
 
     def _check_precision(self, mixed: ImageScorer, exact: ImageScorer, first: Tensor) -> None:
         """Refuse half precision that moves a distance by more than other images would."""

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from bench.contract import Compared, Evaluation, Metric, Scorer
 from bench.contract.declarations import Shape
+from bench.contract.plain import Plain
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from tasks.data.images import Images
-from tasks.data.masks import AUGMENTATIONS, MaskedData, MaskedSplit
+from tasks.data.masks import AUGMENTATIONS, MEAN, STD, MaskedData, MaskedSplit
 from tasks.data.source import channels_last
 from tasks.fast import upsampling
 from tasks.fast.confusion import mean_iou, pixel_accuracy
@@ -114,6 +115,17 @@ class Segmentation(Collected, Sampled):
             )
 
         return score
+
+    def plain(self, zoo: Zoo) -> Plain:
+        """Return the network, and torchmetrics' mean IoU (Jaccard index) and pixel accuracy of it."""
+        from tasks.plain import jaccard  # loads torchmetrics, which nothing else needs
+
+        images = self._val
+        measure = jaccard(
+            images.examples, images.labels, mean=MEAN, std=STD,
+            classes=len(self.data.classes), device=self.device,
+        )  # fmt: skip
+        return Plain(self.build().to(self.device), zoo.base, measure, absolute=1e-3)
 
     @torch.inference_mode()
     def score(self, model: nn.Module) -> float:

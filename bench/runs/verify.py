@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from bench import plugins
 from bench.contract.zoo import Zoo
@@ -20,6 +22,7 @@ from bench.records.verdict import RULE
 from bench.runs.assemble import IMPORTED, assemble
 from bench.runs.checked import Check
 from bench.runs.pipeline import Run
+from bench.runs.reference import compare
 from bench.runs.stages import Sampled, load_sampled
 from bench.system import store
 
@@ -51,6 +54,7 @@ def verify(
     device: str = "cpu",
     data_dir: str | None = None,
     from_seed: bool = False,
+    reference: bool = False,
 ) -> list[Check]:
     """Compute every field again that can be, and say whether it agrees.
 
@@ -61,6 +65,7 @@ def verify(
         device: where to compute; other devices than the record's may predict a few units otherwise.
         data_dir: the folder of the task's data.
         from_seed: also fit and sample again, and compare the weights.
+        reference: also score some models by other implementations, see ``bench.runs.reference``.
 
     Raises:
         BadRequest: the weights are not there, or the record's task or generator cannot be made.
@@ -77,6 +82,8 @@ def verify(
         if from_seed:
             checks.append(_regenerated(run, checkpoints, sampled))
         evaluated = run.score(checkpoints, sampled.vectors)
+        if reference:
+            checks += compare(record, run.task, checkpoints, vectors(run, checkpoints, sampled))
         if side_file and record.artifacts.side:
             checks.append(_artifact("artifacts.side", side_file, record.artifacts.side))
             checks += _side(side.read(side_file), run.side_arrays(checkpoints, sampled, evaluated))
@@ -86,6 +93,15 @@ def verify(
     )
     again = assemble(run, checkpoints, zoo_path, sampled, evaluated)
     return checks + differences(record, again)
+
+
+def vectors(run: Run, zoo: Zoo, sampled: Sampled) -> dict[str, Float[Tensor, "n D"]]:
+    """Return the models of every population by its name; the controls are those that were just scored."""
+    controls = {
+        str(control): run.sample(maker, control.name, zoo, count, control=True).vectors
+        for control, maker, count in run.controls()
+    }
+    return {"original": zoo.vectors, "generated": sampled.vectors, **controls}
 
 
 def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:

@@ -1,0 +1,117 @@
+"""Score a few models of every population one by one with other people's code, and compare with the record.
+
+A task's scorer runs many models at once, on features that they share, and has formulas of its own. Here each model is
+loaded into the plain network, which runs over the raw validation data, and its outputs go to public implementations of
+the metrics (``bench.contract.plain``). What both agree on is no slip of either.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.contract import Task
+from bench.contract.plain import Comparable, Plain
+from bench.contract.zoo import Layout, Zoo
+from bench.errors import BadRequest
+from bench.records.record import Population, Record
+from bench.runs.checked import Check
+from bench.system.progress import say, track
+from bench.system.randomness import generator
+
+MODELS = 3  # of each population, drawn at random by the record's id; the selected one comes to them
+
+
+def compare(
+    record: Record, task: Task, zoo: Zoo, populations: Mapping[str, Float[Tensor, "n D"]]
+) -> list[Check]:
+    """Compare the record's scores with those of other implementations.
+
+    Args:
+        record: what is checked.
+        task: with the record's settings.
+        zoo: the record's checkpoints.
+        populations: vectors of the models that the record has scores of, by the populations' names.
+
+    Raises:
+        BadRequest: the task has no plain network to offer.
+    """
+    if not isinstance(task, Comparable):
+        raise BadRequest(
+            f"{type(task).__name__} cannot be compared with other implementations, it has no method 'plain': "
+            "leave --reference out"
+        )
+    plain, claimed = task.plain(zoo), scores(record)
+    checks: list[Check] = []
+    for name, vectors in track(list(populations.items()), "populations scored by other code"):
+        if name in claimed:
+            rng = generator(0, record.id, "reference", name)
+            checks += _population(
+                f"reference.{name}",
+                claimed[name],
+                vectors,
+                plain,
+                zoo.layout,
+                record.task.metric,
+                rng,
+            )
+    return checks
+
+
+def scores(record: Record) -> dict[str, Population]:
+    """Return the record's scores of every population by name."""
+    own = {"original": record.scores.original, "generated": record.scores.generated}
+    return own | record.scores.controls()
+
+
+def _population(
+    field: str,
+    claimed: Population,
+    vectors: Float[Tensor, "n D"],
+    plain: Plain,
+    layout: Layout,
+    metric: str,
+    rng: torch.Generator,
+) -> Iterator[Check]:
+    """Check the scores of some models of one population, and the further metrics of the selected one."""
+    if len(claimed.values) != len(vectors):
+        problem = f"the record has {len(claimed.values)} scores of {len(vectors)} models"
+        yield Check(f"{field}.values", problem)
+        return
+    selected = _selected(claimed)
+    for row in chosen(len(vectors), selected, rng):
+        measured = measure(plain, layout, vectors[row])
+        if measured is None:
+            say(f"note: {field}: model {row} puts out what is not finite, and is not compared")
+            continue
+        yield _agrees(f"{field}.values.{row}", claimed.values[row], measured[metric], plain)
+        further = claimed.further if row == selected else {}
+        for name in sorted({*further} & {*measured}):
+            said = further[name].selected
+            yield _agrees(f"{field}.further.{name}.selected", said, measured[name], plain)
+
+
+def _selected(claimed: Population) -> int | None:
+    """Return the row of the selected model; None where several models have its score."""
+    rows = [row for row, score in enumerate(claimed.values) if score == claimed.selected]
+    return rows[0] if len(rows) == 1 else None
+
+
+def chosen(count: int, selected: int | None, rng: torch.Generator) -> Sequence[int]:
+    """Return the rows of the models that are compared."""
+    drawn = torch.randperm(count, generator=rng)[:MODELS].tolist()
+    return sorted({*drawn, *([] if selected is None else [selected])})
+
+
+def measure(plain: Plain, layout: Layout, vector: Float[Tensor, " D"]) -> dict[str, float] | None:
+    """Return the metrics of one model by the other implementations."""
+    plain.network.load_state_dict({**plain.base, **layout.unflatten(vector)})
+    return plain.measure(plain.network)
+
+
+def _agrees(field: str, claimed: float, measured: float, plain: Plain) -> Check:
+    if math.isclose(claimed, measured, rel_tol=plain.relative, abs_tol=plain.absolute):
+        return Check(field)
+    return Check(field, f"the record says {claimed}, another implementation says {measured}")
