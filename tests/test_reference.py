@@ -16,7 +16,7 @@ from bench.system.randomness import generator
 from tasks import plain
 from tasks.fast.confusion import mean_iou, pixel_accuracy
 from tasks.fast.upsampling import confusion
-from tests.standins import QUICK, call, small_data
+from tests.standins import QUICK, call
 from tests.tiny import Tiny
 
 TASKS = {
@@ -41,7 +41,6 @@ def finished(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     settings = {f"task.{name}": value for name, value in QUICK[request.param].items()}
     with pytest.MonkeyPatch.context() as patch:
-        small_data(patch)
         patch.setenv("BENCH_HOME", str(folder / "home"))
         asked = Request(
             task=TASKS[request.param], generator="gaussian", settings=settings, k=3, samples=3,
