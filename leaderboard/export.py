@@ -4,6 +4,8 @@ import io
 
 import pandas as pd
 
+from bench.records import markdown as tables
+
 FORMULA = ("=", "+", "-", "@", "\t")  # a spreadsheet would compute a cell that starts so
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -12,7 +14,7 @@ LATEX = {
 
 
 def csv(table: pd.DataFrame) -> str:
-    """Every column with all digits."""
+    """Return every column with all digits."""
     text = table.select_dtypes(include=["object", "string"]).columns
     safe = table.copy()
     for name in text:
@@ -23,33 +25,36 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A pipe table.
+    """Return a pipe table.
 
     Args:
         table: of text, as a page shows it; the columns that are numbers are aligned right.
     """
-    rule = ["---:" if _numeric(table[name]) else "---" for name in table]
-    lines = [list(map(str, table.columns)), rule, *table.to_numpy().tolist()]
-    escaped = [[_markdown(cell) if cell not in rule else cell for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    head, *body = ([_markdown(cell) for cell in line] for line in _lines(table))
+    return tables.table(head, body, [_numeric(table[name]) for name in table])
 
 
 def latex(table: pd.DataFrame) -> str:
-    """A ``tabular`` with the rules of the package booktabs; of text, as a page shows it."""
+    """Return a ``tabular`` with the rules of the package booktabs; of text, as a page shows it."""
     columns = "".join("r" if _numeric(table[name]) else "l" for name in table)
-    lines = [list(map(str, table.columns)), *table.to_numpy().tolist()]
-    head, *body = (" & ".join(map(_latex, line)) + r" \\" for line in lines)
+    head, *body = (" & ".join(map(_latex, line)) + r" \\" for line in _lines(table))
     inner = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *inner, r"\end{tabular}", ""])
 
 
+def _lines(table: pd.DataFrame) -> list[list[str]]:
+    """Return the cells line by line, the headings first."""
+    return [list(map(str, table.columns)), *table.to_numpy().tolist()]
+
+
 def _numeric(column: "pd.Series[str]") -> bool:
-    """Whether every cell starts as a number, or is empty."""
+    """Return whether every cell starts as a number, or is empty."""
     return all(not cell or cell == "-" or cell.lstrip("+-")[:1].isdigit() for cell in column)
 
 
 def _markdown(text: str) -> str:
-    for mark in ("\\", "`", "*", "_", "[", "]", "<", "|", "$", "~", "#", "!"):
+    """Escape what Markdown would read as markup, but for the bar, which every table escapes."""
+    for mark in ("\\", "`", "*", "_", "[", "]", "<", "$", "~", "#", "!"):
         text = text.replace(mark, "\\" + mark)
     return text
 

@@ -3,10 +3,8 @@
 Every text that comes from a record leaves this module through ``printable``, so nothing invisible reaches a page.
 """
 
-import datetime
 import gc
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,16 +15,14 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BadRequest, printable
-from bench.records.record import Interval, Population, Record
+from bench.records.record import Record
+from leaderboard import facts
+from leaderboard.columns import FIELDS, GENERATED
+from leaderboard.facts import FACTS
 
-# What records share to be ranked together: the key, and the facts that the key stands for. The facts are compared as
-# well: a key is only a field of a file, and files are edited.
-BOARD = [
-    "key", "task", "dataset", "dataset_hash", "arch", "layers", "track", "k", "d", "zoo_hash", "samples",
-    "train_size", "val_size", "metric", "higher_is_better", "scoring", "version",
-]  # fmt: skip
+BOARD = [fact.name for fact in facts.BOARD]
 # What the seeds of one row share: name, code, settings, aligned checkpoints or not, and device.
-VARIANT = ["generator", "source", "hyperparameters", "aligned", "device"]
+VARIANT = [*(fact.name for fact in facts.GENERATOR), "device"]
 
 
 @dataclass(frozen=True)
@@ -116,10 +112,10 @@ def _newest(frame: pd.DataFrame, broken: list[Broken]) -> pd.DataFrame:
 def _board_names(frame: pd.DataFrame) -> "pd.Series[str]":
     """The key; where records share it that differ in what it stands for, the key and a hash of the facts."""
     names: pd.Series[str] = frame["key"].astype(str)
-    facts = frame.drop_duplicates(BOARD)
-    shared = facts["key"].duplicated(keep=False)
-    for key in facts.loc[shared, "key"].unique():
-        for row in facts[facts["key"] == key][BOARD].itertuples(index=False):
+    boards = frame.drop_duplicates(BOARD)
+    shared = boards["key"].duplicated(keep=False)
+    for key in boards.loc[shared, "key"].unique():
+        for row in boards[boards["key"] == key][BOARD].itertuples(index=False):
             same = (frame[BOARD] == pd.Series(row._asdict())).all(axis=1)
             names[same] = f"{key}-{hashlib.sha256(repr(tuple(row)).encode()).hexdigest()[:4]}"
     return names
@@ -129,157 +125,16 @@ def _board_names(frame: pd.DataFrame) -> "pd.Series[str]":
 
 
 def summary(record: Record, path: Path) -> dict[str, Any]:
-    """A record's row. Scores are in the metric's own unit, times in seconds; what it does not know is missing."""
-    return {
-        "path": str(path),
-        "id": record.id,
-        "key": record.key,
-        "created": record.created.astimezone(datetime.UTC).isoformat(),  # text sorts by time
-        "content": _content(record),
-        "tier": record.tier,
-        "command": printable(record.command),
-        **_task(record),
-        **_generator(record),
-        **_population("generated", record.scores.generated),
-        **_population("original", record.scores.original),
-        "average_selected": record.scores.average.selected,
-        **_likeness(record),
-        **_timing(record),
-        "side": record.artifacts.side is not None,
-        "controls": hash(tuple(_numbers(record))),
-    }
+    """Return a record's row: its facts, and the board's fields of its generated models.
+
+    Scores are in the metric's own unit, times in seconds; what the record does not know is None.
+    """
+    row = {fact.name: fact.read(record) for fact in FACTS}
+    row |= {field.name: field.read(record, GENERATED) for field in FIELDS}
+    text = {name: printable(value) for name, value in row.items() if isinstance(value, str)}
+    return {"path": str(path), **row, **text}
 
 
-def _content(record: Record) -> int:
-    """Differs where two records of one run differ."""
-    scores = tuple(record.scores.generated.values)
-    return hash((scores, record.created.timestamp(), record.timing.fit_s, record.timing.sample_s))
-
-
-def _numbers(record: Record) -> Iterator[float]:
-    """The scores that all records of a board share."""
-    scores = record.scores
-    for population in (scores.original, *scores.controls().values()):
-        yield from (population.selected, population.mean, population.best, population.worst)
-
-
-def _task(record: Record) -> dict[str, Any]:
-    task, zoo, protocol = record.task, record.zoo, record.protocol
-    return {
-        "task": printable(task.name),
-        "kind": printable(task.kind),
-        "dataset": printable(task.dataset),
-        "dataset_hash": task.dataset_hash,
-        "arch": printable(task.arch),
-        "layers": printable(task.layers),
-        "metric": printable(task.metric),
-        "higher_is_better": task.higher_is_better,
-        "units": printable(task.units),
-        "settings": _text(task.settings),
-        "scoring": _text(task.settings.get("scoring", {})),
-        "zoo_hash": zoo.hash,
-        "track": printable(zoo.track),
-        "k": zoo.k,
-        "d": zoo.d,
-        "zoo_seed": zoo.seed,
-        "base_score": zoo.base_score,
-        "version": protocol.version,
-        "preset": printable(protocol.preset),
-        "samples": protocol.samples,
-        "seed": protocol.seed,
-        "train_size": protocol.train_size,
-        "val_size": protocol.val_size,
-    }
-
-
-def _text(settings: dict[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True)
-
-
-def _generator(record: Record) -> dict[str, Any]:
-    made = record.generator
-    return {
-        "generator": printable(made.name),
-        "source": made.source,
-        "hyperparameters": _text(made.hyperparameters),
-        "aligned": made.aligned,
-        "uses": printable(", ".join(made.uses)),
-    }
-
-
-def _population(name: str, population: Population) -> dict[str, float | None]:
-    """Statistics of one population; a single model's mean has no interval."""
-    several = len(population.values) > 1
-    return {
-        f"{name}_best": population.best,
-        f"{name}_selected": population.selected,
-        f"{name}_mean": population.mean,
-        f"{name}_median": population.median,
-        f"{name}_worst": population.worst,
-        f"{name}_std": population.std,
-        f"{name}_low": population.low if several else None,
-        f"{name}_high": population.high if several else None,
-    }
-
-
-def _likeness(record: Record) -> dict[str, Any]:
-    alike, novelty, test = record.similarity, record.novelty, record.tests
-    advantage = novelty.advantage_over_noise
-    best = test.best_original if test else None
-    return {
-        "oo": _value(alike.original_original),
-        "gg": _value(alike.generated_generated),
-        "og": alike.original_generated.value,
-        "og_max": alike.original_generated_max.value,
-        "median_novelty": novelty.median_novelty,
-        "advantage": advantage.value if advantage else None,
-        "advantage_low": advantage.low if advantage else None,
-        "advantage_high": advantage.high if advantage else None,
-        "collapsed": novelty.collapsed,
-        "verdict": novelty.verdict,
-        "sees_training": novelty.sees_training,
-        "p_best": None if best is None else best.p if best.wins > best.losses else 1.0,
-    }
-
-
-def _value(interval: Interval | None) -> float | None:
-    return interval.value if interval else None
-
-
-TIMES = (
-    "collect_s", "fit_s", "sample_s", "sample_per_model_s", "select_s", "score_s", "target_score", "sgd_s",
-    "speedup", "speedup_amortised",
-)  # fmt: skip
-
-
-def _timing(record: Record) -> dict[str, Any]:
-    timing, environment = record.timing, record.environment
-    return {
-        **{name: getattr(timing, name) for name in TIMES},
-        "break_even": timing.break_even_models,
-        "peak_memory_bytes": timing.peak_memory_bytes,
-        "device": printable(timing.device),
-        "cpu": printable(environment.cpu),
-        "threads": environment.threads,
-        "git_commit": printable(environment.git_commit or ""),
-    }
-
-
-_STATISTICS = ("best", "selected", "mean", "median", "worst", "std", "low", "high")
-_NUMBERS = [
-    "base_score",
-    *(f"{name}_{part}" for name in ("generated", "original") for part in _STATISTICS),
-    "average_selected", "oo", "gg", "og", "og_max", "median_novelty",
-    "advantage", "advantage_low", "advantage_high", "p_best", *TIMES, "break_even",
-]  # fmt: skip
-_COUNTS = ["k", "d", "version", "samples", "seed", "train_size", "val_size", "threads"]
-TYPES = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "int64")
-COLUMNS = [
-    "path", "id", "key", "created", "content", "tier", "command",
-    "task", "kind", "dataset", "dataset_hash", "arch", "layers", "metric", "higher_is_better", "units", "settings",
-    "scoring", "zoo_hash", "track", "k", "d", "zoo_seed", "version", "preset", "samples", "seed", "train_size",
-    "val_size",
-    "generator", "source", "hyperparameters", "aligned", "uses",
-    "collapsed", "verdict", "sees_training", "peak_memory_bytes", "device", "cpu", "git_commit", "side", "controls",
-    *_NUMBERS, "threads",
-]  # fmt: skip
+TYPES = {fact.name: fact.dtype for fact in FACTS if fact.dtype}
+TYPES |= {field.name: field.dtype for field in FIELDS if field.dtype != "object"}
+COLUMNS = ["path", *(fact.name for fact in FACTS), *(field.name for field in FIELDS)]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from bench.errors import printable
-from bench.records.record import ControlSimilarity, Interval, Population, Record, likeness, percent
+from bench.records.record import ControlSimilarity, Interval, Population, Record, likeness
+from bench.records.scale import Scale
 from bench.records.side import MODELS, evenly
 from leaderboard.opened import Shown
 
@@ -51,12 +52,12 @@ def _text(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _scale(record: Record) -> float:
-    return 100.0 if percent(record.task.metric) else 1.0
+def _factor(record: Record) -> float:
+    return Scale.of(record).factor
 
 
 def _metric(record: Record) -> str:
-    unit = ", %" if percent(record.task.metric) else ""
+    unit = ", %" if Scale.of(record).percent else ""
     return _text(record.task.metric) + unit
 
 
@@ -159,7 +160,7 @@ def _cloud(
         return
     figure.add_scatter(
         x=nearest.astype(float),
-        y=_scale(shown.record) * values,
+        y=_factor(shown.record) * values,
         mode="markers",
         name=label,
         marker={"color": own, "size": size, "symbol": symbol, "opacity": 0.65},
@@ -173,7 +174,7 @@ def _noise_curve(figure: go.Figure, shown: Shown) -> None:
     levels = [n for n in shown.record.scores.noise if f"noise {n.amplitude:g}" in alike]
     figure.add_scatter(
         x=[alike[f"noise {level.amplitude:g}"].original_max for level in levels],
-        y=[_scale(shown.record) * level.mean for level in levels],
+        y=[_factor(shown.record) * level.mean for level in levels],
         mode="lines+markers",
         name="original + noise (means)",
         text=[f"{level.amplitude:g}" for level in levels],
@@ -201,7 +202,7 @@ def distributions(shown: Sequence[Shown]) -> go.Figure:
         for split, values in pairs:
             figure.add_box(
                 x=[f"{label}<br>{split}"] * len(values),
-                y=_scale(one.record) * values,
+                y=_factor(one.record) * values,
                 name=label,
                 legendgroup=label,
                 showlegend=False,
@@ -325,7 +326,7 @@ def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
     """
     figure = go.Figure()
     for name, own in runs.groupby("generator", sort=True):
-        means = own.groupby("k")["og_max"].mean()
+        means = own.groupby("k")["nearest_iou"].mean()
         points = {"color": colour(str(name)), "size": 7}
         figure.add_scatter(
             x=means.index,
@@ -338,7 +339,7 @@ def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
         )
         figure.add_scatter(
             x=own["k"],
-            y=own["og_max"],
+            y=own["nearest_iou"],
             mode="markers",
             showlegend=False,
             marker=points | {"size": 5, "opacity": 0.5},
@@ -408,7 +409,7 @@ def score_against_time(shown: Sequence[Shown]) -> go.Figure:
         seconds, scores = np.clip(curve[:, 0].astype(float), 1e-3, None), curve[:, 1].astype(float)
         figure.add_scatter(
             x=seconds,
-            y=_scale(first) * scores,
+            y=_factor(first) * scores,
             mode="lines",
             name="SGD",
             line={"color": colour("original"), "width": 2},
@@ -416,7 +417,7 @@ def score_against_time(shown: Sequence[Shown]) -> go.Figure:
         )
     for one, own in zip(shown, _colours(shown), strict=True):
         _generator_times(figure, one, own, _label(one, len(shown) > 1))
-    best = _scale(first) * first.scores.original.best
+    best = _factor(first) * first.scores.original.best
     figure.add_hline(
         y=best, line={"color": colour("original"), "width": 1, "dash": "dot"},
         annotation={"text": "best original", "font": {"size": 11}}, annotation_position="top left",
@@ -439,7 +440,7 @@ def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> N
     fixed = fixedduration(record)
     if fixed is not None:
         points.append((fixed + timing.sample_s, "with collect, fit, select", "diamond"))
-    selected = _scale(record) * record.scores.generated.selected
+    selected = _factor(record) * record.scores.generated.selected
     figure.add_scatter(
         x=[max(seconds, 1e-6) for seconds, _, _ in points],
         y=[selected] * len(points),

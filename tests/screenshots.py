@@ -13,11 +13,12 @@ def main() -> None:
     """Write ``docs/<page>.png``."""
     import pandas as pd
 
-    from leaderboard import load, table, variants
+    from leaderboard import load, variants
+    from leaderboard.boards import boards
 
     runs = load.load([browser.ROOT / "leaderboard" / "results"])[0]
-    boards = table.boards(runs)
-    board = boards.loc[boards["task"] == "cifar100", "board"].iloc[0]
+    found = boards(runs)
+    board = found.loc[found["task"] == "cifar100", "board"].iloc[0]
     own = runs[(runs["board"] == board) & (runs["seed"] == 0)]
     own = own[variants.names(own).isin(["pdiff", "vae"])].sort_values("generator")
     assert isinstance(own, pd.DataFrame)

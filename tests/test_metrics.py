@@ -32,7 +32,7 @@ from bench.metrics.statistics import (
 )
 from bench.records.record import NoisePopulation, Scores
 from bench.system.randomness import generator
-from leaderboard.table import _student
+from leaderboard.pooling import mean_above, mean_below
 
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 seeds = st.integers(0, 10_000)
@@ -369,7 +369,12 @@ def test_coverage_of_the_mean(monkeypatch):
 
 def test_coverage_of_students_t_over_three_seeds():
     samples = torch.randn(2000, 3, generator=rng(4), dtype=torch.float64)
-    assert 0.93 <= coverage(lambda trial: _student(pd.Series(samples[trial].tolist())), 0) <= 0.97
+
+    def interval(trial):
+        runs = pd.DataFrame({"mean": samples[trial].tolist()})
+        return mean_below("mean")(runs, "low"), mean_above("mean")(runs, "high")
+
+    assert 0.93 <= coverage(interval, 0) <= 0.97
 
 
 def test_coverage_of_the_mean_over_pairs(monkeypatch):

@@ -7,8 +7,9 @@ from scipy import stats
 
 from bench.errors import BadRequest
 from bench.records import side
-from leaderboard import load, table, ties
+from leaderboard import boards, load, pooling, table, ties
 from leaderboard.opened import open_record
+from leaderboard.outcomes import outcomes as outcomes_of
 from tests.records import outcomes, population, record, seed, written
 
 
@@ -37,7 +38,7 @@ def cells(made, kind="generator"):
 def test_one_record_gives_its_generator_the_original_and_every_control(frame):
     one = record()
     made = rows(frame, one)
-    assert list(made.columns) == list(table.COLUMNS)
+    assert list(made.columns) == list(table.NAMES)
     assert set(cells(made, "control")["generator"]) == set(one.scores.controls())
     assert len(cells(made, "original")) == 1
     row = cells(made).loc[0]
@@ -86,13 +87,13 @@ def test_holm_rejects_what_the_step_down_method_rejects(count):
             if value > alpha / left:
                 break
             rejected.append(value)
-        adjusted = zip(values, table.holm(values), strict=True)
+        adjusted = zip(values, pooling.holm(values), strict=True)
         assert sorted(v for v, p in adjusted if p <= alpha) == rejected
 
 
 def test_holm_of_nothing_and_never_above_one():
-    assert table.holm([]) == []
-    assert table.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert pooling.holm([]) == []
+    assert pooling.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def paired(number, wins, losses, p, **fields):
@@ -193,15 +194,15 @@ def test_controls_that_differ_are_noticed(frame):
 )
 def test_records_of_other_keys_are_elsewhere_and_it_says_why(frame, fields, why):
     runs = frame(record(), record(id="1" * 16, key="b" * 16, **fields))
-    found = table.records(table.boards(runs))
+    found = boards.records(boards.boards(runs))
     assert len(found) == 2
     mine, other = (next(b for b in found if b["key"] == key * 16) for key in "ab")
-    assert table.why_elsewhere(mine, other) == why
+    assert boards.why_elsewhere(mine, other) == why
 
 
 def test_boards_count_records_and_generators(frame):
     runs = [seed(0, 0.8, 0.9), seed(1, 0.8, 0.9), seed(2, 0.8, 0.9, generator__name="vae")]
-    (board,) = table.records(table.boards(frame(*runs)))
+    (board,) = boards.records(boards.boards(frame(*runs)))
     assert (board["records"], board["generators"], board["k"]) == (3, 2, 3)
 
 
@@ -225,19 +226,19 @@ def test_outcomes_come_from_the_side_file_and_make_ties(tmp_path):
     path = written(tmp_path, record(), outcomes(record(), right))
     shown = open_record(path)
     assert not shown.problem
-    found = table.outcomes(shown.record, shown.side, "selected", ["generated", "noise 0.1"])
+    found = outcomes_of(shown.record, shown.side, "selected", ["generated", "noise 0.1"])
     assert found["generated"].value == 0.94
     assert found["generated"].units == 797
     np.testing.assert_array_equal(found["generated"].right, right)
     for statistic in ties.TESTED:
-        assert table.outcomes(shown.record, shown.side, statistic, ["copy"])["copy"].units == 797
+        assert outcomes_of(shown.record, shown.side, statistic, ["copy"])["copy"].units == 797
 
 
 def test_without_a_side_file_or_for_another_metric_there_are_no_outcomes(tmp_path):
-    assert table.outcomes(record(), {}, "best", ["copy"])["copy"].right is None
+    assert outcomes_of(record(), {}, "best", ["copy"])["copy"].right is None
     other = record(task__metric="FID")
     made = outcomes(other, np.ones(797))
-    assert table.outcomes(other, made, "best", ["copy"])["copy"].right is None
+    assert outcomes_of(other, made, "best", ["copy"])["copy"].right is None
 
 
 @pytest.mark.parametrize("wrong", ["missing", "other", "damaged"])

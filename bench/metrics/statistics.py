@@ -2,9 +2,9 @@
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import binomtest
 from torch import Tensor
 
+from bench.metrics import exact
 from bench.metrics.draws import LEVEL, RESAMPLES
 
 
@@ -54,11 +54,8 @@ def cross_interval(matrix: Float[Tensor, "N P"], rng: torch.Generator) -> tuple[
 def mcnemar(a: Bool[Tensor, " M"], b: Bool[Tensor, " M"]) -> tuple[int, int, float]:
     """Two models' wrong units: how many only a gets right, how many only b, and the exact two-sided McNemar p-value.
 
-    Under the null hypothesis a unit that the models differ on is as likely to favour either; 1.0 where none is.
-
     >>> mcnemar(torch.tensor([False] * 5), torch.tensor([True] * 5))
     (5, 0, 0.0625)
     """
     wins, losses = int((b & ~a).sum()), int((a & ~b).sum())
-    p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return wins, losses, p
+    return wins, losses, exact.mcnemar(wins, losses)

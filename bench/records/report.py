@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.records.record import Interval, Population, Record, likeness, percent
+from bench.records.record import Interval, Population, Record, likeness
+from bench.records.scale import Scale
 
 WIDTH = 96  # columns that the widest table needs
 
@@ -90,10 +91,7 @@ def _scores(record: Record) -> Table:
 
 
 def _numbers(record: Record, population: Population) -> list[str]:
-
-    def number(value: float) -> str:
-        return f"{100 * value:.2f}" if percent(record.task.metric) else f"{value:.4g}"
-
+    number = Scale.of(record).text
     middle = [population.best, population.selected, population.mean]
     interval = number((population.high - population.low) / 2)
     last = [number(value) for value in (population.median, population.worst)]
@@ -210,7 +208,8 @@ def factor(value: float) -> str:
 def sentences(record: Record) -> list[str]:
     """What the numbers say, in words; every sentence follows from the record."""
     lines = ["", *_verdict(record), *_not_finite(record)]
-    points = 100 if percent(record.task.metric) else 1
+    scale = Scale.of(record)
+    points = scale.factor
     similarity, novelty, timing = record.similarity, record.novelty, record.timing
     alike, usual = similarity.generated_generated, similarity.original_original
     if novelty.collapsed is not None and alike and usual:
@@ -221,7 +220,7 @@ def sentences(record: Record) -> list[str]:
         )
     if novelty.advantage_over_noise is not None:
         value = novelty.advantage_over_noise
-        unit = "points" if points == 100 else record.task.metric
+        unit = "points" if scale.percent else record.task.metric
         lines.append(
             f"against noise-added originals that are as novel: {points * value.value:+.2f} {unit} "
             f"(95 %: {points * value.low:+.2f} to {points * value.high:+.2f})"

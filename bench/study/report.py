@@ -1,19 +1,19 @@
 """Our numbers beside the reference's, cell by cell. Imports no torch."""
 
 import dataclasses
-import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from bench.records import student
 from bench.records.paper import OURS, SCORES, Row, Table, logged
-from bench.records.record import Interval, Record, percent
+from bench.records.record import Interval, Record
 from bench.records.request import command, options
+from bench.records.scale import Scale
 from bench.study.recipe import SEEDS, Cell, Recipe
 
 # What a study without reference numbers shows.
 PLAIN = ["original", "ensemble", "best", "selected", "avg.", "med.", "worst", "speedup"]
-LEVEL = 0.95
 ALIKE = {
     "oo": "original_original",
     "gg": "generated_generated",
@@ -164,7 +164,7 @@ def _chosen(known: Known) -> tuple[dict[frozenset[tuple[str, str]], Record], str
 def _entry(column: str, table: Table | None, row: Row | None, made: Sequence[Record]) -> Entry:
     field = OURS[row.population if row else "generated"].get(column)
     if table is None or row is None:
-        hundred = column in SCORES and all(percent(r.task.metric) for r in made)
+        hundred = column in SCORES and all(Scale.of(record).percent for record in made)
         return Entry(column, None, None, measure(made, field, 100.0 if hundred else 1.0))
     paper = dict(zip(table.columns, row.paper, strict=True)).get(column, "")
     ours = measure(made, field, table.factor(column))
@@ -197,12 +197,10 @@ def pooled(values: Sequence[float]) -> Measured:
     >>> pooled([1.0, 2.0, 3.0])
     Measured(value=2.0, low=-0.4841377118550457, high=4.484137711855046)
     """
-    from scipy.stats import t  # here, because it takes half a second
-
     mean, spread = statistics.fmean(values), statistics.stdev(values)
     if not spread:
         return Measured(mean)
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread / math.sqrt(len(values))
+    half = student.half_width(spread, len(values))
     return Measured(mean, mean - half, mean + half)
 
 

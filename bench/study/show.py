@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bench.records import markdown as tables
 from bench.study.report import Entry, Line, Measured, Part
 from bench.study.view import unbroken
 
@@ -38,13 +39,11 @@ def markdown(parts: Sequence[Part]) -> str:
     """Render the report as Markdown."""
     blocks = []
     for part in parts:
-        head = [*part.head, *_headings(part)]
-        rows = [head, ["---"] * len(part.head) + ["---:"] * len(_headings(part))]
-        rows += [[*line.label, *_numbers(part, line)] for line in part.lines]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        blocks.append(
-            "\n".join([f"### {part.title}", "", *lines, *(["", part.note] if part.note else [])])
-        )
+        rows = [[*line.label, *_numbers(part, line)] for line in part.lines]
+        head, right = [*part.head, *_headings(part)], [False] * len(part.head)
+        right += [True] * len(_headings(part))
+        blocks += [f"### {part.title}", tables.table(head, rows, right).rstrip("\n")]
+        blocks += [part.note] if part.note else []
     missing = commands(parts)
     if missing:
         blocks.append("\n".join(["Runs that have no record yet:", "", "```sh", *missing, "```"]))

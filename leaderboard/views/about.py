@@ -2,6 +2,9 @@
 
 import streamlit as st
 
+from bench.records.markdown import table
+from leaderboard.columns import COLUMNS, FIXED
+
 PROTOCOL = """
 A **parameter generator** synthesises the weights of a trained network instead of training them. Here every generator
 gets the same checkpoints and is scored on the real task, beside controls that need no learning at all.
@@ -15,26 +18,6 @@ gets the same checkpoints and is scored on the real task, beside controls that n
 
 A **board** is one zoo, scored in one way: same data, architecture, layers, checkpoints and numbers of samples and
 examples. Its key is a hash of all that. Records of different boards are never ranked together.
-"""
-
-NUMBERS = """
-| number | how to read it |
-|---|---|
-| selected | the model that was chosen on training data: what a user of the generator would get |
-| best | the best on validation: an optimist's number, since validation chose it |
-| mean, median, worst | over all samples: what a blind draw would give |
-| 95 % | interval of the mean: bootstrap over models, or Student's t over seeds where there are several |
-| # | 1 and the number of rows that are better beyond chance; rows of equal rank cannot be told apart |
-| p | selected model better than the best original: exact McNemar test, Holm's correction |
-| novelty | median of 1 - similarity to the nearest original: 0 is a copy |
-| similarity | IoU of wrong predictions, or the overlap of drawn images' features |
-| advantage | mean score above that of noise-added originals of the same novelty |
-| collapsed | generated models are more alike than the originals are |
-| verdict | *broken*, *copies*, *averages* or *novel*, by rule |
-| s a model, speedup | time to sample one model, and SGD's time to the same score over it |
-| amortised | the speedup when collecting, fitting and selecting count too |
-| break-even | models after which the generator has cost less time than SGD |
-| checked | *claimed*; *rescored* from the stored weights; *regenerated* from the seed as well |
 """
 
 CONTROLS = """
@@ -60,12 +43,18 @@ A record that was not run from its named command, or whose numbers do not follow
 """
 
 
+def numbers() -> str:
+    """Return how to read each column of a board, as a Markdown table."""
+    told = [[column.label, column.help] for column in (*FIXED, *COLUMNS) if column.help]
+    return table(["column", "how to read it"], told, [False, False])
+
+
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.title("About")
     st.markdown(PROTOCOL)
     st.header("How to read each number")
-    st.markdown(NUMBERS)
+    st.markdown(numbers())
     st.header("Controls")
     st.markdown(CONTROLS)
     st.header("How to submit")

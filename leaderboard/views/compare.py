@@ -5,13 +5,29 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from bench.records.record import percent
+from bench.records.record import Record
+from bench.records.scale import Scale
 from leaderboard import plots, shared
+from leaderboard.columns import GENERATED, NAMED, ORIGINAL
 from leaderboard.opened import Shown
+
+# Rows of the table of numbers: what each is called, the board's column that reads it, and the population that it is of.
+NUMBERS = (
+    *(
+        (f"{name} generated", name, GENERATED)
+        for name in ("selected", "best", "mean", "median", "worst")
+    ),
+    ("best original", "best", ORIGINAL),
+    ("mean original", "mean", ORIGINAL),
+    ("average of the originals", "selected", "average"),
+    ("similarity to the nearest original", "nearest_iou", GENERATED),
+    ("verdict", "verdict", GENERATED),
+    ("collapsed", "collapsed", GENERATED),
+)
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Compare")
     shown = shared.pick_runs(most=6, first=3)
     if not shown:
@@ -35,27 +51,13 @@ def page() -> None:
 
 
 def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
-    """The main numbers, one column a run."""
-    found = {}
-    for one in shown:
-        record, scores = one.record, one.record.scores
-        novelty = record.novelty
+    """Return the main numbers as text, one column a run."""
+    return pd.DataFrame({one.label: _numbers(one.record) for one in shown})
 
-        def score(value: float, metric: str = record.task.metric) -> str:
-            return f"{100 * value:.2f}" if percent(metric) else f"{value:.4g}"
 
-        found[one.label] = {
-            f"{statistic} generated": score(getattr(scores.generated, statistic))
-            for statistic in ("selected", "best", "mean", "median", "worst")
-        } | {
-            "best original": score(scores.original.best),
-            "mean original": score(scores.original.mean),
-            "average of the originals": score(scores.average.selected),
-            "similarity to the nearest original": f"{record.similarity.original_generated_max.value:.3f}",
-            "verdict": novelty.verdict or "-",
-            "collapsed": "-" if novelty.collapsed is None else "yes" if novelty.collapsed else "no",
-        }
-    return pd.DataFrame(found)
+def _numbers(record: Record) -> dict[str, str]:
+    scale = Scale.of(record)
+    return {label: NAMED[name].text(record, of, scale) for label, name, of in NUMBERS}
 
 
 page()

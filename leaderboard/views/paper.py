@@ -15,7 +15,7 @@ the best checkpoint, *ensemble* the average of all of them.
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Paper")
     st.markdown(INTRODUCTION)
     numbers = sorted({name.rstrip("abc") for name in tables()}, key=int)

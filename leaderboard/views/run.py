@@ -9,15 +9,17 @@ import streamlit as st
 
 from bench.errors import printable
 from bench.records import report
-from bench.records.record import likeness, percent
+from bench.records.record import likeness
+from bench.records.scale import Scale
 from leaderboard import plots, shared
+from leaderboard.formats import printf
 from leaderboard.opened import Shown
 
 POPULATION = ("best", "selected", "mean", "low", "high", "median", "worst", "std")
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Run")
     shown = shared.pick_runs(most=1, label="Run")
     if not shown:
@@ -36,7 +38,7 @@ def page() -> None:
 def show_populations(one: Shown) -> None:
     """Every population's statistics."""
     scores, alike = one.record.scores, one.record.similarity
-    scale = 100 if percent(one.record.task.metric) else 1
+    scale = Scale.of(one.record)
     name = one.record.generator.name
     rows = {
         "original": scores.original,
@@ -47,7 +49,7 @@ def show_populations(one: Shown) -> None:
         [
             {"population": printable(label), "models": len(population.values)}
             | {
-                part: None if (value := getattr(population, part)) is None else scale * value
+                part: None if (value := getattr(population, part)) is None else scale.factor * value
                 for part in POPULATION
             }
             | {f"mean {printable(name)}": other.mean for name, other in population.further.items()}
@@ -57,7 +59,6 @@ def show_populations(one: Shown) -> None:
     nearest = {label: control.original_max for label, control in alike.controls.items()}
     nearest[f"generated: {name}"] = alike.original_generated_max.value
     table["nearest"] = [nearest.get(label) for label in rows]
-    digits = "%.2f" if scale == 100 else "%.4g"
     number = st.column_config.NumberColumn
     st.subheader("Populations")
     st.dataframe(
@@ -65,7 +66,7 @@ def show_populations(one: Shown) -> None:
         hide_index=True,
         height="content",
         placeholder="-",
-        column_config={part: number(format=digits) for part in POPULATION}
+        column_config={part: number(format=printf(scale)) for part in POPULATION}
         | {"nearest": number(format="%.3f")}
         | {f"mean {printable(name)}": number(format="%.4g") for name in scores.original.further},
     )

@@ -10,7 +10,7 @@ from leaderboard.opened import Shown
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Similarity")
     shown = shared.pick_runs(most=4)
     if not shown:

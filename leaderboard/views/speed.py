@@ -22,7 +22,7 @@ ROWS = {
 
 
 def page() -> None:
-    """The page."""
+    """Draw the page."""
     st.title("Speed")
     shown = shared.pick_runs(most=4, first=2)
     if not shown:

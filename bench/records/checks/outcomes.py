@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
+from bench.metrics.exact import mcnemar
 from bench.records.checks.case import Case, near, outside, told
 from bench.records.record import Paired, Population
 from bench.records.side import IOU_MODELS, STATISTICS
@@ -101,16 +101,11 @@ def _tests(case: Case) -> Iterator[str]:
             says = f"{paired.wins} wins and {paired.losses} losses"
             yield told(f"tests.{name}", says, f"at most {units} units in all")
             continue
-        if not near(mcnemar(paired), paired.p, absolute=1e-300):
+        p = mcnemar(paired.wins, paired.losses)
+        if not near(p, paired.p, absolute=1e-300):
             why = f"of {paired.wins} wins and {paired.losses} losses"
-            yield told(f"tests.{name}.p", paired.p, mcnemar(paired), why)
+            yield told(f"tests.{name}.p", paired.p, p, why)
         yield from _paired(case, name, paired, population, statistic)
-
-
-def mcnemar(paired: Paired) -> float:
-    """Two-sided p of the exact test."""
-    total = paired.wins + paired.losses
-    return float(binomtest(paired.wins, total).pvalue) if total else 1.0
 
 
 def _paired(

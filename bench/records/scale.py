@@ -1,0 +1,42 @@
+"""How the scores of a metric are shown: a share in percent, any other number as it is. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from bench.records.record import Record, percent
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The unit in which people are shown a metric's scores.
+
+    Attributes:
+        percent: whether the metric is a share, from 0 to 1, which is shown in percent.
+        digits: decimals of a percentage; other numbers have four significant digits.
+    """
+
+    percent: bool
+    digits: int = 2
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Return the scale of a record's metric."""
+        return cls(percent(record.task.metric))
+
+    @property
+    def factor(self) -> float:
+        """The number by which a score is multiplied to be shown."""
+        return 100.0 if self.percent else 1.0
+
+    def text(self, score: float) -> str:
+        """Return a score as text.
+
+        >>> Scale(percent=True).text(0.98765), Scale(percent=False).text(12.3456)
+        ('98.77', '12.35')
+        """
+        return f"{100 * score:.{self.digits}f}" if self.percent else f"{score:.4g}"
+
+
+def mean_over_units(record: Record) -> bool:
+    """Return whether a model's score is the share of validation units that it gets right."""
+    return record.task.metric == "accuracy"

@@ -1,0 +1,66 @@
+"""Boards: the groups of runs that are ranked together. Pure functions, no widgets, no torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.records.scale import Scale
+from leaderboard import facts
+from leaderboard.facts import Fact
+
+SHARED = [fact.name for fact in (*facts.BOARD, *facts.METRIC)]
+HASHES = ("dataset_hash", "zoo_hash")  # told apart, and never shown
+FINE = 2000  # validation examples from which on a second decimal of a percentage means something
+
+
+def boards(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a board: what its records share, how many there are, and of how many generators.
+
+    Boards are in the order of their tasks, those with most records first.
+    """
+    grouped = runs.groupby("board", sort=False)
+    found = grouped[SHARED].first()
+    found["records"] = grouped.size()
+    found["generators"] = grouped["generator"].nunique()
+    found = found.assign(fewest=-found["records"])
+    order = ["task", "arch", "layers", "track", "fewest", "k", "key"]
+    found = found.reset_index().sort_values(order, kind="stable", ignore_index=True)
+    return found.drop(columns="fewest")
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table's rows as plain mappings."""
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def largest(found: pd.DataFrame) -> str:
+    """Return the name of the board with most records, of equal ones the first."""
+    return str(found["board"].iloc[int(found["records"].to_numpy().argmax())])
+
+
+def title(board: Mapping[str, Any]) -> str:
+    """Return a board's name for people, in one line."""
+    words = (board["task"], board["arch"], board["layers"], board["track"], f"K={board['k']}")
+    return f"{' · '.join(map(str, words))}  ({board['key'][:8]})"
+
+
+def scale(board: Mapping[str, Any]) -> Scale:
+    """Return how a board's scores are shown: one validation example more or less must show, and no more."""
+    return Scale(bool(board["percent"]), digits=2 if board["val_size"] >= FINE else 1)
+
+
+def why_elsewhere(board: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return in words why two boards are not ranked together."""
+    differing = [f for f in facts.BOARD if f.word and board[f.name] != other[f.name]]
+    parts = (_difference(fact, board[fact.name], other[fact.name]) for fact in differing)
+    return "; ".join(parts) or "another key"
+
+
+def _difference(fact: Fact, mine: object, theirs: object) -> str:
+    if fact.name in HASHES:
+        return f"other {fact.word}"
+    if isinstance(theirs, int | np.integer) and not isinstance(theirs, bool):
+        return f"{fact.word} {theirs:,}, not {mine:,}"
+    return f"{fact.word} {theirs}, not {mine}"

@@ -1,0 +1,240 @@
+"""The columns of the board, each declared once: the table, its exports, the pages and the documentation read them here.
+
+A new column is one ``Column`` in ``COLUMNS``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal
+
+from bench.records.record import Interval, Population, Record
+from bench.records.scale import Scale
+from leaderboard import formats, pooling
+from leaderboard.formats import Format
+from leaderboard.pooling import Pool
+
+GENERATED, ORIGINAL = "generated", "original"
+Read = Callable[[Record, str], Any]  # a record and the name of one of its populations -> a value
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value of a row, and one column of the CSV file.
+
+    Attributes:
+        name: its name there and in the table of runs.
+        read: returns it of a population of a record; None where it is unknown.
+        pool: returns it of the seeds of a generator.
+        across: returns the board's values, corrected for being several.
+        dtype: of the board's column.
+    """
+
+    name: str
+    read: Read
+    pool: Pool = pooling.mean
+    across: Callable[[Sequence[float]], list[float]] | None = None
+    dtype: Literal["float64", "Int64", "object"] = "float64"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the board.
+
+    Attributes:
+        name: in an address.
+        label: its heading.
+        help: how to read it, for people.
+        format: how its fields' values are shown in one cell.
+        fields: the values; none for what the table itself makes: a row's rank, name and kind.
+        better: whether rows can be ranked by its first field, and which value is then the better one: as the board's
+            score, the higher or the lower.
+        width: in pixels; None leaves it to the page.
+        fits: whether it is as wide as its longest text.
+        pinned: whether it stays in sight when the table is scrolled.
+    """
+
+    name: str
+    label: str
+    help: str
+    format: Format
+    fields: tuple[Field, ...] = ()
+    better: Literal["score", "higher", "lower"] | None = None
+    width: int | None = None
+    fits: bool = False
+    pinned: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns of the table that its cells are made of."""
+        return [field.name for field in self.fields] or [self.name]
+
+    def text(self, record: Record, population: str, scale: Scale) -> str:
+        """Return its cell for one population of one record."""
+        return self.format.text(scale, *(field.read(record, population) for field in self.fields))
+
+
+# What fields read ----------------------------------------------------------------------------------------------------
+
+
+def population(record: Record, name: str) -> Population:
+    """Return one of a record's populations."""
+    scores = record.scores
+    if name == GENERATED:
+        return scores.generated
+    return scores.original if name == ORIGINAL else scores.controls()[name]
+
+
+def of_population(read: Callable[[Population], Any]) -> Read:
+    """Make a reader of what every population has."""
+    return lambda record, name: read(population(record, name))
+
+
+def of_run(read: Callable[[Record], Any]) -> Read:
+    """Make a reader of what only generated models have."""
+    return lambda record, name: read(record) if name == GENERATED else None
+
+
+def _end(name: str) -> Read:
+    """Make a reader of one end of the mean's interval, which a single model has not."""
+    return of_population(lambda own: getattr(own, name) if len(own.values) > 1 else None)
+
+
+def _nearest(record: Record, name: str) -> float | None:
+    alike = record.similarity
+    if name == GENERATED:
+        return alike.original_generated_max.value
+    return alike.controls[name].original_max if name in alike.controls else None
+
+
+def _above_noise(read: Callable[[Interval], float]) -> Read:
+    def advantage(record: Record) -> float | None:
+        above = record.novelty.advantage_over_noise
+        return read(above) if above else None
+
+    return of_run(advantage)
+
+
+def _p_best(record: Record) -> float | None:
+    test = record.tests and record.tests.best_original
+    if not test:
+        return None
+    return test.p if test.wins > test.losses else 1.0
+
+
+def _collapsed(record: Record) -> str | None:
+    collapsed = record.novelty.collapsed
+    return None if collapsed is None else "yes" if collapsed else "no"
+
+
+def _score(name: str, label: str, help_: str) -> Column:
+    """Declare a statistic of a population's scores."""
+    read = of_population(attrgetter(name))
+    return Column(name, label, help_, formats.SCORE, (Field(name, read),), better="score", width=62)
+
+
+# The columns ---------------------------------------------------------------------------------------------------------
+
+# What every table begins with.
+FIXED = (
+    Column(
+        "rank", "#", "1 and the number of rows that are better beyond chance; equal ranks cannot be told apart.",
+        formats.WORD, width=40, pinned=True,
+    ),
+    Column("generator", "Generator", "", formats.WORD, width=120, fits=True, pinned=True),
+    Column("kind", "Kind", "A control is what any generator must beat.", formats.WORD, width=84),
+)  # fmt: skip
+COLUMNS = (
+    Column(
+        "seeds", "Seeds", "Fits pooled in this row: numbers are means over seeds.", formats.WHOLE,
+        (Field("seeds", of_run(lambda record: 1), pooling.total, dtype="Int64"),),
+    ),
+    _score("best", "Best", "Best on validation: an optimist's number, since validation chose it."),
+    _score("selected", "Selected", "Score of the model that was chosen on training data."),
+    _score("mean", "Mean", "Over all samples."),
+    _score("median", "Median", ""),
+    _score("worst", "Worst", ""),
+    Column(
+        "interval", "95 %", "95 % interval of the mean: over models, or over seeds where there are several.",
+        formats.SCORES,
+        (
+            Field("low", _end("low"), pooling.mean_below("mean")),
+            Field("high", _end("high"), pooling.mean_above("mean")),
+        ),
+    ),
+    Column(
+        "p_best", "p",
+        "Selected model better than the best original: exact McNemar test, Holm's correction over the generators of "
+        "this table; 1 where it is not better, the largest of several seeds.",
+        formats.SHORT,
+        (Field("p_best", of_run(_p_best), pooling.largest, across=pooling.holm),),
+    ),
+    Column(
+        "nearest_iou", "Nearest",
+        "Similarity to the nearest original: IoU of wrong predictions, or overlap of image features; 1 is a copy.",
+        formats.SHARE,
+        (Field("nearest_iou", _nearest),),
+    ),
+    Column(
+        "novelty", "Novelty", "Median of 1 - this similarity; 0 is a copy.", formats.SHARE,
+        (Field("novelty", of_run(attrgetter("novelty.median_novelty"))),),
+        better="higher",
+    ),
+    Column(
+        "advantage", "Advantage", "Mean score above that of noise-added originals of the same novelty.",
+        formats.DIFFERENCE,
+        (
+            Field("advantage", _above_noise(attrgetter("value"))),
+            Field("advantage_low", _above_noise(attrgetter("low"))),
+            Field("advantage_high", _above_noise(attrgetter("high"))),
+        ),
+        better="higher",
+    ),
+    Column(
+        "seconds_per_model", "s a model", "Seconds to sample one model.", formats.SHORT,
+        (Field("seconds_per_model", of_run(attrgetter("timing.sample_per_model_s"))),),
+        better="lower",
+    ),
+    Column(
+        "speedup", "Speedup", "SGD's time to the same score over the time to sample one model.", formats.TIMES,
+        (Field("speedup", of_run(attrgetter("timing.speedup"))),),
+        better="higher",
+    ),
+    Column(
+        "speedup_amortised", "Amortised", "The same when collecting, fitting and selecting count too.", formats.TIMES,
+        (Field("speedup_amortised", of_run(attrgetter("timing.speedup_amortised"))),),
+        better="higher",
+    ),
+    Column(
+        "break_even", "Break-even", "Models after which the generator has cost less time than SGD.", formats.WHOLE,
+        (Field("break_even", of_run(attrgetter("timing.break_even_models"))),),
+    ),
+    Column(
+        "verdict", "Verdict", "By rule: broken, copies, averages or novel. See About.", formats.WORD,
+        (Field("verdict", of_run(attrgetter("novelty.verdict")), pooling.counted, dtype="object"),),
+        width=80, fits=True,
+    ),
+    Column(
+        "collapsed", "Collapsed",
+        "Generated models are more alike than the originals; with several seeds, in how many.", formats.WORD,
+        (Field("collapsed", of_run(_collapsed), pooling.counted, dtype="object"),),
+        width=88,
+    ),
+    Column(
+        "tier", "Checked", "How far the record was verified: claimed, rescored or regenerated.", formats.WORD,
+        (Field("tier", of_run(attrgetter("tier")), pooling.counted, dtype="object"),),
+    ),
+    Column(
+        "device", "Device", "", formats.WORD,
+        (Field("device", of_run(attrgetter("timing.device")), pooling.first, dtype="object"),),
+    ),
+)  # fmt: skip
+# The columns that a table opens with, in this order; the others are a click away.
+OPENING = (
+    "best", "selected", "mean", "interval", "verdict", "novelty", "collapsed", "median", "worst",
+    "seconds_per_model", "speedup", "speedup_amortised", "seeds", "device",
+)  # fmt: skip
+
+NAMED = {column.name: column for column in (*FIXED, *COLUMNS)}
+FIELDS = tuple(field for column in COLUMNS for field in column.fields)
+RANKED = {column.name: column.better for column in COLUMNS if column.better}

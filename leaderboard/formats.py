@@ -1,0 +1,75 @@
+"""Ways to show the values of a column: as text, and on the page as numbers that can be sorted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.records.scale import Scale
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the values of one cell are shown.
+
+    Attributes:
+        write: returns the text of a cell from the board's scale and the cell's values, none of which is missing.
+        printf: returns the format of numbers in a table that sorts them; None where that table has the text.
+        scored: whether the number is a score, which is shown in the board's scale.
+        right: whether the text is aligned right.
+    """
+
+    write: Callable[..., str]
+    printf: Callable[[Scale], str] | None = None
+    scored: bool = False
+    right: bool = False
+
+    def text(self, scale: Scale, *values: Any) -> str:
+        """Return a cell's text; ``UNKNOWN`` where its first value is missing."""
+        return UNKNOWN if pd.isna(values[0]) else self.write(scale, *values)
+
+
+def number(pattern: str, printf: str) -> Format:
+    """Make the format of a number that needs no scale.
+
+    Args:
+        pattern: as Python's ``format`` takes it, for text.
+        printf: as C's ``printf`` takes it, for the page.
+    """
+    return Format(lambda scale, value: format(value, pattern), lambda scale: printf)
+
+
+def times(factor: float) -> str:
+    """Return a factor with two digits that mean something.
+
+    >>> times(15234.5), times(0.0213)
+    ('15,234x', '0.021x')
+    """
+    return f"{factor:,.0f}x" if factor >= 10 else f"{factor:.2g}x"
+
+
+def _signed(scale: Scale, difference: float) -> str:
+    return f"{100 * difference:+.2f}" if scale.percent else f"{difference:+.3g}"
+
+
+def _bounded(scale: Scale, difference: float, low: float, high: float) -> str:
+    value, least, most = (_signed(scale, x) for x in (difference, low, high))
+    return f"{value} ({least} to {most})"
+
+
+def printf(scale: Scale) -> str:
+    """Return the format of scores in a table that sorts them."""
+    return f"%.{scale.digits}f" if scale.percent else "%.4g"
+
+
+SCORE = Format(lambda scale, score: scale.text(score), printf, scored=True)
+SCORES = Format(lambda scale, low, high: f"{scale.text(low)} to {scale.text(high)}", right=True)
+DIFFERENCE = Format(_bounded, right=True)  # of scores, with its interval
+SHARE = number(".3f", "%.3f")
+SHORT = number(".2g", "%.2g")
+WHOLE = number(",.0f", "%d")
+TIMES = Format(lambda scale, factor: times(factor), lambda scale: "%.3gx")
+WORD = Format(lambda scale, word: str(word))

@@ -1,0 +1,75 @@
+"""What the test of ties (``leaderboard.ties``) needs of records and their side files. No widgets, no torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.records.record import Record
+from bench.records.scale import mean_over_units
+from leaderboard import ties
+from leaderboard.columns import GENERATED, ORIGINAL, population
+from leaderboard.opened import Shown
+from leaderboard.table import control_row_name
+from leaderboard.ties import Outcome
+
+
+def outcomes(
+    record: Record, arrays: Mapping[str, NDArray[Any]], statistic: str, names: Sequence[str]
+) -> dict[str, Outcome]:
+    """Return the outcomes of some populations of a record, by name.
+
+    Args:
+        record: the record.
+        arrays: of its side file, or nothing.
+        statistic: one of ``ties.TESTED``.
+        names: "generated", "original" or controls.
+    """
+    found = {}
+    for name in names:
+        scores = population(record, name)
+        right = _right(record, arrays, statistic, name)
+        total = int(arrays["units"][1]) if right is not None else 1
+        found[name] = Outcome(getattr(scores, statistic), scores.values, right, total)
+    return found
+
+
+def _right(
+    record: Record, arrays: Mapping[str, NDArray[Any]], statistic: str, name: str
+) -> NDArray[Any] | None:
+    """Return the share of the statistic's models that get each unit right, where the score is a mean over units."""
+    stored = arrays.get(f"right_{statistic}.{name}")
+    if not mean_over_units(record) or stored is None or "units" not in arrays:
+        return None
+    count = int(arrays["units"][0])
+    shares = stored / 255 if statistic == "mean" else np.unpackbits(stored, count=count)
+    return shares.astype(np.float64) if len(shares) == count else None
+
+
+def replicates(
+    runs: Sequence[tuple[str, Shown]], newest: str, statistic: str, seed: int
+) -> dict[str, NDArray[Any]]:
+    """Return replicates of every row's value, by row; none of a row that cannot be paired with the others.
+
+    Args:
+        runs: row and record of every run of a board.
+        newest: id of the record that originals and controls are taken of.
+        statistic: one of ``ties.TESTED``.
+        seed: of the draws.
+    """
+    found: dict[str, list[Outcome]] = {}
+    unpaired = set()
+    for row, shown in runs:
+        record, names = shown.record, [GENERATED]
+        if record.id == newest:
+            names += [ORIGINAL, *record.scores.controls()]
+        for name, outcome in outcomes(record, shown.side, statistic, names).items():
+            own = row if name == GENERATED else control_row_name(name)
+            found.setdefault(own, []).append(outcome)
+            if outcome.right is None and mean_over_units(record):
+                unpaired.add(own)
+    for own in unpaired:
+        del found[own]
+    higher = all(shown.record.task.higher_is_better for _, shown in runs)
+    return ties.draws(found, statistic, higher_is_better=higher, seed=seed)

@@ -1,0 +1,80 @@
+"""Ways to pool a field over the seeds of one generator, and over the rows of a board."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.records import student
+
+Pool = Callable[
+    [pd.DataFrame, str], Any
+]  # the runs of one row and the field's name -> the row's value
+
+
+def mean(runs: pd.DataFrame, name: str) -> float:
+    """Return the mean; NaN where one of the values is unknown, since a mean of the rest would flatter."""
+    return float(runs[name].mean(skipna=False))
+
+
+def total(runs: pd.DataFrame, name: str) -> int:
+    """Return the sum of whole numbers."""
+    return int(runs[name].sum())
+
+
+def largest(runs: pd.DataFrame, name: str) -> float:
+    """Return the largest value; NaN where one of them is unknown."""
+    return float(runs[name].max(skipna=False))
+
+
+def first(runs: pd.DataFrame, name: str) -> Any:
+    """Return the value that all runs of a row share."""
+    return runs[name].iloc[0]
+
+
+def counted(runs: pd.DataFrame, name: str) -> str | None:
+    """Return the word, or where words differ how many runs have which; None where a run has none."""
+    words = runs[name].tolist()
+    known = Counter(word for word in words if isinstance(word, str))
+    if known.total() < len(words) or not known:
+        return None
+    if len(known) == 1:
+        return next(iter(known))
+    return ", ".join(f"{word} {count} of {len(words)}" for word, count in known.most_common())
+
+
+def mean_below(of: str) -> Pool:
+    """Make the pooling of a lower bound of a mean: over several runs Student's t instead.
+
+    Args:
+        of: name of the field that is bounded.
+    """
+    return lambda runs, name: _bound(runs, name, of, -1.0)
+
+
+def mean_above(of: str) -> Pool:
+    """Make the pooling of an upper bound of a mean; see ``mean_below``."""
+    return lambda runs, name: _bound(runs, name, of, 1.0)
+
+
+def _bound(runs: pd.DataFrame, name: str, of: str, sign: float) -> float:
+    if len(runs) == 1:
+        return mean(runs, name)
+    values = runs[of]
+    return float(values.mean()) + sign * student.half_width(float(values.std(ddof=1)), len(values))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p-values of several tests, corrected by Holm's step-down method: any below 0.05 holds beside all others.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    ascending = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    steps = np.maximum.accumulate(np.asarray(values)[ascending] * factors)
+    adjusted = np.empty(len(values))
+    adjusted[ascending] = np.minimum(steps, 1.0)
+    return [float(value) for value in adjusted]
