@@ -1,7 +1,7 @@
 """What plugins implement and are given: tasks, generators, evaluations, zoos. Nothing is imported before it is used."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bench.contract.context import Context as Context
@@ -38,7 +38,7 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a part of the contract when it is asked for: some of them import torch, which takes seconds."""
     if name not in _MODULES:
         raise AttributeError(f"module 'bench.contract' has no attribute '{name}'")

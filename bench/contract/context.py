@@ -1,9 +1,10 @@
 """What a plugin is told of the machine it works on. It decides no setting and no hyperparameter."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Self
 
 from bench.contract.declarations import Declaration
+from bench.system.plain import Plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Plugin:
         """Return the names of all fields that are settings, in their order."""
         return tuple(field.name for field in dataclasses.fields(cls) if field.name != "context")
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Plain]:
         """Return every setting with its value."""
         return {name: getattr(self, name) for name in self.setting_names()}
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from bench.errors import BadRequest, BenchError
+from bench.system.plain import Plain, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ class Variant:
 
     target: str
     about: str
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Settings = dataclasses.field(default_factory=dict)
     k: int = 200
     samples: int = 100
 
@@ -52,23 +53,22 @@ class Declaration:
     target: str
     about: str
     form: str
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Settings = dataclasses.field(default_factory=dict)
 
     @property
     def module(self) -> str:
         """The module that the function is written in."""
         return self.target.partition(":")[0]
 
-    def function(self) -> Callable[..., Any]:
+    def function(self) -> Callable[..., object]:
         """Import the function.
 
         Raises:
             BadRequest: it is not there.
         """
-        function: Callable[..., Any] = imported(self.target)
-        return function
+        return _function(self.target)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Plain]:
         """Return the declared values that decide what the function yields."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in self.ignored}
@@ -101,7 +101,7 @@ class DataSet(Declaration):
     val: int
     embedded: bool = False
     source: str | None = None
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Settings = dataclasses.field(default_factory=dict)
     k: int = 200
     samples: int = 100
 
@@ -111,7 +111,7 @@ class DataSet(Declaration):
         images = f"{self.train:,} + {self.val:,} images"
         return f"{self.form}; {images}, {self.size} pixels a side, {self.classes} classes"
 
-    def load(self, kind: type[D], data_dir: "Path | None", **options: Any) -> D:
+    def load(self, kind: type[D], data_dir: "Path | None", **options: object) -> D:
         """Load both splits.
 
         Args:
@@ -165,7 +165,7 @@ class Architecture(Declaration):
 
     ignored: ClassVar[tuple[str, ...]] = ("about", "recipe", "multiple", "forward")
 
-    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: Settings = dataclasses.field(default_factory=dict)
     multiple: int = 1
     loads: bool = False
     forward: str | None = None
@@ -184,7 +184,12 @@ class Architecture(Declaration):
         if pretrained and not self.loads:
             raise BadRequest(f"'{self.name}' has no pretrained weights: leave --pretrained out")
         weights = {"pretrained": pretrained} if pretrained else {}
-        network: torch.nn.Module = self.function()(shape, **self.options, **weights)
+        import torch  # here, because it takes seconds
+
+        network = self.function()(shape, **self.options, **weights)
+        if not isinstance(network, torch.nn.Module):
+            found = type(network).__name__
+            raise BenchError(f"{self.target} returned {found}, expected torch.nn.Module")
         return network.eval()
 
     def run(self, network: "torch.nn.Module", images: "torch.Tensor") -> None:
@@ -192,11 +197,11 @@ class Architecture(Declaration):
         if self.forward is None:
             network(images)
         else:
-            imported(self.forward)(network, images)
+            _function(self.forward)(network, images)
 
 
-def imported(target: str) -> Any:
-    """Import a function or an object.
+def imported(target: str) -> object:
+    """Import an object.
 
     Args:
         target: ``module:name``.
@@ -206,6 +211,14 @@ def imported(target: str) -> Any:
     """
     module, _, name = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        found: object = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadRequest(f"cannot import {target}: {error}") from error
+    return found
+
+
+def _function(target: str) -> Callable[..., object]:
+    function = imported(target)
+    if not callable(function):
+        raise BadRequest(f"{target} is no function")
+    return function

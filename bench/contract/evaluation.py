@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -52,12 +52,11 @@ class Scorer(Protocol):
         ...
 
 
-PARTS = ("scores", "wrong", "extra", "features", "not_finite")
 FLOATS = [torch.float64, torch.float32]
 Shape = tuple[int | None, ...]  # None: any length
 
 
-def check_evaluation(found: Any, models: int, task: str) -> None:
+def check_evaluation(found: object, models: int, task: str) -> None:
     """Refuse what is no evaluation.
 
     Scores, features and further metrics are finite, and features not below 0; a loss may be inf.
@@ -74,11 +73,11 @@ def check_evaluation(found: Any, models: int, task: str) -> None:
         raise BenchError(f"the scorer of {task} returned {problem}")
 
 
-def _problems(found: Any, models: int) -> Iterator[str]:
-    """One after another; what comes later may rely on what came before."""
-    missing = [part for part in PARTS if not hasattr(found, part)]
-    if missing:
-        yield f"{type(found).__name__} without '{missing[0]}', expected bench.contract.Evaluation"
+def _problems(found: object, models: int) -> Iterator[str]:
+    """Yield what is wrong, one thing after another; what comes later may rely on what came before."""
+    if not isinstance(found, Evaluation):
+        yield f"{type(found).__name__}, expected bench.contract.Evaluation"
+        return
     yield from _finite("scores", found.scores, (models,))
     if (found.wrong is None) is (found.features is None):
         yield "both or neither of wrong units and features, expected one of them"
@@ -101,18 +100,20 @@ def _problems(found: Any, models: int) -> Iterator[str]:
             yield from _finite(f"'{name}'", values, (models,))
 
 
-def _finite(what: str, values: Any, shape: Shape) -> Iterator[str]:
-    """Numbers that have to be finite."""
+def _finite(what: str, values: object, shape: Shape) -> Iterator[str]:
+    """Yield what is wrong with numbers that have to be finite."""
     yield from _form(what, values, shape, FLOATS)
+    assert isinstance(values, Tensor)  # see above
     yield from _rows(f"{what} with NaN or inf", ~values.isfinite(), "finite numbers")
 
 
-def _form(what: str, values: Any, shape: Shape, types: list[torch.dtype]) -> Iterator[str]:
-    """The shape and type of a tensor."""
+def _form(what: str, values: object, shape: Shape, types: list[torch.dtype]) -> Iterator[str]:
+    """Yield what is wrong with a value that should be a tensor of a shape and one of some types."""
     sizes = ", ".join("any" if size is None else str(size) for size in shape)
     expected = f"expected {types[0]} of shape ({sizes})"
     if not isinstance(values, Tensor):
         yield f"{what} as {type(values).__name__}, {expected}"
+        return
     fits = len(values.shape) == len(shape) and all(
         wanted in (None, size) for wanted, size in zip(shape, values.shape, strict=True)
     )
@@ -121,7 +122,7 @@ def _form(what: str, values: Any, shape: Shape, types: list[torch.dtype]) -> Ite
 
 
 def _rows(what: str, bad: Tensor, expected: str) -> Iterator[str]:
-    """Models, one a row, with a number that must not be."""
+    """Yield how many models, one a row, have a number that must not be."""
     count = int(bad.reshape(len(bad), -1).any(1).sum()) if bad.numel() else 0
     if count:
         yield f"{what} for {count} of {len(bad)} models, expected {expected}"

@@ -3,7 +3,8 @@
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from collections.abc import Mapping
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 from bench.contract.context import Plugin
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
+from bench.system.plain import Plain, Settings
 
 
 @runtime_checkable
@@ -54,7 +56,7 @@ class Generator(Plugin, ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     deterministic: ClassVar[bool] = False
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    presets: ClassVar[Mapping[str, Settings]] = {}
     amplitudes: ClassVar[tuple[float, ...]] = ()
     few: ClassVar[bool] = False
     has_latents: ClassVar[bool] = False
@@ -81,7 +83,7 @@ class Generator(Plugin, ABC):
         """Vectors along the way from noise to n samples, at most ``steps`` of them evenly spaced, on the CPU."""
         raise NotImplementedError
 
-    def hyperparameters(self) -> dict[str, Any]:
+    def hyperparameters(self) -> dict[str, Plain]:
         """Return every hyperparameter with its value, as copies."""
         return copy.deepcopy(self.settings())
 

@@ -4,7 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from bench.contract.context import Plugin
 from bench.contract.evaluation import Scorer
 from bench.contract.metric import Compared, Metric
 from bench.contract.zoo import Zoo
+from bench.system.plain import Plain, Settings
 
 
 @dataclasses.dataclass(eq=False)
@@ -36,7 +37,7 @@ class Task(Plugin, ABC):
     kind: ClassVar[str]
     metric: ClassVar[Metric]
     compared: ClassVar[Compared]
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    presets: ClassVar[Mapping[str, Settings]] = {}
     beside_base: ClassVar[tuple[str, ...]] = ()
     scoring: ClassVar[tuple[str, ...]] = ()
     rescoring: ClassVar[tuple[str, ...]] = ()
@@ -66,7 +67,7 @@ class Task(Plugin, ABC):
         return False
 
     @classmethod
-    def of_zoo(cls, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def of_zoo(cls, facts: Settings) -> dict[str, Plain]:
         """Return the settings that a zoo's own settings tell: the fields of the task among them."""
         return {name: value for name, value in facts.items() if name in cls.setting_names()}
 
@@ -99,7 +100,7 @@ class Task(Plugin, ABC):
         return None
 
     @abstractmethod
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Plain]:
         """Everything that decides what ``collect`` and ``scorer`` compute, as plain JSON data.
 
         It has ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers`` at least. What decides a score besides

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import BadRequest, BenchError, no_zoo
+from bench.system.plain import Plain
 from bench.system.store import atomic
 
 _BASE = "base."
@@ -115,7 +116,7 @@ class Zoo:
     curve: tuple[tuple[float, float], ...] = ()
     collect_s: float = 0.0
     base_score: float | None = None
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Plain] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or not len(self.vectors):

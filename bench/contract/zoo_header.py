@@ -3,9 +3,9 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from bench.errors import no_zoo
+from bench.system.plain import Settings
 
 LIMIT = 100_000_000  # bytes of a header, as in the safetensors format
 
@@ -20,7 +20,7 @@ class ZooHeader:
     """
 
     k: int
-    settings: dict[str, Any]
+    settings: Settings
 
     @property
     def seed(self) -> int | None:

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+
+from bench.system.plain import Settings
 
 MOST = 1 << 20  # bytes of a header
 
@@ -14,7 +15,7 @@ class Vectors:
 
     def __init__(self) -> None:
         self._begun = bytearray()
-        self._header: dict[str, Any] | None = None
+        self._header: Settings | None = None
         self._bad = ""
         self._at = 0  # bytes of tensors that passed
         self._rest = b""  # the beginning of a number that a block ends in

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float, Shaped
@@ -115,14 +115,14 @@ class Pool:
 
 
 @functools.cache
-def _make(name: str, preset: str, device: str, **settings: Any) -> Generator:
+def _make(name: str, preset: str, device: str, **settings: float) -> Generator:
     return make_generator(name, settings, preset, device)
 
 
 def planted(new: Float[Tensor, "M D"], preset: str, device: str) -> dict[str, Generator]:
     """Generators whose verdict is known; all but the oracle must not be called novel."""
 
-    def make(name: str, **settings: Any) -> Generator:
+    def make(name: str, **settings: float) -> Generator:
         return _make(name, preset, device, **settings)
 
     noisy = {

@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,12 @@ from bench.contract import Generator
 from bench.contract.zoo import Zoo
 from bench.errors import BenchError
 from bench.records.values import plain
+from bench.system.plain import Plain
 
-# Settings of the process that decide numbers, each as how to read and how to set it.
-_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+Setting = tuple[Callable[[], object], Callable[..., object]]  # how to read it, and how to set it
+
+# Settings of the process that decide numbers.
+_SETTINGS: tuple[Setting, ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, lambda device: torch.set_default_device(None)),
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -29,7 +31,7 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (os.getcwd, os.chdir),
 )  # fmt: skip
 # Global sources of random numbers.
-_SOURCES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+_SOURCES: tuple[Setting, ...] = (
     (torch.get_rng_state, torch.set_rng_state),
     (np.random.get_state, np.random.set_state),
     (random.getstate, random.setstate),
@@ -51,17 +53,17 @@ def preserved() -> Iterator[None]:
             write(value)
 
 
-def hyperparameters(maker: Generator) -> dict[str, Any]:
+def hyperparameters(maker: Generator) -> dict[str, Plain]:
     """Return what a generator says its hyperparameters are, as plain data.
 
     Raises:
         BadRequest: one that no command line or record can hold.
     """
-    found: dict[str, Any] = plain(maker.hyperparameters(), "hyperparameters")
+    found: dict[str, Plain] = plain(maker.hyperparameters(), "hyperparameters")
     return found
 
 
-def check_vectors(vectors: Any, count: int, zoo: Zoo, name: str) -> None:
+def check_vectors(vectors: object, count: int, zoo: Zoo, name: str) -> None:
     """Refuse samples that are no n x D float32 matrix of finite numbers on the CPU.
 
     Raises:
@@ -84,7 +86,7 @@ def check_vectors(vectors: Any, count: int, zoo: Zoo, name: str) -> None:
         raise BenchError(f"{name}.sample returned {broken} of {count} vectors with NaN or inf")
 
 
-def check_view(view: Any, rows: int, dimensions: int, name: str) -> Tensor:
+def check_view(view: object, rows: int, dimensions: int, name: str) -> Tensor:
     """Return what a figure shows of a generator, as numbers that nobody else can change.
 
     Args:
@@ -96,11 +98,11 @@ def check_view(view: Any, rows: int, dimensions: int, name: str) -> Tensor:
     Raises:
         BenchError: it is something else.
     """
-    fine = isinstance(view, Tensor) and view.ndim == dimensions and len(view) == rows
-    if not fine or not view.is_floating_point() or not bool(view.isfinite().all()):
-        got = f"{tuple(view.shape)} {view.dtype}" if isinstance(view, Tensor) else type(view)
-        raise BenchError(
-            f"{name} returned {got}, expected finite numbers of {rows} models in {dimensions} dimensions"
-        )
-    own: Tensor = view.detach().cpu().clone()
-    return own
+    if isinstance(view, Tensor):
+        form = view.ndim == dimensions and len(view) == rows and view.is_floating_point()
+        if form and bool(view.isfinite().all()):
+            return view.detach().cpu().clone()
+    got = f"{tuple(view.shape)} {view.dtype}" if isinstance(view, Tensor) else type(view)
+    raise BenchError(
+        f"{name} returned {got}, expected finite numbers of {rows} models in {dimensions} dimensions"
+    )

@@ -4,12 +4,16 @@ import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.errors import BadRequest
 from bench.records.values import parsed
+
+if TYPE_CHECKING:
+    from bench.study.drive import How, Summary
+    from bench.study.recipe import Cell, Recipe
 
 
 class Engine(StrEnum):
@@ -112,7 +116,7 @@ def _list() -> None:
         )
 
 
-def _report(chosen: Any, cells: Sequence[Any], results: Path, format_: Format) -> None:
+def _report(chosen: "Recipe", cells: "Sequence[Cell]", results: Path, format_: Format) -> None:
     from rich.console import Console
 
     from bench.study import drive, show
@@ -128,7 +132,7 @@ def _report(chosen: Any, cells: Sequence[Any], results: Path, format_: Format) -
         typer.echo(written, nl=False)
 
 
-def _dry_run(chosen: Any, cells: Sequence[Any], how: Any) -> None:
+def _dry_run(chosen: "Recipe", cells: "Sequence[Cell]", how: "How") -> None:
     from rich.console import Console
 
     from bench.study import drive, plan
@@ -138,7 +142,7 @@ def _dry_run(chosen: Any, cells: Sequence[Any], how: Any) -> None:
     console.print(plan.render(drive.plan(chosen, cells, how)), crop=False)
 
 
-def _summary(name: str, summary: Any, results: Path) -> None:
+def _summary(name: str, summary: "Summary", results: Path) -> None:
     """Print what became of a study; exit with code 1 where something failed."""
     stages = ", ".join(f"{count} {state}" for state, count in summary.stages.items())
     typer.echo(

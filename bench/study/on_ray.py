@@ -9,7 +9,8 @@ import socket
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from bench.errors import BadRequest
 from bench.study.executor import (
@@ -26,6 +27,10 @@ from bench.study.graph import Node
 from bench.study.recipe import Needs
 from bench.system.progress import say
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
 GRACE = 5.0  # seconds that stages get to stop by themselves
 LOOK = 0.5  # seconds between two looks at what has happened
 
@@ -38,7 +43,7 @@ def opened(setting: Setting) -> Iterator[Executor]:
         BadRequest: Ray is not installed, or there is no cluster at the address.
     """
     try:
-        ray: Any = importlib.import_module("ray")
+        ray = importlib.import_module("ray")
     except ImportError:
         raise BadRequest(
             "--executor ray needs Ray, which is not installed: pip install 'pgen-bench[ray]'"
@@ -71,7 +76,7 @@ def _answers(address: str) -> None:
             raise BadRequest(f"no Ray cluster at {address}: {error}") from None
 
 
-def _execute(ray: Any, setting: Setting, nodes: Sequence[Node]) -> Generator[Event]:
+def _execute(ray: ModuleType, setting: Setting, nodes: Sequence[Node]) -> Generator[Event]:
     for needs in {node.needs for node in nodes}:
         _warn(ray, needs)
     board = ray.remote(num_cpus=0)(Board).remote()
@@ -95,14 +100,16 @@ def _execute(ray: Any, setting: Setting, nodes: Sequence[Node]) -> Generator[Eve
         _stop(ray, [task for name, task in tasks.items() if name not in ended])
 
 
-def _submit(ray: Any, setting: Setting, nodes: Sequence[Node], board: Any) -> dict[str, Any]:
+def _submit(
+    ray: ModuleType, setting: Setting, nodes: Sequence[Node], board: "ActorHandle[Board]"
+) -> "dict[str, ObjectRef[Outcome]]":
     """Return all stages as tasks, each with the tasks that it needs; Ray does the rest."""
     # One process a stage: its peak memory is its alone.
     stage = ray.remote(max_calls=1)(_stage)
     environment = dict(setting.environment)
     if environment.get("BENCH_STORE"):  # then each machine has a local one of its own
         del environment["BENCH_HOME"]
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, ObjectRef[Outcome]] = {}
     for node in nodes:
         options = stage.options(
             num_cpus=node.needs.cpus,
@@ -116,7 +123,9 @@ def _submit(ray: Any, setting: Setting, nodes: Sequence[Node], board: Any) -> di
     return tasks
 
 
-def _stage(node: Node, environment: Mapping[str, str], board: Any, *needed: Outcome) -> Outcome:
+def _stage(
+    node: Node, environment: Mapping[str, str], board: "ActorHandle[Board]", *needed: Outcome
+) -> Outcome:
     """Carry out one stage, as a task on some machine of the cluster."""
     from bench.study.work import carry_out, print_to
 
@@ -147,7 +156,7 @@ class Board:
         return started
 
 
-def _outcome(ray: Any, task: Any) -> Outcome:
+def _outcome(ray: ModuleType, task: "ObjectRef[Outcome]") -> Outcome:
     try:
         outcome: Outcome = ray.get(task)
     except ray.exceptions.RayError as error:
@@ -161,7 +170,7 @@ def _keep_log(setting: Setting, node: Node, outcome: Outcome) -> None:
         setting.log(node).write_text(outcome.log, encoding="utf-8")
 
 
-def _stop(ray: Any, tasks: Sequence[Any]) -> None:
+def _stop(ray: ModuleType, tasks: "Sequence[ObjectRef[Outcome]]") -> None:
     """Stop tasks, those that run by an interrupt, so that half-written files are removed."""
     for task in tasks:
         ray.cancel(task)
@@ -169,7 +178,7 @@ def _stop(ray: Any, tasks: Sequence[Any]) -> None:
         ray.wait(list(tasks), num_returns=len(tasks), timeout=GRACE)
 
 
-def _warn(ray: Any, needs: Needs) -> None:
+def _warn(ray: ModuleType, needs: Needs) -> None:
     """Say if no machine of the cluster has what a stage needs; it waits until one joins that has."""
     wanted = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": needs.memory_gb * 1e9}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]

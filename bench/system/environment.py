@@ -4,14 +4,15 @@ import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from bench.system.plain import Plain
 
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "numpy", "scikit-learn", "pgen-bench")
 
 
-def describe(device: str) -> dict[str, Any]:
+def describe(device: str) -> dict[str, Plain]:
     """Return the environment of this process, as the fields of a record's ``environment``."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain")

@@ -22,9 +22,10 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from bench.errors import BadRequest
+from bench.system.plain import Settings
 from bench.system.store import file_hash
 
 SUITE = ("bench", "leaderboard")  # packages that no plugin's identity follows ...
@@ -39,7 +40,7 @@ DEPTH = 3  # folders between a module and a data file that it names part by part
 Stamp = tuple[int, int, int, int]
 
 
-def code_hash(cls: type[Any], modules: Sequence[str] = ()) -> str:
+def code_hash(cls: type[object], modules: Sequence[str] = ()) -> str:
     """Return the SHA-256 of a plugin class's code: its file, and what that imports from its own package.
 
     Args:
@@ -57,7 +58,30 @@ def code_hash(cls: type[Any], modules: Sequence[str] = ()) -> str:
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def plugin_hash(plugin: Any, settings: Mapping[str, Any]) -> str:
+@runtime_checkable
+class Declaration(Protocol):
+    """What a plugin takes from a registry: a function, and values that decide what it yields."""
+
+    @property
+    def module(self) -> str:
+        """The module that the function is written in."""
+        ...
+
+    def facts(self) -> Settings:
+        """Return the values."""
+        ...
+
+
+@runtime_checkable
+class Declares(Protocol):
+    """A plugin, as far as its identity asks it."""
+
+    def declarations(self) -> Sequence[Declaration]:
+        """Return what it takes from registries."""
+        ...
+
+
+def plugin_hash(plugin: Declares, settings: Settings) -> str:
     """Return the SHA-256 of a plugin's code and declarations, and of the files that its settings name.
 
     Args:
@@ -76,7 +100,7 @@ def plugin_hash(plugin: Any, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256((code + "\n" + "".join(lines)).encode()).hexdigest()
 
 
-def check_loaded(cls: type[Any]) -> None:
+def check_loaded(cls: type[object]) -> None:
     """Refuse code that was edited while it is loaded, whose results would be kept under the code of the new file.
 
     Raises:
@@ -106,7 +130,7 @@ def libraries() -> tuple[str, ...]:
     return tuple(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
 
 
-def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
+def named_files(settings: Settings) -> dict[str, str]:
     """Return the SHA-256 of every file or folder that a setting names, by the setting and its place in it.
 
     A text names a file where there is one of that name, and a folder only where it has a separator: "data" alone is a
@@ -124,7 +148,7 @@ def named_files(settings: Mapping[str, Any]) -> dict[str, str]:
     return hashes
 
 
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str | Path]]:
+def _texts(value: object, place: str) -> Iterator[tuple[str, str | Path]]:
     """Yield the texts and paths in nested settings, each with its place."""
     if isinstance(value, str | Path):
         yield place, value
@@ -139,7 +163,7 @@ def _texts(value: Any, place: str) -> Iterator[tuple[str, str | Path]]:
 # Imports -------------------------------------------------------------------------------------------------------------
 
 
-def _modules(cls: type[Any]) -> list[str]:
+def _modules(cls: type[object]) -> list[str]:
     """Return the modules that a class and its bases are written in, without those of the harness and of Python."""
     return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
 

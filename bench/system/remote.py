@@ -9,9 +9,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bench.errors import BadRequest, BenchError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 
 def url() -> str | None:
@@ -53,7 +56,7 @@ def put(path: Path, name: str) -> None:
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[Any, str]]:
+def _opened() -> "Iterator[tuple[AbstractFileSystem, str]]":
     """Yield the file system, and the store's place in it."""
     import fsspec  # here, because few runs need it
 

@@ -8,13 +8,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import filelock
 import platformdirs
 
 from bench.errors import BadRequest, BenchError
 from bench.system import remote
+from bench.system.plain import Plain
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -29,7 +30,7 @@ def home() -> Path:
     return Path(os.environ.get("BENCH_HOME") or platformdirs.user_cache_dir("pgen-bench"))
 
 
-def digest(identity: Any) -> str:
+def digest(identity: Plain) -> str:
     """Return a short content address of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,7 @@
+"""Types of plain data: what JSON, a command line and a record can hold. The only place that says ``Any`` for it."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Plain: TypeAlias = Any  # a number, a text, a truth value, None, or a list or mapping of such
+Settings: TypeAlias = Mapping[str, Plain]  # by name
