@@ -159,15 +159,18 @@ class Architecture(Declaration):
         recipe: fields of ``tasks.training.steps.Recipe`` that differ from its defaults.
         multiple: the side of an image must be a multiple of this, in pixels.
         loads: whether the function takes ``pretrained``.
+        alignable: tracks whose zoos of whole networks have hidden units that can be permuted (``bench.judge.align``);
+            None where that is not known.
         forward: ``module:function``, called as ``function(network, images)``, that runs a batch of images where calling
             the network with it does not; only for counting operations.
     """
 
-    ignored: ClassVar[tuple[str, ...]] = ("about", "recipe", "multiple", "forward")
+    ignored: ClassVar[tuple[str, ...]] = ("about", "recipe", "multiple", "alignable", "forward")
 
     recipe: Settings = dataclasses.field(default_factory=dict)
     multiple: int = 1
     loads: bool = False
+    alignable: tuple[str, ...] | None = None
     forward: str | None = None
 
     def build(self, shape: Shape, pretrained: str | None = None) -> "torch.nn.Module":

@@ -7,32 +7,26 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import plugins
+from bench.contract import registry
+from bench.contract.declarations import DataSet, Shape
 from bench.records.request import Request
+from bench.study.cost import network_cost
 from bench.study.executor import Outcome
 from bench.study.graph import Node
 from bench.system.store import home
 
-# Rules of thumb, where nothing was measured. Of an architecture: GFLOP for an image of 32 x 32 pixels, small stem,
-# GFLOP for one of 224 x 224, and millions of parameters. Of a data set: images to train on, and their side.
-ARCHITECTURES = {
-    "mlp3": (0.0003, 0.015, 0.1), "convnet3": (0.008, 0.4, 0.05), "resnet18": (1.1, 3.6, 11),
-    "resnet50": (2.6, 8.2, 25), "vit_tiny": (2.5, 2.5, 5.7), "vit_base": (35, 35, 86),
-    "convnext_tiny": (9, 9, 29), "convnext_base": (31, 31, 89),
-    "fasterrcnn_small": (0.02, 0.8, 0.5), "fcos_small": (0.02, 0.8, 0.5), "fcn_small": (0.02, 1.0, 0.3),
-    "fasterrcnn_resnet50_fpn": (0.5, 21, 42), "fcos_resnet50_fpn": (0.5, 20, 32), "fcn_resnet50": (0.6, 28, 33),
-    "ddpm8": (0.6, 30, 1), "ddpm32": (12, 600, 36),
-}  # fmt: skip
-DATA = {
-    "digits": (1_000, 8), "mnist": (60_000, 28), "cifar10": (50_000, 32), "cifar100": (50_000, 32),
-    "stl10": (5_000, 96), "flowers102": (1_020, 224), "pets": (3_680, 224), "food101": (75_750, 224),
-    "imagenet": (1_281_167, 224), "shapes": (600, 80), "shapes-seg": (600, 80), "coco": (118_000, 800),
-    "coco-voc": (118_000, 520),
-}  # fmt: skip
-OTHER = (20.0, 20.0, 40.0)  # of another architecture
+if TYPE_CHECKING:
+    from bench.contract import Task
+
+# Rules of thumb, where nothing was measured.
 SPEED = {"cpu": 120.0, "cuda": 20_000.0}  # GFLOP/s, of a core and of a GPU
+CLASSES = 100  # of networks whose work is counted
+OTHER = DataSet(  # stands for one that is not registered
+    name="", target="", about="", form="", classes=10, channels=3, size=224, train=10_000, val=2_000
+)  # fmt: skip
 OWN = 0.1  # of a network's work that candidates do not share, where a part of it is generated
 FIT = {  # seconds, of p-diff
     ("quick", "cpu"): 10.0, ("quick", "cuda"): 10.0, ("paper", "cpu"): 7200.0, ("paper", "cuda"): 600.0,
@@ -169,25 +163,34 @@ class _Cost:
 def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Cost:
     task = plugins.load_task(name, preset, json.loads(settings))
     get = functools.partial(getattr, task)
-    images, side = DATA.get(get("dataset", ""), (10_000, 224))
-    images = min(images, get("limit", None) or images)
-    side = 224 if get("pretrained", None) and side < 224 else side
-    small, large, millions = ARCHITECTURES.get(get("arch", ""), OTHER)
-    work = small * (side / 32) ** 2 if side <= 64 else large * (side / 224) ** 2
+    data_set = registry.data_sets().get(get("dataset", ""), OTHER)
+    train, val = (min(n, get("limit", None) or n) for n in (data_set.train, data_set.val))
+    network = network_cost(get("arch", ""), _shape(task, data_set))
     speed = SPEED["cuda"] if device == "cuda" else SPEED["cpu"] * cores
     whole = get("layers", "") == "all"
-    scored = min(images, get("train_size", None) or images)
-    scored += min(images // 5, get("val_size", None) or images)
+    scored = min(train, get("train_size", None) or train)
+    scored += min(val, get("val_size", None) or val)
     if get("fid_images", None):  # it draws its own, in many steps
         scored = 2 * get("fid_images") * get("steps")
     return _Cost(
-        training=3 * work * images * get("epochs", 10) * get("passes", 1) / speed,
-        scoring=scored * work * (1.0 if whole else OWN) / speed,
-        base=8e6 * millions,
-        vector=4e6 * millions if whole else 8e3,
-        outcomes=images / 5,
+        training=3 * network.gflop * train * get("epochs", 10) * get("passes", 1) / speed,
+        scoring=scored * network.gflop * (1.0 if whole else OWN) / speed,
+        base=8.0 * network.parameters,
+        vector=4.0 * network.parameters if whole else 8e3,
+        outcomes=float(val),
         seeds=get("track", "") == "seeds",
     )
+
+
+def _shape(task: "Task", data_set: DataSet) -> Shape:
+    """Return the input of a task's network: the images as they are or as a setting says, 224 pixels for released ones.
+
+    The last layer is hardly any of the work: all data sets share the number of classes, and so the count.
+    """
+    released = bool(getattr(task, "pretrained", None))
+    usual = max(data_set.size, 224) if released else data_set.size
+    side = getattr(task, "image_size", None) or usual
+    return Shape(data_set.channels, side, CLASSES, released)
 
 
 def longest(nodes: Iterable[Node], seconds: Mapping[str, float]) -> float:

@@ -196,7 +196,7 @@ _ANNOTATED = (
 
 _FAKE: dict[str, Any] = {"train": 60, "val": 40, "embedded": True}
 _FEW = {**_SCENES, **_FAKE, "train": 8, "val": 8}
-_OF_FAKE = {"arch": "convnet3", "epochs": 1, "batch_size": 20}
+_OF_FAKE = {"arch": "convnet3", "epochs": 2, "batch_size": 20}
 
 _FAKES = (
     DataSet(

@@ -11,15 +11,18 @@ _DETECTOR = {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision"
 # As torchvision's references, for 8 images a step.
 _PYRAMID = {"lr": 0.01, "weight_decay": 1e-4, "precision": "float32"}
 _DIFFUSION = {"optimizer": "adamw", "weight_decay": 0.0}
+# Normalization statistics of one trained network differ between units; networks of independent runs have none.
+_NORMALIZED = ("seeds",)
 
 
-def _paper(name: str, about: str) -> Architecture:
+def _paper(name: str, about: str, alignable: tuple[str, ...]) -> Architecture:
     return Architecture(
         name=name,
         target=f"tasks.networks.paper:{name}",
         about=about,
         form="labels",
         recipe=_SMALL,
+        alignable=alignable,
     )
 
 
@@ -32,6 +35,7 @@ def _timm(name: str, model: str, remark: str, recipe: dict[str, Any]) -> Archite
         options={"model": model},
         recipe=recipe,
         loads=True,
+        alignable=_NORMALIZED if model.startswith("resnet") else (),
     )
 
 
@@ -41,6 +45,7 @@ def _detector(name: str, about: str, recipe: dict[str, Any], *, loads: bool) -> 
         target=f"tasks.networks.detectors:{name}",
         about=about,
         form="boxes",
+        alignable=(),
         recipe=recipe,
         loads=loads,
         forward="tasks.networks.detectors:forward",
@@ -53,6 +58,7 @@ def _fcn(name: str, about: str, recipe: dict[str, Any]) -> Architecture:
         target=f"tasks.networks.fcn:{name}",
         about=about,
         form="masks",
+        alignable=(),
         recipe=recipe,
         multiple=8,
         loads=True,
@@ -65,6 +71,7 @@ def _ddpm(name: str, about: str, recipe: dict[str, Any], multiple: int) -> Archi
         target="tasks.networks.unets:build",
         about=about,
         form="noise",
+        alignable=(),
         options={"config": name},
         recipe={**_DIFFUSION, **recipe},
         multiple=multiple,
@@ -77,10 +84,15 @@ _STEM = "3x3 stem up to 64 x 64 pixels"
 _PATCHES = "smaller patches on small images"
 
 _DECLARED = (
-    _paper("mlp3", "MLP-3 of the paper: 3072-50-25-10 on colour, 784-50-10 on grey images"),
+    _paper(
+        "mlp3",
+        "MLP-3 of the paper: 3072-50-25-10 on colour, 784-50-10 on grey images",
+        ("trajectory", "seeds"),
+    ),
     _paper(
         "convnet3",
         "ConvNet-3 of the paper: three blocks conv3x3(32)-BN-ReLU-maxpool, then linear",
+        _NORMALIZED,
     ),
     _timm("resnet18", "resnet18", _STEM, _RESNET),
     _timm("resnet50", "resnet50", _STEM, _RESNET),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from bench.contract import registry
 from bench.metrics.draws import Floats
 from bench.records.checks.case import Case, outside, told
 from bench.records.side import HEAT_MODELS, HEAT_PARAMETERS
@@ -17,10 +18,6 @@ PART = 0.1  # by which ``toward_mean`` of eight models may be from that of all; 
 TIMES = (
     3  # how often what a step is estimated to be it may be; measured: half of the estimate at most
 )
-CHAINS, RESNETS = (
-    ("mlp3", "convnet3"),
-    ("resnet18", "resnet50"),
-)  # whose hidden units can be permuted
 FROZEN = (
     "last-norms:",
     "norms:",
@@ -144,19 +141,15 @@ def _nulls(case: Case) -> Iterator[str]:
 
 
 def _alignable(case: Case) -> bool | None:
-    """Whether hidden units of these networks can be permuted, see ``bench.judge.align.groups``; None where not clear.
-
-    Normalization statistics of one trained network differ between units; whole networks of independent runs have none.
-    """
+    """Return whether hidden units of a record's networks can be permuted; None where that is not clear."""
     task, zoo = case.record.task, case.record.zoo
     frozen = any(part.startswith(FROZEN) for part in task.layers.split(","))
-    if (
-        task.kind != "classification"
-        or task.arch not in (*CHAINS, *RESNETS)
-        or frozen
-        or zoo.k == 1
-    ):
+    architecture = registry.architectures().get(task.arch)
+    tracks = None if architecture is None else architecture.alignable
+    if tracks == () or frozen or zoo.k == 1 or zoo.k * zoo.d > LARGEST:
         return False
-    if zoo.k * zoo.d > LARGEST or (task.arch != "mlp3" and zoo.track == "trajectory"):
+    if tracks is None or zoo.track not in ("trajectory", "seeds"):
+        return None
+    if zoo.track not in tracks:
         return False
-    return True if task.layers == "all" and zoo.track in ("trajectory", "seeds") else None
+    return True if task.layers == "all" else None
