@@ -138,6 +138,7 @@ def summary(record: Record, path: Path) -> dict[str, Any]:
         "content": _content(record),
         "tier": record.tier,
         "command": printable(record.command),
+        "changes": json.dumps(record.request.changes),  # what was asked for and is no default
         **_task(record),
         **_generator(record),
         **_population("generated", record.scores.generated),
@@ -275,7 +276,7 @@ _NUMBERS = [
 _COUNTS = ["k", "d", "version", "samples", "seed", "train_size", "val_size", "threads"]
 TYPES = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "int64")
 COLUMNS = [
-    "path", "id", "key", "created", "content", "tier", "command",
+    "path", "id", "key", "created", "content", "tier", "command", "changes",
     "task", "kind", "dataset", "dataset_hash", "arch", "layers", "metric", "higher_is_better", "units", "settings",
     "scoring", "zoo_hash", "track", "k", "d", "zoo_seed", "version", "preset", "samples", "seed", "train_size",
     "val_size",
