@@ -3,13 +3,12 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING
 from typing import Annotated, Any, get_args
 
 import typer
 
 from bench.errors import BadRequest
-from bench.records.request import DEFAULTS, SET, options
+from bench.records.request import SET, options
 from bench.records.values import parsed
 
 Set = Annotated[
@@ -53,17 +52,15 @@ def asking(names: str, **defaults: Any) -> Callable[[Callable[..., None]], Calla
 
 def _parameter(name: str, defaults: dict[str, Any]) -> inspect.Parameter:
     """Return an option as the parameter of a function that typer reads."""
-    default = defaults.get(name, DEFAULTS.get(name))
+    keyword = inspect.Parameter.KEYWORD_ONLY
     if name == "settings":
-        annotation: Any = Set
-    else:
-        kind, text = get_args(options()[name])
-        kind = kind if default is not None else kind | None
-        annotation = Annotated[kind, typer.Option(f"--{name.replace('_', '-')}", help=text)]
-    default = inspect.Parameter.empty if default is MISSING else default
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
+        return inspect.Parameter(name, keyword, default=None, annotation=Set)
+    option = options()[name]
+    default = defaults.get(name, option.default)
+    kind, text = get_args(option.hint)
+    flag = typer.Option(f"--{name.replace('_', '-')}", help=text)
+    annotation: Any = Annotated[kind if default is not None else kind | None, flag]  # type: ignore[valid-type]
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
 
 
 def _named(given: dict[str, Any]) -> dict[str, Any]:

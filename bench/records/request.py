@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 import re
 import typing
@@ -79,14 +80,16 @@ class Request:
             BadRequest: no such task or option, or a value of the wrong type or out of range.
         """
         plugins.task_variant(str(options.get("task", "")))
-        values: dict[str, Any] = {"task_settings": {}, "generator_settings": {}}
+        whole = {name: value for name, value in options.items() if place(name)[1] is None}
+        values = _typed({"task_settings": {}, "generator_settings": {}, **whole})
         for name, value in options.items():
             field, key = place(name)
-            values[field] = value if key is None else {**values[field], key: value}
-        return cls(**_typed(values))
+            if key is not None:
+                values[field] = {**values[field], key: value}
+        return cls(**values)
 
     def __post_init__(self) -> None:
-        self._set(_typed({name: getattr(self, name) for name in DEFAULTS}))
+        self._set(_typed({name: getattr(self, name) for name in _adapters()}))
         self._set({n: self.usual[n] for n in ("k", "samples", "zoo_seed") if self._misses(n)})
         self._set({"task_settings": _settings(self.task_settings, "task.")})
         self._set({"generator_settings": _settings(self.generator_settings)})
@@ -142,13 +145,33 @@ class Request:
         return usual | ({"k": self.header.k, "zoo_seed": self.header.seed} if self.header else {})
 
 
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(Request)}
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a run, as it is declared.
+
+    Attributes:
+        hint: the type of its values, ``Annotated`` with the help where the command line has it.
+        default: of one that is left out; ``inspect.Parameter.empty`` where it must be given.
+    """
+
+    hint: Any
+    default: Any
 
 
 @functools.cache
-def options() -> Mapping[str, Any]:
-    """Return the declared type of every option by its name: ``Annotated`` with the help text, where it has one."""
-    return {**typing.get_type_hints(Request, include_extras=True), **TASK_OPTIONS}
+def options() -> Mapping[str, Option]:
+    """Return every option by its name: the fields of a request, and task settings with an option of their own."""
+    hints = typing.get_type_hints(Request, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(Request)}
+    own = {name: Option(hints[name], _default(field)) for name, field in fields.items()}
+    return own | {name: Option(hint, None) for name, hint in TASK_OPTIONS.items()}
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default is dataclasses.MISSING:
+        required = field.default_factory is dataclasses.MISSING
+        return inspect.Parameter.empty if required else None
+    return field.default
 
 
 def place(name: str) -> tuple[str, str | None]:
@@ -190,7 +213,7 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
 def _adapters() -> Mapping[str, Any]:
     from pydantic import TypeAdapter
 
-    return {name: TypeAdapter(options()[name]) for name in DEFAULTS}
+    return {name: TypeAdapter(hint) for name, hint in typing.get_type_hints(Request).items()}
 
 
 def _settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
