@@ -12,14 +12,12 @@ from bench import plugins
 from bench.contract.context import Plugin
 from bench.errors import BadRequest
 from bench.records.record import Record
-from bench.records.request import DIRECT, SET, TASK, Request, of
+from bench.records.request import Request, options
 from bench.records.values import plain
 from bench.system import identity
 
 if TYPE_CHECKING:
     from bench.contract import Generator, Task, Zoo
-
-SETTINGS = ("task_settings", "generator_settings")  # mappings of further settings by name
 
 
 def run(
@@ -80,17 +78,14 @@ def request(
     Raises:
         BadRequest: an option that there is not, or a value that cannot be.
     """
-    flat = {name: value for name, value in options.items() if name not in SETTINGS}
+    named = dict(options)
     preset = str(options.get("preset", "quick"))
-    for kind, plugin, prefix in (("task", task, SET + TASK), ("generator", generator, SET)):
-        flat[kind] = name_of(plugin)
-        settings = _mapping(options, f"{kind}_settings")
+    for kind, plugin in (("task", task), ("generator", generator)):
+        settings = f"{kind}_settings"
+        named |= {kind: name_of(plugin), settings: _mapping(options, settings)}
         if isinstance(plugin, Plugin):
-            settings = {**asked_for(plugin, preset), **settings}
-        for name, value in settings.items():
-            direct = kind == "task" and name in DIRECT
-            flat[name if direct else f"{prefix}{name}"] = value
-    return of(flat)
+            named[settings] = {**asked_for(plugin, preset), **_mapping(options, settings)}
+    return Request.named(named)
 
 
 def _mapping(options: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -175,10 +170,11 @@ def _signature() -> inspect.Signature:
     """Return the signature of ``run`` with every option that there is, for ``help`` and for editors that ask Python."""
     own = inspect.signature(run).parameters
     keyword = inspect.Parameter.KEYWORD_ONLY
-    fields = {field.name: field.default for field in dataclasses.fields(Request)}
-    options = {**fields, **dict.fromkeys((*DIRECT, *SETTINGS))}
-    further = [inspect.Parameter(name, keyword, default=default) for name, default in options.items()
-               if name not in ("settings", *own)]  # fmt: skip
+    further = [
+        inspect.Parameter(name, keyword, default=option.default)
+        for name, option in options().items()
+        if name not in own
+    ]
     return inspect.Signature([own["task"], own["generator"], *further], return_annotation=Record)
 
 

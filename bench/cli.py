@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadRequest, BenchError
-from bench.records.request import SET, Request, of
-from bench.records.values import parsed
+from bench.options import asking
+from bench.records.request import Request
 from bench.study.command import study
 
 app = typer.Typer(
@@ -37,65 +37,18 @@ THEME = {  # of the leaderboard: quiet, one accent; light and dark follow the re
     "baseFontSize": "15",
 }
 
-Task = Annotated[str, typer.Option(help="What to solve; see 'bench list'.")]
-Arch = Annotated[str | None, typer.Option(help="Architecture; default: the task's own.")]
-Layers = Annotated[
-    str | None,
-    typer.Option(
-        help="Generated parameters: last-norms:N, norms:A-B, linear, conv:first, shortcut, head, all, or name patterns."
-    ),
-]
-Track = Annotated[
-    str | None, typer.Option(help="trajectory (steps of one run) or seeds (independent runs).")
-]
-K = Annotated[
-    int | None,
-    typer.Option("--k", help="Checkpoints in the zoo. Default: the task's own, 200 for most."),
-]
-Preset = Annotated[str, typer.Option(help="quick (2 CPU cores) or paper (the paper's recipe).")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-DataDir = Annotated[str | None, typer.Option(help="Folder of real data, or to download it to.")]
-Pretrained = Annotated[
-    str | None,
-    typer.Option(
-        help="'released' for released weights, or a file (or diffusers folder) of weights."
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        help="Images of each split to use at all, drawn at random (tasks on COCO's data)."
-    ),
-]
-FidImages = Annotated[
-    int | None,
-    typer.Option(help="Images that each model draws for FID: 50,000 for publication."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="name=value: a hyperparameter of the generator; task.name=value: of the task."
-    ),
-]
-ZooSeed = Annotated[
-    int | None,
-    typer.Option(help="Seed of the checkpoints. Default: 0, or that of the zoo's file."),
-]
-Force = Annotated[bool, typer.Option("--force", help="Make every stage again.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command(
     epilog="Example: python -m bench run --task cifar100 --arch resnet18 --generator pdiff --seed 1"
 )
+@asking(
+    "task generator arch layers track k samples seed zoo_seed zoo preset device data_dir align min_score pretrained "
+    "limit fid_images settings results as_json profile force debug"
+)
 def run(
-    task: Task,
-    generator: Annotated[
-        str, typer.Option(help="What generates; see 'bench list'. Or my_package.module:Class.")
-    ],
-    arch: Arch = None,
-    layers: Layers = None,
-    track: Track = None,
+    options: dict[str, Any],
     k: Annotated[
         str | None,
         typer.Option(
@@ -104,31 +57,6 @@ def run(
             "Default: the task's own, 200 for most.",
         ),
     ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(help="Models to generate. Default: the task's own, 100 for most."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the generator's fit and samples.")] = 0,
-    zoo_seed: ZooSeed = None,
-    zoo: Annotated[
-        Path | None, typer.Option(help="File of a zoo to use instead of collecting one.")
-    ] = None,
-    preset: Preset = "quick",
-    device: Device = "auto",
-    data_dir: DataDir = None,
-    align: Annotated[
-        bool, typer.Option("--align", help="Align hidden units before the generator is fitted.")
-    ] = False,
-    min_score: Annotated[
-        float | None, typer.Option(help="Also compare models of this score or better alone.")
-    ] = None,
-    pretrained: Pretrained = None,
-    limit: Limit = None,
-    fid_images: FidImages = None,
-    settings: Set = None,
-    results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
-        "results"
-    ),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record as JSON on standard output.")
     ] = False,
@@ -138,7 +66,6 @@ def run(
             "--profile", help="Print where the time went and keep traces in <results>/profile."
         ),
     ] = False,
-    force: Force = False,
     debug: Debug = False,
 ) -> None:
     """Collect checkpoints, fit a generator, sample, score beside every control, write a record."""
@@ -146,14 +73,8 @@ def run(
     from bench.runs import pipeline
 
     sizes = _numbers("--k", k) if k else []
-    asked = _asked(
-        settings, task=task, generator=generator, arch=arch, layers=layers, track=track,
-        k=sizes[0] if sizes else None, samples=samples, seed=seed, zoo_seed=zoo_seed, zoo=zoo,
-        preset=preset, device=device, data_dir=data_dir, align=align, min_score=min_score,
-        pretrained=pretrained, limit=limit, fid_images=fid_images, results=results, force=force,
-    )  # fmt: skip
-    runs = pipeline.nested(asked, sizes or [asked.k], profiled=profile)
-    for record, path in runs:
+    request = Request.named(options | ({"k": sizes[0]} if sizes else {}))
+    for record, path in pipeline.nested(request, sizes or [request.k], profiled=profile):
         if as_json:
             typer.echo(record.to_json(), nl=False)
         else:
@@ -161,33 +82,18 @@ def run(
 
 
 @app.command(epilog="Example: python -m bench collect --task digits --k 50 --output digits.zoo")
+@asking(
+    "task output arch layers track k zoo_seed preset device data_dir pretrained limit fid_images settings force debug"
+)
 def collect(
-    task: Task,
+    options: dict[str, Any],
     output: Annotated[Path, typer.Option(help="File to write the zoo to.")],
-    arch: Arch = None,
-    layers: Layers = None,
-    track: Track = None,
-    k: K = None,
-    zoo_seed: ZooSeed = None,
-    preset: Preset = "quick",
-    device: Device = "auto",
-    data_dir: DataDir = None,
-    pretrained: Pretrained = None,
-    limit: Limit = None,
-    fid_images: FidImages = None,
-    settings: Set = None,
-    force: Force = False,
     debug: Debug = False,
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
     from bench.runs import pipeline
 
-    request = _asked(
-        settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
-        zoo_seed=zoo_seed, preset=preset, device=device, data_dir=data_dir, pretrained=pretrained,
-        limit=limit, fid_images=fid_images, force=force,
-    )  # fmt: skip
-    zoo, _ = pipeline.Run(request).zoo()
+    zoo, _ = pipeline.Run(Request.named({**options, "generator": "copy"})).zoo()
     zoo.save(output)
     mean = sum(zoo.scores) / len(zoo.scores)
     typer.echo(
@@ -249,7 +155,9 @@ def show(
 @app.command(
     epilog="Example: python -m bench verify results/0123456789abcdef/fedcba9876543210.json --from-seed"
 )
+@asking("record from_seed mark zoo device data_dir debug")
 def verify(
+    options: dict[str, Any],
     record: Annotated[Path, typer.Argument(help="File of a record.")],
     from_seed: Annotated[
         bool,
@@ -267,8 +175,6 @@ def verify(
     zoo: Annotated[
         Path | None, typer.Option(help="File of the zoo, where it is not in the store.")
     ] = None,
-    device: Device = "auto",
-    data_dir: DataDir = None,
     debug: Debug = False,
 ) -> None:
     """Compute a record's numbers again from the stored weights, and say field by field what agrees."""
@@ -282,8 +188,8 @@ def verify(
         read,
         side_file=record.with_suffix(".npz"),
         zoo=zoo,
-        device=pipeline.choose_device(device),
-        data_dir=data_dir,
+        device=pipeline.choose_device(options["device"]),
+        data_dir=options.get("data_dir"),
         from_seed=from_seed,
         reference=reference,
     )
@@ -345,22 +251,19 @@ def check(
 
 
 @app.command(epilog="Example: python -m bench calibrate --task digits --trials 20")
+@asking(
+    "task trials pool k samples arch layers track seed zoo_seed device data_dir settings debug",
+    arch="mlp3", layers="all", track="seeds",
+)  # fmt: skip
 def calibrate(
-    task: Task,
+    options: dict[str, Any],
     trials: Annotated[int, typer.Option(help="Zoos to draw.")] = 50,
     pool: Annotated[
         int, typer.Option(help="Checkpoints that zoos and oracles are drawn from.")
     ] = 400,
     k: Annotated[int, typer.Option("--k", help="Checkpoints in each zoo.")] = 100,
     samples: Annotated[int, typer.Option(help="Models of each planted generator.")] = 100,
-    arch: Arch = "mlp3",
-    layers: Layers = "all",
-    track: Track = "seeds",
     seed: Annotated[int, typer.Option(help="Seed of the trials.")] = 0,
-    zoo_seed: ZooSeed = None,
-    device: Device = "auto",
-    data_dir: DataDir = None,
-    settings: Set = None,
     debug: Debug = False,
 ) -> None:
     """How often the verdict is right: generators whose answer is known, through the pipeline many times."""
@@ -368,10 +271,8 @@ def calibrate(
 
     from bench.runs import calibrate as known
 
-    request = _asked(
-        settings, task=task, generator="copy", arch=arch, layers=layers, track=track, k=k,
-        samples=samples, seed=seed, zoo_seed=zoo_seed, device=device, data_dir=data_dir,
-    )  # fmt: skip
+    sizes = {"k": k, "samples": samples, "seed": seed}
+    request = Request.named({**options, **sizes, "generator": "copy"})
     table = known.calibrate(request, trials, pool)
     console = Console()
     console.width = max(console.width, 100)  # a row broken by the terminal beats figures cut short
@@ -429,17 +330,6 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise BadRequest(f"{option} {text}: expected a number, or several with commas") from None
-
-
-def _asked(pairs: list[str] | None, **options: Any) -> Request:
-    """The request of the options that were given and of ``--set`` pairs; values are read as JSON if they can be."""
-    flat = {name: value for name, value in options.items() if value is not None}
-    for pair in pairs or []:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise BadRequest(f"--set {pair}: expected name=value")
-        flat[f"{SET}{name}"] = parsed(text)
-    return of(flat)
 
 
 def main() -> None:

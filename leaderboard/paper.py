@@ -1,14 +1,17 @@
 """The p-diff paper's tables (``bench.records.paper``) beside the official logs and our records; no widgets."""
 
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from bench.records import request
+from bench.errors import printable
+from bench.records.asked import TASK_OPTIONS, Asked
 from bench.records.paper import OURS, Row, Table, logged, logs
-from leaderboard.variants import explicit
+from bench.records.request import Request
+from bench.records.values import written
 
 OPTIONS = ("task", "generator", "arch", "layers", "track", "k", "pretrained")
 DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
@@ -16,12 +19,12 @@ DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
 
 def command(settings: Mapping[str, Any]) -> str:
     """The command line that measures a row with the paper's recipe."""
-    return _command(tuple(settings.items()))
+    return _asked(tuple(settings.items())).command
 
 
 @functools.cache  # the page asks for all of a table's whenever it is drawn
-def _command(settings: tuple[tuple[str, Any], ...]) -> str:
-    return request.command(request.of({**dict(settings), "preset": "paper"}))
+def _asked(settings: tuple[tuple[str, Any], ...]) -> Asked:
+    return Request.named({**dict(settings), "preset": "paper"}).asked
 
 
 # Our records ---------------------------------------------------------------------------------------------------------
@@ -40,25 +43,32 @@ def matching(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     found = runs[keep & ~runs["aligned"].astype(bool)]
     if found.empty:
         return found
-    sets = [explicit(line) for line in found["command"]]
-    own, changes = explicit(command(settings))
-    found = found[[given == own for given, _ in sets]]
+    paper = _asked(tuple(settings.items())).changes
+    found = found.assign(asked=found["changes"].map(json.loads))
+    same = [one["generator_settings"] == paper["generator_settings"] for one in found["asked"]]
+    found = found[same]
     if found.empty:
         return found
-    differs = [
-        _differs(row, explicit(str(row["command"]))[1], changes) for row in found.to_dict("records")
-    ]
-    found = found.assign(differs=differs)
+    found = found.assign(differs=[_differs(row, paper) for row in found.to_dict("records")])
     best = found.sort_values(["preset", "val_size", "board"], ascending=[True, False, True]).iloc[0]
-    same = ["board", "preset", "source", "device", "differs"]
-    return found[(found[same] == best[same]).all(axis=1)].sort_values("seed")
+    columns = ["board", "preset", "source", "device", "differs"]
+    return found[(found[columns] == best[columns]).all(axis=1)].sort_values("seed")
 
 
-def _differs(run: Mapping[Any, Any], changes: list[str], wanted: list[str]) -> str:
-    """How a run differs from the paper's setting, in words."""
+def _differs(run: Mapping[Any, Any], wanted: Mapping[str, Any]) -> str:
+    """Return in words how a run differs from the paper's setting."""
+    ours, theirs = _changes(run["asked"]), _changes(wanted)
     parts = [] if run["preset"] == "paper" else [f"{run['preset']} preset"]
-    parts += [change for change in changes if change not in wanted]
-    return ", ".join([*parts, *(f"not {change}" for change in wanted if change not in changes)])
+    parts += [change for change in ours if change not in theirs]
+    return ", ".join([*parts, *(f"not {change}" for change in theirs if change not in ours)])
+
+
+def _changes(asked: Mapping[str, Any]) -> list[str]:
+    """Return what was changed of the task in words; settings with an option of their own are columns of their own."""
+    changed = asked["task_settings"].items()
+    return [
+        printable(f"{name}={written(value)}") for name, value in changed if name not in TASK_OPTIONS
+    ]
 
 
 def shown(table: Table, runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,36 +1,18 @@
 """What tells generators of one name apart: settings, code, alignment, device. Pure functions, no widgets."""
 
 import json
-from typing import Any
 
 import pandas as pd
 
-from bench.errors import BadRequest, printable
-from bench.records import request, values
+from bench.errors import printable
 from leaderboard.load import VARIANT
-
-
-def explicit(command_line: str) -> tuple[dict[str, Any], list[str]]:
-    """The generator's hyperparameters that a command sets, and what it changes of the task."""
-    try:
-        flat = request.read(command_line)
-    except BadRequest:
-        return {}, []
-    sets = {n.removeprefix(request.SET): v for n, v in flat.items() if n.startswith(request.SET)}
-    own = {name: value for name, value in sets.items() if not name.startswith(request.TASK)}
-    changes = [
-        f"{name.removeprefix(request.TASK)}={values.written(value)}"
-        for name, value in sets.items()
-        if name.startswith(request.TASK)
-    ]
-    return own, changes
 
 
 def names(runs: pd.DataFrame) -> "pd.Series[str]":
     """For every run its generator's name, with what tells it from others of that name on its board.
 
-    That is what their commands set, where it suffices: an ablation is called by what was taken away, and what it was
-    taken from by its name alone. Else every setting in which they differ.
+    That is what was asked for and is no default, where it suffices: an ablation is called by what was taken away, and
+    what it was taken from by its name alone. Else every setting in which they differ.
     """
     keys = ["board", *VARIANT]
     kinds = runs.drop_duplicates(keys)
@@ -56,11 +38,11 @@ def _named(own: pd.DataFrame, *, set_only: bool) -> "pd.Series[str]":
 
 def _settings(own: pd.DataFrame, *, set_only: bool) -> dict[str, str]:
     """For every set of hyperparameters those that others have otherwise, as text."""
-    commands = dict(zip(own["hyperparameters"], own["command"], strict=True))
-    values = {text: json.loads(text) for text in commands}
+    asked = dict(zip(own["hyperparameters"], own["changes"], strict=True))
+    values = {text: json.loads(text) for text in asked}
     found = {}
     for text, mine in values.items():
-        shown = explicit(commands[text])[0] if set_only else mine
+        shown = json.loads(asked[text])["generator_settings"] if set_only else mine
         differing = [
             name
             for name, value in mine.items()

@@ -14,7 +14,6 @@ import pytest
 import bench
 from bench.api import name_of, request
 from bench.errors import BadRequest
-from bench.records.request import command
 from generators.controls.copy import Copy
 from generators.controls.noise import Noise
 from generators.pdiff import PDiff
@@ -65,7 +64,7 @@ def test_a_zoo_is_read(tmp_path, zoo):
 
 
 def asked(task="digits", generator="copy", **options):
-    return command(request(task, generator, options)).removeprefix("python -m bench run ")
+    return request(task, generator, options).asked.command.removeprefix("python -m bench run ")
 
 
 def test_plugins_by_name_class_and_instance():

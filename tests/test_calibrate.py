@@ -28,16 +28,16 @@ def rng(seed=0):
 
 
 def request(**settings):
-    own = {"task.epochs": 1, "task.batch_size": 20, "task.arch": "mlp3", **settings}
-    return Request(task="fake", generator="copy", settings=own, k=6, samples=4, device="cpu")
+    own = {"epochs": 1, "batch_size": 20, "arch": "mlp3", **settings}
+    return Request(task="fake", generator="copy", task_settings=own, k=6, samples=4, device="cpu")
 
 
 @pytest.mark.parametrize(("track", "layers"), [("seeds", "all"), ("trajectory", "linear")])
 def test_every_planted_generator_gets_a_verdict_in_every_trial(track, layers):
-    table = calibrate(request(**{"task.track": track, "task.layers": layers}), 2, 12)
+    table = calibrate(request(track=track, layers=layers), 2, 12)
     assert set(table) == set(planted(torch.zeros(1, 1), "quick", "cpu"))
     assert all(counts.total() == 2 for counts in table.values())
-    again = calibrate(request(**{"task.track": track, "task.layers": layers}), 2, 12)
+    again = calibrate(request(track=track, layers=layers), 2, 12)
     assert table == again
 
 

@@ -25,7 +25,7 @@ from tests.standins import call
 
 ROOT = Path(__file__).parents[1]
 FORGED = ROOT.parent / "shared" / "faults" / "forged"
-SETTINGS = {"task.epochs": 1, "task.batch_size": 20, "task.track": "seeds", "task.layers": "all"}
+SETTINGS = {"epochs": 1, "batch_size": 20, "track": "seeds", "layers": "all"}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
         request = Request(
-            task="fake", generator="gaussian", settings=SETTINGS, k=12, samples=40, device="cpu",
+            task="fake", generator="gaussian", task_settings=SETTINGS, k=12, samples=40, device="cpu",
             min_score=0.5, results=folder / "results",
         )  # fmt: skip
         _, path = Run(request).execute()
@@ -168,7 +168,7 @@ INTERVAL = {"value": 0.5, "low": 0.49, "high": 0.51}
         ({"environment.git_commit": "latest"}, "environment.git_commit is latest"),
         # The command
         ({"command": "rm -rf /"}, "is no command of 'python -m bench run'"),
-        ({"command": lambda v: f"{v} --fast"}, "--fast is no option of it"),
+        ({"command": lambda v: f"{v} --fast"}, "--fast is no option of 'python"),
         ({"command": lambda v: f"{v} --task mnist"}, "command's --task is mnist, expected fake"),
         ({"command": lambda v: f"{v} --generator vae"}, "command's --generator is vae"),
         ({"command": lambda v: f"{v} --seed 1"}, "command's --seed is 1, expected 0"),

@@ -113,9 +113,9 @@ def test_a_foreign_task_that_returns_nan_is_an_error_that_names_it(tmp_path):
 
 def test_a_run_says_how_many_models_were_not_finite(tmp_path):
     request = Request(
-        task="fake", generator="noise", k=4, samples=6, results=tmp_path / "results", device="cpu", settings={
-            "task.epochs": 1, "task.batch_size": 20, "task.layers": "all", "task.track": "seeds", "amplitude": 1e38,
-        },
+        task="fake", generator="noise", k=4, samples=6, results=tmp_path / "results", device="cpu",
+        task_settings={"epochs": 1, "batch_size": 20, "layers": "all", "track": "seeds"},
+        generator_settings={"amplitude": 1e38},
     )  # fmt: skip
     record, path = pipeline.run(request)
     assert Record.read(path) == record  # its distances in weights are finite too

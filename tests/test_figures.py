@@ -13,7 +13,7 @@ from bench.runs import figures
 from bench.runs.pipeline import NOISY, Run
 from bench.system.store import file_hash
 
-SMALL = {"task.epochs": 1, "task.batch_size": 20}
+SMALL = {"epochs": 1, "batch_size": 20}
 QUICK = {"autoencoder_iterations": 5, "denoiser_iterations": 5}
 
 
@@ -26,7 +26,13 @@ def runs(tmp_path_factory):
         patch.setenv("BENCH_HOME", str(folder / "home"))
         for name, own in (("pdiff", QUICK), ("gaussian", {})):
             request = Request(
-                task="fake", generator=name, settings=SMALL | own, k=6, samples=4, results=folder
+                task="fake",
+                generator=name,
+                task_settings=SMALL,
+                generator_settings=own,
+                k=6,
+                samples=4,
+                results=folder,
             )
             run = Run(request)
             record, path = run.execute()
@@ -164,7 +170,7 @@ def test_too_few_points_give_no_map_and_equal_points_do_not_fail():
 def test_a_single_original_has_no_other_to_be_near_to(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     request = Request(
-        task="fake", generator="copy", settings=SMALL, k=1, samples=2, results=tmp_path
+        task="fake", generator="copy", task_settings=SMALL, k=1, samples=2, results=tmp_path
     )
     _, path = Run(request).execute()
     arrays = side.read(path.with_suffix(".npz"))

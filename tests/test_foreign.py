@@ -18,7 +18,7 @@ from bench.runs import foreign, pipeline
 from tasks import classification
 from tests.standins import call
 
-SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
+SETTINGS = {"epochs": 1, "batch_size": 20}
 
 
 @dataclasses.dataclass
@@ -67,8 +67,7 @@ class Rude(Generator):
 
 
 def request(folder, generator="copy", **values):
-    settings = SETTINGS | values.pop("settings", {})
-    return Request("fake", generator, settings, k=5, samples=4, results=folder, **values)
+    return Request("fake", generator, SETTINGS, k=5, samples=4, results=folder, **values)
 
 
 def facts(record: Record) -> dict:
@@ -91,7 +90,9 @@ WAYS = ("normalise", "numpy", "base", "layout", "facts", "process")
 @pytest.mark.parametrize("how", [f"{way} {when}" for way in WAYS for when in ("fit", "sample")])
 def test_what_a_generator_does_to_its_zoo_reaches_no_number(tmp_path, honest, how):
     here, before = os.getcwd(), [read() for read, _ in foreign._SETTINGS]
-    rude, _ = pipeline.run(request(tmp_path / "b", f"{__name__}:Rude", settings={"how": how}))
+    rude, _ = pipeline.run(
+        request(tmp_path / "b", f"{__name__}:Rude", generator_settings={"how": how})
+    )
     assert before == [read() for read, _ in foreign._SETTINGS]
     assert os.getcwd() == here
     assert facts(rude) == facts(honest)
@@ -137,7 +138,7 @@ def test_hyperparameters_that_change_are_refused(tmp_path):
     with pytest.raises(BenchError, match="Restless changed its own hyperparameters"):
         pipeline.run(request(tmp_path, f"{__name__}:Restless"))
     assert not list(tmp_path.rglob("*.json"))
-    pipeline.run(request(tmp_path, f"{__name__}:Restless", settings={"width": 5}))
+    pipeline.run(request(tmp_path, f"{__name__}:Restless", generator_settings={"width": 5}))
 
 
 @dataclasses.dataclass

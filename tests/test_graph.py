@@ -25,7 +25,7 @@ def test_a_run_has_four_stages_in_their_order():
 
 
 def test_each_stage_comes_after_what_it_needs():
-    nodes = graph({}, {"seed": 1}, {"k": 9}, {"settings": {"task.layers": "other"}})
+    nodes = graph({}, {"seed": 1}, {"k": 9}, {"task_settings": {"layers": "other"}})
     seen = set()
     for node in nodes:
         assert set(node.after) <= seen
@@ -34,7 +34,9 @@ def test_each_stage_comes_after_what_it_needs():
 
 
 def test_generators_and_seeds_share_zoo_and_controls():
-    nodes = graph({}, {"seed": 1}, {"generator": "average"}, {"settings": {"amplitude": 0.2}})
+    nodes = graph(
+        {}, {"seed": 1}, {"generator": "average"}, {"generator_settings": {"amplitude": 0.2}}
+    )
     assert kinds(nodes).count("collect") == kinds(nodes).count("controls") == 1
     assert kinds(nodes).count("fit") == kinds(nodes).count("record") == 4
 
@@ -56,23 +58,23 @@ def test_a_fit_is_shared_by_what_samples_from_it():
 
 
 def test_zoos_that_differ_beside_their_base_share_it():
-    layers = [{"settings": {"task.layers": name}} for name in ("all", "other")]
+    layers = [{"task_settings": {"layers": name}} for name in ("all", "other")]
     nodes = graph(*layers)
     (base,) = [node for node in nodes if node.kind == "base"]
     collects = [node for node in nodes if node.kind == "collect"]
     assert [node.after for node in collects] == [(base.id,)] * 2
     assert "base" not in kinds(graph(layers[0]))  # nobody to share it with
-    other = graph(layers[0], {"settings": {"task.spread": 0.5}})
+    other = graph(layers[0], {"task_settings": {"spread": 0.5}})
     assert "base" not in kinds(other)
 
 
 def test_what_is_the_default_anyway_is_the_same_zoo():
-    nodes = graph({}, {"settings": {"task.layers": "all"}, "seed": 1})
+    nodes = graph({}, {"task_settings": {"layers": "all"}, "seed": 1})
     assert kinds(nodes).count("collect") == 1
 
 
 def test_what_decides_the_checkpoints_makes_another_zoo():
-    changes = [{"zoo_seed": 1}, {"data_dir": "x"}, {"settings": {"task.spread": 0.1}}]
+    changes = [{"zoo_seed": 1}, {"data_dir": "x"}, {"task_settings": {"spread": 0.1}}]
     assert kinds(graph({}, *changes)).count("collect") == 4
 
 

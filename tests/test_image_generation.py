@@ -17,7 +17,7 @@ from bench.metrics import frechet
 from bench.metrics.similarity import pairwise
 from bench.records import check, report, side
 from bench.records.record import Record, comparability_key
-from bench.records.request import Request, command
+from bench.records.request import Request
 from bench.runs import pipeline
 from bench.runs.verify import verify
 from bench.system.randomness import generator
@@ -357,9 +357,9 @@ def test_the_number_of_images_is_in_the_command_and_in_the_key():
     task = make(fid_images=30)
     assert task.size("train") == task.size("val") == 30
     request = Request(
-        task="digits-ddpm", generator="pdiff", settings={"task.fid_images": 30}, k=40, samples=24
+        task="digits-ddpm", generator="pdiff", task_settings={"fid_images": 30}, k=40, samples=24
     )
-    assert command(request).endswith("--generator pdiff --fid-images 30")
+    assert request.asked.command.endswith("--generator pdiff --fid-images 30")
 
 
 def test_images_drawn_otherwise_are_never_ranked_together(run):
@@ -388,9 +388,8 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
         patch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
-        settings = {f"task.{name}": value for name, value in SMALL.items()}
         request = Request(
-            task="digits-ddpm", generator="gaussian", settings=settings, k=5, samples=4,
+            task="digits-ddpm", generator="gaussian", task_settings=SMALL, k=5, samples=4,
             results=folder / "results", device="cpu",
         )  # fmt: skip
         record, path = pipeline.run(request)

@@ -70,6 +70,16 @@ def test_a_broken_record_is_listed_and_hides_nothing(tmp_path, text, reason):
     assert reason in broken[0].reason
 
 
+@pytest.mark.parametrize("line", ["'", "--set", "--set \u202e", "python --set a=b=c"])
+def test_a_record_whose_command_is_none_is_listed_with_the_reason(tmp_path, line):
+    text = record().to_json().replace("python -m bench run --task digits --generator pdiff", line)
+    (tmp_path / "strange.json").write_text(text, encoding="utf-8")
+    frame, (broken,) = load.load([tmp_path])
+    assert frame.empty
+    assert "is no command of 'python -m bench run'" in broken.reason
+    assert broken.reason.isprintable()
+
+
 def test_a_missing_folder_and_what_is_no_file_are_listed(tmp_path):
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")

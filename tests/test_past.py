@@ -25,7 +25,7 @@ def test_without_a_measurement_a_rule_of_thumb_that_grows_with_the_work():
     past = Past()
     small, paper = nodes(), change(preset="paper")
     large = change(task="cifar100")
-    seeds = change(task="cifar10", settings={"task.track": "seeds", "task.layers": "all"})
+    seeds = change(task="cifar10", task_settings={"track": "seeds", "layers": "all"})
     for kind in ("collect", "controls", "fit", "record"):
         estimate = past.estimate(small[kind])
         assert not estimate.measured

@@ -8,19 +8,19 @@ from bench import declared
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.records.record import Record
-from bench.records.request import Request, command
+from bench.records.request import Request
 from bench.runs import pipeline
 from bench.runs.stages import load_sampled
 from bench.system import identity
 from tasks import classification
 
-SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
+SETTINGS = {"epochs": 1, "batch_size": 20}
 
 
 def request(tmp_path, generator="gaussian", **values) -> Request:
-    settings = {**SETTINGS, **values.pop("settings", {})}
+    task = {**SETTINGS, **values.pop("task_settings", {})}
     defaults = {"k": 5, "samples": 4, "results": tmp_path / "results"}
-    return Request(task="fake", generator=generator, settings=settings, **{**defaults, **values})
+    return Request(task="fake", generator=generator, task_settings=task, **{**defaults, **values})
 
 
 def without_time(record: Record) -> dict:
@@ -76,8 +76,8 @@ def test_controls_are_the_same_whatever_was_generated(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"k": 4}, {"samples": 3}, {"zoo_seed": 1}, {"settings": {"task.layers": "linear"}},
-     {"settings": {"task.val_size": 10}}],
+    [{"k": 4}, {"samples": 3}, {"zoo_seed": 1}, {"task_settings": {"layers": "linear"}},
+     {"task_settings": {"val_size": 10}}],
 )  # fmt: skip
 def test_what_must_be_equal_to_be_compared_changes_the_key(tmp_path, change):
     base, _ = pipeline.run(request(tmp_path))
@@ -229,9 +229,14 @@ def test_samples_that_break_the_contract(tmp_path, vectors, message):
 
 def test_the_recorded_command_repeats_the_run(tmp_path):
     asked = request(
-        tmp_path, "noise", seed=3, zoo_seed=2, settings={"amplitude": 0.5, "task.layers": "a b*"}
+        tmp_path,
+        "noise",
+        seed=3,
+        zoo_seed=2,
+        generator_settings={"amplitude": 0.5},
+        task_settings={"layers": "a b*"},
     )
-    assert command(asked) == (
+    assert asked.asked.command == (
         "python -m bench run --task fake --generator noise --layers 'a b*' --k 5 --samples 4 "
         "--seed 3 --zoo-seed 2 --set amplitude=0.5 --set task.epochs=1 --set task.batch_size=20"
     )
@@ -277,7 +282,7 @@ def test_an_edit_of_anything_that_a_generator_reads_is_a_new_result(tmp_path, mo
     def made():
         for name in ("shifted", "shifted_by"):
             sys.modules.pop(name, None)
-        record, _ = pipeline.run(request(tmp_path, "shifted:Shifted", settings=prior))
+        record, _ = pipeline.run(request(tmp_path, "shifted:Shifted", generator_settings=prior))
         weights = tmp_path / "home" / "generated" / record.artifacts.generated.file
         return record, load_sampled(weights).vectors[0, 0].item()
 

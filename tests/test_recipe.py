@@ -5,7 +5,6 @@ import pytest
 from bench import plugins
 from bench.errors import BadRequest
 from bench.records.paper import tables
-from bench.records.request import command
 from bench.study import drive, recipe
 from bench.study.graph import build
 
@@ -97,7 +96,7 @@ def test_axes_are_multiplied_and_what_they_say_wins(tmp_path):
     assert [cell.label for cell in found[::2]] == [
         ("MNIST", "seeds"), ("MNIST", "trajectory"), ("CIFAR-10", "seeds"), ("CIFAR-10", "trajectory"),
     ]  # fmt: skip
-    assert command(found[2].request) == (
+    assert found[2].request.asked.command == (
         "python -m bench run --task mnist --generator pdiff --arch mlp3 --layers all "
         "--track trajectory --k 5"
     )

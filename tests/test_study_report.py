@@ -9,7 +9,6 @@ from rich.console import Console
 from scipy import stats
 
 from bench.records.paper import tables
-from bench.records.request import command, options
 from bench.study import recipe, report, show
 from bench.study.report import Measured
 from tests import studies
@@ -27,12 +26,14 @@ def known(*made):
     """Records by what their commands ask for, as ``drive.records`` finds them."""
     found = {}
     for one in made:
-        found.setdefault(options(one.command), []).append(one)
+        found.setdefault(one.request, []).append(one)
     return found
 
 
 def made(cell, *values, **fields):
-    return record(command=command(cell.request), scores__generated=population(*values), **fields)
+    return record(
+        command=cell.request.asked.command, scores__generated=population(*values), **fields
+    )
 
 
 def line(parts, *label):
@@ -89,7 +90,7 @@ def test_the_interval_is_that_of_scipy(values):
 def test_one_seed_has_the_interval_of_its_record():
     (first, *_) = of_row(cells(), "no noise")
     scores = population(0.7, 0.8) | {"low": 0.71, "high": 0.79}
-    one = record(command=command(first.request), scores__generated=scores)
+    one = record(command=first.request.asked.command, scores__generated=scores)
     parts = reported(one)
     mean = entry(parts, "avg.", "no noise").ours
     assert (mean.value, mean.low, mean.high) == pytest.approx((75, 71, 79))
@@ -123,10 +124,10 @@ def test_devices_are_not_pooled():
 
 def test_the_order_of_options_does_not_matter():
     (first, *_) = of_row(cells(), "no noise")
-    line_ = command(first.request).replace(
+    line_ = first.request.asked.command.replace(
         "--set input_noise=0 --set latent_noise=0", "--set latent_noise=0 --set input_noise=0"
     )
-    assert line_ != command(first.request)
+    assert line_ != first.request.asked.command
     parts = reported(record(command=line_))
     assert line(parts, "no noise").found == 1
 
@@ -138,7 +139,7 @@ def test_similarity_among_all_models_and_among_good_ones():
     }  # fmt: skip
     similarity = record().similarity.model_dump() | {"good": own}
     (cell,) = cells("figure4", seed=0)
-    one = record(command=command(cell.request), similarity=similarity)
+    one = record(command=cell.request.asked.command, similarity=similarity)
     parts = report.parts(recipe.read("figure4").fix({"seed": 0}), [cell], known(one))
     found = {e.column: e for e in line(parts, *cell.label).entries}
     assert found["orig.-orig."].ours == Measured(0.8, 0.8, 0.8)

@@ -14,7 +14,7 @@ from bench.runs.stages import load_sampled, save_sampled
 from bench.runs.verify import flatten, verify
 from tests.standins import call
 
-SETTINGS = {"task.epochs": 1, "task.batch_size": 20}
+SETTINGS = {"epochs": 1, "batch_size": 20}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def run(finished, tmp_path):
 
 def made(tmp_path, generator="gaussian", **values):
     request = Request(
-        task="fake", generator=generator, settings={**SETTINGS, **values.pop("settings", {})}, k=5, samples=4,
+        task="fake", generator=generator, task_settings=SETTINGS | values.pop("task_settings", {}), k=5, samples=4,
         results=tmp_path / "results", device="cpu", **values,
     )  # fmt: skip
     return pipeline.run(request)
@@ -64,8 +64,11 @@ def wrong(checks):
     [
         ("gaussian", {}),
         ("average", {"seed": 3, "zoo_seed": 2}),
-        ("noise", {"settings": {"amplitude": 0.5, "task.layers": "linear"}}),
-        ("copy", {"settings": {"task.track": "seeds", "task.layers": "all"}, "align": True}),
+        (
+            "noise",
+            {"generator_settings": {"amplitude": 0.5}, "task_settings": {"layers": "linear"}},
+        ),
+        ("copy", {"task_settings": {"track": "seeds", "layers": "all"}, "align": True}),
         ("greedy_soup", {"min_score": 0.1, "collected": 7}),
     ],
 )

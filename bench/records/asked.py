@@ -58,6 +58,12 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(str(error)) from None
 
 
+def set_at(name: str) -> tuple[str, str]:
+    """Return which settings ``--set NAME=`` belongs to, and its name there."""
+    of_task = name.startswith(TASK)
+    return "task_settings" if of_task else "generator_settings", name.removeprefix(TASK)
+
+
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
@@ -164,15 +170,19 @@ class Asked(BaseModel):
         return shlex.join(words)
 
     @functools.cached_property
-    def canonical(self) -> str:
-        """JSON text that is the same for all requests that ask for the same: nothing that equals a default is in it."""
+    def changes(self) -> Mapping[str, Any]:
+        """What is said and is no default: fields by name, with settings in mappings of their own."""
         usual, task, generator = self._defaults()
-        said = {
+        return {
             **_beyond(self.said(), usual),
             "task_settings": _beyond(self.task_settings, task),
             "generator_settings": _beyond(self.generator_settings, generator),
         }
-        return canonical(said)
+
+    @functools.cached_property
+    def canonical(self) -> str:
+        """JSON text that is the same for all requests that ask for the same."""
+        return canonical(self.changes)
 
     def _defaults(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Return the defaults of options, task settings and hyperparameters, as far as source code declares them."""
@@ -229,16 +239,15 @@ def _said(command_line: str) -> dict[str, Any]:
         name = option.removeprefix("--").replace("-", "_")
         if name == "set":
             setting, _, value = text.partition("=")
-            of_task = setting.startswith(TASK)
-            place = said["task_settings" if of_task else "generator_settings"]
-            place[setting.removeprefix(TASK)] = parsed(value)
+            field, bare = set_at(setting)
+            said[field][bare] = parsed(value)
         elif name in TASK_OPTIONS:
             number = get_args(TASK_OPTIONS[name])[0] is int
             said["task_settings"][name] = parsed(text) if number else text
         elif name in Asked.model_fields and not name.endswith("_settings"):
             said[name] = text
         else:
-            raise BadRequest(f"{option[:80]!a} is no option of 'python -m bench run'")
+            raise BadRequest(f"{option[:80]} is no option of 'python -m bench run'")
     return said
 
 

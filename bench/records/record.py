@@ -1,6 +1,7 @@
 """The record: one run's result, typed, validated on write and on load. Imports neither torch nor the harness."""
 
 import datetime
+import functools
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ from pydantic import (
 )
 
 from bench.errors import BadRequest, printable
+from bench.records.asked import Asked
 from bench.system import reading
 from bench.system.store import digest, write_text
 
@@ -513,6 +515,15 @@ class Record(_Model):
         if len(self.scores.generated.values) not in (1, self.protocol.samples):
             raise ValueError("scores.generated has not one value for each sample")
         return self
+
+    @functools.cached_property
+    def request(self) -> Asked:
+        """What the run was asked for.
+
+        Raises:
+            BadRequest: the command is none of ``bench run``.
+        """
+        return Asked.read(self.command)
 
     def to_json(self) -> str:
         """Indented JSON, ending in a line break."""

@@ -1,79 +1,110 @@
-"""What a run is asked to do, checked before any work starts; and the command line that asks for it.
-
-``command`` prints a request and ``read`` reads it back. ``options`` says what a recorded command asks for in a form
-that can be compared: an option that is left out counts as its default, and so does one that says the default.
-"""
+"""What a run is asked to do, checked before any work starts. The options of the command line are declared here."""
 
 import dataclasses
 import functools
-import json
+import inspect
 import math
 import re
-import shlex
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from bench import declared, plugins
+from bench import plugins
 from bench.contract.zoo_header import ZooHeader, read_header
 from bench.errors import BadRequest, unknown
-from bench.records.values import LARGEST, parsed, plain, written
+from bench.records.asked import LONGEST_NAME, TASK_OPTIONS, USUAL, Asked, set_at
+from bench.records.values import LARGEST, plain
 
-# Task settings with an option of their own.
-DIRECT = ("arch", "layers", "track", "pretrained", "limit", "fid_images")
-SET = "set."  # in flat settings, what the name of a hyperparameter or further task setting begins with
-TASK = "task."  # what the name of a task's setting begins with
-NUMBERS = ("k", "samples", "seed", "zoo_seed", "min_score", "limit", "fid_images")
-FLAGS = ("align",)
-WORDS = ["python", "-m", "bench", "run"]
-LONGEST, LONGEST_NAME = 4000, 300  # characters of a command and of a name: what a record holds
-USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick"}  # what options count as that are left out
+SET = "set."  # what the name of a setting begins with that the command line sets with --set NAME=
+CANONICAL = tuple(name for name in Asked.model_fields if not name.endswith("_settings"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a run is asked to do; the command line's options.
+    """What a run is asked to do; the text beside a field is the help of its option.
+
+    What decides the run's numbers is in ``asked``; device, data_dir, results, force and collected belong to the
+    machine that carries it out.
 
     Attributes:
         task, generator: names, or ``module:Class``.
-        settings: hyperparameters of the generator; those named ``task.<name>`` are settings of the task.
+        task_settings, generator_settings: fields of the task's and the generator's class by name, as plain data.
         k, samples: checkpoints in the zoo, models to generate. None takes those of the zoo's file, or the task's own.
         seed: of the generator's fit and samples.
         zoo_seed: of the checkpoints. None takes that of the zoo's file, or 0; it stays None where the file does not
             say.
         zoo: file of a zoo to use instead of collecting one.
-        collected: checkpoints that are collected, of which the first k are the zoo; None collects k.
+        preset: quick or paper.
         align: permute the checkpoints' hidden units alike before the generator is fitted.
         min_score: also compare models of this score or better alone.
+        device: auto, cpu, cuda or cuda:N.
+        data_dir: folder of real data.
         results: folder that the record is written to.
         force: make every stage again.
+        collected: checkpoints that are collected, of which the first k are the zoo; None collects k.
 
     Raises:
-        BadRequest: a value that cannot be, or that a given zoo contradicts.
+        BadRequest: a value of the wrong type, one that cannot be, or one that a given zoo contradicts.
     """
 
-    task: str
-    generator: str
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    k: int = None  # type: ignore[assignment]  # a number from __post_init__ on
-    samples: int = None  # type: ignore[assignment]  # as k
-    seed: int = 0
-    zoo_seed: int | None = None
-    preset: str = "quick"
-    device: str = "auto"
-    data_dir: str | None = None
-    zoo: Path | None = None
+    task: Annotated[str, "What to solve; see 'bench list'."]
+    generator: Annotated[str, "What generates; see 'bench list'. Or my_package.module:Class."]
+    task_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    generator_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    k: Annotated[int, "Checkpoints in the zoo. Default: the task's own, 200 for most."] = None  # type: ignore[assignment]  # a number from __post_init__ on
+    samples: Annotated[int, "Models to generate. Default: the task's own, 100 for most."] = None  # type: ignore[assignment]  # as k
+    seed: Annotated[int, "Seed of the generator's fit and samples."] = 0
+    zoo_seed: Annotated[
+        int | None, "Seed of the checkpoints. Default: 0, or that of the zoo's file."
+    ] = None
+    zoo: Annotated[Path | None, "File of a zoo to use instead of collecting one."] = None
+    preset: Annotated[str, "quick (2 CPU cores) or paper (the paper's recipe)."] = "quick"
+    align: Annotated[bool, "Align hidden units before the generator is fitted."] = False
+    min_score: Annotated[float | None, "Also compare models of this score or better alone."] = None
+    device: Annotated[str, "auto, cpu, cuda or cuda:N."] = "auto"
+    data_dir: Annotated[str | None, "Folder of real data, or to download it to."] = None
+    results: Annotated[Path, "Folder that records are written to."] = Path("results")
+    force: Annotated[bool, "Make every stage again."] = False
     collected: int | None = None
-    align: bool = False
-    min_score: float | None = None
-    results: Path = Path("results")
-    force: bool = False
+
+    @classmethod
+    def named(cls, options: Mapping[str, Any]) -> Self:
+        """Return the request of options by their names, as recipes, the paper's tables and the command line have them.
+
+        Args:
+            options: fields of a request; task settings with an option of their own (``arch``); and as ``set.NAME`` or
+                ``set.task.NAME`` what the command line sets with ``--set``.
+
+        Raises:
+            BadRequest: no such task or option, or a value of the wrong type or out of range.
+        """
+        plugins.task_variant(str(options.get("task", "")))
+        whole = {name: value for name, value in options.items() if place(name)[1] is None}
+        values = _typed({"task_settings": {}, "generator_settings": {}, **whole})
+        for name, value in options.items():
+            field, key = place(name)
+            if key is not None:
+                values[field] = {**values[field], key: value}
+        return cls(**values)
 
     def __post_init__(self) -> None:
-        for name in ("k", "samples", "zoo_seed"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, self.usual[name])
-        object.__setattr__(self, "settings", _settings(self.settings))
+        self._set(_typed({name: getattr(self, name) for name in _adapters()}))
+        self._set({n: self.usual[n] for n in ("k", "samples", "zoo_seed") if self._misses(n)})
+        self._set({"task_settings": _settings(self.task_settings, "task.")})
+        self._set({"generator_settings": _settings(self.generator_settings)})
+        self._check_numbers()
+        self._check_texts()
+        _ = self.asked  # refuses a command that is too long
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _misses(self, name: str) -> bool:
+        return getattr(self, name) is None
+
+    def _check_numbers(self) -> None:
         for name in ("k", "samples"):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise BadRequest(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -85,207 +116,117 @@ class Request:
             raise BadRequest(
                 f"the zoo {self.zoo} {said}, {self.zoo_seed} was asked for: leave --zoo-seed out"
             )
-        for name in ("task", "generator", "settings.task.layers"):
-            text = str(self.settings.get("task.layers", "") if "." in name else getattr(self, name))
-            if len(text) > LONGEST_NAME:
-                raise BadRequest(
-                    f"{name.rpartition('.')[2]} has {len(text)} characters, expected at most 300"
-                )
-        if self.preset not in ("quick", "paper"):
-            raise BadRequest(f"unknown preset '{self.preset}': expected quick or paper")
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise BadRequest(f"min_score is {self.min_score}, expected a finite number")
-        if (length := len(command(self))) > LONGEST:
-            raise BadRequest(
-                f"the command has {length:,} characters, a record holds {LONGEST:,}: "
-                "put long values into a file that a setting names"
-            )
 
-    @property
-    def task_settings(self) -> dict[str, Any]:
-        """Return the settings that are the task's."""
-        return {
-            name.removeprefix(TASK): value
-            for name, value in self.settings.items()
-            if name.startswith(TASK)
-        }
+    def _check_texts(self) -> None:
+        texts = {"task": self.task, "generator": self.generator}
+        for name, text in {**texts, "layers": str(self.task_settings.get("layers", ""))}.items():
+            if len(text) > LONGEST_NAME:
+                raise BadRequest(f"{name} has {len(text)} characters, expected at most 300")
+        if self.preset not in ("quick", "paper"):
+            raise BadRequest(f"unknown preset '{self.preset}': expected quick or paper")
 
-    @property
-    def generator_settings(self) -> dict[str, Any]:
-        """Return the settings that are the generator's."""
-        return {n: value for n, value in self.settings.items() if not n.startswith(TASK)}
+    @functools.cached_property
+    def asked(self) -> Asked:
+        """The canonical request, which the record holds."""
+        return Asked.of(self)
 
     @functools.cached_property
     def header(self) -> ZooHeader | None:
-        """What the given zoo's file says of itself; None where none is given."""
+        """The facts that the given zoo's file tells; None where no zoo is given."""
         return read_header(self.zoo) if self.zoo else None
 
     @functools.cached_property
     def usual(self) -> Mapping[str, Any]:
-        """What options count as that are left out: as the zoo's file says, or the task."""
+        """The values of options that are left out: as the zoo's file says, or the task."""
         variant = plugins.task_variant(self.task)
-        usual = {"k": variant.k, "samples": variant.samples, **USUAL, "min_score": None}
+        usual = {"k": variant.k, "samples": variant.samples, **USUAL}
         return usual | ({"k": self.header.k, "zoo_seed": self.header.seed} if self.header else {})
 
 
-def of(flat: Mapping[str, Any]) -> Request:
-    """Return the request of flat settings, as recipes of studies and the paper's tables have them.
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a run, as it is declared.
 
-    Args:
-        flat: fields of ``Request`` by name; what ``DIRECT`` names; and as ``set.NAME`` what the command line sets with
-            ``--set NAME=``. Without ``k`` and ``samples`` they are the zoo's or the task's own.
+    Attributes:
+        hint: the type of its values, ``Annotated`` with the help where the command line has it.
+        default: of one that is left out; ``inspect.Parameter.empty`` where it must be given.
+    """
+
+    hint: Any
+    default: Any
+
+
+@functools.cache
+def options() -> Mapping[str, Option]:
+    """Return every option by its name: the fields of a request, and task settings with an option of their own."""
+    hints = typing.get_type_hints(Request, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(Request)}
+    own = {name: Option(hints[name], _default(field)) for name, field in fields.items()}
+    return own | {name: Option(hint, None) for name, hint in TASK_OPTIONS.items()}
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default is dataclasses.MISSING:
+        required = field.default_factory is dataclasses.MISSING
+        return inspect.Parameter.empty if required else None
+    return field.default
+
+
+def place(name: str) -> tuple[str, str | None]:
+    """Return where a named option belongs: the request's field, and of a setting its name in it.
+
+    >>> place("k"), place("arch"), place("set.task.epochs"), place("set.lr")
+    (('k', None), ('task_settings', 'arch'), ('task_settings', 'epochs'), ('generator_settings', 'lr'))
 
     Raises:
-        BadRequest: no such task or setting, or a value of the wrong type or out of range.
+        BadRequest: no such option.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    plugins.task_variant(str(flat.get("task", "")))
-    values: dict[str, Any] = {"settings": {}}
-    fields = [field.name for field in dataclasses.fields(Request)]
-    for name, value in flat.items():
-        if name.startswith(SET):
-            values["settings"][name.removeprefix(SET)] = value
-        elif name in DIRECT:
-            values["settings"][f"{TASK}{name}"] = value
-        elif name in fields:
-            values[name] = value
-        else:
-            raise unknown("setting", name, (*fields, *DIRECT))
-    try:
-        return TypeAdapter(Request).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise BadRequest(f"{name}={values.get(name)}: {first['msg']}") from None
+    if name.startswith(SET):
+        return set_at(name.removeprefix(SET))
+    if name in TASK_OPTIONS:
+        return "task_settings", name
+    if name not in options():
+        raise unknown("setting", name, options())
+    return name, None
 
 
-# Values --------------------------------------------------------------------------------------------------------------
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as the types of the fields of a request; None stands for what is left out.
+
+    Raises:
+        BadRequest: a value that its type does not allow.
+    """
+    from pydantic import ValidationError
+
+    typed = {}
+    for name, value in values.items():
+        try:
+            typed[name] = None if value is None else _adapters()[name].validate_python(value)
+        except ValidationError as error:
+            raise BadRequest(f"{name}={value}: {error.errors()[0]['msg']}") from None
+    return typed
 
 
-def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as plain data that a command line and a record can hold.
+@functools.cache
+def _adapters() -> Mapping[str, Any]:
+    from pydantic import TypeAdapter
+
+    return {name: TypeAdapter(hint) for name, hint in typing.get_type_hints(Request).items()}
+
+
+def _settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings as plain data that a command line and a record can hold.
 
     Raises:
         BadRequest: a name that none can have, or a value that no text stands for.
     """
     for name in settings:
-        if not re.fullmatch(r"[^\W\d][\w.]*", name):
+        if not re.fullmatch(r"[^\W\d][\w.]*", f"{prefix}{name}") or (
+            set_at(f"{prefix}{name}")[1] != name
+        ):
             raise BadRequest(
                 f"a setting is named {name!a}, expected a name of letters, digits and _"
             )
-    return {name: plain(value, name) for name, value in settings.items()}
-
-
-# Commands ------------------------------------------------------------------------------------------------------------
-
-
-def command(request: Request) -> str:
-    """Return the command line that repeats the run; data folder, results folder and device are the reader's own."""
-    asked: dict[str, Any] = {"task": request.task, "generator": request.generator}
-    if request.zoo:
-        asked["zoo"] = str(request.zoo)
-    own = request.task_settings
-    asked |= {name: own.pop(name) for name in DIRECT if _has_option(name, own.get(name))}
-    for name, value in request.usual.items():
-        if getattr(request, name) != value:
-            asked[name] = getattr(request, name)
-    words = list(WORDS)
-    for name, value in asked.items():
-        option, text = f"--{name.replace('_', '-')}", str(value)
-        words += [f"{option}={text}"] if text.startswith("-") else [option, text]
-    words += ["--align"] if request.align else []
-    for name, value in (
-        request.generator_settings | {f"{TASK}{n}": v for n, v in own.items()}
-    ).items():
-        words += ["--set", f"{name}={written(value)}"]
-    return shlex.join(words)
-
-
-def _has_option(name: str, value: Any) -> bool:
-    """Whether a task's setting is printed as the option of its name; of another type it is set like any other."""
-    return isinstance(value, int if name in NUMBERS else str) and not isinstance(value, bool)
-
-
-def read(command_line: str) -> dict[str, Any]:
-    """Return the flat settings (see ``of``) that a command line asks for; what it leaves out is left out.
-
-    Raises:
-        BadRequest: it is no command of ``bench run``.
-    """
-    try:
-        words = shlex.split(command_line)
-    except ValueError:
-        words = []
-    if words[: len(WORDS)] != WORDS:
-        raise BadRequest(f"{command_line[:80]!a} is no command of 'python -m bench run'")
-    flat: dict[str, Any] = {}
-    for option, text in _pairs(words[len(WORDS) :]):
-        name = option.removeprefix("--").replace("-", "_")
-        if name == "set":
-            setting, _, value = text.partition("=")
-            bare = setting.removeprefix(TASK)
-            own = setting.startswith(TASK) and _has_option(bare, parsed(value)) and bare in DIRECT
-            flat[bare if own else f"{SET}{setting}"] = parsed(value)
-        else:
-            flat[name] = True if name in FLAGS else parsed(text) if name in NUMBERS else text
-    return flat
-
-
-def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Each option with its value, however it is joined to it; flags have none."""
-    left = iter(words)
-    for word in left:
-        option, equals, text = word.partition("=")
-        if not option.startswith("--"):
-            raise BadRequest(f"{word[:80]!a} stands where an option was expected")
-        if option.removeprefix("--").replace("-", "_") in FLAGS:
-            yield option, ""
-        else:
-            yield option, text if equals else next(left, "")
-
-
-def options(command_line: str) -> frozenset[tuple[str, str]]:
-    """Return what a recorded command asks for, whatever the order and however its values are written.
-
-    What equals a default is left out: a record from before a setting existed asks for that setting's default.
-    """
-    try:
-        flat = read(command_line)
-    except BadRequest:
-        return frozenset({("", command_line)})
-    usual = _defaults(flat)
-    return frozenset(
-        (name, json.dumps(_number(value), sort_keys=True))
-        for name, value in flat.items()
-        if name not in usual or _number(usual[name]) != _number(value)
-    )
-
-
-def _number(value: Any) -> Any:
-    """A value with whole floats as integers, so that 1 and 1.0 are one number; True is none."""
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list | tuple):
-        return [_number(part) for part in value]
-    return value
-
-
-def _defaults(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings are where a command does not say, as far as the sources of task and generator tell."""
-    usual: dict[str, Any] = {**USUAL, "align": False}
-    preset = str(flat.get("preset", "quick"))
-    made = declared.generator(str(flat.get("generator")))
-    if made:
-        own = {**made.fields, **made.preset(preset)}
-        usual |= {f"{SET}{name}": value for name, value in own.items()}
-    task = str(flat.get("task"))
-    known = declared.task(task)
-    if known and "zoo" not in flat:
-        variant = plugins.task_variant(task)
-        own = {**known.fields, **variant.settings, **known.preset(preset)}
-        usual |= {name if name in DIRECT else f"{SET}{TASK}{name}": v for name, v in own.items()}
-        usual |= {"k": variant.k, "samples": variant.samples}
-    return usual
+    return {name: plain(value, f"{prefix}{name}") for name, value in settings.items()}

@@ -13,7 +13,7 @@ from bench.judge import compare
 from bench.judge.align import aligned_l2_ratio
 from bench.metrics.statistics import mcnemar
 from bench.records import record
-from bench.records.request import Request, command
+from bench.records.request import Request
 from bench.records.values import recorded
 from bench.runs import foreign
 from bench.runs.stages import Evaluated, Sampled
@@ -82,7 +82,7 @@ def assemble(
         schema=1,
         id=store.digest(own),
         created=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
-        command=command(request),
+        command=request.asked.command,
         key=key,
         task=task,
         zoo=facts,

@@ -128,11 +128,11 @@ def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Req
     if record.zoo.track == IMPORTED:
         fields -= {*cls.collecting}  # they are not known, and decide nothing
     good = record.similarity.good
-    own = {f"task.{n}": value for n, value in record.task.settings.items() if n in fields}
     return Request(
         task=record.task.name,
         generator=record.generator.name,
-        settings={**record.generator.hyperparameters, **own},
+        task_settings={n: value for n, value in record.task.settings.items() if n in fields},
+        generator_settings=record.generator.hyperparameters,
         k=record.zoo.k,
         samples=record.protocol.samples,
         seed=record.protocol.seed,

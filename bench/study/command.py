@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import BadRequest
+from bench.options import asking, pairs
 from bench.records.values import parsed
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ class Format(StrEnum):
     csv = "csv"
 
 
+@asking(
+    "recipe list_ dry_run report format_ only fix executor ray_address store retries device data_dir results debug"
+)
 def study(
+    options: dict[str, Any],
     recipe: Annotated[
         str | None, typer.Argument(help="Name of a study that ships, or a recipe's file.")
     ] = None,
@@ -64,12 +69,6 @@ def study(
         int, typer.Option(help="How often a stage is begun again after its process died.", min=0)
     ] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    data_dir: Annotated[
-        str | None, typer.Option(help="Folder of real data, or to download it to.")
-    ] = None,
-    results: Annotated[Path, typer.Option(help="Folder that records are written to.")] = Path(
-        "results"
-    ),
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Run a study: every run of a recipe, on this machine or a Ray cluster; or report on one."""
@@ -83,27 +82,18 @@ def study(
         raise BadRequest("which study? Name one, or give a recipe's file; --list names them")
     if store:
         os.environ["BENCH_STORE"] = store
-    chosen = recipes.read(recipe).fix({n: parsed(text) for n, text in _pairs("--fix", fix)})
+    chosen = recipes.read(recipe).fix({n: parsed(text) for n, text in pairs("--fix", fix)})
     cells = recipes.cells(chosen)
-    wanted = {n: [parsed(t) for t in text.split(",")] for n, text in _pairs("--only", only)}
+    wanted = {n: [parsed(t) for t in text.split(",")] for n, text in pairs("--only", only)}
     cells = recipes.only(cells, wanted) if wanted else cells
-    how = drive.How(results, device, data_dir, executor.value, ray_address, retries)
+    results = options["results"]
+    how = drive.How(results, device, options.get("data_dir"), executor.value, ray_address, retries)
     if report:
         _report(chosen, cells, results, format_)
     elif dry_run:
         _dry_run(chosen, cells, how)
     else:
         _summary(recipe, drive.run(chosen, cells, how), results)
-
-
-def _pairs(option: str, pairs: Sequence[str] | None) -> list[tuple[str, str]]:
-    found = []
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise BadRequest(f"{option} {pair}: expected name=value")
-        found.append((name, text))
-    return found
 
 
 def _list() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench import plugins
 from bench.errors import BadRequest, BenchError
+from bench.records.asked import Asked
 from bench.records.record import Record
-from bench.records.request import Request, command, options
+from bench.records.request import Request
 from bench.study import local, on_ray
 from bench.study.executor import Executor, Finished, Outcome, Setting, Started
 from bench.study.graph import Node, build
@@ -23,7 +24,6 @@ EXECUTORS: dict[str, Callable[[Setting], AbstractContextManager[Executor]]] = {
     "local": local.opened,
     "ray": on_ray.opened,
 }
-Command = frozenset[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,12 +174,12 @@ def _reads_folder(request: Request) -> bool:
 
 def _absolute(request: Request) -> Request:
     """Return the run with the paths of its files as any folder's process finds them."""
-    weights = Path(str(request.settings.get("task.pretrained")))
-    settings = dict(request.settings)
-    if weights.exists():
-        settings["task.pretrained"] = str(weights.resolve())
+    settings = dict(request.task_settings)
+    weights = settings.get("pretrained")
+    if weights and Path(str(weights)).exists():
+        settings["pretrained"] = str(Path(str(weights)).resolve())
     zoo = request.zoo.resolve() if request.zoo else None
-    return dataclasses.replace(request, settings=settings, zoo=zoo)
+    return dataclasses.replace(request, task_settings=settings, zoo=zoo)
 
 
 def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
@@ -210,7 +210,7 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
         return any(
             record.generator.source == sources[repr(_generator(request))]
             and (record.timing.device == "cpu") == (request.device == "cpu")
-            for record in known.get(options(command(request)), ())
+            for record in known.get(request.asked, ())
         )
 
     return [request for request in asked if not recorded(request)]
@@ -226,17 +226,17 @@ def _source(request: Request) -> str:
     return plugin_hash(made, foreign.hyperparameters(made))
 
 
-def records(results: Path) -> Mapping[Command, list[Record]]:
+def records(results: Path) -> Mapping[Asked, list[Record]]:
     """Read the records below a folder, by what they were asked for, oldest first; files that are none are left out."""
-    found: list[Record] = []
+    known: dict[Asked, list[Record]] = {}
     for path in sorted(results.rglob("*.json")):
         try:
-            found.append(Record.read(path))
+            record = Record.read(path)
+            known.setdefault(record.request, []).append(record)
         except BadRequest:
             continue  # 'bench check' tells about it
-    known: dict[Command, list[Record]] = {}
-    for record in sorted(found, key=lambda record: record.created):
-        known.setdefault(options(record.command), []).append(record)
+    for made in known.values():
+        made.sort(key=lambda record: record.created)
     return known
 
 

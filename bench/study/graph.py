@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench import plugins
-from bench.records.request import DIRECT, Request
+from bench.records.asked import TASK_OPTIONS
+from bench.records.request import Request
 from bench.study.recipe import Kind, Needs
 from bench.system.store import digest
 
@@ -109,7 +110,7 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
 
 def _told_apart(nodes: list[Node]) -> list[Node]:
     """Return the stages; those of one label get the settings of the task in which they differ."""
-    alike: dict[str, list[dict[str, Any]]] = {}
+    alike: dict[str, list[Mapping[str, Any]]] = {}
     for node in nodes:
         alike.setdefault(node.label, []).append(node.request.task_settings)
     return [
@@ -137,6 +138,7 @@ def _plain(settings: Mapping[str, object]) -> object:
 
 def _words(request: Request, *names: str, **numbers: object) -> str:
     """Return the parts of a label."""
-    own = {name: request.settings.get(f"task.{name}") for name in DIRECT}
-    given = [str(own[name] or "" if name in own else getattr(request, name)) for name in names]
+    settings = {**dict.fromkeys(TASK_OPTIONS), **request.task_settings}
+    said = [settings[n] if n in TASK_OPTIONS else getattr(request, n) for n in names]
+    given = [str(value or "") for value in said]
     return " ".join(filter(None, [*given, *(f"{n}={value}" for n, value in numbers.items())]))

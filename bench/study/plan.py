@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.records.request import Request, command
+from bench.records.request import Request
 from bench.study.graph import Node
 from bench.study.past import Estimate, Past, longest
 from bench.study.view import duration, unbroken
@@ -54,7 +54,7 @@ def render(plan: Plan) -> RenderableType:
         Text(f"{len(plan.asked)} runs, {done} of them recorded already", style="bold"),
         table,
         Text(_total(plan, estimates)),
-        unbroken(["", *map(command, plan.left)]),
+        unbroken(["", *(request.asked.command for request in plan.left)]),
     )
 
 

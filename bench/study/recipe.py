@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.errors import BadRequest, unknown
+from bench.records.asked import TASK_OPTIONS, Asked
 from bench.records.paper import Row, Table, tables
-from bench.records.request import DIRECT, SET, Request, command, of, options
+from bench.records.request import CANONICAL, SET, Request, place
 
 FOLDER = Path(__file__).with_name("recipes")
 # What a recipe may set: everything that a record's command says.
-NAMES = (
-    "task", "generator", *DIRECT, "k", "samples", "seed", "zoo_seed", "preset", "align", "min_score", "zoo",
-)  # fmt: skip
+NAMES = (*CANONICAL, *TASK_OPTIONS)
 SEEDS = ("seed", "zoo_seed")  # axes that a report pools
 Kind = Literal["base", "collect", "controls", "fit", "record"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -196,22 +195,22 @@ def _request(recipe: Recipe, settings: Mapping[str, Any]) -> Request:
         if name not in settings:
             raise BadRequest(f"{recipe.name}: no {name}: fix one, or make it an axis")
     try:
-        return of(settings)
+        return Request.named(settings)
     except BadRequest as error:
         raise BadRequest(f"{recipe.name}: {error}") from None
 
 
 def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
     """Refuse rows that share a run, unless they show originals, and rows that differ in nothing that makes a run."""
-    seen: dict[frozenset[tuple[str, str]], Cell] = {}
+    seen: dict[Asked, Cell] = {}
     for cell in found:
         if cell.row is not None and cell.row.population == "original":
             continue
-        run = options(command(dataclasses.replace(cell.request, min_score=None)))
+        run = dataclasses.replace(cell.request, min_score=None).asked
         if run in seen:
             both = sorted({_place(seen[run]), _place(cell)})
             raise BadRequest(
-                f"{recipe.name}: the same run twice ({' and '.join(both)}): {command(cell.request)}"
+                f"{recipe.name}: the same run twice ({' and '.join(both)}): {cell.request.asked.command}"
             )
         seen[run] = cell
 
@@ -240,16 +239,14 @@ def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Any]]) -> list[Cel
 
 def setting(request: Request, name: str) -> Any:
     """Return a setting of a run by its name in recipes."""
-    if name.startswith(SET):
-        return request.settings.get(name.removeprefix(SET))
-    if name in DIRECT:
-        return request.settings.get(f"task.{name}")
-    if name not in NAMES:
+    if not name.startswith(SET) and name not in NAMES:
         raise unknown("setting", name, NAMES)
-    return getattr(request, name)
+    field, key = place(name)
+    value = getattr(request, field)
+    return value if key is None else value.get(key)
 
 
 def requests(found: Sequence[Cell]) -> list[Request]:
     """Return the runs of some cells, each once."""
-    unique = {options(command(cell.request)): cell.request for cell in found}
+    unique = {cell.request.asked: cell.request for cell in found}
     return list(unique.values())

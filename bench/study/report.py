@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from bench.records import student
+from bench.records.asked import Asked
 from bench.records.paper import OURS, SCORES, Row, Table, logged
 from bench.records.record import Interval, Record
-from bench.records.request import command, options
 from bench.records.scale import Scale
 from bench.study.recipe import SEEDS, Cell, Recipe
 
@@ -20,7 +20,7 @@ ALIKE = {
     "og": "original_generated",
     "og_max": "original_generated_max",
 }
-Known = Mapping[frozenset[tuple[str, str]], Sequence[Record]]
+Known = Mapping[Asked, Sequence[Record]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,17 +139,17 @@ def _line(
     group: Sequence[Cell],
     known: Known,
 ) -> Line:
-    commands = {options(command(cell.request)): command(cell.request) for cell in group}
-    made, device = _chosen({asked: known.get(asked, ()) for asked in commands})
+    wanted = list(dict.fromkeys(cell.request.asked for cell in group))
+    made, device = _chosen({asked: known.get(asked, ()) for asked in wanted})
     entries = [
         _entry(column, table, row, list(made.values()))
         for column in (_columns(table) if table else PLAIN)
     ]
-    missing = [line for asked, line in commands.items() if asked not in made]
-    return Line(label, entries, len(made), len(commands), device, missing)
+    missing = [asked.command for asked in wanted if asked not in made]
+    return Line(label, entries, len(made), len(wanted), device, missing)
 
 
-def _chosen(known: Known) -> tuple[dict[frozenset[tuple[str, str]], Record], str]:
+def _chosen(known: Known) -> tuple[dict[Asked, Record], str]:
     """Choose the newest record of each run, on the device that most ran on: devices are not pooled."""
     devices = Counter(
         device for records in known.values() for device in {r.timing.device for r in records}

@@ -12,13 +12,10 @@ from bench.contract import registry
 from bench.contract.declarations import Variant
 from bench.declared import Declared, recipe
 from bench.errors import BadRequest
+from bench.records.asked import USUAL, Asked
 from bench.records.checks.case import Case, told
 from bench.records.record import Record
-from bench.records.request import DIRECT, FLAGS, SET, TASK, read
 
-OPTIONS = (
-    "task", "generator", "zoo", "k", "samples", "seed", "zoo_seed", "preset", "min_score", *DIRECT, *FLAGS,
-)  # fmt: skip
 # What a task's settings hold besides its fields, or in another form than they were asked for.
 OTHER = (
     "kind",
@@ -33,55 +30,50 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def problems(case: Case) -> Iterator[str]:
-    """Where the command asks for something else than the record says."""
+    """Yield where the record was asked for something else than it says was run."""
     try:
-        flat = read(case.record.command)
+        asked = case.record.request
     except BadRequest as error:
         yield f"command cannot have been the record's: {error}"
         return
-    for name in flat:
-        if name not in OPTIONS and not name.startswith(SET):
-            yield f"command cannot have been the record's: --{name[:80]} is no option of it"
-    yield from _options(case.record, flat)
-    yield from _task(case, flat)
-    yield from _generator(case, flat)
+    yield from _options(case.record, asked)
+    yield from _task(case, asked)
+    yield from _generator(case, asked)
 
 
-def _options(record: Record, flat: Mapping[str, Any]) -> Iterator[str]:
-    """Options that the record has a field for."""
+def _options(record: Record, asked: Asked) -> Iterator[str]:
+    """Yield options that the record has another value for; one that was left out stands for its default."""
     variant = plugins.tasks().get(record.task.name, Variant("", ""))
     good = record.similarity.good
-    wanted: dict[str, tuple[Any, Any]] = {  # what stands in the record, and what no option means
-        "task": (record.task.name, None),
-        "generator": (record.generator.name, None),
-        "samples": (record.protocol.samples, variant.samples),
-        "seed": (record.protocol.seed, 0),
-        "preset": (record.protocol.preset, "quick"),
-        "min_score": (None if good is None else good.min_score, None),
+    says: dict[str, Any] = {
+        "task": record.task.name,
+        "generator": record.generator.name,
+        "samples": record.protocol.samples,
+        "seed": record.protocol.seed,
+        "preset": record.protocol.preset,
+        "min_score": None if good is None else good.min_score,
+        "align": record.generator.aligned,
     }
-    if "zoo" in flat:  # its file tells K and seed, and may not tell the latter
-        wanted["zoo"] = (record.artifacts.zoo.file, None)
-        wanted["k"] = (record.zoo.k, record.zoo.k)
-        wanted["zoo_seed"] = (record.zoo.seed, record.zoo.seed)
+    usual: dict[str, Any] = {**USUAL, "samples": variant.samples, "k": variant.k}
+    if asked.zoo:  # its file tells K and seed, and may not tell the latter
+        says |= {"zoo": record.artifacts.zoo.file, "k": record.zoo.k, "zoo_seed": record.zoo.seed}
+        usual |= {"k": record.zoo.k, "zoo_seed": record.zoo.seed}
     elif record.zoo.seed is None:
-        yield told("zoo.seed", None, flat.get("zoo_seed", 0), "the command gives no zoo")
+        yield told("zoo.seed", None, asked.zoo_seed or 0, "the command gives no zoo")
     else:
-        wanted["zoo_seed"] = (record.zoo.seed, 0)
-        wanted["k"] = (record.zoo.k, variant.k)
-    for name, (says, default) in wanted.items():
-        given = flat.get(name, default)
-        if not _same(Path(str(given)).name if name == "zoo" else given, says):
-            yield told(f"command's --{name.replace('_', '-')}", given, says, "as the record says")
-    if record.generator.aligned is not ("align" in flat):
-        yield told("command's --align", "align" in flat, record.generator.aligned)
+        says |= {"k": record.zoo.k, "zoo_seed": record.zoo.seed}
+    said = {**usual, **asked.said()}
+    for name, value in says.items():
+        given = said.get(name)
+        if not _same(Path(str(given)).name if name == "zoo" else given, value):
+            yield told(f"command's --{name.replace('_', '-')}", given, value, "as the record says")
 
 
-def _task(case: Case, flat: Mapping[str, Any]) -> Iterator[str]:
+def _task(case: Case, asked: Asked) -> Iterator[str]:
     """Settings of the task: those asked for, and the defaults of the others, unless a zoo's file tells them."""
     says = case.record.task.settings
-    given = {n.removeprefix(SET + TASK): v for n, v in flat.items() if n.startswith(SET + TASK)}
-    given |= {name: flat[name] for name in DIRECT if name in flat}
-    wanted = _expected(case, given) if case.task and "zoo" not in flat else given
+    given = asked.task_settings
+    wanted = _expected(case, given) if case.task and not asked.zoo else given
     for name, value in wanted.items():
         if name in ("pretrained", "feature_weights"):
             fine = name not in says or _weights(value, says[name])
@@ -120,11 +112,10 @@ def _size(given: Any, says: Any) -> bool:
     return says <= given if numbers else given is None or says is None
 
 
-def _generator(case: Case, flat: Mapping[str, Any]) -> Iterator[str]:
+def _generator(case: Case, asked: Asked) -> Iterator[str]:
     """Hyperparameters: those asked for, and the defaults of the others."""
     made = case.record.generator
-    sets = {n.removeprefix(SET): v for n, v in flat.items() if n.startswith(SET)}
-    given = {n: v for n, v in sets.items() if not n.startswith(TASK)}
+    given = asked.generator_settings
     wanted = {**_defaults(case.generator, case.record.protocol.preset), **given}
     for name, value in wanted.items():
         says = made.hyperparameters.get(name, "missing")

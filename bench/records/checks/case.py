@@ -13,8 +13,8 @@ from bench import declared
 from bench.errors import BadRequest
 from bench.metrics.draws import Floats
 from bench.records import side
+from bench.records.asked import Asked
 from bench.records.record import Population, Record, percent
-from bench.records.request import read
 from bench.system import seeds
 
 HALF = 3e-4  # what float16 loses of a number up to 1: at most 2.44e-4
@@ -53,12 +53,12 @@ class Case:
         return self.record.task.metric == "accuracy"
 
     @functools.cached_property
-    def asked(self) -> Mapping[str, Any]:
-        """What the command asks for, as ``request.read`` says; nothing where it cannot be read."""
+    def asked(self) -> Asked | None:
+        """What the record says was asked for; None where its command cannot be read."""
         try:
-            return read(self.record.command)
+            return self.record.request
         except BadRequest:
-            return {}
+            return None
 
     @functools.cached_property
     def seed(self) -> int:

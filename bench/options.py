@@ -1,0 +1,85 @@
+"""Options of the command line that ask for a run: declared by ``bench.records.request``, given to commands here."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_args
+
+import typer
+
+from bench.errors import BadRequest
+from bench.records.request import SET, options
+from bench.records.values import parsed
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="name=value: a hyperparameter of the generator; task.name=value: of the task."
+    ),
+]
+
+
+def asking(names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that are named, in this order.
+
+    A name that is a parameter of the command is passed to it as such. All others are options of ``Request`` and
+    ``settings``, which is ``--set``; the command gets those that were given as its first argument, one mapping by
+    name as ``Request.named`` takes it.
+
+    Args:
+        names: with spaces between them.
+        defaults: of options whose default is another than the request's.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = dict(inspect.signature(command).parameters)
+        own.pop(next(iter(own)))  # the mapping
+        parameters = [own.get(name) or _parameter(name, defaults) for name in names.split()]
+
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            mine = {name: given.pop(name) for name in own}
+            command(_named(given), **mine)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        signature = inspect.Signature([one.replace(kind=keyword) for one in parameters])
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        called.__signature__ = signature  # type: ignore[attr-defined]  # read by typer
+        return called
+
+    return decorate
+
+
+def _parameter(name: str, defaults: dict[str, Any]) -> inspect.Parameter:
+    """Return an option as the parameter of a function that typer reads."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    if name == "settings":
+        return inspect.Parameter(name, keyword, default=None, annotation=Set)
+    option = options()[name]
+    default = defaults.get(name, option.default)
+    kind, text = get_args(option.hint)
+    flag = typer.Option(f"--{name.replace('_', '-')}", help=text)
+    annotation: Any = Annotated[kind if default is not None else kind | None, flag]  # type: ignore[valid-type]
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+
+
+def _named(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given by their names, and what --set gives under ``set.NAME``."""
+    sets = dict(pairs("--set", given.pop("settings", None)))
+    named = {name: value for name, value in given.items() if value is not None}
+    return named | {f"{SET}{name}": parsed(text) for name, text in sets.items()}
+
+
+def pairs(option: str, texts: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Split texts such as ``name=value``.
+
+    Raises:
+        BadRequest: there is no name or no equals sign.
+    """
+    split = []
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise BadRequest(f"{option} {text}: expected name=value")
+        split.append((name, value))
+    return split
