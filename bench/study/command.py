@@ -36,7 +36,7 @@ class Format(StrEnum):
     "recipe list_ dry_run report format_ only fix executor ray_address store retries device data_dir results debug"
 )
 def study(
-    options: dict[str, Any],
+    options: dict[str, Plain],
     recipe: Annotated[
         str | None, typer.Argument(help="Name of a study that ships, or a recipe's file.")
     ] = None,
