@@ -13,19 +13,10 @@ from torch import Tensor, nn
 from bench.contract import Generator, check
 from bench.contract.zoo import Zoo
 from bench.system.randomness import derive, scoped
-from generators.networks import (
-    Backbone,
-    ConvDenoiser,
-    DenseDenoiser,
-    at_least,
-    batch,
-    ema,
-    in_chunks,
-    normal_like,
-    one_of,
-    positive,
-    widths,
-)
+from generators.networks.backbone import Backbone
+from generators.networks.checks import at_least, one_of, positive, widths
+from generators.networks.denoisers import ConvDenoiser, DenseDenoiser
+from generators.networks.training import batch, ema, in_chunks, normal_like
 
 SAMPLERS = ("ddpm", "ddim", "dpm-solver++")
 PREDICTIONS = ("velocity", "epsilon")

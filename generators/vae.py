@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from bench.contract import Generator
 from bench.contract.zoo import Zoo
 from bench.system.randomness import derive, scoped
-from generators.networks import Backbone, at_least, batch, in_chunks, normal_like, positive
+from generators.networks.backbone import Backbone
+from generators.networks.checks import at_least, positive
+from generators.networks.training import batch, in_chunks, normal_like
 
 _LARGEST = (
     20.0  # of a log variance, either sign: beyond it the exponential is as good as 0 or infinite

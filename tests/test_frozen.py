@@ -6,7 +6,6 @@ import torch
 from bench.contract.zoo import Layout
 from bench.system.randomness import generator
 from tasks.data.images import Images
-from tasks.fast import frozen
 from tasks.fast.frozen import Frozen
 from tasks.networks.layers import select
 from tasks.training.steps import Batches, Recipe
@@ -22,12 +21,12 @@ def images(count=20):
     return Images(pixels, torch.arange(count) % 4, middle, middle, 32, "cpu")
 
 
-def made(arch="resnet18", layers="last-norms:2", recipe=PLAIN, data=None):
+def made(arch="resnet18", layers="last-norms:2", recipe=PLAIN, data=None, **budget):
     """A frozen network on 20 images, and a list of what its first layer saw, a number an image."""
     torch.manual_seed(0)
     model = build(arch, Shape(3, 32, 4)).eval()
     layout = Layout.of({name: model.get_parameter(name) for name in select(model, layers)})
-    one = Frozen(model, layout, data or images(), recipe, recipe.precision)
+    one = Frozen(model, layout, data or images(), recipe, recipe.precision, **budget)
     seen = []
     first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
     first.register_forward_hook(lambda _, inputs, __: seen.extend(inputs[0].flatten(1).sum(1)))
@@ -43,13 +42,12 @@ def losses(one, epochs=3, seed=1):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("arch", ["resnet18", "vit_tiny"])
-def test_losses_are_those_of_features_that_are_never_kept(arch, precision, monkeypatch):
+def test_losses_are_those_of_features_that_are_never_kept(arch, precision):
     recipe = dataclasses.replace(PLAIN, precision=precision)
     layers = "last-norms:2" if arch == "resnet18" else "norm.*"
     kept, _ = made(arch, layers, recipe)
     assert kept.keeps
-    monkeypatch.setattr(frozen, "KEEP_BYTES", 0)
-    computed, _ = made(arch, layers, recipe)
+    computed, _ = made(arch, layers, recipe, keep=0)
     assert not computed.keeps
     tolerance = 1e-5 if precision == "float32" else 2e-2
     torch.testing.assert_close(losses(kept), losses(computed), rtol=tolerance, atol=tolerance)

@@ -72,7 +72,8 @@ def test_the_suites_plugins_see_what_they_import_and_no_neighbour(tmp_path, monk
     assert changed_by("new_one.py", MINE) == set()
     assert changed_by("controls/noise.py") == set()
     assert changed_by("pdiff.py") == {"pdiff"}
-    assert changed_by("networks.py") == {"pdiff", "vae"}
+    assert changed_by("networks/blocks.py") == {"pdiff", "vae"}
+    assert changed_by("networks/denoisers.py") == {"pdiff"}
     assert changed_by("controls/average.py", "from generators.controls.noise import Noise\n") == {
         "average"
     }
@@ -82,9 +83,8 @@ def test_the_suites_plugins_see_what_they_import_and_no_neighbour(tmp_path, monk
 def test_tasks_have_an_identity_too():
     tasks = {name: type(plugins.load_task(name, "quick", {})) for name in ("digits", "shapes")}
     reached = {n: set(identity._closure(identity._modules(cls))) for n, cls in tasks.items()}
-    assert {"tasks.classification", "tasks.fast.scoring", "tasks.training.trained"} <= reached[
-        "digits"
-    ]
+    parts = {"tasks.classification", "tasks.fast.scoring", "tasks.training.collection"}
+    assert parts <= reached["digits"]
     assert "tasks.fast.finding" in reached["shapes"] - reached["digits"]
     assert not any(name.startswith("generators") for name in reached["digits"] | reached["shapes"])
     assert "bench.system.randomness" in reached["digits"]  # it decides what is drawn
@@ -167,7 +167,7 @@ def test_what_it_takes_from_the_suites_plugins_counts_and_installed_packages_do_
         mine=f"import torch, numpy.random\nimport json\nfrom generators.vae import VAE\n{MINE}",
     )
     reached = identity._closure(identity._modules(load("mine")))
-    assert {"mine", "generators.vae", "generators.networks"} <= set(reached)
+    assert {"mine", "generators.vae", "generators.networks.backbone"} <= set(reached)
     assert not {"torch", "numpy", "numpy.random", "json", "bench.contract.zoo"} & set(reached)
 
 

@@ -11,14 +11,12 @@ from torch import nn
 from bench.contract.zoo import Layout
 from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator
-from generators import networks
-from generators.networks import (
-    NORMALIZATIONS,
-    Backbone,
-    ConvDenoiser,
-    DenseDenoiser,
-    Standardizer,
-)
+from generators.networks import training
+from generators.networks.autoencoders import total_strides
+from generators.networks.backbone import BLOCKS, Backbone
+from generators.networks.blocks import NORMALIZATIONS, norm
+from generators.networks.denoisers import ConvDenoiser, DenseDenoiser, time_embedding
+from generators.networks.standardizer import Standardizer
 
 SMALL = {"channels": (4, 8), "stride": 4, "width": 16, "latent_dim": 6}
 
@@ -38,7 +36,7 @@ def _one_thread():
     stride=st.integers(1, 20),
 )
 def test_strides_keep_feature_maps_as_large_as_the_vector(dim, channels, stride):
-    totals = (1, *networks.total_strides(dim, channels, stride))
+    totals = (1, *total_strides(dim, channels, stride))
     for width, before, after in zip(channels, totals, totals[1:], strict=False):
         assert after % before == 0
         assert after <= before * stride
@@ -46,7 +44,7 @@ def test_strides_keep_feature_maps_as_large_as_the_vector(dim, channels, stride)
 
 
 @settings(max_examples=30, deadline=None)
-@given(dim=st.integers(1, 5000), blocks=st.sampled_from(networks.BLOCKS), n=st.integers(1, 3))
+@given(dim=st.integers(1, 5000), blocks=st.sampled_from(BLOCKS), n=st.integers(1, 3))
 def test_shapes_at_every_length(dim, blocks, n):
     backbone = Backbone(**SMALL, blocks=blocks)
     features = backbone.new_encoder(dim, 10)(torch.randn(n, dim))
@@ -67,7 +65,7 @@ def test_parameters_grow_in_proportion_to_the_length(dim):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("blocks", networks.BLOCKS)
+@pytest.mark.parametrize("blocks", BLOCKS)
 @pytest.mark.parametrize("dim", [1, 2, 37])
 def test_every_normalization_trains(blocks, normalization, dim):
     backbone = Backbone(**SMALL, blocks=blocks, normalization=normalization)
@@ -80,7 +78,7 @@ def test_every_normalization_trains(blocks, normalization, dim):
         assert parameter.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("blocks", networks.BLOCKS)
+@pytest.mark.parametrize("blocks", BLOCKS)
 def test_instance_normalization_keeps_the_scale(blocks):
     torch.manual_seed(0)
     encoder = Backbone(**SMALL, blocks=blocks).new_encoder(200, 6)
@@ -92,7 +90,7 @@ def test_instance_normalization_keeps_the_scale(blocks):
 def test_instance_normalization_is_that_of_torch():
     torch.manual_seed(0)
     x = torch.randn(3, 5, 1, 11)
-    ours = networks.norm("instance", 5, 5)(x)
+    ours = norm("instance", 5, 5)(x)
     torch.testing.assert_close(ours, nn.functional.instance_norm(x), atol=1e-5, rtol=1e-4)
 
 
@@ -118,7 +116,7 @@ def test_the_denoiser_knows_the_time():
 
 
 def test_time_embedding():
-    e = networks.time_embedding(torch.tensor([0, 1]), 64)
+    e = time_embedding(torch.tensor([0, 1]), 64)
     assert e[0].tolist() == [0.0] * 32 + [1.0] * 32
     assert e[1, 0] == pytest.approx(math.sin(1))
     assert e[1, 33] == pytest.approx(math.cos(10_000 ** (-1 / 32)))
@@ -146,14 +144,14 @@ def test_standardizer_of_each_tensor():
 
 def test_batches_hold_distinct_rows():
     rows = torch.arange(10.0)[:, None]
-    assert networks.batch(rows, 4, generator(0)).unique().numel() == 4
-    assert sorted(networks.batch(rows, 99, generator(0))[:, 0].tolist()) == list(range(10))
-    assert networks.batch(rows[:1], 4, generator(0)).tolist() == [[0.0], [0.0]]
+    assert training.batch(rows, 4, generator(0)).unique().numel() == 4
+    assert sorted(training.batch(rows, 99, generator(0))[:, 0].tolist()) == list(range(10))
+    assert training.batch(rows[:1], 4, generator(0)).tolist() == [[0.0], [0.0]]
 
 
 def test_schedules():
-    assert networks.decay("constant", 100)(99) == 1
-    cosine = [networks.decay("cosine", 100)(i) for i in range(101)]
+    assert training.decay("constant", 100)(99) == 1
+    cosine = [training.decay("cosine", 100)(i) for i in range(101)]
     assert cosine[0] == pytest.approx(0.2)
     assert cosine[50] == pytest.approx(0.5)
     assert cosine[100] == pytest.approx(0)
@@ -161,7 +159,7 @@ def test_schedules():
 
 def test_ema_is_the_moving_average():
     layer = nn.Linear(1, 1, bias=False)
-    average = networks.ema(layer, 0.9)
+    average = training.ema(layer, 0.9)
     expected = None
     for value in (1.0, 2.0, 3.0):
         nn.init.constant_(layer.weight, value)
@@ -196,7 +194,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_where():
 
 
 def test_long_inputs_take_smaller_steps():
-    groups = networks._groups(nn.Linear(4096, 2), 1e-3)
+    groups = training.parameter_groups(nn.Linear(4096, 2), 1e-3)
     assert [group["lr"] for group in groups] == [0.25e-3, 1e-3]
 
 

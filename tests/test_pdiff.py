@@ -10,7 +10,7 @@ from torch import nn
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator
-from generators.networks import NORMALIZATIONS
+from generators.networks.blocks import NORMALIZATIONS
 from generators.pdiff import PREDICTIONS, SAMPLERS, SCALINGS, LatentScaler, PDiff
 from generators.vae import VAE
 

@@ -1,10 +1,13 @@
+import dataclasses
+
 import pytest
 import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from bench.contract.zoo import Layout
-from tasks.fast import dependence, scoring
+from tasks.fast import scoring
+from tasks.fast.budget import Budget, of_candidates
 from tasks.fast.dependence import split
 from tasks.networks.layers import select
 from tests.networks import Shape, build
@@ -48,14 +51,16 @@ def one_at_a_time(model, layout, vectors, data):
 
 
 @pytest.mark.parametrize(("arch", "layers"), CASES)
-def test_candidates_scored_together_equal_the_plain_loop(arch, layers, monkeypatch):
-    monkeypatch.setattr(dependence, "MOST", 8)  # several batches, the last one smaller
+def test_candidates_scored_together_equal_the_plain_loop(arch, layers):
     model, layout, vectors = candidates(arch, layers)
     data = images(count=20)
     logits = one_at_a_time(model, layout, vectors, data)
     top = logits.topk(2, dim=-1).values
     clear = top[..., 0] - top[..., 1] > 1e-4
-    scored = scoring.ClassifierScorer(model, layout, data)(vectors)
+    batches = dataclasses.replace(
+        of_candidates(torch.device("cpu")), images=8
+    )  # the last is smaller
+    scored = scoring.ClassifierScorer(model, layout, data, batches)(vectors)
     wrong = logits.argmax(-1) != data.labels
     assert torch.equal(scored.wrong[clear], wrong[clear])
     assert clear.float().mean() > 0.9
@@ -117,14 +122,11 @@ def test_overwriting_operations_do_not_spoil_shared_tensors():
     assert all(torch.equal(a, b) for a, b in zip(before, shared, strict=True))
 
 
-def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_result(monkeypatch):
+def test_beyond_the_memory_budget_features_are_computed_again_with_the_same_result():
     model, layout, vectors = candidates("convnet3", "last-norms:2")
     data = images(count=48)
     kept = scoring.ClassifierScorer(model, layout, data)
-    monkeypatch.setattr(dependence, "MOST", 16)
-    monkeypatch.setattr(scoring, "KEEP_BYTES", 1)
-    monkeypatch.setitem(scoring.WORK_BYTES, "cpu", 1)
-    again = scoring.ClassifierScorer(model, layout, data)
+    again = scoring.ClassifierScorer(model, layout, data, Budget(keep=1, work=1, images=16))
     first, second = kept(vectors), again(vectors)
     assert again.candidates._kept == []
     assert torch.equal(first.wrong, second.wrong)

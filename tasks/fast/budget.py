@@ -41,11 +41,21 @@ class DetectorBudget(Budget):
         )
 
 
-# On a CPU fresh large blocks cost page faults, and 2**20 pixels are one image of COCO's, or 16 small ones.
+# On a CPU fresh large blocks cost page faults.
+_CANDIDATES = {
+    "cpu": Budget(2048 * MIB, 16 * MIB, images=250),
+    "cuda": Budget(2048 * MIB, 1024 * MIB, images=250),
+}
+# 2**20 pixels are one image of COCO's, or 16 small ones.
 _DETECTOR = {
     "cpu": DetectorBudget(1024 * MIB, 16 * MIB, images=16, pixels=2**20, boxes=500),
     "cuda": DetectorBudget(1024 * MIB, 1024 * MIB, images=16, pixels=None, boxes=20_000),
 }
+
+
+def of_candidates(device: torch.device) -> Budget:
+    """Return the usual budget of the candidates of a classifier or a segmentation network on a device."""
+    return _CANDIDATES[device.type]
 
 
 def of_detector(device: torch.device) -> DetectorBudget:

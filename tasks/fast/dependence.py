@@ -33,11 +33,11 @@ class Parts:
     widest: int
     widest_own: int
 
-    def rows(self, device: str) -> int:
+    def rows(self, device: str, most: int = MOST) -> int:
         """Return how many inputs to run at once without gradients: on a CPU so many that they stay in its cache."""
         on_cpu = torch.device(device).type == "cpu"
         budget = CACHE_BYTES * torch.get_num_threads() if on_cpu else GPU_BYTES
-        return min(MOST, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
+        return min(most, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the shared tensors of a batch, computed a few images at a time on a CPU."""

@@ -13,7 +13,7 @@ from tasks.data.source import Source, channels_last
 from tasks.fast.dependence import split
 from tasks.training.steps import Batches, Criterion, Loss, Recipe, drawn
 
-KEEP_BYTES = 1024**3  # tensors of a split are kept up to this size, and else computed at every step
+KEEP_BYTES = 1024**3  # of the frozen part, for all images of a split
 
 
 class Frozen:
@@ -25,10 +25,17 @@ class Frozen:
         source: the training split.
         recipe: says whether examples vary from epoch to epoch.
         precision: "float32", or "bfloat16" for autocast.
+        keep: bytes of tensors that are kept; where all examples would take more, they are computed at every step.
     """
 
     def __init__(
-        self, model: nn.Module, layout: Layout, source: Source, recipe: Recipe, precision: str
+        self,
+        model: nn.Module,
+        layout: Layout,
+        source: Source,
+        recipe: Recipe,
+        precision: str,
+        keep: int = KEEP_BYTES,
     ) -> None:
         self.source = source
         self.autocast = torch.autocast(
@@ -42,7 +49,7 @@ class Frozen:
         if self.keeps:
             first = self._compute(source.examples[:2])
             size = len(source) * sum(t[0].numel() * t.element_size() for t in first)
-            self.keeps = size <= KEEP_BYTES and fits(size, source.device)
+            self.keeps = size <= keep and fits(size, source.device)
             if self.keeps:
                 self._kept = tuple(self._room(tensor) for tensor in first)
 

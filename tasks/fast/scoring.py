@@ -16,14 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.contract.zoo import Layout
 from bench.system.progress import track
 from tasks.data.source import Source, channels_last
+from tasks.fast.budget import Budget, of_candidates
 from tasks.fast.dependence import split
 from tasks.fast.finite import not_finite
 from tasks.fast.folding import fold
 
-# Shared tensors are kept between calls up to this size, and computed again beyond it.
-KEEP_BYTES = 2 * 1024**3
-# The widest tensor of one chunk of candidates may take this much: on a CPU, fresh large blocks cost page faults.
-WORK_BYTES = {"cpu": 16 * 1024**2, "cuda": 1024**3}
 Batch = tuple[slice, tuple[Tensor, ...]]  # the numbers of some examples, and their shared tensors
 
 
@@ -46,12 +43,16 @@ class Candidates:
         model: the base, in eval mode, on the device.
         layout: which parameters the candidates' vectors hold.
         source: the split.
+        budget: how much is kept and runs at once; None takes the device's usual one.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, source: Source) -> None:
+    def __init__(
+        self, model: nn.Module, layout: Layout, source: Source, budget: Budget | None = None
+    ) -> None:
         self.source = source
         self.layout = layout
         self.kind = torch.device(source.device).type
+        self.budget = budget or of_candidates(torch.device(source.device))
         first = source.inputs(source.examples[:1])
         if self.kind == "cpu":
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -65,8 +66,8 @@ class Candidates:
         if self.alone:
             self._own = {name: self.parts.own.get_parameter(name) for name in layout.names}
             self._folds = fold(self.parts.own)
-        rows = self.parts.rows(source.device)
-        self.batches = [slice(low, low + rows) for low in range(0, len(source), rows)]
+        self.rows = self.parts.rows(source.device, self.budget.images)
+        self.batches = [slice(low, low + self.rows) for low in range(0, len(source), self.rows)]
         with torch.inference_mode(), _as_reference(self.kind):
             self._kept = self._keep()
 
@@ -82,7 +83,7 @@ class Candidates:
         for rows in track(self.batches, "shared features"):
             kept.append((rows, self._shared(rows)))
             size = sum(tensor.numel() * tensor.element_size() for tensor in kept[0][1])
-            if size * len(self.batches) > KEEP_BYTES:
+            if size * len(self.batches) > self.budget.keep:
                 return []
         return kept
 
@@ -102,8 +103,8 @@ class Candidates:
         to different candidates and examples.
         """
         count = len(vectors)
-        each = 4 * self.parts.rows(self.source.device) * self.parts.widest_own
-        chunk = 1 if self.alone else max(1, WORK_BYTES[self.kind] // each)
+        each = 4 * self.rows * self.parts.widest_own
+        chunk = 1 if self.alone else max(1, self.budget.work // each)
         with _as_reference(self.kind):
             for block in self._blocks():
                 for low in track(range(0, count, chunk), f"score {count} models"):
@@ -134,11 +135,14 @@ class ClassifierScorer:
         model: the base, in eval mode, on the device.
         layout: which parameters the candidates' vectors hold.
         source: the split; one class an example.
+        budget: how much is kept and runs at once; None takes the device's usual one.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, source: Source) -> None:
+    def __init__(
+        self, model: nn.Module, layout: Layout, source: Source, budget: Budget | None = None
+    ) -> None:
         self.source = source
-        self.candidates = Candidates(model, layout, source)
+        self.candidates = Candidates(model, layout, source, budget)
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> Scored:

@@ -1,0 +1,1 @@
+"""Parts that several generators share: networks, their training, and checks of hyperparameters."""
