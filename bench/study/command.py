@@ -11,6 +11,7 @@ import typer
 from bench.errors import BadRequest
 from bench.options import asking, pairs
 from bench.records.values import parsed
+from bench.system.plain import Plain
 
 if TYPE_CHECKING:
     from bench.study.drive import How, Summary
