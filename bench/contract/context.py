@@ -4,7 +4,7 @@ import dataclasses
 from typing import Self
 
 from bench.contract.declarations import Declaration
-from bench.system.plain import Plain
+from bench.system.data import Json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Plugin:
         """Return the names of all fields that are settings, in their order."""
         return tuple(field.name for field in dataclasses.fields(cls) if field.name != "context")
 
-    def settings(self) -> dict[str, Plain]:
+    def settings(self) -> dict[str, Json]:
         """Return every setting with its value."""
         return {name: getattr(self, name) for name in self.setting_names()}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from bench.errors import BadRequest, BenchError
-from bench.system.plain import Plain, Settings
+from bench.system.data import Json, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ class Declaration:
         """
         return _function(self.target)
 
-    def facts(self) -> dict[str, Plain]:
+    def facts(self) -> dict[str, Json]:
         """Return the declared values that decide what the function yields."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in self.ignored}

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.contract.context import Plugin
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
-from bench.system.plain import Plain, Settings
+from bench.system.data import Json, Settings
 
 
 @runtime_checkable
@@ -83,7 +83,7 @@ class Generator(Plugin, ABC):
         """Vectors along the way from noise to n samples, at most ``steps`` of them evenly spaced, on the CPU."""
         raise NotImplementedError
 
-    def hyperparameters(self) -> dict[str, Plain]:
+    def hyperparameters(self) -> dict[str, Json]:
         """Return every hyperparameter with its value, as copies."""
         return copy.deepcopy(self.settings())
 

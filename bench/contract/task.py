@@ -14,7 +14,7 @@ from bench.contract.context import Plugin
 from bench.contract.evaluation import Scorer
 from bench.contract.metric import Compared, Metric
 from bench.contract.zoo import Zoo
-from bench.system.plain import Plain, Settings
+from bench.system.data import Json, Settings
 
 
 @dataclasses.dataclass(eq=False)
@@ -67,7 +67,7 @@ class Task(Plugin, ABC):
         return False
 
     @classmethod
-    def of_zoo(cls, facts: Settings) -> dict[str, Plain]:
+    def of_zoo(cls, facts: Settings) -> dict[str, Json]:
         """Return the settings that a zoo's own settings tell: the fields of the task among them."""
         return {name: value for name, value in facts.items() if name in cls.setting_names()}
 
@@ -100,7 +100,7 @@ class Task(Plugin, ABC):
         return None
 
     @abstractmethod
-    def identity(self) -> dict[str, Plain]:
+    def identity(self) -> dict[str, Json]:
         """Everything that decides what ``collect`` and ``scorer`` compute, as plain JSON data.
 
         It has ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers`` at least. What decides a score besides

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import BadRequest, BenchError, no_zoo
-from bench.system.plain import Plain
+from bench.system.data import Json
 from bench.system.store import atomic
 
 _BASE = "base."
@@ -116,7 +116,7 @@ class Zoo:
     curve: tuple[tuple[float, float], ...] = ()
     collect_s: float = 0.0
     base_score: float | None = None
-    settings: dict[str, Plain] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Json] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or not len(self.vectors):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from bench.errors import no_zoo
-from bench.system.plain import Settings
+from bench.system.data import Settings
 
 LIMIT = 100_000_000  # bytes of a header, as in the safetensors format
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bench.system.plain import Settings
+from bench.system.data import Settings
 
 MOST = 1 << 20  # bytes of a header
 

@@ -13,7 +13,7 @@ from bench.contract import Generator
 from bench.contract.zoo import Zoo
 from bench.errors import BenchError
 from bench.records.values import plain
-from bench.system.plain import Plain
+from bench.system.data import Json
 
 Setting = tuple[Callable[[], object], Callable[..., object]]  # how to read it, and how to set it
 
@@ -53,13 +53,13 @@ def preserved() -> Iterator[None]:
             write(value)
 
 
-def hyperparameters(maker: Generator) -> dict[str, Plain]:
+def hyperparameters(maker: Generator) -> dict[str, Json]:
     """Return what a generator says its hyperparameters are, as plain data.
 
     Raises:
         BadRequest: one that no command line or record can hold.
     """
-    found: dict[str, Plain] = plain(maker.hyperparameters(), "hyperparameters")
+    found: dict[str, Json] = plain(maker.hyperparameters(), "hyperparameters")
     return found
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from bench.system.plain import Plain
+from bench.system.data import Json
 
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "numpy", "scikit-learn", "pgen-bench")
 
 
-def describe(device: str) -> dict[str, Plain]:
+def describe(device: str) -> dict[str, Json]:
     """Return the environment of this process, as the fields of a record's ``environment``."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain")

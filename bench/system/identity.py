@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from bench.errors import BadRequest
-from bench.system.plain import Settings
+from bench.system.data import Settings
 from bench.system.store import file_hash
 
 SUITE = ("bench", "leaderboard")  # packages that no plugin's identity follows ...

@@ -15,7 +15,7 @@ import platformdirs
 
 from bench.errors import BadRequest, BenchError
 from bench.system import remote
-from bench.system.plain import Plain
+from bench.system.data import Json
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -30,7 +30,7 @@ def home() -> Path:
     return Path(os.environ.get("BENCH_HOME") or platformdirs.user_cache_dir("pgen-bench"))
 
 
-def digest(identity: Plain) -> str:
+def digest(identity: Json) -> str:
     """Return a short content address of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

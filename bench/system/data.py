@@ -3,5 +3,5 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-Plain: TypeAlias = Any  # a number, a text, a truth value, None, or a list or mapping of such
-Settings: TypeAlias = Mapping[str, Plain]  # by name
+Json: TypeAlias = Any  # a number, a text, a truth value, None, or a list or mapping of such
+Settings: TypeAlias = Mapping[str, Json]  # by name
