@@ -17,6 +17,7 @@ from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.judge import compare
 from bench.records.request import Request
+from bench.runs import known
 from bench.runs.foreign import check_vectors
 from bench.runs.pipeline import Run, make_generator
 from bench.system.progress import say, track
@@ -104,9 +105,7 @@ class Pool:
         self, score: Scorer, vectors: Float[Tensor, "N D"]
     ) -> tuple[Float[Tensor, " N"], Shaped[Tensor, "N M"]]:
         """Scores on validation, and what models are compared by; rows of the pool are looked up, not scored again."""
-        everything = torch.cat([self.zoo.vectors, self.held])
-        known = {row.numpy().tobytes(): index for index, row in enumerate(everything)}
-        places = torch.tensor([known.get(row.numpy().tobytes(), -1) for row in vectors])
+        places = known.places(vectors, torch.cat([self.zoo.vectors, self.held]))
         val, compared = self.val[places].clone(), self.compared[places].clone()
         if (places < 0).any():
             found = score(vectors[places < 0])
@@ -115,14 +114,14 @@ class Pool:
 
 
 @functools.cache
-def _make(name: str, preset: str, device: str, **settings: float) -> Generator:
+def _make(name: str, preset: str, device: str, **settings: int | float) -> Generator:
     return make_generator(name, settings, preset, device)
 
 
 def planted(new: Float[Tensor, "M D"], preset: str, device: str) -> dict[str, Generator]:
     """Generators whose verdict is known; all but the oracle must not be called novel."""
 
-    def make(name: str, **settings: float) -> Generator:
+    def make(name: str, **settings: int | float) -> Generator:
         return _make(name, preset, device, **settings)
 
     noisy = {

@@ -33,7 +33,7 @@ from bench.records import side
 from bench.records.record import Artifact, Record
 from bench.records.request import Request
 from bench.records.values import plain, recorded, written
-from bench.runs import figures, foreign
+from bench.runs import figures, foreign, known
 from bench.runs.assemble import VERSION, assemble
 from bench.runs.stages import (
     Evaluated,
@@ -301,10 +301,9 @@ class Run:
         return store.stage(path, load_evaluated, make, save_evaluated, force=self.request.force)
 
     def _evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"]) -> Evaluated:
-        known = {row.numpy().tobytes(): index for index, row in enumerate(zoo.vectors)}
-        sources = [known.get(row.numpy().tobytes()) for row in vectors]
-        if vectors is not zoo.vectors and None not in sources:
-            return self.evaluate(zoo, zoo.vectors).rows(torch.tensor(sources))
+        places = known.places(vectors, zoo.vectors)
+        if vectors is not zoo.vectors and bool((places >= 0).all()):
+            return self.evaluate(zoo, zoo.vectors).rows(places)
         train, select_s = self._timed(zoo, vectors, "train")
         val, score_s = self._timed(zoo, vectors, "val")
         loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))

@@ -1,0 +1,16 @@
+"""Models that were scored already, found by their weights."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def places(vectors: Float[Tensor, "N D"], known: Float[Tensor, "K D"]) -> Int64[Tensor, " N"]:
+    """Return the row of ``known`` that equals each vector bit for bit; -1 where none does.
+
+    >>> places(torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
+    tensor([ 1, -1])
+    """
+    rows = {row.numpy().tobytes(): index for index, row in enumerate(known)}
+    found = [rows.get(row.numpy().tobytes(), -1) for row in vectors]
+    return torch.tensor(found, dtype=torch.int64)

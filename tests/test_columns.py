@@ -1,0 +1,87 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import leaderboard
+from bench.records.scale import Scale
+from leaderboard import columns, load, present, table, ties
+from tests.records import record
+
+NEW = """
+    Column(
+        "base", "Base", "Score of the network that the checkpoints began with.", formats.SCORE,
+        (Field("base", of_run(attrgetter("zoo.base_score"))),), better="score",
+    ),
+"""
+SHOWN = """
+import sys
+from pathlib import Path
+from bench.records.record import Record
+from bench.records.scale import Scale
+from leaderboard import columns, export, load, present, table
+
+runs, _ = load.load([Path(sys.argv[1])])
+record = Record.read(Path(runs["path"].iloc[0]))
+ranked = table.ranked(table.rows(runs, record), "base", True, {})
+shown = present.labelled(present.texts(ranked, Scale.of(record)))
+print(shown["Base"].iloc[0], shown["Base"].iloc[-1])
+print(export.csv(ranked).splitlines()[0].split(",").count("base"))
+"""
+
+
+def test_a_new_column_is_one_declaration_in_one_file(tmp_path):
+    """Its number is read of every record, pooled, ranked, shown in the score's unit, and exported."""
+    package = Path(leaderboard.__file__).parent
+    copied = tmp_path / "leaderboard"
+    shutil.copytree(package, copied, ignore=shutil.ignore_patterns("results", "__pycache__"))
+    file = copied / "columns.py"
+    file.write_text(file.read_text().replace("\nCOLUMNS = (", f"\nCOLUMNS = ({NEW}", 1))
+    record().write(tmp_path / "records")
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWN, str(tmp_path / "records")],
+        cwd=tmp_path, env={"PYTHONPATH": str(package.parent)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["90.00 -", "1"], done.stderr
+
+
+def test_names_and_labels_are_told_apart():
+    assert len(columns.NAMED) == len(columns.FIXED) + len(columns.COLUMNS)
+    assert len({column.label for column in columns.NAMED.values()}) == len(columns.NAMED)
+    names = [field.name for field in columns.FIELDS]
+    assert len(set(names)) == len(names)
+    assert set(columns.OPENING) <= set(columns.NAMED)
+    assert set(ties.TESTED) <= set(columns.RANKED)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "FID"])
+def test_a_cell_of_a_record_is_the_cell_of_its_board(tmp_path, metric):
+    one = record(task__metric=metric)
+    runs, _ = load.load([one.write(tmp_path).parent])
+    shown = present.texts(table.rows(runs, one).assign(rank=pd.NA), Scale.of(one))
+    for of, row in (("generated", "pdiff"), ("original", "original"), ("noise 0.1", "noise 0.1")):
+        cells = shown[shown["generator"] == row].iloc[0]
+        for column in columns.COLUMNS:
+            assert column.text(one, of, Scale.of(one)) == cells[column.name], (of, column.name)
+
+
+def test_a_table_to_sort_has_numbers_in_the_unit_of_its_texts(tmp_path):
+    one = record()
+    runs, _ = load.load([one.write(tmp_path).parent])
+    rows = table.rows(runs, one).assign(rank=pd.NA)
+    numbers, texts = (show(rows, Scale.of(one)) for show in (present.sortable, present.texts))
+    for column in columns.COLUMNS:
+        if column.format is columns.formats.SCORE:
+            for number, text in zip(numbers[column.name], texts[column.name], strict=True):
+                assert float(text) == pytest.approx(number, abs=0.005)
+
+
+def test_the_longest_text_of_a_column_fits():
+    rows = pd.DataFrame({"verdict": [None, "copies", "copies 2 of 3, averages 1 of 3"]})
+    verdict, device = columns.NAMED["verdict"], columns.NAMED["device"]
+    assert present.width(verdict, rows) > present.width(verdict, rows.head(2)) == verdict.width
+    assert present.width(device, rows) is None
+    assert present.width(verdict, rows.assign(verdict="x" * 900)) == present.WIDEST
