@@ -4,7 +4,7 @@ import json
 import pytest
 
 from bench.records.request import Request
-from bench.study import plan, view
+from bench.study import view
 from bench.study.executor import Finished, Outcome, Started
 from bench.study.graph import build
 from bench.study.past import Past
@@ -74,10 +74,3 @@ def test_time_left_is_known_once_something_was_made():
         for kind in ("controls", "fit", "record"):
             shown.finished(Finished(own[kind], Outcome("cached", 0.1)))
         assert shown.seconds_left() == 0
-
-
-@pytest.mark.parametrize("module", [plan, view])
-def test_examples(module):
-    import doctest
-
-    assert doctest.testmod(module).failed == 0
