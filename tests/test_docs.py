@@ -1,5 +1,6 @@
 """Every command and option is described, and what the documents show works as written."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -135,6 +136,15 @@ def test_the_contributing_examples_keep_their_promises_and_run(my_package, tmp_p
     assert "line on clouds" in capsys.readouterr().out
     assert call("list") == 0
     assert capsys.readouterr().out.count("of the package mine") == 2
+
+
+def test_the_contributing_data_set_and_architecture_run(my_package, tmp_path, capsys):
+    words = ["run", "--task", "fake", "--set", "task.dataset=stripes", "--arch", "linear"]
+    words += ["--layers", "all", "--generator", "copy", "--k", 4, "--samples", 3, "--json"]
+    assert call(*words, "--results", tmp_path / "results") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["task"]["dataset"] == "stripes"
+    assert record["zoo"]["d"] == 64 * 2 + 2
 
 
 def test_the_readmes_lines_of_python_run(my_package, tmp_path, monkeypatch, capsys):

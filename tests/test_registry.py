@@ -1,17 +1,21 @@
 """A data set and an architecture of somebody else's package: found, listed, run, and part of the code's identity."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench import plugins
 from bench.contract import registry
-from bench.errors import BadRequest
+from bench.errors import BadRequest, BenchError
 from bench.records.record import Record
 from bench.system.identity import plugin_hash
 from tests.packages import install
 from tests.standins import call
 
+ROOT = Path(__file__).parents[1]
 # One place for each of the two: a function, and its declaration.
 STRIPES = """
 import torch
@@ -88,11 +92,17 @@ def test_one_of_another_form_is_unknown():
         registry.architecture("resnet18", "boxes")
 
 
-def test_they_are_listed(theirs, capsys):
-    assert call("list") == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "stripes labels; 30 + 10 images, 8 pixels a side, 2 classes" in shown
-    assert "line one layer" in shown
+def test_they_are_listed_and_the_data_set_names_a_task(theirs):
+    folders = os.pathsep.join([str(theirs), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "list"], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": folders},
+    )  # fmt: skip
+    assert not done.stderr
+    tasks, _, rest = " ".join(done.stdout.split()).partition("data sets (")
+    assert "stripes rows or columns" in tasks
+    assert "stripes labels; 30 + 10 images, 8 pixels a side, 2 classes" in rest
+    assert "line one layer" in rest
 
 
 def test_a_run_uses_them(theirs, tmp_path):
@@ -118,25 +128,22 @@ def test_a_run_uses_them(theirs, tmp_path):
 
 @pytest.mark.parametrize("name", ["their_data.py", "their_networks.py"])
 def test_their_code_is_part_of_the_tasks_identity(theirs, name):
-    before = hash_of()
+    theirs_before, ours_before = hash_of(), hash_of(dataset="fake", arch="mlp3")
     path = theirs / name
     path.write_text(path.read_text() + "\n# changed\n")
-    assert hash_of() != before
-    assert hash_of(dataset="fake", arch="mlp3") == hash_of(dataset="fake", arch="mlp3")
+    assert hash_of() != theirs_before
+    assert hash_of(dataset="fake", arch="mlp3") == ours_before
 
 
-def test_declared_options_are_part_of_the_tasks_identity_and_descriptions_are_not(theirs):
-    before = hash_of()
-    path, text = theirs / "their_networks.py", LINE
-    path.write_text(text)
-    stamped = hash_of()
-    assert stamped == before
+@pytest.mark.parametrize(
+    ("text", "other", "counts"),
+    [('"one layer"', '"a layer"', False), ('"bias": True', '"bias": False', True)],
+)
+def test_what_a_declaration_decides_is_told_and_its_description_is_not(theirs, text, other, counts):
+    before = registry.architecture("line", "labels").facts()
     sys.modules.pop("their_networks")
-    path.write_text(text.replace('"one layer"', '"a layer"'))
-    described = registry.architecture("line", "labels")
-    assert described.about == "a layer"
-    assert "about" not in described.facts()
-    assert described.facts()["options"] == {"bias": True}
+    (theirs / "their_networks.py").write_text(LINE.replace(text, other))
+    assert (registry.architecture("line", "labels").facts() != before) is counts
 
 
 @pytest.mark.parametrize(
@@ -157,7 +164,6 @@ def test_a_broken_one_costs_one_line(theirs, tmp_path, monkeypatch, capsys, kind
 
 
 def test_a_function_that_returns_something_else_is_named(theirs, tmp_path):
-    (tmp_path / "their_data.py").write_text(STRIPES.replace("return ImageData.of", "return list"))
     (tmp_path / "their_data.py").write_text(
         STRIPES.replace(
             '    return ImageData.of(data_set.name, *parts, ("rows", "columns"))',
@@ -165,7 +171,7 @@ def test_a_function_that_returns_something_else_is_named(theirs, tmp_path):
         )
     )
     task = plugins.load_task(TASK, "quick", SETTINGS)
-    with pytest.raises(Exception, match="their_data:load returned tuple, expected ImageData"):
+    with pytest.raises(BenchError, match="their_data:load returned tuple, expected ImageData"):
         task.data  # noqa: B018
 
 

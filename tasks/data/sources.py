@@ -117,7 +117,7 @@ class Source:
     open: Callable[[], Opened]
 
     def identity(self) -> list[Any]:
-        """What tells these files from all others: plain data for an address in the cache."""
+        """Return plain data that tells these files from all others, for an address in the cache."""
         return [str(self.root.resolve()), self.files]
 
 
@@ -140,7 +140,7 @@ def find(spec: Spec, data_dir: Path) -> Source | None:
 
 
 def _find_folders(root: Path) -> Source | None:
-    """The folders ``train`` and ``test`` or ``val`` of ``root``, where they are there."""
+    """Find the folders ``train`` and ``test`` or ``val`` in ``root``; None where they are not there."""
     parts = [part for part in _PARTS if (root / part).is_dir()]
     if "train" not in parts or len(parts) < 2:
         return None
@@ -162,7 +162,7 @@ def _find_folders(root: Path) -> Source | None:
 
 
 def _find_zips(root: Path) -> Source | None:
-    """The zip files in ``root`` with an ImageFolder tree in them, where there are any."""
+    """Find the zip files in ``root`` with an ImageFolder tree in them; None where there are none."""
     zips = [path for path in sorted(root.glob("*.zip")) if any(map(_ENTRY.search, zip_names(path)))]
     if not zips:
         return None
@@ -170,7 +170,7 @@ def _find_zips(root: Path) -> Source | None:
 
 
 def zip_names(path: Path) -> list[str]:
-    """The names in a zip file.
+    """List the names in a zip file.
 
     Raises:
         BadRequest: it is not a readable zip file.
@@ -183,7 +183,7 @@ def zip_names(path: Path) -> list[str]:
 
 
 def _open_zips(zips: list[Path]) -> Opened:
-    """An ImageFolder tree in zip files, whose members are read in place.
+    """Open an ImageFolder tree in zip files, whose members are read in place.
 
     Raises:
         BadRequest: one file is in two of them, or the tree is not usable.
@@ -206,7 +206,7 @@ def _open_zips(zips: list[Path]) -> Opened:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of an image file.
+    """Read the bytes of an image file.
 
     Raises:
         Refused: it is too large for one.
@@ -217,7 +217,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of an image file in a zip file; errors as of ``read_file``."""
+    """Read the bytes of an image file in a zip file; errors as of ``read_file``."""
     _check_size(archive.getinfo(name).file_size)
     return archive.read(name)
 
@@ -239,11 +239,11 @@ class _Tree:
     loose: dict[str, list[str]] = field(default_factory=dict)  # beside them, by split
 
     def split(self, part: str) -> dict[str, list[str]]:
-        """The images of every class of one split."""
+        """Return the images of every class of one split."""
         return self.images.get(part, {})
 
     def left_out(self, parts: tuple[str, ...]) -> Iterator[str]:
-        """Sentences about the files of these splits that are no images of a class."""
+        """Yield sentences about the files of these splits that are no images of a class."""
         strange = [name for part in parts for name in self.strange.get(part, [])]
         if strange:
             yield f"left out {_files(strange)} of classes that are no images by name: {_kinds(strange)}"
@@ -260,7 +260,7 @@ def _files(names: list[str]) -> str:
 
 
 def _kinds(names: list[str]) -> str:
-    """How many of these files have which extension."""
+    """Say how many of these files have which extension."""
     ends = collections.Counter(_extension(name) or "without an extension" for name in names)
     kinds = sorted(ends.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{count} {end}" for end, count in kinds[:_KINDS]]
@@ -274,7 +274,7 @@ def _extension(name: str) -> str:
 
 
 def _index(names: Iterable[str]) -> _Tree:
-    """The tree of these names of files and folders; the names of folders end in a slash."""
+    """Sort names of files and folders into a tree; the names of folders end in a slash."""
     tree = _Tree()
     for name in names:
         if entry := _ENTRY.search(name):
@@ -293,7 +293,7 @@ def _index(names: Iterable[str]) -> _Tree:
 
 
 def _is_metadata(name: str, entry: re.Match[str]) -> bool:
-    """Whether this is a hidden file, or one of what macOS puts into zip files."""
+    """Return whether this is a hidden file, or one that macOS puts into zip files."""
     hidden = any(step.startswith(".") for step in entry[0].split("/"))
     return hidden or "__MACOSX" in name.split("/")
 
@@ -301,7 +301,7 @@ def _is_metadata(name: str, entry: re.Match[str]) -> bool:
 def _open_tree(
     title: str, names: Iterable[str], read: Callable[[str], bytes], describe: Callable[[str], str]
 ) -> Opened:
-    """Both splits of an ImageFolder tree, given the names of its files and folders.
+    """Open both splits of an ImageFolder tree, given the names of its files and folders.
 
     Raises:
         BadRequest: a split or a class has no images, or the splits' classes differ.
@@ -337,7 +337,7 @@ def _open_tree(
 
 
 def list_files(root: Path, parts: Iterable[str]) -> list[Stamp]:
-    """Every file under these folders of ``root``, named relative to ``root``, in the order of names."""
+    """List every file under these folders of ``root``, named relative to ``root``, in the order of names."""
     return sorted(
         stamp(path := Path(folder, name), path.relative_to(root).as_posix())
         for part in parts
@@ -347,7 +347,7 @@ def list_files(root: Path, parts: Iterable[str]) -> list[Stamp]:
 
 
 def stamp(path: Path, name: str) -> Stamp:
-    """The file as it is now, called by this name.
+    """Return the file as it is now, under this name.
 
     Raises:
         BadRequest: it cannot be read.
@@ -370,7 +370,7 @@ def stamp(path: Path, name: str) -> Stamp:
 
 
 def _find_torchvision(spec: Spec, root: Path) -> Source | None:
-    """Torchvision's own files under ``root``, where they are there and complete."""
+    """Find torchvision's own files under ``root``; None where there are none."""
     if not spec.folder or not (root / spec.folder).is_dir():
         return None
     files = list_files(root, [spec.folder])
@@ -378,7 +378,7 @@ def _find_torchvision(spec: Spec, root: Path) -> Source | None:
 
 
 def _open_torchvision(spec: Spec, root: Path) -> Opened:
-    """Both splits as torchvision reads them; what it finds incomplete is downloaded again.
+    """Open both splits as torchvision reads them; files that it finds incomplete are downloaded again.
 
     Raises:
         BadRequest: the files are damaged, or the splits' classes differ.
@@ -402,7 +402,7 @@ def _open_torchvision(spec: Spec, root: Path) -> Opened:
 
 
 def _build(spec: Spec, root: Path, *, download: bool) -> tuple[list[Any], list[Any]]:
-    """Torchvision's objects for the parts of the train and of the val split; stdout stays clean."""
+    """Make torchvision's objects for the parts of the train and of the val split; stdout stays clean."""
     import torchvision.datasets
 
     builder = getattr(torchvision.datasets, spec.builder)
@@ -419,7 +419,7 @@ def _build(spec: Spec, root: Path, *, download: bool) -> tuple[list[Any], list[A
 
 @contextlib.contextmanager
 def _mnist_unpacked(spec: Spec, root: Path, *, skip: bool) -> Iterator[Path]:
-    """``root``; for MNIST kept as ``.gz`` files, a temporary root with all of them unpacked."""
+    """Yield ``root``; for MNIST kept as ``.gz`` files, a temporary root with all of them unpacked."""
     folder = root / spec.folder
     packed = [path for path in folder.glob("*-ubyte.gz") if not path.with_suffix("").exists()]
     if skip or spec.builder != "MNIST" or not packed:
@@ -449,7 +449,7 @@ def _gunzip(path: Path, target: Path) -> None:
 
 
 def _torchvision_images(parts: list[Any]) -> Undecoded:
-    """The images of torchvision data sets, one after the other.
+    """Return the images of torchvision data sets, one after the other.
 
     Where these are files of their own, they are opened here: torchvision would convert them in its own way.
     """
@@ -510,7 +510,7 @@ def download(spec: Spec, data_dir: Path) -> Source:
 
 
 def _build_downloading(spec: Spec, root: Path) -> tuple[list[Any], list[Any]]:
-    """Torchvision's objects, downloading what is missing, one process at a time.
+    """Make torchvision's objects, downloading missing files, one process at a time.
 
     Raises:
         BenchError: the download failed, or there is none; the message says what to do without it.
