@@ -545,7 +545,7 @@ def test_run_lengths_of_any_letters_are_those_that_pycocotools_decodes_or_refuse
     except (BadRequest, Contradiction):
         return
     pixels = masks.decode(checked.masks)
-    lengths = outlines._unpacked(text)
+    lengths = outlines._decode_runs(text)
     assert np.array_equal(np.repeat(np.arange(len(lengths)) % 2, lengths).reshape(8, 6).T, pixels)
 
 
@@ -554,7 +554,7 @@ def test_run_lengths_are_counted_right_and_cover_what_they_cover(mask):
     high, wide = mask.shape
     packed = masks.encode(np.asfortranarray(mask.astype(np.uint8)))
     text = packed["counts"].decode()
-    lengths = outlines._unpacked(text)
+    lengths = outlines._decode_runs(text)
     values = np.arange(len(lengths)) % 2
     assert np.array_equal(np.repeat(values, lengths).reshape(mask.T.shape).T, mask)
     image = {"width": wide, "height": high}

@@ -455,7 +455,7 @@ def test_images_of_unusual_kinds_are_converted_and_counted(tmp_path, capsys):
 
 def test_how_unusual_images_are_converted_is_part_of_the_hash(tmp_path, monkeypatch):
     first = replaced(tmp_path, Image.new("RGBA", (40, 30), (0, 0, 0, 0)))
-    monkeypatch.setitem(decoding._SAID, "transparent", "holes, which were laid on black")
+    monkeypatch.setitem(decoding._REMARKS, "transparent", "holes, which were laid on black")
     shutil.move(tmp_path / "train2017", tmp_path / "moved")
     shutil.copytree(tmp_path / "moved", tmp_path / "train2017")
     assert standins.load("coco", tmp_path).hash != first.hash

@@ -508,8 +508,8 @@ def test_notes_count_images():
         "3 images have transparent parts, which were laid on white",
         "1 image has several frames, of which the first was taken",
     ]
-    every = decoding.notes(Counter(dict.fromkeys(decoding._SAID, 2)))
-    assert len(every) == len(decoding._SAID) == 5
+    every = decoding.notes(Counter(dict.fromkeys(decoding._REMARKS, 2)))
+    assert len(every) == len(decoding._REMARKS) == 5
 
 
 def test_refusals_name_the_image():

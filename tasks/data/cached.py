@@ -1,9 +1,10 @@
-"""What is kept of decoded data in the cache: sealed JSON, and arrays whose content it vouches for.
+"""Cache files of decoded data that are verified when they are read: sealed JSON, and arrays whose hashes it holds.
 
-Nothing that lies in the cache is believed because of its name. A JSON file ends with the SHA-256 of its place and its
-text, so damage is noticed and a file from elsewhere too. It holds the SHA-256 of every array beside it; an array is
-hashed whenever it is read into memory (1 to 2 s a GiB). One that is only mapped may have hundreds of GiB, and is hashed
-only where the file is not the very one that was written: whatever changes a file changes its inode or its times.
+A file in the cache is not trusted because of its name. A JSON file ends with a seal, the SHA-256 of its folder, name
+and text, by which a damaged file or one from another place is noticed. It holds the SHA-256 of the array beside it. An
+array that is read into memory is hashed each time (1 to 2 s a GiB). An array that is memory-mapped may have hundreds of
+GiB; it is hashed only if inode or times of its file differ from those after writing, as any change to a file changes
+these.
 """
 
 import functools
@@ -26,7 +27,7 @@ _SEAL = ', "seal": "'
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write an object that is not empty, with its seal, atomically."""
+    """Write an object, which must not be empty, and its seal to a file, atomically."""
     text = json.dumps(content).removesuffix("}")
     store.write_text(path, f'{text}{_SEAL}{_seal(path, text)}"}}')
 
@@ -35,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read the object that ``write_json`` wrote to a file.
 
     Raises:
-        BenchError: it is not that, or cannot be read.
+        BenchError: the file cannot be read, or its seal is wrong.
     """
     try:
         whole = path.read_text(encoding="utf-8")
@@ -49,35 +50,36 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _seal(path: Path, text: str) -> str:
+    """Return the SHA-256 of a file's folder, name and text."""
     place = f"{path.parent.name}/{path.name}\n"
     return hashlib.sha256((place + text).encode()).hexdigest()
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Describe an array's file for ``read_array``, as plain data: its SHA-256, and the file's state now."""
+    """Return what ``read_array`` needs to verify a file, as plain data: its SHA-256, inode and times."""
     return {"sha256": store.file_hash(path), "file": list(stamp(path, path.name))}
 
 
 def load_array(path: Path, large: int) -> Array:
-    """Return the array in a file that this process has written; of at least ``large`` bytes, a private memory map.
+    """Return the array in a file, unverified; a file of at least ``large`` bytes is memory-mapped.
 
-    Mode "c" lets torch take the memory as writable, and keeps what is written to it from the file.
+    Mode "c" (copy on write) makes the memory writable, as torch wants it, but never writes to the file.
     """
     array: Array = np.load(path, mmap_mode="c" if path.stat().st_size >= large else None)
     return array
 
 
 def read_array(path: Path, described: dict[str, Any], shape: tuple[int, ...], large: int) -> Array:
-    """Return the array in a file, as ``load_array`` gives it.
+    """Verify the array in a file and return it as ``load_array`` does.
 
     Args:
         path: the file.
-        described: what ``describe`` said of it when it was written.
-        shape: the shape that it must have.
-        large: files of at least this many bytes are mapped.
+        described: result of ``describe`` after the file was written.
+        shape: shape that the array must have.
+        large: size in bytes from which a file is memory-mapped.
 
     Raises:
-        BenchError: it is not there, not what was written, or of another shape.
+        BenchError: the file is missing or was changed, or the array has another shape.
     """
     try:
         mapped = path.stat().st_size >= large
@@ -93,20 +95,27 @@ def read_array(path: Path, described: dict[str, Any], shape: tuple[int, ...], la
 
 
 def stage_array(path: Path, make: Callable[[], None], shape: tuple[int, ...], large: int) -> Array:
-    """Return the array in a file of the store, written by ``make`` where it is not there as it was."""
+    """Return the array in a file of the store; ``make`` writes the file first if it is missing, changed or damaged.
+
+    Args:
+        path: the file; the JSON file with its hash is beside it.
+        make: writes the array to the file.
+        shape: shape that the array must have.
+        large: size in bytes from which the file is memory-mapped.
+    """
     meta = path.with_suffix(".json")
 
-    def made() -> Array:
+    def write() -> Array:
         make()
         return load_array(path, large)
 
-    def vouch(_: object, path: Path) -> None:
+    def write_hash(_: object, path: Path) -> None:
         describe_now = functools.partial(describe, path)
         store.stage(meta, read_json, describe_now, write_json, force=True)
 
     return store.stage(
         path,
         load=lambda path: read_array(path, read_json(store.fetch(meta)), shape, large),
-        make=made,
-        save=vouch,
+        make=write,
+        save=write_hash,
     )

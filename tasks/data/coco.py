@@ -1,24 +1,24 @@
 """Data sets in COCO's format: ``annotations/instances_{train,val}2017.json``, and images in folders or zip files.
 
-Looked for in ``data_dir/<name>`` and in ``data_dir`` itself. The images of a split lie in a folder ``train2017`` (or
-``val2017``), or in one or several zip files ``train2017*.zip``, with or without that folder inside. The suite's own
-scenes (``tasks.data.scenes``) are written in the same format, and read by the same code.
+A data set is looked for in ``data_dir/<name>``, then in ``data_dir`` itself. The images of a split are in a folder
+``train2017`` (or ``val2017``), or in one or several zip files ``train2017*.zip``, with or without that folder inside.
+The scenes that the suite draws (``tasks.data.scenes``) have the same format and are read by the same code.
 
-``limit`` takes that many images of each split at random, the same ones in every run, and the first of them where it is
-lowered. Images without annotations count: a detector is also judged by what it finds where nothing is.
+``limit`` draws that many images of each split at random, the same ones in every run; a lower limit takes the first
+images of the same draw. Images without annotations are kept: a detector is also judged by its false alarms there.
 
-``CocoData.hash`` is the SHA-256 of what is used: the checked annotations and the bytes of every used image file. Bytes
-and not names or sizes, so that an image that was replaced is noticed and a folder and a zip file of the same images are
-the same data. They are read once for that; the result lies in the store for as long as all files are the very same:
-path, device, inode, size, and times of modification and of change. An image that changes later is refused when it is
-read. Where images were not taken as they stand (``tasks.data.decoding``), the hash sees the notes about that too.
+``CocoData.hash`` is the SHA-256 of the checked annotations and of the bytes of every image that is used. Bytes are
+hashed instead of names and sizes to notice an image that was replaced, and to give a folder and a zip file of the same
+images the same hash. All images are read once for it. The result is cached until a file differs in path, device, inode,
+size, or time of modification or change. An image that changes later is refused when it is read. The hash includes the
+notes on images that could not be taken as stored (``tasks.data.decoding``).
 
-Annotations are about stored pixels: an image's EXIF orientation is followed only where that alone gives it the size
-that they say.
+Annotations refer to stored pixels: an image's EXIF orientation is followed only if the image has the size that the
+annotations state after the turn alone.
 
-How annotations are checked, and which are left out, is in ``tasks.data.annotations``. Crowds (``iscrowd``) outline many
-objects at once: detection neither learns from them nor counts what is found in them, and segmentation ignores their
-pixels, unless an object of its own is there.
+``tasks.data.annotations`` says how annotations are checked and which are left out. A crowd (``iscrowd``) outlines many
+objects at once: detectors are neither trained on crowds nor scored for detections in them, and segmentation ignores
+the pixels of a crowd, except where a single object is annotated.
 """
 
 import contextlib
@@ -51,23 +51,23 @@ from tasks.data.decoding import UNREADABLE, Refused, last_line
 from tasks.data.fields import Content
 from tasks.data.sources import Stamp, list_files, read_file, read_member, stamp, zip_names
 
-FORMAT = 2  # part of the cache's address: raise it when checking, choosing or decoding changes
-IGNORED = 255  # in a semantic mask: neither right nor wrong
+FORMAT = 2  # part of the cache's key: raise it when checking, choosing or decoding changes
+IGNORED = 255  # label of a pixel that does not count, in a semantic mask
 _SPLITS = ("train", "val")
 _LAYOUT = (
     "annotations/instances_train2017.json and instances_val2017.json, and the images in folders "
     "train2017 and val2017 or in train2017.zip and val2017.zip"
 )
-Read = Callable[[str], bytes]  # a file's name in its split to its bytes
+Read = Callable[[str], bytes]  # returns the bytes of an image file by its name in the split
 
 
 @dataclasses.dataclass(frozen=True)
 class CocoSplit:
-    """The images of one split, in the order of their ids.
+    """The images and annotations of one split, in the order of the image ids.
 
     Attributes:
-        api: pycocotools' view of the annotations.
-        read: gives an image file's bytes by its name.
+        api: the annotations, as pycocotools indexes them.
+        read: function that returns the bytes of an image file by its name.
     """
 
     api: COCO
@@ -78,52 +78,52 @@ class CocoSplit:
 
     @functools.cached_property
     def ids(self) -> tuple[int, ...]:
-        """Each image's id in the annotations."""
+        """Return the id of each image in the annotations."""
         return tuple(self.api.imgs)
 
     @functools.cached_property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """Each image's height and width."""
+        """Return the height and width of each image, in pixels, as the annotations state them."""
         return tuple((image["height"], image["width"]) for image in self.api.imgs.values())
 
     def image(self, index: int) -> UInt8[Tensor, "3 H W"]:
-        """Return the pixels of the image at this position.
+        """Return the pixels of the image at position ``index``.
 
         Raises:
-            BadRequest: its file cannot be read or used, has changed, or has another size than the annotations say.
+            BadRequest: the file cannot be read or used, has changed, or has another size than the annotations state.
         """
         name, (tall, wide) = self.api.imgs[self.ids[index]]["file_name"], self.sizes[index]
         try:
             image = decoding.open_image(self.read(name))
-            if sorted(image.size) == sorted((wide, tall)):  # others need not be decoded
+            if sorted(image.size) == sorted((wide, tall)):  # else refused below, without decoding
                 image = decoding.as_mode(image, "RGB", (wide, tall)).image
         except UNREADABLE as error:
             raise decoding.refusal(name, error) from error
         if image.size != (wide, tall):
-            found, said = (f"{w} x {h}" for w, h in (image.size, (wide, tall)))
-            raise BadRequest(f"{name} is {found} pixels, its annotations are for {said}")
+            actual, stated = (f"{w} x {h}" for w, h in (image.size, (wide, tall)))
+            raise BadRequest(f"{name} is {actual} pixels, its annotations are for {stated}")
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def annotations(self, index: int) -> list[Content]:
-        """Return the annotations of the image at this position, in COCO's form."""
-        found: list[Content] = self.api.imgToAnns.get(self.ids[index], [])
-        return found
+        """Return the annotations of the image at position ``index``, each an object of COCO's format."""
+        entries: list[Content] = self.api.imgToAnns.get(self.ids[index], [])
+        return entries
 
     def subset(self, rows: Sequence[int]) -> "CocoSplit":
-        """Return the images at these positions alone, still in the order of their ids."""
-        return CocoSplit(index(_chosen(self.api.dataset, rows)), self.read)
+        """Return the split of the images at these positions alone, in the order of their ids."""
+        return CocoSplit(index(_take(self.api.dataset, rows)), self.read)
 
 
 @dataclasses.dataclass(frozen=True)
 class CocoData:
-    """A data set: both splits, and its categories in the order of their ids.
+    """A data set of two splits, with its categories in the order of their ids.
 
     Attributes:
-        name: of the data set.
-        classes: the categories' names.
-        category_ids: their ids in the annotations; 1 or more, with gaps in COCO.
+        name: name of the data set.
+        classes: names of the categories.
+        category_ids: ids of the categories in the annotations: 1 or more, with gaps in COCO.
         train, val: the splits.
-        hash: SHA-256 of what is used, see above.
+        hash: SHA-256 of the annotations and images that are used, see the module's docstring.
     """
 
     name: str
@@ -135,33 +135,38 @@ class CocoData:
 
 
 def load(data_set: DataSet, data_dir: Path | None, *, limit: int | None = None) -> CocoData:
-    """Return the data set from its files.
+    """Find the folder of a data set, and read and check the data set.
 
     Args:
-        data_set: its name is that of the folder.
-        data_dir: where it lies; the default is ``data`` in the cache folder.
-        limit: at most this many images of each split; None takes all.
+        data_set: declaration of the data set; the folder has its name.
+        data_dir: folder to look in; None is ``data`` in the cache folder.
+        limit: largest number of images of each split; None takes all.
 
     Raises:
-        BadRequest: it is not there, or a file cannot be used; the message names it.
+        BadRequest: the data set is missing, or a file cannot be used; the message names the file.
     """
     return read(data_set.name, _root(data_set.name, data_dir), limit)
 
 
 def read(name: str, root: Path, limit: int | None) -> CocoData:
-    """Read the data set that lies in a folder, and check it.
+    """Read and check the data set in a folder.
+
+    Args:
+        name: name of the data set.
+        root: folder with the folder ``annotations`` in it.
+        limit: largest number of images of each split; None takes all.
 
     Raises:
-        BadRequest: a file is not there, or cannot be used; the message names it.
+        BadRequest: a file is missing or cannot be used; the message names the file.
     """
     if limit is not None and limit < 1:
         raise BadRequest(f"limit is {limit}, expected at least 1")
     readers = {split: _reader(root, f"{split}2017") for split in _SPLITS}
     files = [_stamp_of(root, split) for split in _SPLITS]
     files += [file for reader in readers.values() for file in reader.files]
-    address = store.digest([FORMAT, PIL.__version__, str(root.resolve()), limit, files])
+    key = store.digest([FORMAT, PIL.__version__, str(root.resolve()), limit, files])
     used = store.stage(
-        store.home() / "coco" / f"{name}-{address}.json",
+        store.home() / "coco" / f"{name}-{key}.json",
         load=cached.read_json,
         make=lambda: _use(root, readers, limit),
         save=cached.write_json,
@@ -173,14 +178,16 @@ def read(name: str, root: Path, limit: int | None) -> CocoData:
         name=name,
         classes=tuple(category["name"] for category in categories),
         category_ids=tuple(category["id"] for category in categories),
-        train=CocoSplit(index(used["train"]), _checked(readers["train"], used["sha256"]["train"])),
-        val=CocoSplit(index(used["val"]), _checked(readers["val"], used["sha256"]["val"])),
+        train=CocoSplit(
+            index(used["train"]), _unchanged(readers["train"], used["sha256"]["train"])
+        ),
+        val=CocoSplit(index(used["val"]), _unchanged(readers["val"], used["sha256"]["val"])),
         hash=used["hash"],
     )
 
 
 def index(content: Content) -> COCO:
-    """Return pycocotools' view of images, annotations and categories, without what it prints."""
+    """Index images, annotations and categories with pycocotools, without printing its messages."""
     api = COCO()
     api.dataset = {"info": {}, **content}
     with quiet():
@@ -190,28 +197,34 @@ def index(content: Content) -> COCO:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what pycocotools prints from standard output, which is for results."""
+    """Discard all output to standard output within the block: pycocotools prints there, and it is for results."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
 
-def semantic_mask(split: CocoSplit, i: int, category_ids: Sequence[int]) -> UInt8[Tensor, "H W"]:
-    """Return the class of every pixel of an image: 0 background, 1 for the first of these categories, and so on.
+def semantic_mask(split: CocoSplit, row: int, category_ids: Sequence[int]) -> UInt8[Tensor, "H W"]:
+    """Return the class of every pixel of an image: 0 is background, k the k-th of ``category_ids``.
 
-    A pixel that objects of two of these categories claim is ``IGNORED``, as in torchvision's reference training; so is
-    one where only a crowd is. Objects of other categories are background.
+    A pixel that is inside objects of two of these categories is ``IGNORED``, as in torchvision's reference training
+    (references/segmentation/coco_utils.py), and so is a pixel that is inside crowds alone. Objects of other categories
+    are background.
+
+    Args:
+        split: the images and annotations.
+        row: position of the image in the split.
+        category_ids: ids of the classes in the annotations.
 
     Raises:
-        BadRequest: an object has no mask, or one that cannot be decoded.
+        BadRequest: an object has no mask, or a mask that cannot be decoded.
     """
     numbers = {category: number for number, category in enumerate(category_ids, 1)}
-    objects = np.zeros(split.sizes[i], np.uint8)
-    crowds = np.zeros(split.sizes[i], bool)
-    for annotation in split.annotations(i):
+    objects = np.zeros(split.sizes[row], np.uint8)
+    crowds = np.zeros(split.sizes[row], bool)
+    for annotation in split.annotations(row):
         number = numbers.get(annotation["category_id"])
         if number is None:
             continue
-        inside = object_mask(annotation, split.sizes[i])
+        inside = object_mask(annotation, split.sizes[row])
         if annotation["iscrowd"]:
             crowds |= inside
         else:
@@ -222,14 +235,14 @@ def semantic_mask(split: CocoSplit, i: int, category_ids: Sequence[int]) -> UInt
 
 
 def object_mask(annotation: Content, size: tuple[int, int]) -> Any:
-    """Return the pixels of one annotation, a boolean array of this height and width.
+    """Return the mask of an annotation, a boolean array of ``size`` (height, width).
 
     Raises:
-        BadRequest: it has no mask, or one that cannot be decoded.
+        BadRequest: the annotation has no mask, or a mask that cannot be decoded.
     """
-    what = f"annotation {annotation['id']} of image {annotation['image_id']}"
+    subject = f"annotation {annotation['id']} of image {annotation['image_id']}"
     if "segmentation" not in annotation:
-        raise BadRequest(f"{what} has no segmentation: it is for detection alone")
+        raise BadRequest(f"{subject} has no segmentation: it is for detection alone")
     encoded = annotation["segmentation"]
     if encoded == []:
         return np.zeros(size, bool)
@@ -240,22 +253,31 @@ def object_mask(annotation: Content, size: tuple[int, int]) -> Any:
             encoded = masks.frPyObjects(encoded, *size)
         return masks.decode(encoded).astype(bool)
     except (ValueError, TypeError) as error:
-        raise BadRequest(f"{what} has a mask that cannot be decoded: {error}") from error
+        raise BadRequest(f"{subject} has a mask that cannot be decoded: {error}") from error
 
 
-# --- where the files are --------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """The image files of one split: how to read one, and the files they lie in."""
+    """The image files of one split.
+
+    Attributes:
+        read: function that returns the bytes of an image file by its name.
+        files: state of every image file, or of the zip files that hold them.
+    """
 
     read: Read
     files: list[Stamp]
 
 
 def _root(name: str, data_dir: Path | None) -> Path:
-    """Return the folder with ``annotations`` in it."""
+    """Return the folder of a data set, which has the folder ``annotations`` in it.
+
+    Raises:
+        BadRequest: there is none.
+    """
     data_dir = (data_dir or store.home() / "data").expanduser()
     for root in (data_dir / name, data_dir):
         if (root / "annotations").is_dir():
@@ -278,10 +300,14 @@ def _stamp_of(root: Path, split: str) -> Stamp:
 
 
 def _reader(root: Path, part: str) -> _Reader:
-    """Return the images of ``train2017`` or ``val2017``.
+    """Return the image files of a split, from a folder or from zip files.
+
+    Args:
+        root: folder of the data set.
+        part: ``train2017`` or ``val2017``.
 
     Raises:
-        BadRequest: there is neither a folder nor a zip file, or one that is not readable.
+        BadRequest: there is neither a folder nor a zip file, or a zip file is not readable.
     """
     folder = root / part
     if folder.is_dir():
@@ -304,11 +330,19 @@ def _reader(root: Path, part: str) -> _Reader:
     return _Reader(read, [stamp(path, path.name) for path in zips])
 
 
-# --- what is used of them -------------------------------------------------------------------------
+# --- annotations and images that are used -------------------------------------------------------------------------
 
 
 def _use(root: Path, readers: dict[str, _Reader], limit: int | None) -> Content:
-    """Read both splits: checked annotations of the chosen images, their SHA-256, notes, and the hash of all that."""
+    """Read both splits and return the content that is cached, as plain data.
+
+    Returns:
+        ``train`` and ``val``: the checked annotations of the images that ``limit`` chose; ``sha256``: by split, the
+        SHA-256 of each image by file name; ``notes``: lines for the user; ``hash``: that of ``CocoData``.
+
+    Raises:
+        BadRequest: a file cannot be used, no annotation is left, or the splits have different categories.
+    """
     used: Content = {"sha256": {}}
     content = hashlib.sha256()
     remarks: Counter[str] = Counter()
@@ -332,22 +366,22 @@ def _use(root: Path, readers: dict[str, _Reader], limit: int | None) -> Content:
             remarks.update(_remarks(data, image))
     if used["train"]["categories"] != used["val"]["categories"]:
         raise BadRequest(f"the two files in {root / 'annotations'} have different categories")
-    of_images = decoding.notes(remarks)
-    content.update("".join(of_images).encode())
-    notes += [f"note: {note}" for note in of_images]
+    image_notes = decoding.notes(remarks)
+    content.update("".join(image_notes).encode())
+    notes += [f"note: {note}" for note in image_notes]
     return {**used, "notes": notes, "hash": content.hexdigest()}
 
 
 def _remarks(data: bytes, image: Content) -> frozenset[str]:
-    """Return the remarks on an image file that are counted; none on one that is refused when it is needed."""
+    """Return the remarks on an image file; none if it is unreadable: reading its pixels will raise the error."""
     try:
         return decoding.remarks_on(data, (image["width"], image["height"]))
     except UNREADABLE:
         return frozenset()
 
 
-def _checked(reader: _Reader, digests: dict[str, str]) -> Read:
-    """Read image files, but only those that are still the same."""
+def _unchanged(reader: _Reader, digests: dict[str, str]) -> Read:
+    """Return a function that reads an image file and refuses it if its SHA-256 is not the one in ``digests``."""
 
     def read(name: str) -> bytes:
         data = reader.read(name)
@@ -359,20 +393,25 @@ def _checked(reader: _Reader, digests: dict[str, str]) -> Read:
 
 
 def _limit(content: Content, split: str, limit: int | None) -> Content:
-    """Choose so many images at random, the same ones in every run."""
+    """Draw at most ``limit`` images at random, the same ones in every run, with their annotations."""
     order = torch.randperm(len(content["images"]), generator=generator(0, "limit", split))
-    return _chosen(content, order[:limit].tolist())
+    return _take(content, order[:limit].tolist())
 
 
-def _chosen(content: Content, rows: Sequence[int]) -> Content:
+def _take(content: Content, rows: Sequence[int]) -> Content:
     """Return the images at these positions, with their annotations."""
-    chosen = [content["images"][row] for row in sorted(rows)]
-    ids = {image["id"] for image in chosen}
-    kept = [one for one in content["annotations"] if one["image_id"] in ids]
-    return {**content, "images": chosen, "annotations": kept}
+    images = [content["images"][row] for row in sorted(rows)]
+    ids = {image["id"] for image in images}
+    entries = [entry for entry in content["annotations"] if entry["image_id"] in ids]
+    return {**content, "images": images, "annotations": entries}
 
 
 def _bytes(reader: _Reader, image: Content, path: Path) -> bytes:
+    """Read the file of an image that the annotation file ``path`` lists.
+
+    Raises:
+        BadRequest: the file is missing or cannot be read.
+    """
     try:
         return reader.read(image["file_name"])
     except UNREADABLE as error:

@@ -1,27 +1,27 @@
-"""Annotations whose parts cannot all be true: box, image, mask and area compared, by ``tasks.data.annotations``' rules.
+"""Checks that the parts of an annotation (box, mask, area) agree with each other and with the image.
 
-Each function raises ``Contradiction`` where its rule is broken. One annotation says little about where the mistake is,
-but a file in which many contradict themselves is in another format.
+Each function raises ``Contradiction`` if its rule is broken; ``tasks.data.annotations`` explains the rules. A single
+contradiction may be a slip, but a file in which many annotations contradict themselves is in another format.
 """
 
 import math
 
 from tasks.data.fields import Content, Number, Numbers
 
-REACH = 2.0  # pixels: COCO's own boxes end up to about one outside their image
-SLACK = 0.1  # of a box's side, where that is more: how far its mask may reach out of it
-THINNEST = 0.1  # pixels: an object thinner than this from one end of its box to the other is none
+REACH = 2.0  # pixels that a box may reach out of its image, and a mask out of its box; COCO's boxes reach about one
+SLACK = 0.1  # share of a box's side that its mask may reach out, if it is more than ``REACH``
+THINNEST = 0.1  # pixels: an area less than that of a line of this width along the box is a mistake
 CORNERS = "is it x1, y1, x2, y2? COCO wants x, y, width, height within the image"
 
 Extent = tuple[Number, Number, Number, Number]  # left, top, right, bottom
 
 
 class Contradiction(Exception):
-    """An annotation contradicts itself.
+    """The error for an annotation that contradicts itself.
 
     Attributes:
-        kind: how, to be read after "annotations with".
-        detail: what is wrong with this one, to be read after its name.
+        kind: kind of contradiction, worded to follow "annotations with".
+        detail: numbers of this annotation, worded to follow its name.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -30,7 +30,15 @@ class Contradiction(Exception):
 
 
 def box_in_image(box: Numbers, image: Content) -> None:
-    """Compare a box with its image: it reaches no further out than rounding does, and its unit is the pixel."""
+    """Check that a box is inside its image, but for ``REACH``, and in pixels instead of fractions of the image.
+
+    Args:
+        box: x, y, width and height.
+        image: checked entry of the image.
+
+    Raises:
+        Contradiction: it is not.
+    """
     x, y, width, height = box
     sides = image["width"], image["height"]
     reach = max(-x, -y, x + width - sides[0], y + height - sides[1])
@@ -49,34 +57,47 @@ def box_in_image(box: Numbers, image: Content) -> None:
 
 
 def box_of_mask(box: Numbers, mask: Extent) -> None:
-    """Compare a box with its mask: the mask lies in it, and does not begin and end at the box's four numbers.
+    """Check that a mask is inside its box, and that the box is not written as the corners of the mask.
 
-    A box may be larger than its mask: some data sets outline what is seen of an object that is partly hidden.
+    A box may be larger than its mask: some data sets outline only the visible part of an object.
+
+    Args:
+        box: x, y, width and height.
+        mask: smallest box around the mask.
+
+    Raises:
+        Contradiction: the mask reaches further out of the box than ``REACH`` and ``SLACK`` allow, or the four numbers
+            of the box are the left, top, right and bottom of the mask.
     """
     left, top, width, height = box
     right, bottom = left + width, top + height
     across, down = (max(REACH, SLACK * side) for side in (width, height))
-    # A box too large encloses any mask, and x1, y1, x2, y2 read as x, y, width, height are always too large.
+    # x1, y1, x2, y2 read as x, y, width, height make a box that is too large and so always encloses the mask.
     as_corners = max(abs(a - b) for a, b in zip(box, mask, strict=True)) <= REACH
     if as_corners and max(right - mask[2], bottom - mask[3]) > REACH:
         raise Contradiction(
             "a box of corners", f"has bbox {box}, the corners of its mask: {CORNERS}"
         )
     if max(left - mask[0], mask[2] - right) > across or max(top - mask[1], mask[3] - bottom) > down:
-        found = ", ".join(f"{value:.6g}" for value in mask)
+        reach = ", ".join(f"{value:.6g}" for value in mask)
         raise Contradiction(
             "a mask outside their box",
-            f"has bbox {box}, but its mask reaches from left, top to right, bottom = {found}",
+            f"has bbox {box}, but its mask reaches from left, top to right, bottom = {reach}",
         )
 
 
 def area_of_box(area: Number, box: Numbers, *, masked: bool) -> None:
-    """Compare an area with its box: not larger, nor next to nothing, nor that of the four numbers as corners.
+    """Check that an area is plausible for its box.
 
     Args:
-        area: of the object, or of its box.
+        area: area of the object, or of its box, in pixels squared.
         box: x, y, width and height.
-        masked: whether a mask is there; it is compared with the box, and its area can be any.
+        masked: whether the annotation has a mask. If so, ``box_of_mask`` finds boxes written as corners; the area of
+            a mask says nothing about them.
+
+    Raises:
+        Contradiction: the area is larger than the box (one pixel wider and higher), less than that of a line of width
+            ``THINNEST`` through the box, or, without a mask, right for a box written as corners.
     """
     x, y, width, height = box
     if area > (width + 1) * (height + 1):  # sides may have been rounded down

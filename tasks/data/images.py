@@ -1,4 +1,4 @@
-"""Images of a split on the device: normalised, resized and augmented there batch by batch."""
+"""Model inputs from the uint8 images of a split: normalised, resized and augmented on the device, batch by batch."""
 
 import dataclasses
 
@@ -12,14 +12,14 @@ from tasks.data.labelled import ImageData, Split
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """One split on the device: uint8 pixels, turned into model inputs batch by batch.
+    """One split, from which batches of model inputs are made on a device.
 
     Attributes:
-        examples: uint8 images; on the device, or on the CPU where they would not fit.
-        labels: class numbers of the images, on the device; or of every pixel, where the pixels are.
-        mean, std: per channel, of the training images in [0, 1].
-        size: side of the model's input; smaller or larger images are resized.
-        device: where batches are wanted.
+        examples: the images, on the device; on the CPU if the device has too little free memory.
+        labels: class of each image, on the device; or, for segmentation, of each pixel, beside ``examples``.
+        mean, std: mean and standard deviation of each channel, for pixels in [0, 1]; on the device.
+        size: side of the model's input in pixels; images of another size are resized.
+        device: device of the model inputs.
     """
 
     examples: UInt8[Tensor, "M C H W"]
@@ -31,7 +31,14 @@ class Images:
 
     @classmethod
     def of(cls, data: ImageData, split: Split, size: int, device: str) -> "Images":
-        """Move a split to the device, unless it takes more than half of the device's free memory."""
+        """Return a split for use on a device; its images stay on the CPU if they need half of the free memory or more.
+
+        Args:
+            data: the data set, for mean and standard deviation.
+            split: the images and labels.
+            size: side of the model's input in pixels.
+            device: device of the model inputs.
+        """
         column = [
             torch.tensor(values).view(-1, 1, 1).to(device) for values in (data.mean, data.std)
         ]
@@ -42,7 +49,7 @@ class Images:
         return len(self.labels)
 
     def inputs(self, examples: UInt8[Tensor, "*B C H W"]) -> Float[Tensor, "*B C S S"]:
-        """Normalise, and resize where the model wants another size."""
+        """Return images as model inputs: normalised, and resized (bilinear, antialiased) to ``size`` x ``size``."""
         batch = examples.to(
             self.device, non_blocking=True
         ).float()  # a new tensor: pixels are integers
@@ -60,23 +67,30 @@ class Images:
         name: str,
         rng: torch.Generator,
     ) -> tuple[UInt8[Tensor, "B C H W"], Int64[Tensor, " B"]]:
-        """Vary images at random by an augmentation of ``AUGMENTATIONS``; their classes stay."""
+        """Augment a batch of images at random; return them with their labels, which do not change.
+
+        Args:
+            examples: the images.
+            labels: the class of each.
+            name: key of this module's ``AUGMENTATIONS``.
+            rng: generator of the random numbers.
+        """
         return AUGMENTATIONS[name](examples, rng), labels
 
 
 def fits(size: int, device: str) -> bool:
-    """Return whether so many bytes take less than half of the device's free memory."""
+    """Return whether ``size`` bytes take less than half of a GPU's free memory; always True on the CPU."""
     return not device.startswith("cuda") or size < torch.cuda.mem_get_info(device)[0] // 2
 
 
 def flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
-    """Mirror each image at random, for a whole batch at once."""
+    """Mirror each image horizontally with probability 1/2."""
     mirrored = torch.rand(len(pixels), 1, 1, 1, generator=rng, device=rng.device) < 0.5
     return torch.where(mirrored.to(pixels.device), pixels.flip(3), pixels)
 
 
 def crop_flip(pixels: UInt8[Tensor, "B C H W"], rng: torch.Generator) -> UInt8[Tensor, "B C H W"]:
-    """Crop each image at random after padding by an eighth of the side, and mirror it at random."""
+    """Pad each image by an eighth of its height, crop it at random to its size, and mirror it as ``flip`` does."""
     count, _, height, width = pixels.shape
     pad = height // 8
     padded = F.pad(pixels, (pad, pad, pad, pad))

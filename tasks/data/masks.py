@@ -1,14 +1,14 @@
-"""Images and the class of each of their pixels, decoded once from COCO's format to squares of one size.
+"""Data for semantic segmentation: images and masks of COCO's format, decoded once to squares of one size.
 
-Class 0 is the background, the others are categories of the annotations: all of them, or those that are declared, in the
-order in which they are declared.
+Class 0 is the background; the others are categories of the annotations: all of them, or those that the task declares,
+in the declared order.
 
-An image is shrunk or enlarged (bilinear, antialiased; its mask by the nearest pixel) until its longer side has the
-asked size, and padded at the right and at the bottom to a square: with the mean colour, and with pixels that count
-neither as right nor as wrong. Scores are counted at that size. An image that is such a square already stays untouched.
+An image is resized (bilinear with antialiasing; its mask by the nearest pixel) until its longer side has the requested
+size, then padded at the right and at the bottom to a square: the image with the mean colour, the mask with ``IGNORED``.
+Scores are counted at that size. An image that is such a square already is not changed.
 
-The decoded arrays lie in the cache folder, four bytes a pixel, each with a JSON file that vouches for it
-(``tasks.data.cached``); those of 2 GiB and more are memory-mapped.
+The decoded arrays are cached, four bytes a pixel, each with a JSON file that holds its hash (``tasks.data.cached``);
+arrays of 2 GiB and more are memory-mapped.
 """
 
 import dataclasses
@@ -33,18 +33,21 @@ from tasks.data import cached, coco, decoding
 from tasks.data.coco import IGNORED, CocoData, CocoSplit
 from tasks.data.images import Images, fits, flip
 
-MEAN, STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # ImageNet's, as torchvision's networks want
-FORMAT = 2  # part of the cache's address: raise it when decoding changes
+# Of ImageNet's pixels in [0, 1], by channel: torchvision's networks expect inputs normalised by them.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FORMAT = 2  # part of the cache's key: raise it when decoding changes
 BLOCK = 64  # images decoded at a time
 IN_MEMORY = 2 << 30  # arrays of at least this many bytes are memory-mapped instead
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedSplit:
-    """One split: images, and the class of every pixel or ``IGNORED``, on the CPU."""
+    """The images and masks of one split, on the CPU.
+
+    Attributes:
+        images: pixels, 0 to 255.
+        masks: class of every pixel, or ``IGNORED``.
+    """
 
     images: UInt8[Tensor, "M 3 S S"]
     masks: UInt8[Tensor, "M S S"]
@@ -53,16 +56,19 @@ class MaskedSplit:
         return len(self.images)
 
     def on(self, device: str) -> "MaskedImages":
-        """Move the split to a device, unless it would not fit; inputs are normalised as torchvision's networks want."""
-        there = device if fits(self.images.numel() + self.masks.numel(), device) else "cpu"
+        """Return the split for use on a device; it is moved there only if it fits into half of the free memory.
+
+        Inputs will be normalised by ImageNet's mean and deviation.
+        """
+        home = device if fits(self.images.numel() + self.masks.numel(), device) else "cpu"
         mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (MEAN, STD))
         size = self.images.shape[-1]
-        return MaskedImages(self.images.to(there), self.masks.to(there), mean, std, size, device)
+        return MaskedImages(self.images.to(home), self.masks.to(home), mean, std, size, device)
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedImages(Images):
-    """A split on the device whose labels are masks; image and mask are mirrored and turned alike."""
+    """A split on the device whose labels are masks; augmentation changes an image and its mask alike."""
 
     def augmented(
         self,
@@ -71,13 +77,20 @@ class MaskedImages(Images):
         name: str,
         rng: torch.Generator,
     ) -> tuple[UInt8[Tensor, "B C H W"], UInt8[Tensor, "B H W"]]:
-        """Vary images and masks at random by an augmentation of ``AUGMENTATIONS``."""
+        """Augment a batch of images and their masks at random.
+
+        Args:
+            examples: the images.
+            labels: the masks.
+            name: key of this module's ``AUGMENTATIONS``.
+            rng: generator of the random numbers.
+        """
         both = AUGMENTATIONS[name](torch.cat([examples, labels[:, None]], dim=1), rng)
         return both[:, :-1], both[:, -1]
 
 
 def symmetries(squares: UInt8[Tensor, "B C S S"], rng: torch.Generator) -> UInt8[Tensor, "B C S S"]:
-    """Turn and mirror each image at random into one of a square's eight symmetries."""
+    """Apply one of the square's eight symmetries (rotations and reflections) to each image, drawn at random."""
     draw = torch.rand(3, len(squares), generator=rng, device=rng.device) < 0.5
     left, top, corner = draw[:, :, None, None, None].to(squares.device)
     squares = squares.flip(-1).where(left, squares)
@@ -90,7 +103,13 @@ AUGMENTATIONS = {"flip": flip, "symmetries": symmetries}
 
 @dataclasses.dataclass(frozen=True)
 class MaskedData:
-    """A data set: both splits; its classes, background first; the content's hash as ``tasks.data.coco`` defines it."""
+    """A data set for segmentation.
+
+    Attributes:
+        train, val: the splits.
+        classes: names of the classes, the background first.
+        hash: SHA-256 of the content, as ``tasks.data.coco`` defines it.
+    """
 
     train: MaskedSplit
     val: MaskedSplit
@@ -110,15 +129,15 @@ def load(
     """Return the images and masks of a data set.
 
     Args:
-        data_set: its source is the data set of boxes whose images and annotations it has.
-        data_dir: where real data lies.
-        size: side of the squares.
+        data_set: declaration; ``source`` names the data set for detection that holds the images and annotations.
+        data_dir: folder to look in; None is the default of ``tasks.data.coco.load``.
+        size: side of the squares in pixels.
         categories: ids of the classes in the annotations; None takes all categories.
-        limit: at most this many images of each split.
-        in_memory: arrays of at least this many bytes are memory-mapped.
+        limit: largest number of images of each split; None takes all.
+        in_memory: size in bytes from which arrays are memory-mapped.
 
     Raises:
-        BadRequest: it is not there, or a file cannot be used.
+        BadRequest: the data set is missing, or a file cannot be used.
     """
     source = registry.data_set(data_set.source or "", "boxes")
     data = source.load(CocoData, data_dir, limit=limit)
@@ -135,9 +154,12 @@ def load(
 def _decoded(
     split: CocoSplit, categories: Sequence[int], size: int, content: list[str], in_memory: int
 ) -> MaskedSplit:
-    """Read one split from the cache, or decode it there: three channels of pixels, and the mask as a fourth."""
-    address = store.digest([FORMAT, PIL.__version__, content, categories, size])
-    path = store.home() / "decoded" / f"masks-{address}.npy"
+    """Return one split from the cache; decode it first if it is not there.
+
+    The cached array has four channels: the colours, then the mask. ``content`` identifies the split's data in its key.
+    """
+    key = store.digest([FORMAT, PIL.__version__, content, categories, size])
+    path = store.home() / "decoded" / f"masks-{key}.npy"
     shape = (len(split), 4, size, size)
     write = functools.partial(_write, path, split, categories, shape)
     squares = torch.from_numpy(cached.stage_array(path, write, shape, in_memory))
@@ -147,21 +169,21 @@ def _decoded(
 def _write(
     path: Path, split: CocoSplit, categories: Sequence[int], shape: tuple[int, int, int, int]
 ) -> None:
-    """Decode all images, by a thread per core, block by block."""
-    decoding.formats()  # registers every format once, before the threads do
+    """Decode all images and masks into an array file, block by block, with a thread for each core."""
+    decoding.formats()  # registers Pillow's formats before several threads do so at once
     with store.atomic(path) as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
         squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         for start in track(range(0, len(split), BLOCK), "decode images and masks"):
             rows = range(start, min(start + BLOCK, len(split)))
-            made = pool.map(lambda row: _square(split, row, categories, shape[-1]), rows)
-            squares[start : rows.stop] = torch.stack(list(made)).numpy()
+            decoded = pool.map(lambda row: _square(split, row, categories, shape[-1]), rows)
+            squares[start : rows.stop] = torch.stack(list(decoded)).numpy()
         squares.flush()
 
 
 def _square(
     split: CocoSplit, row: int, categories: Sequence[int], size: int
 ) -> UInt8[Tensor, "4 S S"]:
-    """Pixels and mask of one image, resized and padded (see the module's text)."""
+    """Return the pixels and the mask of one image, resized and padded (see the module's docstring)."""
     image, mask = split.image(row), coco.semantic_mask(split, row, categories)
     tall, wide = image.shape[1:]
     if max(tall, wide) != size:

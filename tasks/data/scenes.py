@@ -1,13 +1,14 @@
-"""``shapes``: scenes that the suite draws itself, in COCO's format, the same ones on every machine.
+"""The data set ``shapes``: drawn scenes in COCO's format, the same ones on every machine.
 
-Each scene has up to six objects of five kinds, told apart by form alone: colour, size (a sixth of the side to all of
-it), stretch and a small turn are random. Later objects hide parts of earlier ones, and what is hidden too far is not
-annotated. The background is a soft texture; sticks and half discs, which are no objects, lie in it; everything is under
-pixel noise. Some scenes have a crowd, many small objects of a kind outlined as one, and some have nothing.
+Each scene has up to six objects of five classes. The classes differ in shape alone: colour, size (a sixth of the
+image's side up to all of it), stretch and a small rotation are random. Later objects hide parts of earlier ones; an
+object that is hidden too far is not annotated. Behind the objects are a smooth texture and clutter (sticks and half
+discs, which are no objects); noise is added to every pixel. Some scenes have a crowd, which is many small objects of
+one class outlined as one, and some scenes have no object.
 
-Everything random is a whole number, and textures are computed in whole numbers, so that no machine rounds differently.
-A pixel belongs to an object where pycocotools says so: the images are painted with the very masks that are annotated,
-polygons where an object is seen whole, run lengths where it is partly hidden.
+Random numbers are whole and textures are computed in whole numbers, so that no machine rounds differently. Objects are
+painted with the masks that pycocotools decodes from their annotations: polygons for objects that are fully visible, run
+lengths for objects that are partly hidden.
 """
 
 import io
@@ -33,15 +34,13 @@ from tasks.data.coco import CocoData
 
 CLASSES = ("disc", "square", "triangle", "star", "cross")
 SPLITS = ("train", "val")
-SIDE = 80  # of an image, in pixels
-FORMAT = 1  # raise it when what is drawn changes
-LEAST = 30  # fewer visible pixels, or less than a third of the object's, are not annotated
-CONTRAST = (
-    45  # least distance of an object's colour to the mean colour of its image, summed over channels
-)
+SIDE = 80  # side of an image in pixels
+FORMAT = 1  # part of the folder's name: raise it when the drawing changes
+LEAST = 30  # visible pixels below which an object is not annotated; nor is it below a third of its pixels
+# Least distance of an object's colour to the mean colour of its image, summed over channels.
+CONTRAST = 45
 
-Numbers = torch.Generator
-Points = list[tuple[float, float]]
+Points = list[tuple[float, float]]  # x and y of the corners of an outline
 Mask = Bool[np.ndarray, "S S"]
 
 
@@ -49,19 +48,23 @@ def load(data_set: DataSet, data_dir: Path | None, *, limit: int | None = None) 
     """Draw as many scenes as the declaration says, and read them.
 
     Args:
-        data_set: its counts are those of the scenes.
-        data_dir: not needed.
-        limit: at most this many images of each split; None takes all.
+        data_set: declaration, with the number of images of each split.
+        data_dir: ignored: scenes are drawn into the cache folder.
+        limit: largest number of images of each split; None takes all.
     """
     return coco.read(data_set.name, folder(data_set.train, data_set.val), limit)
 
 
 def folder(train: int, val: int) -> Path:
-    """Draw scenes into a folder, in COCO's layout, unless they lie there already; return the folder."""
+    """Return a folder of scenes in COCO's layout in the cache; draw them if they are not there yet.
+
+    Args:
+        train, val: number of scenes of each split.
+    """
     counts = {"train": train, "val": val}
     root = store.home() / "scenes" / store.digest([FORMAT, SIDE, counts, CLASSES])
     return store.stage(
-        root / "annotations" / "instances_val2017.json",  # the last of its files
+        root / "annotations" / "instances_val2017.json",  # the file that is written last
         load=lambda _: _complete(root),
         make=lambda: _draw(root, counts),
         save=lambda _root, _path: None,
@@ -69,18 +72,24 @@ def folder(train: int, val: int) -> Path:
 
 
 def _files(root: Path) -> list[Path]:
+    """Return the paths of all files of a folder of scenes."""
     names = [f"annotations/instances_{split}2017.json" for split in SPLITS]
     return [root / name for name in (*names, *(f"{split}2017.zip" for split in SPLITS))]
 
 
 def _complete(root: Path) -> Path:
+    """Return ``root``.
+
+    Raises:
+        BenchError: a file is missing.
+    """
     if not all(path.is_file() for path in _files(root)):
         raise BenchError(f"{root} is not complete")
     return root
 
 
 def _draw(root: Path, counts: Mapping[str, int]) -> Path:
-    """Draw both splits: the images into a zip file, then the annotations."""
+    """Draw both splits into a folder; of each, write first a zip file of images, then the annotations."""
     for split, count in counts.items():
         scenes = [Scene(generator(0, "shapes", split, index)) for index in range(count)]
         with store.atomic(root / f"{split}2017.zip") as path, zipfile.ZipFile(path, "w") as archive:
@@ -92,48 +101,49 @@ def _draw(root: Path, counts: Mapping[str, int]) -> Path:
 
 
 def _name(number: int) -> str:
+    """Return the file name of the image with an id."""
     return f"{number:012}.bmp"
 
 
 def _bytes(pixels: UInt8[np.ndarray, "S S 3"]) -> bytes:
-    """Return a file of these pixels: BMP, which has no compression that could differ between machines."""
+    """Encode pixels as BMP, which has no compression that could differ between machines."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "BMP")
     return file.getvalue()
 
 
 def _content(scenes: Sequence["Scene"]) -> dict[str, Any]:
-    """Return COCO's annotations of the scenes."""
+    """Return the content of COCO's annotation file for the scenes."""
     images = [
         {"id": number, "file_name": _name(number), "width": SIDE, "height": SIDE}
         for number in range(1, len(scenes) + 1)
     ]
-    found = [
+    annotations = [
         {"image_id": number, **annotation}
         for number, scene in enumerate(scenes, 1)
         for annotation in scene.annotations()
     ]
     return {
         "images": images,
-        "annotations": [{"id": number, **one} for number, one in enumerate(found, 1)],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations, 1)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)],
     }
 
 
 class Scene:
-    """One image being drawn, back to front.
+    """A scene of random objects, drawn from back to front.
 
     Args:
-        rng: the source of everything random in it.
+        rng: generator of all random numbers of the scene.
 
     Attributes:
-        pixels: the finished image.
+        pixels: the finished image, S x S x 3.
     """
 
-    def __init__(self, rng: Numbers) -> None:
+    def __init__(self, rng: torch.Generator) -> None:
         self._rng = rng
-        self._objects: list[tuple[int, Points, Mask]] = []  # kind, outline, pixels not hidden
-        self._crowds: list[tuple[int, Mask]] = []
+        self._objects: list[tuple[int, Points, Mask]] = []  # class, outline, visible pixels
+        self._crowds: list[tuple[int, Mask]] = []  # class, visible pixels
         canvas = self._background()
         for _ in range(self._whole(0, 5)):
             self._paint(canvas, self._clutter())
@@ -145,75 +155,88 @@ class Scene:
         self.pixels: UInt8[np.ndarray, "S S 3"] = np.clip(canvas + noise, 0, 255).astype(np.uint8)
 
     def annotations(self) -> list[dict[str, Any]]:
-        """Return the annotations of visible objects and crowds."""
-        found = []
-        for kind, outline, seen in self._objects:
+        """Return the annotations of the objects and crowds that are visible, without ids."""
+        entries = []
+        for category, outline, visible in self._objects:
             whole = _inside(outline)
-            if seen.sum() < max(LEAST, whole.sum() / 3):
+            if visible.sum() < max(LEAST, whole.sum() / 3):
                 continue
-            hidden = bool((seen != whole).any())
-            found.append(_annotation(kind, seen, None if hidden else outline))
-        crowds = [(kind, mask) for kind, mask in self._crowds if mask.any()]
-        return found + [_annotation(kind, mask, None) | {"iscrowd": 1} for kind, mask in crowds]
+            hidden = bool((visible != whole).any())
+            entries.append(_annotation(category, visible, None if hidden else outline))
+        crowds = [(category, mask) for category, mask in self._crowds if mask.any()]
+        return entries + [
+            _annotation(category, mask, None) | {"iscrowd": 1} for category, mask in crowds
+        ]
 
     def _whole(self, low: int, high: int) -> int:
-        """Return a whole number, ``high`` not among them."""
+        """Draw a whole number from ``low`` to ``high - 1``."""
         return int(torch.randint(low, high, (), generator=self._rng))
 
     def _grid(self, side: int, low: int, high: int) -> Any:
-        """Draw side x side x 3 whole numbers."""
+        """Draw an array of side x side x 3 whole numbers from ``low`` to ``high - 1``."""
         shape = (side, side, 3)
         return torch.randint(low, high, shape, generator=self._rng).numpy().astype(np.int64)
 
     def _background(self) -> Any:
-        """Return a random colour, and two layers of smooth noise on it."""
+        """Return a canvas, S x S x 3, of a random colour plus two layers of smooth noise."""
         canvas = np.zeros((SIDE, SIDE, 3), np.int64) + self._grid(1, 60, 196)
         for cells, depth in ((3, 50), (10, 30)):
             canvas += _smooth(self._grid(cells + 1, -depth, depth + 1))
         return canvas
 
     def _paint(self, canvas: Any, mask: Mask) -> None:
-        """Fill a mask with a colour that differs from the image's mean, and hide what lies behind."""
+        """Fill a mask with a random colour that differs from the image's mean; hide the objects behind it.
+
+        A quarter of the colour that was there shines through.
+        """
         mean = canvas.mean((0, 1)).astype(np.int64)
         colour = self._grid(1, 0, 256)[0, 0]
         while abs(colour - mean).sum() < CONTRAST:
             colour = self._grid(1, 0, 256)[0, 0]
         canvas[mask] = (3 * colour + canvas[mask]) // 4
-        for _, _, seen in self._objects:
-            seen &= ~mask
-        for _, seen in self._crowds:
-            seen &= ~mask
+        for _, _, visible in self._objects:
+            visible &= ~mask
+        for _, visible in self._crowds:
+            visible &= ~mask
 
     def _clutter(self) -> Mask:
-        """Return a stick or a half disc."""
-        kind = _STICK if self._whole(0, 2) else _HALF
-        return _inside(self._placed(kind, self._whole(10, SIDE // 2), turn=180))
+        """Return the mask of a random stick or half disc, turned by any angle."""
+        outline = _STICK if self._whole(0, 2) else _HALF
+        return _inside(self._placed(outline, self._whole(10, SIDE // 2), turn=180))
 
     def _object(self, canvas: Any) -> None:
-        kind = self._whole(0, len(CLASSES))
-        # Small objects are more frequent: the size is the smaller one of two.
+        """Draw an object of a random class and size."""
+        category = self._whole(0, len(CLASSES))
+        # The smaller of two draws: small objects are more frequent than large ones.
         size = min(self._whole(SIDE // 6, SIDE) for _ in range(2))
-        outline = self._placed(_outline(kind), size)
+        outline = self._placed(_outline(category), size)
         mask = _inside(outline)
         self._paint(canvas, mask)
-        self._objects.append((kind, outline, mask))
+        self._objects.append((category, outline, mask))
 
     def _crowd(self, canvas: Any) -> None:
-        """Draw eight small objects of one kind close together."""
-        kind = self._whole(0, len(CLASSES))
+        """Draw a crowd: eight small objects of one class close together."""
+        category = self._whole(0, len(CLASSES))
         left, top = self._whole(0, SIDE - 30), self._whole(0, SIDE - 30)
         crowd = np.zeros((SIDE, SIDE), bool)
         for _ in range(8):
             spot = (left + self._whole(0, 30), top + self._whole(0, 30))
-            mask = _inside(self._placed(_outline(kind), self._whole(8, 12), spot=spot))
+            mask = _inside(self._placed(_outline(category), self._whole(8, 12), spot=spot))
             self._paint(canvas, mask)
             crowd |= mask
-        self._crowds.append((kind, crowd))
+        self._crowds.append((category, crowd))
 
     def _placed(
         self, outline: Points, size: int, *, turn: int = 20, spot: tuple[int, int] | None = None
     ) -> Points:
-        """Return the outline stretched, turned up to so many degrees, and moved to a spot; in hundredths of a pixel."""
+        """Return an outline in pixels, rounded to hundredths: stretched, rotated and moved at random.
+
+        Args:
+            outline: corners within a circle of radius 1.
+            size: diameter of that circle in pixels; each direction is shrunk to 75% of it or more.
+            turn: largest angle of the rotation, in degrees.
+            spot: position of the centre, x and y in pixels; None draws it.
+        """
         angle = math.radians(self._whole(-turn, turn + 1))
         wide, high = (size * self._whole(75, 101) / 200 for _ in range(2))
         x0, y0 = spot or (self._whole(0, SIDE), self._whole(0, SIDE))
@@ -224,21 +247,21 @@ class Scene:
         ]  # fmt: skip
 
 
-def _outline(kind: int) -> Points:
-    """Return the corners of a kind of object, within a circle of radius 1."""
-    if CLASSES[kind] == "cross":
+def _outline(category: int) -> Points:
+    """Return the corners of an object of a class, within a circle of radius 1."""
+    if CLASSES[category] == "cross":
         quarter = [(0.95, -0.3), (0.95, 0.3), (0.3, 0.3)]
         turns = [quarter]
         for _ in range(3):
             turns.append([(-y, x) for x, y in turns[-1]])
         return [point for turn in turns for point in turn]
-    corners = {"disc": 24, "square": 4, "triangle": 3, "star": 10}[CLASSES[kind]]
-    radii = (1.0, 0.42) if CLASSES[kind] == "star" else (1.0,)
+    corners = {"disc": 24, "square": 4, "triangle": 3, "star": 10}[CLASSES[category]]
+    radii = (1.0, 0.42) if CLASSES[category] == "star" else (1.0,)
     return _round(corners, corners, radii)
 
 
 def _round(count: int, corners: int, radii: Sequence[float] = (1.0,)) -> Points:
-    """Return the first of so many corners around a circle from the top on, at these distances in turn."""
+    """Return the first ``count`` of ``corners`` points around the origin, from the top on, at ``radii`` in turn."""
     return [
         (radii[i % len(radii)] * math.cos(angle), radii[i % len(radii)] * math.sin(angle))
         for i in range(count)
@@ -251,7 +274,7 @@ _HALF: Points = _round(13, 24)
 
 
 def _smooth(grid: Any) -> Any:
-    """Return a coarse grid of whole numbers as a texture of SIDE x SIDE: bilinear, in whole numbers."""
+    """Interpolate a coarse grid bilinearly to SIDE x SIDE, in whole numbers."""
     cells = len(grid) - 1
     steps = np.arange(SIDE) * cells
     low, part = steps // SIDE, steps % SIDE
@@ -261,29 +284,35 @@ def _smooth(grid: Any) -> Any:
 
 
 def _inside(outline: Points) -> Mask:
-    """Return the pixels inside an outline, as pycocotools sees them."""
+    """Return the mask of the pixels inside an outline, as pycocotools decodes it."""
     flat = [value for point in outline for value in point]
     mask: Mask = masks.decode(masks.frPyObjects([flat], SIDE, SIDE))[:, :, 0].astype(bool)
     return mask
 
 
-def _annotation(kind: int, seen: Mask, outline: Points | None) -> dict[str, Any]:
-    """Return COCO's entry of an object: box and area of the visible part; its outline, or else its run lengths."""
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+def _annotation(category: int, visible: Mask, outline: Points | None) -> dict[str, Any]:
+    """Return COCO's entry of an object, without ids.
+
+    Args:
+        category: index of the class in ``CLASSES``.
+        visible: visible pixels; box and area are theirs.
+        outline: polygon to take as the mask; None encodes the visible pixels as run lengths.
+    """
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
     flat = [value for point in outline or [] for value in point]
     return {
-        "category_id": kind + 1,
+        "category_id": category + 1,
         "iscrowd": 0,
-        "area": int(seen.sum()),
+        "area": int(visible.sum()),
         "bbox": [int(value) for value in box],
-        "segmentation": [flat] if outline else _run_lengths(seen),
+        "segmentation": [flat] if outline else _run_lengths(visible),
     }
 
 
-def _run_lengths(seen: Mask) -> dict[str, Any]:
-    """Return COCO's uncompressed encoding: counts of pixels outside and inside in turn, column by column."""
-    flat = seen.T.reshape(-1)
+def _run_lengths(visible: Mask) -> dict[str, Any]:
+    """Encode a mask as COCO's uncompressed run lengths: pixels outside and inside in turn, column by column."""
+    flat = visible.T.reshape(-1)
     changes = np.flatnonzero(np.diff(flat.astype(np.int8), prepend=0)).tolist()
     counts = np.diff([0, *changes, flat.size]).tolist()
-    return {"size": list(seen.shape), "counts": counts}
+    return {"size": list(visible.shape), "counts": counts}

@@ -1,4 +1,4 @@
-"""Detectors: torchvision's Faster R-CNN and FCOS, over ResNet-50 with a feature pyramid or over a small network."""
+"""Detectors: torchvision's Faster R-CNN and FCOS, on ResNet-50 with a feature pyramid or on a small backbone."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -28,13 +28,14 @@ RELEASED: dict[str, Any] = {
     "fasterrcnn_resnet50_fpn": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
     "fcos_resnet50_fpn": FCOS_ResNet50_FPN_Weights.COCO_V1,
 }
-WIDTH = 64  # channels of the small network
+WIDTH = 64  # output channels of the small backbone
 
 
 def forward(network: Any, images: Tensor) -> None:
-    """Run what costs of a detector: the backbone, the heads that see every place, and those that see proposals.
+    """Run the costly parts of a detector on a batch: the backbone and all heads, for a measurement of its operations.
 
-    Proposals are as many as there may be, and empty: which are kept depends on the images.
+    The number of proposals depends on the images; the box head of Faster R-CNN gets the largest number there may be, of
+    zeros.
     """
     features = list(network.backbone(images).values())
     if isinstance(network, FCOS):
@@ -48,10 +49,10 @@ def forward(network: Any, images: Tensor) -> None:
 
 
 class Small(nn.Module):
-    """A small backbone: to a quarter of the resolution, and three more convolutions there.
+    """A small backbone: two convolutions to a quarter of the resolution, then three more.
 
     Attributes:
-        out_channels: as torchvision's detectors want it.
+        out_channels: number of output channels, by the name that torchvision's detectors look for.
     """
 
     def __init__(self) -> None:
@@ -62,20 +63,21 @@ class Small(nn.Module):
         self.body = nn.Sequential(*map(_block, widths, widths[1:], strides))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return one feature map, by the name that torchvision's detectors look for."""
+        """Return one feature map, B x WIDTH x H/4 x W/4, by the name that torchvision's detectors look for."""
         return OrderedDict({"0": self.body(images)})
 
 
-def _block(channels: int, outputs: int, stride: int) -> nn.Sequential:
+def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """Build a 3 x 3 convolution with batch normalization and ReLU, for these numbers of channels."""
     return nn.Sequential(
-        nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )
 
 
 def fasterrcnn_small(shape: Shape) -> FasterRCNN:
-    """Build a network with anchors of 10 to 32 pixels, few proposals, and hidden layers of 128."""
+    """Build a small Faster R-CNN: anchors of 10 to 32 pixels, few proposals, and hidden layers of width 128."""
     pool, hidden = 5, 128
     return FasterRCNN(
         Small(),
@@ -95,7 +97,7 @@ def fasterrcnn_small(shape: Shape) -> FasterRCNN:
 
 
 def fcos_small(shape: Shape) -> FCOS:
-    """Build a network with one level, and one convolution in each tower."""
+    """Build a small FCOS: one level of features, and one convolution in each tower of the head."""
     return FCOS(
         Small(),
         shape.classes,
@@ -107,26 +109,34 @@ def fcos_small(shape: Shape) -> FCOS:
 
 
 def fasterrcnn_resnet50_fpn(shape: Shape, *, pretrained: str | None = None) -> FasterRCNN:
-    """Build torchvision's network; for ``pretrained`` see ``_load``.
+    """Build torchvision's network of this name.
+
+    Args:
+        shape: size of the images and number of classes, see ``Shape``.
+        pretrained: None, "released" (torchvision downloads its weights for COCO) or a file of weights.
 
     Raises:
-        BadRequest: weights that do not fit or cannot be read.
+        BadRequest: the weights do not fit or cannot be read.
         BenchError: the released weights could not be downloaded.
     """
     model = FasterRCNN(_resnet50(shape.released), shape.classes, **_limits(shape))
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d):
-            module.eps = 0.0  # the released weights were trained so
+            module.eps = 0.0  # the released weights were trained with this value
     if pretrained:
         _load(model, "fasterrcnn_resnet50_fpn", pretrained)
     return model
 
 
 def fcos_resnet50_fpn(shape: Shape, *, pretrained: str | None = None) -> FCOS:
-    """Build torchvision's network; for ``pretrained`` see ``_load``.
+    """Build torchvision's network of this name.
+
+    Args:
+        shape: size of the images and number of classes, see ``Shape``.
+        pretrained: None, "released" (torchvision downloads its weights for COCO) or a file of weights.
 
     Raises:
-        BadRequest: weights that do not fit or cannot be read.
+        BadRequest: the weights do not fit or cannot be read.
         BenchError: the released weights could not be downloaded.
     """
     levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}
@@ -137,12 +147,18 @@ def fcos_resnet50_fpn(shape: Shape, *, pretrained: str | None = None) -> FCOS:
 
 
 def _limits(shape: Shape) -> dict[str, int]:
-    """Return the sides that images are resized to: the shorter one, and at most 5/3 of it, as 800 and 1333."""
+    """Return the limits that images are resized to: the shorter side, and the longer in the ratio of 1333 to 800."""
     return {"min_size": shape.size, "max_size": round(shape.size * 1333 / 800)}
 
 
 def _resnet50(released: bool, **levels: Any) -> nn.Module:
-    """Build the backbone; as released, its statistics and first layers stand still, as in torchvision."""
+    """Build ResNet-50 with a feature pyramid.
+
+    Args:
+        released: whether to freeze the statistics of normalization layers and the first two stages, as torchvision
+            did for the released weights.
+        levels: arguments of ``resnet_fpn_backbone`` that choose the levels of the pyramid.
+    """
     backbone: nn.Module = resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=None,
@@ -154,34 +170,38 @@ def _resnet50(released: bool, **levels: Any) -> nn.Module:
 
 
 def _load(model: nn.Module, arch: str, source: str) -> None:
-    """Put weights in place, but for a last layer of other classes.
+    """Load trained weights into a network; tensors of the last layer are skipped if their shapes differ.
 
     Args:
         model: the network.
-        arch: its name.
-        source: "released" (torchvision downloads its weights of COCO) or a file of weights.
+        arch: name of the network.
+        source: "released" (torchvision downloads its weights for COCO) or a file of weights.
+
+    Raises:
+        BadRequest: the weights do not fit or cannot be read.
+        BenchError: the released weights could not be downloaded.
     """
     weights = _released(arch) if source == "released" else read_weights(Path(source))
-    there = model.state_dict()
+    current = model.state_dict()
     last = set(select(model, "head"))
-    other = {n for n in last & weights.keys() if weights[n].shape != there[n].shape}
+    skipped = {name for name in last & weights.keys() if weights[name].shape != current[name].shape}
     try:
-        found = model.load_state_dict(
-            {name: tensor for name, tensor in weights.items() if name not in other}, strict=False
+        result = model.load_state_dict(
+            {name: tensor for name, tensor in weights.items() if name not in skipped}, strict=False
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
         raise BadRequest(f"{source} does not hold weights of '{arch}': {reason}") from None
-    missing = [name for name in found.missing_keys if name not in last]
+    missing = [name for name in result.missing_keys if name not in last]
     if missing:
         raise BadRequest(f"{source} does not hold weights of '{arch}': '{missing[0]}' is missing")
 
 
 def _released(arch: str) -> dict[str, Tensor]:
-    """Return torchvision's weights of COCO, from its cache or downloaded.
+    """Return torchvision's weights for COCO, from its cache or downloaded.
 
     Raises:
-        BenchError: they could not be downloaded.
+        BenchError: the weights could not be downloaded.
     """
     try:
         weights: dict[str, Tensor] = RELEASED[arch].get_state_dict(progress=False, check_hash=True)

@@ -1,4 +1,4 @@
-"""Fully convolutional networks (arXiv 1411.4038) for segmentation, as they are before their logits are upsampled."""
+"""Fully convolutional networks for segmentation (Long et al. 2015, arXiv 1411.4038), without the final upsampling."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -15,22 +15,22 @@ from bench.system.weights import read_weights
 
 
 class Coarse(FCN):  # type: ignore[misc]
-    """torchvision's FCN without its last step: the logits as they are before upsampling, as a plain tensor."""
+    """torchvision's FCN without its last step: it returns logits at an eighth of the resolution, as a plain tensor."""
 
-    def forward(self, images: Any) -> Any:  # tensors, or torch.fx's stand-ins for them
-        """Turn B x 3 x H x W images into B x classes x H/8 x W/8 logits."""
+    def forward(self, images: Any) -> Any:  # tensors, or torch.fx's proxies for them
+        """Return the logits, B x classes x H/8 x W/8, of a batch of images, B x 3 x H x W."""
         return self.classifier(self.backbone(images)["out"])
 
 
 def fcn_small(shape: Shape, *, pretrained: str | None = None) -> nn.Module:
-    """Build six convolutions to an eighth of the resolution, and a linear classifier; 0.2 M parameters.
+    """Build a small network of 0.2 M parameters: six convolutions, and a linear classifier of each position.
 
     Args:
-        shape: of images and classes.
+        shape: size of the images and number of classes.
         pretrained: None or a file of weights.
 
     Raises:
-        BadRequest: weights that do not fit or cannot be read.
+        BadRequest: the weights do not fit or cannot be read.
     """
     blocks: OrderedDict[str, nn.Module] = OrderedDict(
         block1=_block(3, 24, stride=2),
@@ -52,14 +52,14 @@ def fcn_small(shape: Shape, *, pretrained: str | None = None) -> nn.Module:
 
 
 def fcn_resnet50(shape: Shape, *, pretrained: str | None = None) -> nn.Module:
-    """Build torchvision's network, without the auxiliary classifier that is only there to train with.
+    """Build torchvision's network of this name, without the auxiliary classifier that only helps in training.
 
     Args:
-        shape: of images and classes.
+        shape: size of the images and number of classes.
         pretrained: None, "released" (torchvision downloads its weights) or a file of weights.
 
     Raises:
-        BadRequest: weights that do not fit or cannot be read.
+        BadRequest: the weights do not fit or cannot be read.
         BenchError: the released weights could not be downloaded.
     """
     whole = segmentation.fcn_resnet50(
@@ -73,12 +73,17 @@ def fcn_resnet50(shape: Shape, *, pretrained: str | None = None) -> nn.Module:
 
 
 def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """Build a 3 x 3 convolution with batch normalization and ReLU, for these numbers of channels."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _released() -> dict[str, Tensor]:
-    """Return torchvision's weights for COCO with the categories of PASCAL VOC."""
+    """Return torchvision's weights for COCO with the categories of PASCAL VOC, from its cache or downloaded.
+
+    Raises:
+        BenchError: the weights could not be downloaded.
+    """
     try:
         weights: dict[str, Tensor] = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.get_state_dict(
             check_hash=True
@@ -93,7 +98,17 @@ def _released() -> dict[str, Tensor]:
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], arch: str, source: str) -> None:
-    """Load weights; those of the auxiliary classifier are left out."""
+    """Load trained weights into a network, except those of the auxiliary classifier.
+
+    Args:
+        model: the network.
+        weights: the tensors by name.
+        arch: name of the network, for messages.
+        source: origin of the weights, for messages.
+
+    Raises:
+        BadRequest: the weights do not fit.
+    """
     kept = {name: t for name, t in weights.items() if not name.startswith("aux_classifier.")}
     try:
         model.load_state_dict(kept)

@@ -1,4 +1,4 @@
-"""Which parameters are generated: the patterns of ``--layers``."""
+"""Choice of the parameters to generate by a pattern, the value of ``--layers``."""
 
 import difflib
 import fnmatch
@@ -15,10 +15,10 @@ PATTERNS = (
     "last-norms:N, norms:A-B, linear, conv:first, shortcut, head, all, "
     "or parameter names with * (comma-separated)"
 )
-LONGEST = 300  # characters of names, as many as a record holds
+LONGEST = 300  # the most characters of parameter names that ``describe`` lists: the limit of a record's text
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _SHORTCUTS = ("downsample", "shortcut")
-# The last layers of torchvision's Faster R-CNN and FCOS.
+# Names of the last layers of torchvision's Faster R-CNN and FCOS.
 _HEADS = (
     "roi_heads.box_predictor",
     "head.classification_head.cls_logits",
@@ -28,45 +28,56 @@ _HEADS = (
 
 
 def select(model: nn.Module, pattern: str) -> tuple[str, ...]:
-    """Return the names of the parameters that a pattern picks, in the model's order.
+    """Return the names of the parameters that a pattern matches, in the model's order.
 
-    ``last-norms:N``: the last N normalization layers. ``norms:A-B``: the normalization layers numbered A up to, not
-    including, B, counted from 1 without those of shortcuts, so that ``norms:16-18`` are the paper's "BN-layer16 to 18"
-    of ResNet-18 (Table 2b). ``linear``: the last linear layer; ``conv:first``: the first convolution; ``shortcut``:
-    the first shortcut projection (Table 8c). ``head``: a detector's box predictor (Table 10), or the last
-    convolution of a segmentation network. ``all``: every parameter. Else: names, ``*`` matching anything.
+    Tables are those of "Neural Network Diffusion" (arXiv 2402.13144). The patterns are:
+
+    * ``last-norms:N``: the last N normalization layers;
+    * ``norms:A-B``: normalization layers A to B - 1, counted from 1 without those of shortcuts; ``norms:16-18`` are
+      "BN-layer16 to 18" of ResNet-18 (Table 2b);
+    * ``linear``: the last linear layer;
+    * ``conv:first``: the first convolution;
+    * ``shortcut``: the first projection of a shortcut (Table 8c);
+    * ``head``: the last layers of a detector (Table 10), or the last convolution of a segmentation network;
+    * ``all``: every parameter;
+    * otherwise parameter names, separated by commas, in which ``*`` stands for any characters.
 
     Raises:
-        BadRequest: nothing matches; the message has the patterns and the nearest names.
+        BadRequest: no parameter matches; the message lists the patterns and similar names.
     """
     names = [name for name, _ in model.named_parameters()]
-    chosen = set(_chosen(model, pattern, names))
-    if not chosen:
+    matches = set(_matches(model, pattern, names))
+    if not matches:
         near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
         raise BadRequest(
             f"layers '{pattern}' match no parameter: expected {PATTERNS}; "
             f"parameters are named like {', '.join(near)}"
         )
-    return tuple(name for name in names if name in chosen)
+    return tuple(name for name in names if name in matches)
 
 
 def describe(model: nn.Module, names: Sequence[str]) -> str:
-    """Return the pattern that picks exactly these parameters, the shortest known one, or else their names.
+    """Return the pattern that matches exactly these parameters; if none does, their names.
 
-    More names than ``LONGEST`` characters hold are told by their number and a hash.
+    Names of more than ``LONGEST`` characters together are replaced by their number and a hash.
     """
-    every, wanted = [name for name, _ in model.named_parameters()], set(names)
+    all_names, wanted = [name for name, _ in model.named_parameters()], set(names)
     norms = range(1, len(_of_type(model, _NORMS)) + 1)
     patterns = ["all", "head", "linear", "conv:first", "shortcut"]
     for pattern in [*patterns, *map("last-norms:{}".format, norms)]:
-        if set(_chosen(model, pattern, every)) == wanted:
+        if set(_matches(model, pattern, all_names)) == wanted:
             return pattern
     joined = ",".join(names)
     digest = hashlib.sha256(joined.encode()).hexdigest()[:16]
     return joined if len(joined) <= LONGEST else f"{len(names)} tensors {digest}"
 
 
-def _chosen(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:
+def _matches(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:
+    """Yield the names that a pattern matches, possibly none.
+
+    Raises:
+        BadRequest: the numbers of ``last-norms`` or ``norms`` are out of range.
+    """
     if pattern == "all":
         yield from names
     elif match := re.fullmatch(r"last-norms:(\d+)", pattern):
@@ -102,7 +113,7 @@ def _chosen(model: nn.Module, pattern: str, names: list[str]) -> Iterator[str]:
 
 
 def _of_type(model: nn.Module, types: tuple[type[nn.Module], ...]) -> list[str]:
-    """Return the modules of these types that have parameters, in order."""
+    """Return the names of the modules of these types that have parameters, in the model's order."""
     return [
         name
         for name, module in model.named_modules()
@@ -111,10 +122,12 @@ def _of_type(model: nn.Module, types: tuple[type[nn.Module], ...]) -> list[str]:
 
 
 def _inside(modules: list[str], names: list[str]) -> Iterator[str]:
+    """Yield the names of parameters of these modules and their submodules."""
     for name in names:
         if any(name.startswith(module + ".") for module in modules):
             yield name
 
 
 def _in_shortcut(name: str) -> bool:
+    """Return whether a module is part of a residual block's shortcut, by its name."""
     return any(part in name for part in _SHORTCUTS)

@@ -1,4 +1,4 @@
-"""The denoising networks of image generation: diffusers' UNet2DModel in the DDPM configuration, and a small one."""
+"""Denoising networks for image generation: diffusers' UNet2DModel in the configuration of DDPM, and a small one."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from bench.contract.declarations import Shape
 from bench.errors import BadRequest, BenchError
 from bench.system.weights import read_weights
 
-# Settings that both share: conventions of the original code (Ho et al. 2020), which the released weights follow.
+# Settings of both networks: conventions of the original DDPM code (Ho et al. 2020), as the released weights need.
 _DDPM: dict[str, Any] = {
     "flip_sin_to_cos": False,
     "freq_shift": 1,
@@ -28,7 +28,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
     },
-    "ddpm8": {  # for images of 8 x 8; few groups, because many are slow on a CPU
+    "ddpm8": {  # for images of 8 x 8 pixels; few groups in normalization, because many are slow on a CPU
         **_DDPM,
         "block_out_channels": (16, 32),
         "layers_per_block": 1,
@@ -37,19 +37,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "up_block_types": ("UpBlock2D", "UpBlock2D"),
     },
 }
-RELEASED = {"ddpm32": "google/ddpm-cifar10-32"}
+RELEASED = {"ddpm32": "google/ddpm-cifar10-32"}  # Hugging Face repositories of released weights
 
 
 def build(shape: Shape, config: str, *, pretrained: str | None = None) -> nn.Module:
-    """Build a network for images of a shape.
+    """Build a denoising network.
 
     Args:
-        shape: of the images.
-        config: one of ``CONFIGS``.
+        shape: size and channels of the images.
+        config: key of ``CONFIGS``.
         pretrained: None, "released" (downloaded by diffusers), a folder that diffusers saved, or a file of weights.
 
     Raises:
-        BadRequest: weights that cannot be read, or are of another network.
+        BadRequest: the weights cannot be read, or are of another network.
         BenchError: the released weights could not be downloaded.
     """
     channels = shape.channels
@@ -58,23 +58,33 @@ def build(shape: Shape, config: str, *, pretrained: str | None = None) -> nn.Mod
     )
     if pretrained:
         _fill(model, config, pretrained)
-    made: nn.Module = model
-    return made
+    network: nn.Module = model
+    return network
 
 
 def forward(network: nn.Module, images: Tensor) -> None:
-    """Run a batch of noisy images through a network, all at the first time step."""
+    """Run a network on a batch of noisy images, all at time step 0, for a measurement of its operations."""
     network(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
 
 
 def _fill(model: Any, config: str, source: str) -> None:
-    """Put trained weights in place."""
+    """Load trained weights into a network.
+
+    Args:
+        model: the network.
+        config: key of ``CONFIGS``.
+        source: "released", a folder that diffusers saved, or a file of weights.
+
+    Raises:
+        BadRequest: the weights cannot be read, or are of another network.
+        BenchError: the released weights could not be downloaded.
+    """
     if source != "released" and not Path(source).exists():
         raise BadRequest(
             f"no weights at {source}: expected 'released', a diffusers folder or a file"
         )
     path = Path(source)
-    weights = read_weights(path) if path.is_file() else _saved(config, model, source)
+    weights = read_weights(path) if path.is_file() else _diffusers_weights(config, model, source)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -82,15 +92,20 @@ def _fill(model: Any, config: str, source: str) -> None:
         raise BadRequest(f"{source} does not hold weights of '{config}' ({reason})") from None
 
 
-def _saved(config: str, model: Any, source: str) -> dict[str, Tensor]:
-    """Read weights by diffusers, which also knows the names of its early versions."""
+def _diffusers_weights(config: str, model: Any, source: str) -> dict[str, Tensor]:
+    """Read released weights or a folder through diffusers, which renames parameters of its early versions.
+
+    Raises:
+        BadRequest: there are no released weights, the folder cannot be read, or its configuration differs.
+        BenchError: the released weights could not be downloaded.
+    """
     released = source == "released"
     if released and config not in RELEASED:
         raise BadRequest(f"'{config}' has no released weights: leave --pretrained out")
     place = RELEASED[config] if released else source
     folder = None if released or not Path(source, "unet").is_dir() else "unet"
     try:
-        found: Any = UNet2DModel.from_pretrained(place, subfolder=folder, torch_dtype=torch.float32)
+        saved: Any = UNet2DModel.from_pretrained(place, subfolder=folder, torch_dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         if released:
@@ -100,13 +115,13 @@ def _saved(config: str, model: Any, source: str) -> dict[str, Tensor]:
             ) from error
         raise BadRequest(f"{source} is no folder of a diffusers UNet2DModel ({reason})") from error
     for name in (*CONFIGS[config], "in_channels", "sample_size", "center_input_sample"):
-        ours, theirs = (_plain(one.config[name]) for one in (model, found))
+        ours, theirs = (_plain(network.config[name]) for network in (model, saved))
         if ours != theirs:
             raise BadRequest(f"{place} is no '{config}': its {name} is {theirs}, expected {ours}")
-    weights: dict[str, Tensor] = found.state_dict()
+    weights: dict[str, Tensor] = saved.state_dict()
     return weights
 
 
 def _plain(value: Any) -> Any:
-    """Turn a list into a tuple: a configuration that was read has lists, one that was written tuples."""
+    """Return a list as a tuple, to compare a configuration read from JSON with one of this module; else ``value``."""
     return tuple(value) if isinstance(value, list) else value
