@@ -245,7 +245,7 @@ def good_models(
 def paired_tests(
     original: Population, generated: Population, average: Population, metric: Metric
 ) -> Tests | None:
-    """Test the selected generated model against the best original, and against the average; None without wrong units."""
+    """Test the selected generated model against the best original, and the average; None without wrong units."""
     if generated.wrong is None or original.wrong is None or average.wrong is None:
         return None
     chosen = generated.wrong[generated.selected(metric.sign)]

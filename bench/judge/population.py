@@ -98,7 +98,8 @@ class Population:
         Args:
             sign: 1 where a higher score is better, otherwise -1.
         """
-        assert self.train is not None and self.train_loss is not None
+        assert self.train is not None
+        assert self.train_loss is not None
         return select(sign * self.train, self.train_loss)
 
     def rows(self, index: Int64[Tensor, " n"]) -> Self:

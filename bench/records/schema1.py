@@ -34,8 +34,9 @@ METRICS = {
     "mAP": Metric("mAP", scale=100),
     "mean IoU": Metric("mean IoU", scale=100),
 }
-DEPENDENT = ("detection", "segmentation")  # kinds whose units belong together
 DRAWN = "image generation"  # the kind whose models are compared by features
+# Whether units are independent, by kind; of other kinds schema 1 does not tell.
+INDEPENDENT = {"classification": True, "detection": False, "segmentation": False, DRAWN: True}
 CONTROLS = (
     "average",
     "greedy_soup",
@@ -74,13 +75,18 @@ class Task(Model):
     units: Name
     settings: Settings
 
-    def converted(self) -> facts.Task:
-        """Return the task with all facts of its metric."""
+    def converted(self, *, tested: bool) -> facts.Task:
+        """Return the task with all facts of its metric.
+
+        Args:
+            tested: whether the record has paired tests, which says of unknown kinds that units are independent.
+        """
         metric = METRICS.get(self.metric) if self.higher_is_better else None
+        independent = INDEPENDENT.get(self.kind, tested)
         return facts.Task(
             **self.model_dump(exclude={"metric", "higher_is_better", "units"}),
             metric=metric or Metric(self.metric, higher_is_better=self.higher_is_better),
-            compared=Compared(self.units, self.kind not in DEPENDENT, self.kind == DRAWN),
+            compared=Compared(self.units, independent, self.kind == DRAWN),
         )
 
 
@@ -263,7 +269,7 @@ class Record(Model):
             schema_=2,
             request=self._request(),
             command_line=self.command,
-            task=self.task.converted(),
+            task=self.task.converted(tested=self.tests is not None),
             generator=self.generator.converted(),
             populations=self._populations(),
             judge=self._judge(),

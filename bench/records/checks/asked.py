@@ -50,7 +50,7 @@ def problems(case: Case) -> Iterator[str]:
 def _options(record: Record, flat: Mapping[str, Any]) -> Iterator[str]:
     """Options that the record has a field for."""
     variant = plugins.tasks().get(record.task.name, Variant("", ""))
-    good = record.similarity.good
+    good = record.judge.good
     wanted: dict[str, tuple[Any, Any]] = {  # what stands in the record, and what no option means
         "task": (record.task.name, None),
         "generator": (record.generator.name, None),
