@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import BadRequest, printable
-from bench.records.record import Interval, Population, Record
+from bench.records.population import Likeness, Population
+from bench.records.record import Record
 
 # What records share to be ranked together: the key, and the facts that the key stands for. The facts are compared as
 # well: a key is only a field of a file, and files are edited.
@@ -25,6 +26,7 @@ BOARD = [
     "key", "task", "dataset", "dataset_hash", "arch", "layers", "track", "k", "d", "zoo_hash", "samples",
     "train_size", "val_size", "metric", "higher_is_better", "scoring", "version",
 ]  # fmt: skip
+METRIC = ["percent", "mean_over_units"]  # facts of a board's metric
 # What the seeds of one row share: name, code, settings, aligned checkpoints or not, and device.
 VARIANT = ["generator", "source", "hyperparameters", "aligned", "device"]
 
@@ -140,9 +142,9 @@ def summary(record: Record, path: Path) -> dict[str, Any]:
         "command": printable(record.command),
         **_task(record),
         **_generator(record),
-        **_population("generated", record.scores.generated),
-        **_population("original", record.scores.original),
-        "average_selected": record.scores.average.selected,
+        **_population("generated", record.generated),
+        **_population("original", record.original),
+        "average_selected": _average(record),
         **_likeness(record),
         **_timing(record),
         "side": record.artifacts.side is not None,
@@ -152,14 +154,14 @@ def summary(record: Record, path: Path) -> dict[str, Any]:
 
 def _content(record: Record) -> int:
     """Differs where two records of one run differ."""
-    scores = tuple(record.scores.generated.values)
+    scores = tuple(record.generated.values)
     return hash((scores, record.created.timestamp(), record.timing.fit_s, record.timing.sample_s))
 
 
 def _numbers(record: Record) -> Iterator[float]:
     """The scores that all records of a board share."""
-    scores = record.scores
-    for population in (scores.original, *scores.controls().values()):
+    controls = sorted(record.controls.items())
+    for population in (record.original, *(control for _, control in controls)):
         yield from (population.selected, population.mean, population.best, population.worst)
 
 
@@ -172,9 +174,11 @@ def _task(record: Record) -> dict[str, Any]:
         "dataset_hash": task.dataset_hash,
         "arch": printable(task.arch),
         "layers": printable(task.layers),
-        "metric": printable(task.metric),
-        "higher_is_better": task.higher_is_better,
-        "units": printable(task.units),
+        "metric": printable(task.metric.name),
+        "higher_is_better": task.metric.higher_is_better,
+        "percent": task.metric.percent,
+        "mean_over_units": task.metric.mean_over_units,
+        "units": printable(task.compared.units),
         "settings": _text(task.settings),
         "scoring": _text(task.settings.get("scoring", {})),
         "zoo_hash": zoo.hash,
@@ -200,7 +204,7 @@ def _generator(record: Record) -> dict[str, Any]:
     made = record.generator
     return {
         "generator": printable(made.name),
-        "source": made.source,
+        "source": made.code,
         "hyperparameters": _text(made.hyperparameters),
         "aligned": made.aligned,
         "uses": printable(", ".join(made.uses)),
@@ -209,7 +213,7 @@ def _generator(record: Record) -> dict[str, Any]:
 
 def _population(name: str, population: Population) -> dict[str, float | None]:
     """Statistics of one population; a single model's mean has no interval."""
-    several = len(population.values) > 1
+    several = population.n > 1
     return {
         f"{name}_best": population.best,
         f"{name}_selected": population.selected,
@@ -223,27 +227,34 @@ def _population(name: str, population: Population) -> dict[str, float | None]:
 
 
 def _likeness(record: Record) -> dict[str, Any]:
-    alike, novelty, test = record.similarity, record.novelty, record.tests
-    advantage = novelty.advantage_over_noise
-    best = test.best_original if test else None
+    judge, alike = record.judge, record.generated.similarity
+    noise = judge.advantages.get("noise")
+    advantage = noise.mean if noise else None
+    best = judge.tests.best_original if judge.tests else None
     return {
-        "oo": _value(alike.original_original),
-        "gg": _value(alike.generated_generated),
-        "og": alike.original_generated.value,
-        "og_max": alike.original_generated_max.value,
-        "median_novelty": novelty.median_novelty,
+        "oo": _value(record.original.similarity.within),
+        "gg": _value(alike.within),
+        "og": _value(alike.originals),
+        "og_max": _value(alike.nearest),
+        "median_novelty": judge.median_novelty,
         "advantage": advantage.value if advantage else None,
         "advantage_low": advantage.low if advantage else None,
         "advantage_high": advantage.high if advantage else None,
-        "collapsed": novelty.collapsed,
-        "verdict": novelty.verdict,
-        "sees_training": novelty.sees_training,
+        "collapsed": judge.collapsed,
+        "verdict": judge.word,
+        "sees_training": judge.sees_training,
         "p_best": None if best is None else best.p if best.wins > best.losses else 1.0,
     }
 
 
-def _value(interval: Interval | None) -> float | None:
-    return interval.value if interval else None
+def _value(likeness: Likeness | None) -> float | None:
+    return likeness.value if likeness else None
+
+
+def _average(record: Record) -> float | None:
+    """The score of the average of the originals; None where there is no such control."""
+    average = record.controls.get("average")
+    return average.selected if average else None
 
 
 TIMES = (
@@ -276,7 +287,8 @@ _COUNTS = ["k", "d", "version", "samples", "seed", "train_size", "val_size", "th
 TYPES = dict.fromkeys(_NUMBERS, "float64") | dict.fromkeys(_COUNTS, "int64")
 COLUMNS = [
     "path", "id", "key", "created", "content", "tier", "command",
-    "task", "kind", "dataset", "dataset_hash", "arch", "layers", "metric", "higher_is_better", "units", "settings",
+    "task", "kind", "dataset", "dataset_hash", "arch", "layers", "metric", "higher_is_better", *METRIC,
+    "units", "settings",
     "scoring", "zoo_hash", "track", "k", "d", "zoo_seed", "version", "preset", "samples", "seed", "train_size",
     "val_size",
     "generator", "source", "hyperparameters", "aligned", "uses",

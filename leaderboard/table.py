@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from bench.errors import printable
-from bench.records.record import Population, Record
+from bench.records.population import Population
+from bench.records.record import Record
 from leaderboard import ties, variants
-from leaderboard.load import BOARD, VARIANT
+from leaderboard.load import BOARD, METRIC, VARIANT
 from leaderboard.ties import Outcome
 
 STATISTICS = ("best", "selected", "mean", "median", "worst")
@@ -49,7 +50,7 @@ def boards(runs: pd.DataFrame) -> pd.DataFrame:
     first.
     """
     grouped = runs.groupby("board", sort=False)
-    found = grouped[BOARD].first()
+    found = grouped[[*BOARD, *METRIC]].first()
     found["records"] = grouped.size()
     found["generators"] = grouped["generator"].nunique()
     found = found.assign(fewest=-found["records"])
@@ -172,12 +173,11 @@ def _generator_row(own: pd.DataFrame) -> dict[str, Any]:
 
 def _control_rows(record: Record) -> list[dict[str, Any]]:
     """The originals and every control."""
-    alike = record.similarity.controls
-    found = [_control_row("original", "original", record.scores.original)]
-    for name, population in record.scores.controls().items():
-        nearest = alike[name].original_max if name in alike else None
+    found = [_control_row("original", "original", record.original)]
+    for name, population in record.controls.items():
+        nearest = population.similarity.nearest
         row = _control_row(printable(name), "control", population)
-        found.append({**row, "nearest_iou": nearest})
+        found.append({**row, "nearest_iou": nearest.value if nearest else None})
     return found
 
 
@@ -187,10 +187,10 @@ def control_row_name(name: str) -> str:
 
 
 def _control_row(name: str, kind: str, population: Population) -> dict[str, Any]:
-    several = len(population.values) > 1
+    several = population.n > 1
     return {
         "row": control_row_name(name),
-        "name": name.partition(" ")[0],
+        "name": population.name,
         "generator": name,
         "kind": kind,
         **{statistic: getattr(population, statistic) for statistic in STATISTICS},
@@ -236,14 +236,9 @@ def outcomes(
         statistic: one of ``ties.TESTED``.
         names: "generated", "original" or controls.
     """
-    populations = {
-        "generated": record.scores.generated,
-        "original": record.scores.original,
-        **record.scores.controls(),
-    }
     found = {}
     for name in names:
-        population = populations[name]
+        population = record.populations[name]
         right = _right(record, arrays, statistic, name)
         total = int(arrays["units"][1]) if right is not None else 1
         found[name] = Outcome(getattr(population, statistic), population.values, right, total)
@@ -255,7 +250,7 @@ def _right(
 ) -> NDArray[Any] | None:
     """Share of the statistic's models that get each unit right, where the score is a mean over units."""
     stored = arrays.get(f"right_{statistic}.{name}")
-    if record.task.metric != "accuracy" or stored is None or "units" not in arrays:
+    if not record.task.metric.mean_over_units or stored is None or "units" not in arrays:
         return None
     count = int(arrays["units"][0])
     shares = stored / 255 if statistic == "mean" else np.unpackbits(stored, count=count)

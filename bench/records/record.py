@@ -77,7 +77,7 @@ class Record(Model):
             if name != population.key:
                 raise ValueError(f"populations.{name} should be named {population.key}")
         for name in ("original", "generated"):
-            if name not in self.populations:
+            if name not in self.populations or self.populations[name].role != name:
                 raise ValueError(f"populations has no {name} models")
         if self.original.n != self.zoo.k:
             raise ValueError(

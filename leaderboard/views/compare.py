@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from bench.records.record import percent
+from bench.contract.metric import Metric
 from leaderboard import plots, shared
 from leaderboard.opened import Shown
 
@@ -18,7 +18,7 @@ def page() -> None:
         return
     st.subheader("Score against similarity")
     st.plotly_chart(plots.score_against_similarity(shown), key="scatter")
-    side = "above" if shown[0].record.task.higher_is_better else "below"
+    side = "above" if shown[0].record.task.metric.higher_is_better else "below"
     st.caption(
         "Each point is a model. A copy of an original lies at the right edge; a generator is worth something where its "
         f"points lie {side} the curve of noise-added originals, that is: better at the same similarity. Click a name "
@@ -38,22 +38,22 @@ def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
     """The main numbers, one column a run."""
     found = {}
     for one in shown:
-        record, scores = one.record, one.record.scores
-        novelty = record.novelty
+        record, judge = one.record, one.record.judge
+        average, nearest = record.controls.get("average"), record.generated.similarity.nearest
 
-        def score(value: float, metric: str = record.task.metric) -> str:
-            return f"{100 * value:.2f}" if percent(metric) else f"{value:.4g}"
+        def score(value: float, metric: Metric = record.task.metric) -> str:
+            return f"{metric.scale * value:.2f}" if metric.percent else f"{value:.4g}"
 
         found[one.label] = {
-            f"{statistic} generated": score(getattr(scores.generated, statistic))
+            f"{statistic} generated": score(getattr(record.generated, statistic))
             for statistic in ("selected", "best", "mean", "median", "worst")
         } | {
-            "best original": score(scores.original.best),
-            "mean original": score(scores.original.mean),
-            "average of the originals": score(scores.average.selected),
-            "similarity to the nearest original": f"{record.similarity.original_generated_max.value:.3f}",
-            "verdict": novelty.verdict or "-",
-            "collapsed": "-" if novelty.collapsed is None else "yes" if novelty.collapsed else "no",
+            "best original": score(record.original.best),
+            "mean original": score(record.original.mean),
+            "average of the originals": score(average.selected) if average else "-",
+            "similarity to the nearest original": f"{nearest.value:.3f}" if nearest else "-",
+            "verdict": judge.word or "-",
+            "collapsed": "-" if judge.collapsed is None else "yes" if judge.collapsed else "no",
         }
     return pd.DataFrame(found)
 

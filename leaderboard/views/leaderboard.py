@@ -8,7 +8,6 @@ import pandas as pd
 import streamlit as st
 
 from bench.errors import BadRequest
-from bench.records.record import percent
 from leaderboard import export, plots, shared, table, ties
 from leaderboard.shared import verbatim
 
@@ -167,7 +166,7 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
         ranked = ranked[named].reset_index(drop=True)
     shown = presentable(ranked, board)
     row = show_table(shown, ranked, columns, board)
-    st.caption(caption(by, bool(drawn), problem, paired=board["metric"] == "accuracy"))
+    st.caption(caption(by, bool(drawn), problem, paired=bool(board["mean_over_units"])))
     if not table.controls_agree(runs):
         st.caption(
             "Originals and controls score differently in some of these records, as on another device or with other "
@@ -220,15 +219,15 @@ def _replicates(
     missing, higher, unpaired = 0, True, set()
     for row, run, path in paths:
         shown = shared.open_run(path)
-        higher = shown.record.task.higher_is_better
+        higher = shown.record.task.metric.higher_is_better
         missing += bool(shown.problem)
         names = ["generated"]
         if run == newest:
-            names += ["original", *shown.record.scores.controls()]
+            names += ["original", *shown.record.controls]
         for name, found in table.outcomes(shown.record, shown.side, by, names).items():
             own = row if name == "generated" else table.control_row_name(name)
             outcomes.setdefault(own, []).append(found)
-            if found.right is None and shown.record.task.metric == "accuracy":
+            if found.right is None and shown.record.task.metric.mean_over_units:
                 unpaired.add(own)
     for own in unpaired:
         del outcomes[own]
@@ -286,7 +285,7 @@ def digits(board: dict[str, Any]) -> int:
 
 def presentable(ranked: pd.DataFrame, board: dict[str, Any]) -> pd.DataFrame:
     """The table as text, as it is shown and exported."""
-    accuracy = percent(str(board["metric"]))
+    accuracy = board["percent"]
 
     def score(value: float) -> str:
         return f"{100 * value:.{digits(board)}f}" if accuracy else f"{value:.4g}"
@@ -338,7 +337,7 @@ def room(texts: "pd.Series[str]", least: int) -> int:
 def columns_of(board: dict[str, Any], ranked: pd.DataFrame) -> dict[str, Any]:
     """How each column of the table is shown; generators and verdicts as wide as the longest of them."""
     text, number = st.column_config.TextColumn, st.column_config.NumberColumn
-    score = f"%.{digits(board)}f" if percent(str(board["metric"])) else "%.4g"
+    score = f"%.{digits(board)}f" if board["percent"] else "%.4g"
     formats = {
         **dict.fromkeys(table.STATISTICS, score),
         "p_best": "%.2g",
@@ -373,7 +372,7 @@ def columns_of(board: dict[str, Any], ranked: pd.DataFrame) -> dict[str, Any]:
 def sortable(shown: pd.DataFrame, ranked: pd.DataFrame, board: dict[str, Any]) -> pd.DataFrame:
     """The table with numbers where ``presentable`` has text, so that a click on a column sorts it."""
     found = shown.copy()
-    scale = 100 if percent(str(board["metric"])) else 1
+    scale = 100 if board["percent"] else 1
     for name in table.STATISTICS:
         found[name] = ranked[name].to_numpy() * scale
     for name in ("p_best", "nearest_iou", "novelty", *TIMES, "seeds"):

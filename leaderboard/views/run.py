@@ -9,7 +9,6 @@ import streamlit as st
 
 from bench.errors import printable
 from bench.records import report
-from bench.records.record import likeness, percent
 from leaderboard import plots, shared
 from leaderboard.opened import Shown
 
@@ -35,17 +34,16 @@ def page() -> None:
 
 def show_populations(one: Shown) -> None:
     """Every population's statistics."""
-    scores, alike = one.record.scores, one.record.similarity
-    scale = 100 if percent(one.record.task.metric) else 1
-    name = one.record.generator.name
+    record, scale = one.record, one.record.task.metric.scale
+    name = record.generator.name
     rows = {
-        "original": scores.original,
-        **scores.controls(),
-        f"generated: {name}": scores.generated,
+        "original": record.original,
+        **record.controls,
+        f"generated: {name}": record.generated,
     }
     table = pd.DataFrame(
         [
-            {"population": printable(label), "models": len(population.values)}
+            {"population": printable(label), "models": population.n}
             | {
                 part: None if (value := getattr(population, part)) is None else scale * value
                 for part in POPULATION
@@ -54,10 +52,9 @@ def show_populations(one: Shown) -> None:
             for label, population in rows.items()
         ]
     )
-    nearest = {label: control.original_max for label, control in alike.controls.items()}
-    nearest[f"generated: {name}"] = alike.original_generated_max.value
-    table["nearest"] = [nearest.get(label) for label in rows]
-    digits = "%.2f" if scale == 100 else "%.4g"
+    nearest = [population.similarity.nearest for population in rows.values()]
+    table["nearest"] = [likeness.value if likeness else None for likeness in nearest]
+    digits = "%.2f" if record.task.metric.percent else "%.4g"
     number = st.column_config.NumberColumn
     st.subheader("Populations")
     st.dataframe(
@@ -67,9 +64,9 @@ def show_populations(one: Shown) -> None:
         placeholder="-",
         column_config={part: number(format=digits) for part in POPULATION}
         | {"nearest": number(format="%.3f")}
-        | {f"mean {printable(name)}": number(format="%.4g") for name in scores.original.further},
+        | {f"mean {printable(name)}": number(format="%.4g") for name in record.original.further},
     )
-    st.caption(f"nearest: mean {likeness(one.record.task.kind)} with the nearest original.")
+    st.caption(f"nearest: mean {record.task.compared.likeness} with the nearest original.")
 
 
 def show_figures(one: Shown) -> None:
@@ -104,8 +101,7 @@ def show_facts(one: Shown) -> None:
             "zoo",
             "generator",
             "protocol",
-            "novelty",
-            "tests",
+            "judge",
             "timing",
             "environment",
         )

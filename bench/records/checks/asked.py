@@ -12,6 +12,7 @@ from bench.contract import registry
 from bench.contract.declarations import Variant
 from bench.declared import Declared, recipe
 from bench.errors import BadRequest
+from bench.records.asked import Asked
 from bench.records.checks.case import Case, told
 from bench.records.record import Record
 from bench.records.request import DIRECT, FLAGS, SET, TASK, read
@@ -42,6 +43,11 @@ def problems(case: Case) -> Iterator[str]:
     for name in flat:
         if name not in OPTIONS and not name.startswith(SET):
             yield f"command cannot have been the record's: --{name[:80]} is no option of it"
+    if (
+        case.record.command_line is not None
+        and Asked.read(case.record.command) != case.record.request
+    ):
+        yield "command_line is not what the request asks for"
     yield from _options(case.record, flat)
     yield from _task(case, flat)
     yield from _generator(case, flat)
