@@ -11,7 +11,7 @@ import typer
 from bench.errors import BadRequest
 from bench.options import asking, pairs
 from bench.records.values import parsed
-from bench.system.plain import Plain
+from bench.system.data import Json
 
 if TYPE_CHECKING:
     from bench.study.drive import How, Summary
@@ -37,7 +37,7 @@ class Format(StrEnum):
     "recipe list_ dry_run report format_ only fix executor ray_address store retries device data_dir results debug"
 )
 def study(
-    options: dict[str, Plain],
+    options: dict[str, Json],
     recipe: Annotated[
         str | None, typer.Argument(help="Name of a study that ships, or a recipe's file.")
     ] = None,
