@@ -52,7 +52,7 @@ def test_the_same_record_as_the_command_line(tmp_path):
     (path,) = (tmp_path / "b").rglob("*.json")
     other = bench.read_record(path)
     assert shlex.split(record.command) == shlex.split(other.command)
-    assert (record.key, record.scores) == (other.key, other.scores)
+    assert (record.key, record.populations) == (other.key, other.populations)
     assert bench.read_record(tmp_path / "a" / record.key / f"{record.id}.json") == record
 
 

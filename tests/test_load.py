@@ -33,8 +33,8 @@ def test_a_row_says_what_the_record_says(tmp_path):
     one = record()
     row = load.load([one.write(tmp_path).parent])[0].iloc[0]
     assert set(load.summary(one, tmp_path)) == set(load.COLUMNS)
-    assert row["generated_best"] == one.scores.generated.best
-    assert row["average_selected"] == one.scores.average.selected
+    assert row["generated_best"] == one.generated.best
+    assert row["average_selected"] == one.populations["average"].selected
     assert row["speedup_amortised"] == one.timing.speedup_amortised
     assert row["gg"] == one.similarity.generated_generated.value
     assert row["collapsed"] == "yes"
