@@ -24,7 +24,7 @@ python -m bench leaderboard --results results"""
 
 
 def main() -> None:
-    """Navigation, filters and the chosen page."""
+    """Draw the navigation, the filters and the chosen page."""
     st.set_page_config("Leaderboard of weight generators", ICON, layout="wide")
     pages = [
         st.Page(VIEWS / f"{name}.py", title=title, icon=icon, default=name == "leaderboard")
@@ -44,14 +44,14 @@ def main() -> None:
 
 
 def show_empty() -> None:
-    """What to do where there are no records yet."""
+    """Say how the first record is made."""
     st.title("Leaderboard of weight generators")
     st.info("There are no records here yet. This makes the first one and shows it:")
     st.code(FIRST_RECORD, language="bash")
 
 
 def show_broken() -> None:
-    """Files that are in no table, with the reason."""
+    """List the files that are in no table, each with the reason."""
     broken = shared.broken()
     if broken:
         with st.expander(f"Left out: {len(broken):,}", icon=":material/warning:"):

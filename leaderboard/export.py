@@ -1,4 +1,4 @@
-"""A table as CSV, LaTeX or Markdown, text in it made harmless for each."""
+"""Write a table as CSV, LaTeX or Markdown, with its text made harmless for each."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Folders of records in, one table of runs out: a row a record, without the scores of single models.
+"""Read folders of records into one table of runs: a row a record, without the scores of single models.
 
 Every text that comes from a record leaves this module through ``printable``, so nothing invisible reaches a page.
 """
@@ -34,7 +34,7 @@ class Broken:
 
 
 def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
-    """Every record below some folders.
+    """Read every record below some folders.
 
     The same content found twice counts once. A run that was made again (same board, variant and seed) stands with its
     newest record; the older one is listed as left out.
@@ -61,7 +61,7 @@ def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Reading makes many objects and no cycles: looking for some would take a third of the time."""
+    """Pause the search for cycles: records make many objects and no cycles, and it would take a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -72,7 +72,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _files(folders: Iterable[Path], broken: list[Broken]) -> list[Path]:
-    """The JSON files below the folders, each once."""
+    """Return the JSON files below the folders, each once."""
     found: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -96,7 +96,7 @@ def _broken(path: Path, reason: str) -> Broken:
 
 
 def _newest(frame: pd.DataFrame, broken: list[Broken]) -> pd.DataFrame:
-    """One row for each run; the same content in another file is no other run."""
+    """Keep the newest record of each run; an older one is listed as left out unless its content is the same."""
     frame = frame.sort_values("created", kind="stable", ascending=False)
     run = [*BOARD, *VARIANT, "seed"]
     again = frame.duplicated(run)
@@ -110,7 +110,7 @@ def _newest(frame: pd.DataFrame, broken: list[Broken]) -> pd.DataFrame:
 
 
 def _board_names(frame: pd.DataFrame) -> "pd.Series[str]":
-    """The key; where records share it that differ in what it stands for, the key and a hash of the facts."""
+    """Return each run's board: its key, with a hash of the facts where records of one key differ in them."""
     names: pd.Series[str] = frame["key"].astype(str)
     boards = frame.drop_duplicates(BOARD)
     shared = boards["key"].duplicated(keep=False)

@@ -11,7 +11,7 @@ from bench.system.store import file_hash
 
 @dataclass(frozen=True)
 class Shown:
-    """One run on a page.
+    """One run as a page shows it.
 
     Attributes:
         label: what legends call it, free of what cannot be seen; not escaped for Markdown or HTML.

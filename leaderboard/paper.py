@@ -18,7 +18,7 @@ DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
 
 
 def command(settings: Mapping[str, Any]) -> str:
-    """The command line that measures a row with the paper's recipe."""
+    """Return the command line that measures a row with the paper's recipe."""
     return _asked(tuple(settings.items())).command
 
 
@@ -31,9 +31,9 @@ def _asked(settings: tuple[tuple[str, Any], ...]) -> Asked:
 
 
 def matching(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """The runs of a row: of the boards that have any, the one nearest to the paper's setting.
+    """Return the runs of a row, of the board that is nearest to the paper's setting.
 
-    Its column ``differs`` says how they were run otherwise than the paper did.
+    The column ``differs`` says how they differ from that setting.
     """
     asked = {**DEFAULTS, **settings}
     wanted = {name: asked[name] for name in OPTIONS if name in asked and name != "pretrained"}
@@ -72,7 +72,7 @@ def _changes(asked: Mapping[str, Any]) -> list[str]:
 
 
 def shown(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
-    """A table as the page shows it: theirs, the official log's and ours, as text, one row a row.
+    """Return a table as text: the paper's numbers, the official log's and ours.
 
     Columns are named "paper: best", "log: best", "ours: best". Scores are in percent.
     """
@@ -106,7 +106,7 @@ def _cells(table: Table, row: Row, runs: pd.DataFrame) -> dict[tuple[str, str], 
 
 
 def missing(table: Table, runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """Rows that no record measures at the paper's setting, and the command that does."""
+    """Return the rows that no record measures at the paper's setting, each with the command that does."""
     found = []
     for row in table.row:
         settings = table.settings(row)

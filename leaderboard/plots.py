@@ -41,14 +41,14 @@ HEIGHT = 420
 
 
 def colour(name: str) -> str:
-    """The colour of a generator or control, the same on every page."""
+    """Return the colour of a generator or control, the same on every page."""
     name = name.partition(" ")[0]
     choice = hashlib.sha256(name.encode(errors="replace")).digest()[0] % len(OTHERS)
     return COLOURS.get(name, OTHERS[choice])
 
 
 def _text(text: str) -> str:
-    """Text of a record in a figure, where plotly would read markup."""
+    """Return a record's text with the marks escaped that plotly would read as markup."""
     return html.escape(printable(text))
 
 
@@ -62,7 +62,7 @@ def _metric(record: Record) -> str:
 
 
 def duration(value: float) -> str:
-    """A time that a person reads.
+    """Return a time in seconds as a person reads it.
 
     >>> duration(0.0004), duration(75.2)
     ('0.4 ms', '75 s')
@@ -95,7 +95,7 @@ def _label(shown: Shown, several: bool) -> str:
 
 
 def _colours(shown: Sequence[Shown]) -> list[str]:
-    """A colour a run: the generator's; its further runs take the next free ones."""
+    """Return a colour for each run: its generator's, or the next free one where another run has that."""
     taken: list[str] = []
     for one in shown:
         own = colour(one.record.generator.name)
@@ -108,7 +108,7 @@ def _colours(shown: Sequence[Shown]) -> list[str]:
 
 
 def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
-    """Every model by its score and its similarity to the nearest original (the paper's Fig. 4b).
+    """Draw every model by its score and its similarity to the nearest original (the paper's Fig. 4b).
 
     Noise-added originals are a curve, one point an amplitude. Originals and controls are the first run's.
     """
@@ -128,7 +128,7 @@ def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
 
 
 def _zoom(figure: go.Figure, higher_is_better: bool) -> go.Figure:
-    """Axes that fit the models which are visible; the noise curve goes far beyond them, as few bad models do."""
+    """Fit the axes to the models that are visible; the noise curve and a few bad models may lie outside."""
     clouds = [t for t in figure.data if t.mode == "markers" and t.visible is True]
     if not clouds:
         return figure
@@ -184,7 +184,7 @@ def _noise_curve(figure: go.Figure, shown: Shown) -> None:
 
 
 def distributions(shown: Sequence[Shown]) -> go.Figure:
-    """Scores of all models of a population on validation and, where known, on training data (Fig. 6a)."""
+    """Draw the scores of all models of a population on validation and, where known, on training data (Fig. 6a)."""
     figure = go.Figure()
     first, several = shown[0], len(shown) > 1
     scores = first.record.scores
@@ -227,7 +227,7 @@ PAIRS: dict[str, Callable[[Record], Interval | None]] = {
 
 
 def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
-    """The paper's four comparisons as bars with their 95 % intervals (Fig. 4a)."""
+    """Draw the paper's four comparisons as bars with their 95 % intervals (Fig. 4a)."""
     figure = go.Figure()
     for one, own in zip(shown, _colours(shown), strict=True):
         found = [(name, value) for name, get in PAIRS.items() if (value := get(one.record))]
@@ -252,7 +252,7 @@ def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
 
 
 def controls_similarity(shown: Shown) -> go.Figure:
-    """Mean similarity to the originals, and to the nearest one, of the generator beside every control."""
+    """Draw the mean similarity to the originals, and to the nearest one, of the generator and of every control."""
     similarity = shown.record.similarity
     nearest, mean = similarity.original_generated_max.value, similarity.original_generated.value
     rows = [
@@ -283,7 +283,7 @@ def _by_nearest(
 
 
 def iou_heat_map(shown: Shown) -> go.Figure | None:
-    """Similarity of every pair of models, originals first."""
+    """Draw the similarity of every pair of models, originals first; None without a side file."""
     matrix, count = shown.side.get("iou"), shown.side.get("iou_originals")
     if matrix is None or count is None:
         return None
@@ -319,7 +319,7 @@ def iou_heat_map(shown: Shown) -> go.Figure | None:
 
 
 def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
-    """Similarity to the nearest original against the number of checkpoints (Fig. 5b).
+    """Draw similarity to the nearest original against the number of checkpoints (Fig. 5b).
 
     Args:
         runs: rows of ``leaderboard.load`` that differ in K, seed and generator alone.
@@ -351,7 +351,7 @@ def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
 
 
 def embedding(shown: Shown, kind: str, *, paths: bool = False) -> go.Figure | None:
-    """A t-SNE map of parameters ("map") or of the generator's latents ("latent") (Figs. 4c and 5a).
+    """Draw a t-SNE map of parameters ("map") or of the generator's latents ("latent") (Figs. 4c and 5a).
 
     Args:
         shown: the run.
@@ -401,7 +401,7 @@ def embedding(shown: Shown, kind: str, *, paths: bool = False) -> go.Figure | No
 
 
 def score_against_time(shown: Sequence[Shown]) -> go.Figure:
-    """Score against wall time, of SGD and of the generator with and without what came before (Fig. 7)."""
+    """Draw score against wall time, of SGD and of the generator, with and without collect, fit and select (Fig. 7)."""
     figure = go.Figure()
     first = shown[0].record
     curve = shown[0].side.get("curve")
@@ -426,8 +426,8 @@ def score_against_time(shown: Sequence[Shown]) -> go.Figure:
     return figure.update_xaxes(type="log", exponentformat="power", dtick=1)
 
 
-def fixedduration(record: Record) -> float | None:
-    """What a generator takes before its first model is chosen: collect, fit and select; None without a collect time."""
+def fixed_seconds(record: Record) -> float | None:
+    """Return the seconds of collect, fit and select together; None without a collect time."""
     timing = record.timing
     if timing.collect_s is None:
         return None
@@ -437,7 +437,7 @@ def fixedduration(record: Record) -> float | None:
 def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> None:
     record, timing = shown.record, shown.record.timing
     points = [(timing.sample_per_model_s, "one model sampled", "circle")]
-    fixed = fixedduration(record)
+    fixed = fixed_seconds(record)
     if fixed is not None:
         points.append((fixed + timing.sample_s, "with collect, fit, select", "diamond"))
     selected = _factor(record) * record.scores.generated.selected
@@ -454,8 +454,8 @@ def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> N
 
 
 def break_even(shown: Shown) -> go.Figure | None:
-    """Seconds that N models cost, by SGD and by the generator; they cross where it has paid for itself."""
-    timing, fixed = shown.record.timing, fixedduration(shown.record)
+    """Draw the seconds that N models cost, by SGD and by the generator; None where one of them is unknown."""
+    timing, fixed = shown.record.timing, fixed_seconds(shown.record)
     if timing.sgd_s is None or fixed is None:
         return None
     crossing = timing.break_even_models
@@ -499,7 +499,7 @@ def _bands(shown: Shown) -> list[tuple[str, Array]]:
 
 
 def parameter_heat_map(shown: Shown) -> go.Figure | None:
-    """Parameters of some originals, generated models and networks at random initialisation (Figs. 3 and 6b)."""
+    """Draw parameters of some originals, generated models and networks at random initialisation (Figs. 3 and 6b)."""
     bands, index = _bands(shown), shown.side.get("weights_index")
     if not bands or index is None:
         return None
@@ -528,7 +528,7 @@ def parameter_heat_map(shown: Shown) -> go.Figure | None:
 
 
 def parameter_histogram(shown: Shown) -> go.Figure | None:
-    """How the values of these parameters are distributed."""
+    """Draw the distribution of the values of these parameters."""
     bands = _bands(shown)
     if not bands:
         return None

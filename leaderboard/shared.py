@@ -1,4 +1,4 @@
-"""What the pages share: the records, the filters in the sidebar, and opening one record. Widgets only."""
+"""Parts that the pages share: the records, the filters in the sidebar, the choice of runs. Widgets only."""
 
 import dataclasses
 import re
@@ -38,12 +38,12 @@ def _folders() -> tuple[str, ...]:
 
 
 def runs() -> pd.DataFrame:
-    """All runs, one row each, with the columns of ``leaderboard.load``. Shared between readers: do not change it."""
+    """Return all runs as the table of ``leaderboard.load``; readers share it, so do not change it."""
     return _load(_folders())[0]
 
 
 def broken() -> list[Broken]:
-    """What is left out, and why."""
+    """Return the files that are in no table, each with the reason."""
     return _load(_folders())[1]
 
 
@@ -56,14 +56,14 @@ def reload() -> None:
 
 
 def filters(frame: pd.DataFrame) -> None:
-    """The filters in the sidebar, kept in the page's address; an empty one leaves all."""
+    """Show the filters in the sidebar; the page's address keeps them, and an empty one leaves all."""
     for name, label in FILTERS.items():
         options = [str(value) for value in sorted(frame[name].unique())]
         st.sidebar.multiselect(label, options, key=name, placeholder="All", bind="query-params")
 
 
 def chosen() -> pd.DataFrame:
-    """The runs that the filters leave."""
+    """Return the runs that the filters leave."""
     frame = runs()
     keep = pd.Series(True, index=frame.index)
     for name in FILTERS:
@@ -82,7 +82,7 @@ def _open(path: str, modified: float) -> Shown:
 
 
 def open_run(path: str, label: str = "") -> Shown:
-    """A record with its side file; read once, as long as the file stays as it is.
+    """Return a record with its side file; it is read again only when the file has changed.
 
     Args:
         path: of the record, from ``runs``.
@@ -96,7 +96,7 @@ def open_run(path: str, label: str = "") -> Shown:
 
 
 def labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Record id to a name that tells the runs of a table apart: generator, seed, and what else differs.
+    """Return by record id a name that tells the runs of a table apart: generator, seed, and what else differs.
 
     Args:
         frame: rows of ``runs``, with the column ``variant``.
@@ -113,9 +113,9 @@ def labels(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def opening(frame: pd.DataFrame, count: int) -> list[str]:
-    """Runs that a page opens with: of the board with most of them one a generator, what learns longest first.
+    """Return the runs that a page opens with: one a generator of the largest board, the longest fit first.
 
-    Of variants of a generator it is the one that is told by the fewest settings.
+    Of variants of a generator it is the one whose name has the fewest settings.
     """
     largest = frame["board"].value_counts().index[0]  # of equal ones the first
     own = frame[frame["board"] == largest]
@@ -125,7 +125,7 @@ def opening(frame: pd.DataFrame, count: int) -> list[str]:
 
 
 def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
-    """A list in which the reader picks runs of a table.
+    """Show a list of runs, and return those that the reader picks.
 
     The page's address keeps their ids under "run".
 
@@ -166,9 +166,9 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) ->
 
 
 def pick_runs(most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
-    """The runs that a page is about, of those that the filters leave; none, and the reason on the page.
+    """Return the runs that the reader picks of those that the filters leave; the page says why where there is none.
 
-    What the reader must know of them is said as well: that they are of several boards, or lack a side file.
+    The page also says where they are of several boards, or lack a side file.
 
     Args:
         most: how many may be picked.
@@ -200,7 +200,7 @@ def pick_runs(most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
 
 
 def verbatim(text: str) -> str:
-    r"""Text as a Markdown code span, the one place where no markup, link or symbol is recognised.
+    r"""Return text as a Markdown code span, the one place where no markup, link or symbol is recognised.
 
     Backslashes are not enough: an escaped address still becomes a link, and ``--`` a dash.
 

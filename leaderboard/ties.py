@@ -1,4 +1,4 @@
-"""Which rows of a board can be told apart: a paired bootstrap over validation units, and over seeds and samples.
+"""Find which rows of a board can be told apart, by a paired bootstrap over units, and over seeds and samples.
 
 Every replicate weighs the same validation units for all rows, so that what makes a unit easy for everyone cancels (a
 multiplier bootstrap: van der Vaart and Wellner, Weak Convergence, 1996, section 3.6), and draws seeds and samples of
@@ -26,7 +26,7 @@ REDUCE: dict[str, Any] = {"mean": np.mean, "median": np.median, "best": np.max, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One population: of one seed of a generator, or of a control.
+    """The scores of one population: of one seed of a generator, or of a control.
 
     Attributes:
         value: the statistic that rows are ranked by.
@@ -45,7 +45,7 @@ class Outcome:
 def draws(
     rows: Mapping[str, Sequence[Outcome]], statistic: str, *, higher_is_better: bool, seed: int
 ) -> dict[str, Array]:
-    """Replicates of every row's value, paired over units.
+    """Draw replicates of every row's value, paired over units.
 
     Args:
         rows: for each row its populations, one a seed.
@@ -76,7 +76,7 @@ def draws(
 def _units(
     outcome: Outcome, weights: dict[int, Array], seed: int, rng: np.random.Generator
 ) -> Array:
-    """Deviations of the mean over units; a part of the units spreads more than all of them would."""
+    """Draw deviations of the mean over units, scaled down to all units where only some of them are known."""
     if outcome.right is None:
         return np.zeros(REPLICATES)
     count = len(outcome.right)
@@ -91,7 +91,7 @@ def _units(
 def _samples(
     values: Sequence[float], statistic: str, higher_is_better: bool, rng: np.random.Generator
 ) -> Array:
-    """Deviations of the statistic over samples; the selected model is one model, whatever else was drawn."""
+    """Draw deviations of the statistic over samples; the selected model is one model, whatever else was drawn."""
     if statistic == "selected" or len(values) < 2:
         return np.zeros(REPLICATES)
     scores = np.asarray(values) if higher_is_better else -np.asarray(values)
@@ -103,7 +103,7 @@ def _samples(
 def ranks(
     values: Mapping[str, float], drawn: Mapping[str, Array], *, higher_is_better: bool
 ) -> dict[str, int]:
-    """Ranks with ties: 1 and the number of rows that are better beyond chance (95 %, each pair by itself).
+    """Return ranks with ties: 1 and the number of rows that are better beyond chance (95 %, each pair by itself).
 
     A row without replicates is compared by its value alone.
     """

@@ -1,4 +1,4 @@
-"""What tells generators of one name apart: settings, code, alignment, device. Pure functions, no widgets."""
+"""Names that tell generators apart: by settings, code, alignment, device. Pure functions, no widgets."""
 
 import json
 
@@ -9,10 +9,10 @@ from leaderboard.load import VARIANT
 
 
 def names(runs: pd.DataFrame) -> "pd.Series[str]":
-    """For every run its generator's name, with what tells it from others of that name on its board.
+    """Return every run's generator with the settings that tell it from others of its name on the board.
 
-    That is what was asked for and is no default, where it suffices: an ablation is called by what was taken away, and
-    what it was taken from by its name alone. Else every setting in which they differ.
+    These are the settings that were asked for and are no defaults, where they suffice: an ablation is called by what
+    was taken away, and what it was taken from by its name alone. Otherwise it is every setting in which they differ.
     """
     keys = ["board", *VARIANT]
     kinds = runs.drop_duplicates(keys)
@@ -37,7 +37,7 @@ def _named(own: pd.DataFrame, *, set_only: bool) -> "pd.Series[str]":
 
 
 def _settings(own: pd.DataFrame, *, set_only: bool) -> dict[str, str]:
-    """For every set of hyperparameters those that others have otherwise, as text."""
+    """Return for every set of hyperparameters, as text, those whose value differs in another set."""
     asked = dict(zip(own["hyperparameters"], own["changes"], strict=True))
     values = {text: json.loads(text) for text in asked}
     found = {}

@@ -1,6 +1,7 @@
 import functools
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -189,7 +190,8 @@ def test_compare_opens_with_one_run_of_every_generator(two_boards):
 
 
 def test_compare_opens_with_what_an_ablation_was_taken_from(page):
-    command, settings = "python -m bench run --generator pdiff", {"noise": 0.1}
+    command = "python -m bench run --task digits --generator pdiff"
+    settings = {"noise": 0.1}
     written(
         page.folder,
         record(
@@ -228,12 +230,14 @@ def strings(tree, path=()):
 @pytest.mark.parametrize("name", PAGES)
 def test_markup_in_any_text_of_a_record_stays_text(page, name):
     fields = dict.fromkeys(strings(BASE), MARKUP)
+    fields["command"] = f"{BASE['command']} --set {shlex.quote(f'{MARKUP}={MARKUP}')}"
     assert {"command", "task__name", "generator__name", "timing__device"} <= set(fields)
     named = {part: {"file": PLAIN, "sha256": "4" * 64} for part in ("zoo", "generated")}
     made = record(**fields, artifacts=named, generator__hyperparameters={MARKUP: MARKUP})
     whole(page.folder, made)
     (page.folder / "bad.json").write_text(json.dumps({**json.loads(made.to_json()), MARKUP: 1}))
     test = page(name)
+    assert test.expander[-1].label == "Left out: 1"
     assert not any(getattr(item, "allow_html", False) for item in [*test.markdown, *test.caption])
     for item in [*test.markdown, *test.caption, *test.subheader, *test.header, *test.info]:
         bare = re.sub(r"(`+) .*? \1", "", item.value, flags=re.DOTALL)  # code spans are verbatim

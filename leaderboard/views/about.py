@@ -1,4 +1,4 @@
-"""The protocol in a page, how to read each number, and how to submit."""
+"""The page that explains the protocol, how to read each number, and how to submit."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""Runs side by side: score against similarity, and how scores are distributed."""
+"""The page that shows runs side by side: score against similarity, and the distribution of scores."""
 
 from collections.abc import Sequence
 

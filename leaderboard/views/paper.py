@@ -1,4 +1,4 @@
-"""The paper's tables, beside what the official logs say and what our records measured."""
+"""The page of the paper's tables, with the numbers of the official logs and of our records."""
 
 import streamlit as st
 

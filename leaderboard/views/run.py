@@ -1,4 +1,4 @@
-"""One record whole."""
+"""The page of one whole record."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def page() -> None:
 
 
 def show_populations(one: Shown) -> None:
-    """Every population's statistics."""
+    """Show every population's statistics."""
     scores, alike = one.record.scores, one.record.similarity
     scale = Scale.of(one.record)
     name = one.record.generator.name
@@ -74,7 +74,7 @@ def show_populations(one: Shown) -> None:
 
 
 def show_figures(one: Shown) -> None:
-    """Parameters, and the way from noise to a sample."""
+    """Show figures of parameters, and of the way from noise to a sample."""
     figure = plots.parameter_heat_map(one)
     if figure:
         st.subheader("Parameters")
@@ -95,7 +95,7 @@ def show_figures(one: Shown) -> None:
 
 
 def show_facts(one: Shown) -> None:
-    """Everything else that the record says."""
+    """Show the record's other fields."""
     record: dict[str, Any] = json.loads(one.record.to_json())
     st.subheader("Protocol and environment")
     facts = {
@@ -120,7 +120,7 @@ def show_facts(one: Shown) -> None:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested facts as pairs of text."""
+    """Return nested facts as pairs of text: dotted name and value."""
     found: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, dict):
@@ -132,7 +132,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def show_files(one: Shown, path: Path) -> None:
-    """Files with their hashes, and downloads."""
+    """Show the record's files with their hashes, and offer them as downloads."""
     st.subheader("Files")
     artifacts = one.record.artifacts
     named = {"zoo": artifacts.zoo, "generated": artifacts.generated, "side file": artifacts.side}

@@ -1,4 +1,4 @@
-"""How alike models are: the four comparisons, the whole matrix, the influence of K, and maps of the weights."""
+"""The page of similarity: the four comparisons, the whole matrix, the influence of K, and maps of the weights."""
 
 import pandas as pd
 import streamlit as st
@@ -30,7 +30,7 @@ def page() -> None:
 
 
 def show_one(one: Shown, number: int) -> None:
-    """The figures of one run."""
+    """Show the figures of one run."""
     left, right = st.columns(2)
     with left:
         st.subheader("Beside the controls")
@@ -65,7 +65,7 @@ def show_one(one: Shown, number: int) -> None:
 
 
 def show_sizes(runs: pd.DataFrame, first: Shown) -> None:
-    """Similarity against K, over the runs that differ from the first one in K, seed and generator alone."""
+    """Show similarity against K, over the runs that differ from the first one in K, seed and generator alone."""
     own = runs[runs["id"] == first.record.id].iloc[0]
     varies = {"key", "k", "zoo_hash", *VARIANT}
     same = [name for name in (*BOARD, "device", "settings") if name not in varies] + ["device"]

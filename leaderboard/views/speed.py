@@ -1,4 +1,4 @@
-"""What generated models cost, beside training them."""
+"""The page of times: the cost of generated models, and that of training them."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ def page() -> None:
 
 
 def sentence(one: Shown) -> str:
-    """Both speedups in words."""
+    """Return both speedups in words."""
     timing = one.record.timing
     if timing.speedup is None:
         return "has no speedup: SGD's time to the same score is not known."
@@ -66,7 +66,7 @@ def sentence(one: Shown) -> str:
 
 
 def seconds(shown: Sequence[Shown]) -> pd.DataFrame:
-    """Times as text, one column a run."""
+    """Return times as text, one column a run."""
     found = {}
     for one in shown:
         values = {name: getattr(one.record.timing, field) for name, field in ROWS.items()}
