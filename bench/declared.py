@@ -73,7 +73,7 @@ def task(name: str) -> Declared | None:
 @functools.cache
 def recipe() -> Mapping[str, Any]:
     """The defaults of training that hold where neither a task nor its architecture says otherwise."""
-    return _read("tasks.training.steps:Recipe").fields
+    return _read("tasks.training.recipe:Recipe").fields
 
 
 def _read(target: str) -> Declared:

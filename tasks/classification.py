@@ -19,10 +19,11 @@ from tasks.data.source import channels_last
 from tasks.fast.frozen import Frozen
 from tasks.fast.scoring import ClassifierScorer, judge
 from tasks.fast.stacking import StackedRuns
+from tasks.training.batches import Batches
 from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
 from tasks.training.settings import Sampled
-from tasks.training.steps import Batches, supervise
+from tasks.training.steps import supervise
 
 
 @dataclasses.dataclass(eq=False)
@@ -82,7 +83,7 @@ class Classification(Collected, Sampled):
 
     @property
     def runs(self) -> StackedRuns:
-        """What trains independent runs, many at once where that is faster."""
+        """The trainer of independent runs: many at once where that is faster."""
         return StackedRuns(self.problem, self._train)
 
     def _batches(self, rng: torch.Generator) -> Batches:
@@ -121,7 +122,7 @@ class Classification(Collected, Sampled):
 
     @property
     def inputs(self) -> Callable[[UInt8[Tensor, "n C H W"]], Tensor]:
-        """What turns images of 8 bits, on the device, into a network's inputs."""
+        """The function from images of 8 bits, on the device, to a network's inputs."""
         first = Split(self.data.train.images[:1], self.data.train.labels[:1])
         return Images.of(self.data, first, self.shape.size, self.device).inputs
 

@@ -26,10 +26,11 @@ from tasks.fast import features
 from tasks.fast.features import FeatureNetwork
 from tasks.fast.image_scoring import ImageScorer, Reference
 from tasks.fast.sampling import SAMPLERS, TIMESTEPS, Sampler
+from tasks.training.batches import Batches
 from tasks.training.collected import Collected
-from tasks.training.collecting import load_tensors, save_tensors
 from tasks.training.problem import Problem
-from tasks.training.steps import Batches, Loss
+from tasks.training.rows import load_tensors, save_tensors
+from tasks.training.steps import Loss
 
 CLASSIFIER_EPOCHS = 10
 FEWEST = 20  # images: of fewer, no distance can be said to be one

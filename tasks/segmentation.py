@@ -21,10 +21,11 @@ from tasks.fast import upsampling
 from tasks.fast.confusion import mean_iou, pixel_accuracy
 from tasks.fast.dense import DenseScorer, pixel_cross_entropy, random_pixels
 from tasks.fast.frozen import Frozen
+from tasks.training.batches import Batches
 from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
 from tasks.training.settings import Sampled
-from tasks.training.steps import Batches, supervise
+from tasks.training.steps import supervise
 
 
 @dataclasses.dataclass(eq=False)

@@ -5,7 +5,7 @@ import pytest
 from bench import declared, plugins
 from bench.contract import Metric
 from tasks.catalog import TASKS
-from tasks.training.steps import Recipe
+from tasks.training.recipe import Recipe
 
 OWN = [n for n, plugin in plugins.generators().items() if plugin.target.startswith("generators.")]
 FACTS = ("needs", "deterministic", "presets", "has_latents", "has_path")

@@ -8,7 +8,8 @@ from bench.system.randomness import generator
 from tasks.data.images import Images
 from tasks.fast.frozen import Frozen
 from tasks.networks.layers import select
-from tasks.training.steps import Batches, Recipe
+from tasks.training.batches import Batches
+from tasks.training.recipe import Recipe
 from tests.networks import Shape, build
 
 PLAIN = Recipe(batch_size=8)

@@ -24,7 +24,7 @@ from bench.system.randomness import generator
 from tasks import image_generation
 from tasks.fast import image_scoring
 from tasks.fast.image_scoring import COMPARED
-from tasks.training import collecting
+from tasks.training import steps
 from tests.networks import Shape, build
 from tests.standins import image_data, untrained_inception
 
@@ -243,13 +243,13 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(monkeypatch, tmp_p
     monkeypatch.setattr(task, "score", die_in_the_third_epoch)
     with pytest.raises(KeyboardInterrupt):
         task.collect(2, rng=generator(0), work=tmp_path / "work")
-    epochs, run = [], collecting.Training.run
+    epochs, run = [], steps.Training.run
 
     def counted(self, start, end):
         epochs.append(start // self.per_epoch)
         run(self, start, end)
 
-    monkeypatch.setattr(collecting.Training, "run", counted)
+    monkeypatch.setattr(steps.Training, "run", counted)
     resumed = make(**settings).collect(2, rng=generator(0), work=tmp_path / "work")
     assert torch.equal(resumed.vectors, whole.vectors)
     base = {n: t for n, t in resumed.base.items() if not n.startswith("features.")}

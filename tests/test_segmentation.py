@@ -25,7 +25,8 @@ from tasks.data.images import Images
 from tasks.fast.confusion import confusion, mean_iou, pixel_accuracy
 from tasks.fast.dense import DenseScorer, random_pixels
 from tasks.networks.layers import select
-from tasks.training.steps import Batches, Recipe
+from tasks.training.batches import Batches
+from tasks.training.recipe import Recipe
 from tests.networks import Shape, build
 from tests.standins import coco_content, load, stir_statistics, write_coco
 

@@ -14,7 +14,7 @@ from bench.system.randomness import generator
 from bench.testing import BrokenPromise, check_task
 from bench.testing.tasks import PROMISES
 from tasks.classification import Classification
-from tasks.training import collecting, collection
+from tasks.training import collection, steps
 from tests import wrong
 from tests.standins import QUICK, image_data
 
@@ -182,13 +182,13 @@ def test_killed_base_training_goes_on_from_its_last_epoch(monkeypatch, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         task.collect(2, rng=generator(0), work=work_folder())
     epochs = []
-    run = collecting.Training.run
+    run = steps.Training.run
 
     def counted(self, start, end):
         epochs.append(start // self.per_epoch)
         run(self, start, end)
 
-    monkeypatch.setattr(collecting.Training, "run", counted)
+    monkeypatch.setattr(steps.Training, "run", counted)
     resumed = make(**settings).collect(2, rng=generator(0), work=work_folder())
     assert 0 not in epochs[:-2]
     assert torch.equal(resumed.vectors, whole.vectors)

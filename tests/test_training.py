@@ -9,9 +9,11 @@ from tasks.data.images import crop_flip, flip
 from tasks.fast import stacking
 from tasks.fast.frozen import Frozen
 from tasks.networks.layers import select
-from tasks.training.collecting import fold_statistics, neutral_statistics
+from tasks.training.batches import Batches, Order
+from tasks.training.folding import fold_statistics, neutral_statistics
+from tasks.training.recipe import Recipe
 from tasks.training.runs import Runs
-from tasks.training.steps import Batches, Order, Recipe, Training, supervise
+from tasks.training.steps import Training, supervise
 from tests.networks import Shape, build
 from tests.standins import image_data, images
 

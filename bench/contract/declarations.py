@@ -156,7 +156,7 @@ class Architecture(Declaration):
 
     Attributes:
         form: what the network says of an image: "labels", "boxes", "masks", or "noise" (what was added to the image).
-        recipe: fields of ``tasks.training.steps.Recipe`` that differ from its defaults.
+        recipe: fields of ``tasks.training.recipe.Recipe`` that differ from its defaults.
         multiple: the side of an image must be a multiple of this, in pixels.
         loads: whether the function takes ``pretrained``.
         alignable: tracks whose zoos of whole networks have hidden units that can be permuted (``bench.judge.align``);

@@ -18,26 +18,26 @@ from tasks.fast.upsampling import Coarse, Pixels
 def pixel_cross_entropy(
     logits: Float[Tensor, "B C h w"], masks: UInt8[Tensor, "B H W"]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the logits, upsampled, over all pixels that are not ``IGNORED``."""
+    """Return the mean cross-entropy of the upsampled logits over all pixels that are not ``IGNORED``."""
     upsampled = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(upsampled, masks.long(), ignore_index=IGNORED)
 
 
 def random_pixels(masks: UInt8[Tensor, "M H W"], each: int, split: str) -> Pixels:
-    """So many labelled pixels of every image at random, the same ones in every run; all where there are fewer.
+    """Draw labelled pixels of every image at random, the same ones in every run; all where there are fewer.
 
     Args:
         masks: classes, or ``IGNORED``.
-        each: pixels of an image.
+        each: how many of an image.
         split: "train" or "val", for the draw.
     """
-    found = []
+    chosen = []
     for number, mask in enumerate(masks):
         places = (mask != IGNORED).flatten().nonzero().flatten()
         order = torch.randperm(len(places), generator=generator(0, "units", split, number))[:each]
         places = places[order.sort().values.to(places.device)]
-        found.append((torch.full_like(places, number), places, mask.flatten()[places].long()))
-    image, place, label = (torch.cat(parts) for parts in zip(*found, strict=True))
+        chosen.append((torch.full_like(places, number), places, mask.flatten()[places].long()))
+    image, place, label = (torch.cat(parts) for parts in zip(*chosen, strict=True))
     wide = masks.shape[-1]
     return Pixels(image, place.div(wide, rounding_mode="floor"), place % wide, label)
 

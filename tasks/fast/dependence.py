@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 # Of a CPU core: tensors of this size are still there when the next operation reads them.
 CACHE_BYTES = 4 * 1024**2
 GPU_BYTES = 1024**3  # of one tensor on a GPU
-LEAST, MOST = 4, 250  # images at once
+LEAST, MOST = 4, 250  # inputs at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Parts:
     """A model as two graphs that share its modules.
 
     Attributes:
-        shared: images to the tuple of tensors that the generated part starts from, each with rows for every image.
+        shared: inputs to the tuple of tensors that the generated part starts from, each with a row for every input.
         own: those tensors to logits; the only part that uses generated tensors.
         first: generated parameters of layers that work on shared tensors alone.
-        widest_shared, widest: values an image of the largest tensor in ``shared`` and in ``own``.
+        widest_shared, widest: values an input of the largest tensor in ``shared`` and in ``own``.
         widest_own: the same of those in ``own`` that depend on generated tensors: what each candidate has for itself.
     """
 
@@ -39,11 +39,11 @@ class Parts:
         budget = CACHE_BYTES * torch.get_num_threads() if on_cpu else GPU_BYTES
         return min(most, max(LEAST, budget // (4 * max(self.widest_shared, self.widest))))
 
-    def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the shared tensors of a batch, computed a few images at a time on a CPU."""
-        if images.device.type != "cpu":
-            return tuple(self.shared(images))
-        pieces = [self.shared(piece) for piece in images.split(self.rows("cpu"))]
+    def features(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the shared tensors of a batch, computed a few inputs at a time on a CPU."""
+        if inputs.device.type != "cpu":
+            return tuple(self.shared(inputs))
+        pieces = [self.shared(piece) for piece in inputs.split(self.rows("cpu"))]
         return tuple(torch.cat(tensors) for tensors in zip(*pieces, strict=True))
 
 

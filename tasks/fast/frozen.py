@@ -11,7 +11,9 @@ from bench.contract.zoo import Layout
 from tasks.data.images import fits
 from tasks.data.source import Source, channels_last
 from tasks.fast.dependence import split
-from tasks.training.steps import Batches, Criterion, Loss, Recipe, drawn
+from tasks.training.batches import Batches, drawn
+from tasks.training.recipe import Recipe
+from tasks.training.steps import Criterion, Loss
 
 KEEP_BYTES = 1024**3  # of the frozen part, for all images of a split
 

@@ -1,23 +1,72 @@
 """Many classifiers trained at once: stacked parameters, one optimizer over the stack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn import functional as F
 
 from bench.contract.zoo import Layout
 from bench.system.progress import track
 from tasks.data.source import Source
 from tasks.fast.frozen import Frozen
-from tasks.training.collecting import fold_statistics
+from tasks.training.batches import Batches, drawn
+from tasks.training.folding import fold_statistics
 from tasks.training.problem import Problem
+from tasks.training.recipe import Recipe
 from tasks.training.runs import Runs, TrainPart
-from tasks.training.steps import Batches, Recipe, StackedTraining, check_finite, drawn
+from tasks.training.steps import check_finite, set_rate
 
 # Runs train together as far as this much memory goes: on a GPU for activations, on a CPU for values, gradients and
 # momenta, which have to stay in its cache.
 STACK_BYTES = {"cuda": 2 * 1024**3, "cpu": 32 * 1024**2}
+
+
+class StackedTraining:
+    """Trains S copies of the same parameters at once, each with its own values, data order and optimizer state.
+
+    Args:
+        module: the network, or the part of it that the parameters belong to.
+        parameters: each with S in front.
+        buffers: each with S in front; updated in place where the module is in train mode.
+        recipe: how.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, Tensor],
+        buffers: dict[str, Tensor],
+        recipe: Recipe,
+    ) -> None:
+        self.parameters = {n: t.detach().contiguous().clone() for n, t in parameters.items()}
+        self.buffers = buffers
+        self.optimizer = recipe.make_optimizer(list(self.parameters.values()))
+
+        def loss(
+            tensors: dict[str, Tensor],
+            state: dict[str, Tensor],
+            inputs: tuple[Tensor, ...],
+            labels: Tensor,
+        ) -> Tensor:
+            logits = functional_call(module, {**tensors, **state}, inputs)
+            return F.cross_entropy(logits.float(), labels)
+
+        self._gradients = vmap(grad_and_value(loss), randomness="error")
+
+    def step(
+        self, inputs: tuple[Tensor, ...], labels: Shaped[Tensor, "S B *label"], rate: float
+    ) -> Float[Tensor, " S"]:
+        """Take one optimizer step of every copy on its own batch; return the losses before it."""
+        set_rate(self.optimizer, rate)
+        gradients, losses = self._gradients(self.parameters, self.buffers, inputs, labels)
+        for name, parameter in self.parameters.items():
+            # As the parameters are: fused steps want it.
+            parameter.grad = gradients[name].contiguous()
+        self.optimizer.step()
+        return losses  # type: ignore[no-any-return]
 
 
 def size(layout: Layout, source: Source, recipe: Recipe) -> int:

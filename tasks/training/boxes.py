@@ -12,7 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.system.randomness import derive, scoped
 from tasks.data.coco import CocoSplit
-from tasks.training.steps import Loss, Order, Recipe
+from tasks.training.batches import Order
+from tasks.training.recipe import Recipe
+from tasks.training.steps import Loss
 
 KEEP_BYTES = 512 * 1024**2  # pixels of a split up to this size stay in memory
 Target = dict[str, Tensor]  # torchvision's: "boxes" and "labels"

@@ -57,16 +57,16 @@ class Collected(Settings):
     @property
     @abstractmethod
     def problem(self) -> Problem:
-        """What is trained."""
+        """The network, its loss and its score."""
 
     @property
     def runs(self) -> Runs:
-        """What trains independent runs; one after another by default."""
+        """The trainer of independent runs: one after another by default."""
         return Runs(self.problem)
 
     @property
     def collection(self) -> Collection:
-        """How checkpoints are collected; made anew, because a given zoo can tell the layers."""
+        """The way checkpoints are collected; made anew, because a given zoo can tell the layers."""
         facts = {n: v for n, v in self.identity().items() if n not in self.beside_base}
         return Collection(
             problem=self.problem,

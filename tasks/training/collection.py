@@ -15,19 +15,12 @@ from bench.errors import BadRequest
 from bench.system.randomness import derive, scoped
 from bench.system.store import digest, home, stage
 from tasks.networks.layers import select
-from tasks.training.collecting import (
-    Curve,
-    Rows,
-    load_tensors,
-    neutral_statistics,
-    save_tensors,
-    seeds,
-    take,
-    train_base,
-    trajectory,
-)
-from tasks.training.problem import Part, Problem
+from tasks.training.folding import neutral_statistics
+from tasks.training.part import Part, take
+from tasks.training.problem import Problem
+from tasks.training.rows import Rows, load_tensors, save_tensors
 from tasks.training.runs import Runs, TrainPart
+from tasks.training.tracks import Curve, seeds, train_base, trajectory
 
 TRACKS = ("trajectory", "seeds")
 

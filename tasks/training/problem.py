@@ -1,15 +1,15 @@
-"""What a task is to training: a network, a loss, a score, and how long an epoch is."""
+"""The problem that a task poses to training: a network, a loss and a score."""
 
 import dataclasses
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.contract.zoo import Layout
 from bench.system.randomness import scoped
-from tasks.training.collecting import free
-from tasks.training.steps import AveragedTraining, Loss, Recipe, Training
+from tasks.training.recipe import Recipe
+from tasks.training.steps import AveragedTraining, Loss, Training
 
 PartLoss = Callable[[torch.Generator], Loss]  # of a source of batches: the loss on each of them
 
@@ -59,34 +59,3 @@ class Problem:
             self.per_epoch,
             decay=self.ema,
         )
-
-
-class Part:
-    """The generated part of a frozen network in eval mode, trained by plain steps.
-
-    What does not depend on the part runs without gradients, and normalization statistics stand still: a checkpoint is
-    completely described by the base and its row.
-
-    Args:
-        problem: what is trained.
-        model: the network, on the device.
-        layout: the generated part.
-
-    Attributes:
-        tensors: the parameters that are trained, in the order of the layout.
-    """
-
-    def __init__(self, problem: Problem, model: nn.Module, layout: Layout) -> None:
-        self.problem, self.layout = problem, layout
-        self.tensors: list[Tensor] = free(model, layout)
-        self._loss = problem.part_loss(model, layout)
-
-    def training(self, rng: torch.Generator, lr: float | None) -> Training:
-        """Return the training of the part from where its tensors are.
-
-        Args:
-            rng: the source of data order and augmentation.
-            lr: a constant learning rate; None takes the recipe's schedule.
-        """
-        recipe, per_epoch = self.problem.recipe, self.problem.per_epoch
-        return Training(self._loss(rng), self.tensors, recipe, per_epoch, lr=lr)

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.contract.zoo import Layout
-from tasks.training.collecting import fold_statistics, put, take
-from tasks.training.problem import Part, Problem
+from tasks.training.folding import fold_statistics
+from tasks.training.part import Part, put, take
+from tasks.training.problem import Problem
 
 
 @runtime_checkable

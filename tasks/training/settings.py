@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.contract import Task, registry
 from bench.contract.declarations import Architecture, DataSet, Declaration
 from bench.system.randomness import generator
-from tasks.training.steps import Recipe
+from tasks.training.recipe import Recipe
 
 D = TypeVar("D")
 

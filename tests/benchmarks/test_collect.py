@@ -11,8 +11,12 @@ from bench.system.randomness import derive, generator
 from tasks.fast import stacking
 from tasks.fast.frozen import Frozen
 from tasks.fast.scoring import ClassifierScorer
-from tasks.training.collecting import Rows, free, put, seeds, take, trajectory
-from tasks.training.steps import Batches, Recipe, Training, supervise
+from tasks.training.batches import Batches
+from tasks.training.part import free, put, take
+from tasks.training.recipe import Recipe
+from tasks.training.rows import Rows
+from tasks.training.steps import Training, supervise
+from tasks.training.tracks import seeds, trajectory
 from tests.benchmarks.networks import images, network
 
 LR = 0.01
