@@ -100,7 +100,7 @@ RUN = (
     Fact("created", lambda record: record.created.astimezone(datetime.UTC).isoformat()),  # sorts by time
     Fact("content", _content),
     Fact("command", attrgetter("command")),
-    Fact("changes", lambda record: plain(dict(record.request.changes))),  # what was asked for and is no default
+    Fact("changes", lambda record: json.dumps(record.request.changes)),  # what was asked for, no default, in its order
     Fact("seed", attrgetter("protocol.seed"), COUNT),
     Fact("preset", attrgetter("protocol.preset")),
     Fact("settings", lambda record: plain(record.task.settings)),

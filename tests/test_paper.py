@@ -145,9 +145,9 @@ def test_another_run_fills_no_cell(fields):
 
 
 def test_a_run_at_another_setting_is_shown_and_marked_and_still_missing():
-    command = CELL["command"].replace("--preset paper", "--set task.epochs=5")
+    command = CELL["command"].replace("--preset paper", "--set task.val_size=9 --set task.epochs=5")
     frame = frame_of({"protocol__preset": "quick", "command": command})
-    assert cells("1", LABEL, frame)["ours: setting"] == "quick preset, epochs=5"
+    assert cells("1", LABEL, frame)["ours: setting"] == "quick preset, val_size=9, epochs=5"
     commands = dict(paper.missing(tables()["1"], frame))
     assert commands["CIFAR-100, ResNet-18"] == CELL["command"]
 
