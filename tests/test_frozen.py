@@ -41,11 +41,16 @@ def losses(one, epochs=3, seed=1):
     )
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("arch", ["resnet18", "vit_tiny"])
-def test_losses_are_those_of_features_that_are_never_kept(arch, precision):
+@pytest.mark.parametrize(
+    ("arch", "layers", "precision"),
+    [
+        ("resnet18", "last-norms:2", "float32"),
+        ("vit_tiny", "norm.*", "float32"),
+        ("convnet3", "last-norms:1", "bfloat16"),
+    ],
+)
+def test_losses_are_those_of_features_that_are_never_kept(arch, layers, precision):
     recipe = dataclasses.replace(PLAIN, precision=precision)
-    layers = "last-norms:2" if arch == "resnet18" else "norm.*"
     kept, _ = made(arch, layers, recipe)
     assert kept.keeps
     computed, _ = made(arch, layers, recipe, keep=0)

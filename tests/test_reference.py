@@ -39,11 +39,10 @@ POPULATIONS = ("original", "generated", "average", "noise 10")
 def finished(request, tmp_path_factory):
     """A finished run of a task of each kind: its record, task, checkpoints and the models of a few populations."""
     folder = tmp_path_factory.mktemp("finished")
-    settings = {f"task.{name}": value for name, value in QUICK[request.param].items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
         asked = Request(
-            task=TASKS[request.param], generator="gaussian", settings=settings, k=3, samples=3,
+            task=TASKS[request.param], generator="gaussian", task_settings=QUICK[request.param], k=3, samples=3,
             results=folder / "results", device="cpu",
         )  # fmt: skip
         record, path = pipeline.run(asked)

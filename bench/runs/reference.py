@@ -54,7 +54,7 @@ def compare(
                 vectors,
                 plain,
                 zoo.layout,
-                record.task.metric,
+                task.metric.name,
                 rng,
             )
     return checks
