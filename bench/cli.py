@@ -155,7 +155,7 @@ def show(
 @app.command(
     epilog="Example: python -m bench verify results/0123456789abcdef/fedcba9876543210.json --from-seed"
 )
-@asking("record from_seed mark zoo device data_dir debug")
+@asking("record from_seed reference mark zoo device data_dir debug")
 def verify(
     options: dict[str, Any],
     record: Annotated[Path, typer.Argument(help="File of a record.")],
@@ -204,7 +204,7 @@ def verify(
         raise typer.Exit(1)
     typer.echo(f"verified: {tier}")
     if mark:
-        write_text(record, again.marked(read, tier).to_json())
+        write_text(record, again.marked(record.read_bytes(), tier))
 
 
 @app.command(
