@@ -204,7 +204,7 @@ def verify(
         raise typer.Exit(1)
     typer.echo(f"verified: {tier}")
     if mark:
-        write_text(record, again.marked(read, tier).to_json())
+        write_text(record, again.marked(record.read_bytes(), tier))
 
 
 @app.command(

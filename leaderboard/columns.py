@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
-from bench.records.record import Interval, Population, Record
+from bench.records.fields import Interval
+from bench.records.population import Population
+from bench.records.record import Record
 from bench.records.scale import Scale
 from leaderboard import formats, pooling
 from leaderboard.formats import Format
@@ -77,17 +79,9 @@ class Column:
 # What fields read ----------------------------------------------------------------------------------------------------
 
 
-def population(record: Record, name: str) -> Population:
-    """Return one of a record's populations."""
-    scores = record.scores
-    if name == GENERATED:
-        return scores.generated
-    return scores.original if name == ORIGINAL else scores.controls()[name]
-
-
 def of_population(read: Callable[[Population], Any]) -> Read:
     """Make a reader of what every population has."""
-    return lambda record, name: read(population(record, name))
+    return lambda record, name: read(record.populations[name])
 
 
 def of_run(read: Callable[[Record], Any]) -> Read:
@@ -97,33 +91,31 @@ def of_run(read: Callable[[Record], Any]) -> Read:
 
 def _end(name: str) -> Read:
     """Make a reader of one end of the mean's interval, which a single model has not."""
-    return of_population(lambda own: getattr(own, name) if len(own.values) > 1 else None)
+    return of_population(lambda own: getattr(own, name) if own.n > 1 else None)
 
 
 def _nearest(record: Record, name: str) -> float | None:
-    alike = record.similarity
-    if name == GENERATED:
-        return alike.original_generated_max.value
-    return alike.controls[name].original_max if name in alike.controls else None
+    nearest = record.populations[name].similarity.nearest
+    return nearest.value if nearest else None
 
 
 def _above_noise(read: Callable[[Interval], float]) -> Read:
     def advantage(record: Record) -> float | None:
-        above = record.novelty.advantage_over_noise
-        return read(above) if above else None
+        noise = record.judge.advantages.get("noise")
+        return read(noise.mean) if noise and noise.mean else None
 
     return of_run(advantage)
 
 
 def _p_best(record: Record) -> float | None:
-    test = record.tests and record.tests.best_original
+    test = record.judge.tests and record.judge.tests.best_original
     if not test:
         return None
     return test.p if test.wins > test.losses else 1.0
 
 
 def _collapsed(record: Record) -> str | None:
-    collapsed = record.novelty.collapsed
+    collapsed = record.judge.collapsed
     return None if collapsed is None else "yes" if collapsed else "no"
 
 
@@ -177,7 +169,7 @@ COLUMNS = (
     ),
     Column(
         "novelty", "Novelty", "Median of 1 - this similarity; 0 is a copy.", formats.SHARE,
-        (Field("novelty", of_run(attrgetter("novelty.median_novelty"))),),
+        (Field("novelty", of_run(attrgetter("judge.median_novelty"))),),
         better="higher",
     ),
     Column(
@@ -211,7 +203,7 @@ COLUMNS = (
     ),
     Column(
         "verdict", "Verdict", "By rule: broken, copies, averages or novel. See About.", formats.WORD,
-        (Field("verdict", of_run(attrgetter("novelty.verdict")), pooling.counted, dtype="object"),),
+        (Field("verdict", of_run(attrgetter("judge.word")), pooling.counted, dtype="object"),),
         width=80, fits=True,
     ),
     Column(

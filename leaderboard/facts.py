@@ -2,13 +2,13 @@
 
 import datetime
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from bench.records.record import Interval, Population, Record
-from bench.records.scale import Scale, mean_over_units
+from bench.records.population import Likeness, Population
+from bench.records.record import Record
 
 NUMBER, COUNT = "float64", "int64"
 
@@ -55,20 +55,20 @@ BOARD = (
     Fact("samples", attrgetter("protocol.samples"), COUNT, "samples"),
     Fact("train_size", attrgetter("protocol.train_size"), COUNT, "training examples"),
     Fact("val_size", attrgetter("protocol.val_size"), COUNT, "validation examples"),
-    Fact("metric", attrgetter("task.metric"), word="metric"),
-    Fact("higher_is_better", attrgetter("task.higher_is_better"), word="direction"),
+    Fact("metric", attrgetter("task.metric.name"), word="metric"),
+    Fact("higher_is_better", attrgetter("task.metric.higher_is_better"), word="direction"),
     Fact("scoring", _scoring, word="way of scoring"),
     Fact("version", attrgetter("protocol.version"), COUNT, "version of the protocol"),
 )
 # What follows from a board's metric.
 METRIC = (
-    Fact("percent", lambda record: Scale.of(record).percent),
-    Fact("mean_over_units", mean_over_units),
+    Fact("percent", attrgetter("task.metric.percent")),
+    Fact("mean_over_units", attrgetter("task.metric.mean_over_units")),
 )
 # What tells a generator's variants apart, beside the device, which is a column.
 GENERATOR = (
     Fact("generator", attrgetter("generator.name")),
-    Fact("source", attrgetter("generator.source")),
+    Fact("source", attrgetter("generator.code")),
     Fact("hyperparameters", lambda record: plain(record.generator.hyperparameters)),
     Fact("aligned", attrgetter("generator.aligned")),
 )
@@ -76,23 +76,29 @@ GENERATOR = (
 
 def _content(record: Record) -> int:
     """Return a number that differs where two records of one run differ."""
-    scores = tuple(record.scores.generated.values)
+    scores = tuple(record.generated.values)
     return hash((scores, record.created.timestamp(), record.timing.fit_s, record.timing.sample_s))
 
 
 def _controls(record: Record) -> int:
     """Return a number that is equal where two records have the same scores of originals and controls."""
-    scores = record.scores
-    return hash(tuple(_numbers((scores.original, *scores.controls().values()))))
+    controls = record.controls
+    return hash(tuple(_numbers([record.original, *(controls[name] for name in sorted(controls))])))
 
 
-def _numbers(populations: tuple[Population, ...]) -> Iterator[float]:
+def _numbers(populations: Sequence[Population]) -> Iterator[float]:
     for population in populations:
         yield from (population.selected, population.mean, population.best, population.worst)
 
 
-def _value(interval: Interval | None) -> float | None:
-    return interval.value if interval else None
+def _average(record: Record) -> float | None:
+    """Return the score of the average of the originals; None where there is no such control."""
+    average = record.controls.get("average")
+    return average.selected if average else None
+
+
+def _value(likeness: Likeness | None) -> float | None:
+    return likeness.value if likeness else None
 
 
 RUN = (
@@ -109,19 +115,19 @@ RUN = (
 )  # fmt: skip
 # Numbers that stand beside the paper's, by the names of ``bench.records.paper.OURS``.
 PAPER = (
-    Fact("original_best", attrgetter("scores.original.best"), NUMBER),
-    Fact("original_mean", attrgetter("scores.original.mean"), NUMBER),
-    Fact("original_median", attrgetter("scores.original.median"), NUMBER),
-    Fact("average_selected", attrgetter("scores.average.selected"), NUMBER),
-    Fact("generated_best", attrgetter("scores.generated.best"), NUMBER),
-    Fact("generated_selected", attrgetter("scores.generated.selected"), NUMBER),
-    Fact("generated_mean", attrgetter("scores.generated.mean"), NUMBER),
-    Fact("generated_median", attrgetter("scores.generated.median"), NUMBER),
-    Fact("generated_worst", attrgetter("scores.generated.worst"), NUMBER),
-    Fact("oo", lambda record: _value(record.similarity.original_original), NUMBER),
-    Fact("gg", lambda record: _value(record.similarity.generated_generated), NUMBER),
-    Fact("og", attrgetter("similarity.original_generated.value"), NUMBER),
-    Fact("og_max", attrgetter("similarity.original_generated_max.value"), NUMBER),
+    Fact("original_best", attrgetter("original.best"), NUMBER),
+    Fact("original_mean", attrgetter("original.mean"), NUMBER),
+    Fact("original_median", attrgetter("original.median"), NUMBER),
+    Fact("average_selected", _average, NUMBER),
+    Fact("generated_best", attrgetter("generated.best"), NUMBER),
+    Fact("generated_selected", attrgetter("generated.selected"), NUMBER),
+    Fact("generated_mean", attrgetter("generated.mean"), NUMBER),
+    Fact("generated_median", attrgetter("generated.median"), NUMBER),
+    Fact("generated_worst", attrgetter("generated.worst"), NUMBER),
+    Fact("oo", lambda record: _value(record.original.similarity.within), NUMBER),
+    Fact("gg", lambda record: _value(record.generated.similarity.within), NUMBER),
+    Fact("og", lambda record: _value(record.generated.similarity.originals), NUMBER),
+    Fact("og_max", lambda record: _value(record.generated.similarity.nearest), NUMBER),
     Fact("sample_s", attrgetter("timing.sample_s"), NUMBER),
     Fact("peak_memory_bytes", attrgetter("timing.peak_memory_bytes"), NUMBER),
 )

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.records.record import Record
-from bench.records.scale import mean_over_units
 from leaderboard import ties
-from leaderboard.columns import GENERATED, ORIGINAL, population
+from leaderboard.columns import GENERATED, ORIGINAL
 from leaderboard.opened import Shown
 from leaderboard.table import control_row_name
 from leaderboard.ties import Outcome
@@ -28,7 +27,7 @@ def outcomes(
     """
     found = {}
     for name in names:
-        scores = population(record, name)
+        scores = record.populations[name]
         right = _right(record, arrays, statistic, name)
         total = int(arrays["units"][1]) if right is not None else 1
         found[name] = Outcome(getattr(scores, statistic), scores.values, right, total)
@@ -40,7 +39,7 @@ def _right(
 ) -> NDArray[Any] | None:
     """Return the share of the statistic's models that get each unit right, where the score is a mean over units."""
     stored = arrays.get(f"right_{statistic}.{name}")
-    if not mean_over_units(record) or stored is None or "units" not in arrays:
+    if not record.task.metric.mean_over_units or stored is None or "units" not in arrays:
         return None
     count = int(arrays["units"][0])
     shares = stored / 255 if statistic == "mean" else np.unpackbits(stored, count=count)
@@ -63,13 +62,13 @@ def replicates(
     for row, shown in runs:
         record, names = shown.record, [GENERATED]
         if record.id == newest:
-            names += [ORIGINAL, *record.scores.controls()]
+            names += [ORIGINAL, *record.controls]
         for name, outcome in outcomes(record, shown.side, statistic, names).items():
             own = row if name == GENERATED else control_row_name(name)
             found.setdefault(own, []).append(outcome)
-            if outcome.right is None and mean_over_units(record):
+            if outcome.right is None and record.task.metric.mean_over_units:
                 unpaired.add(own)
     for own in unpaired:
         del found[own]
-    higher = all(shown.record.task.higher_is_better for _, shown in runs)
+    higher = all(shown.record.task.metric.higher_is_better for _, shown in runs)
     return ties.draws(found, statistic, higher_is_better=higher, seed=seed)

@@ -5,7 +5,7 @@ Backgrounds are transparent, so that a figure stands on a light and on a dark pa
 
 import hashlib
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from bench.errors import printable
-from bench.records.record import ControlSimilarity, Interval, Population, Record, likeness
+from bench.records.population import Likeness, Population
+from bench.records.record import Record
 from bench.records.scale import Scale
 from bench.records.side import MODELS, evenly
 from leaderboard.opened import Shown
@@ -58,7 +59,7 @@ def _factor(record: Record) -> float:
 
 def _metric(record: Record) -> str:
     unit = ", %" if Scale.of(record).percent else ""
-    return _text(record.task.metric) + unit
+    return _text(record.task.metric.name) + unit
 
 
 def duration(value: float) -> str:
@@ -114,17 +115,18 @@ def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
     """
     figure = go.Figure()
     first, several = shown[0], len(shown) > 1
-    _cloud(figure, first, "original", first.record.scores.original, colour("original"), "original")
+    _cloud(figure, first, "original", first.record.original, colour("original"), "original")
     for name in ("finetune", "interpolation", "gaussian", "average", "greedy_soup"):
-        population = first.record.scores.controls()[name]
-        _cloud(figure, first, name, population, colour(name), name, symbol="diamond", hidden=True)
+        control = first.record.controls.get(name)
+        if control:
+            _cloud(figure, first, name, control, colour(name), name, symbol="diamond", hidden=True)
     _noise_curve(figure, first)
     for one, own in zip(shown, _colours(shown), strict=True):
-        scores = one.record.scores.generated
+        scores = one.record.generated
         _cloud(figure, one, "generated", scores, own, _label(one, several), size=8)
-    alike = f"{likeness(first.record.task.kind)} with the nearest original"
+    alike = f"{first.record.task.compared.likeness} with the nearest original"
     figure = _layout(figure, alike, _metric(first.record))
-    return _zoom(figure, first.record.task.higher_is_better)
+    return _zoom(figure, first.record.task.metric.higher_is_better)
 
 
 def _zoom(figure: go.Figure, higher_is_better: bool) -> go.Figure:
@@ -155,7 +157,7 @@ def _cloud(
     nearest = shown.side.get(f"nearest.{name}")
     if nearest is None:
         return
-    values = np.asarray(population.values)[evenly(len(population.values), MODELS)]
+    values = np.asarray(population.values)[evenly(population.n, MODELS)]
     if len(values) != len(nearest):
         return
     figure.add_scatter(
@@ -170,14 +172,14 @@ def _cloud(
 
 
 def _noise_curve(figure: go.Figure, shown: Shown) -> None:
-    alike = shown.record.similarity.controls
-    levels = [n for n in shown.record.scores.noise if f"noise {n.amplitude:g}" in alike]
+    levels = [one for one in shown.record.controls.values() if one.name == "noise"]
+    known = [(near.value, one) for one in levels if (near := one.similarity.nearest)]
     figure.add_scatter(
-        x=[alike[f"noise {level.amplitude:g}"].original_max for level in levels],
-        y=[_factor(shown.record) * level.mean for level in levels],
+        x=[near for near, _ in known],
+        y=[_factor(shown.record) * level.mean for _, level in known],
         mode="lines+markers",
         name="original + noise (means)",
-        text=[f"{level.amplitude:g}" for level in levels],
+        text=[f"{level.amplitude:g}" for _, level in known],
         line={"color": colour("noise"), "width": 2},
         hovertemplate="noise %{text}<br>similarity %{x:.3f}<br>mean %{y:.4g}<extra></extra>",
     )
@@ -187,13 +189,14 @@ def distributions(shown: Sequence[Shown]) -> go.Figure:
     """Draw the scores of all models of a population on validation and, where known, on training data (Fig. 6a)."""
     figure = go.Figure()
     first, several = shown[0], len(shown) > 1
-    scores = first.record.scores
-    groups = [("original", first, "original", scores.original, colour("original"))]
+    controls = first.record.controls
+    groups = [("original", first, "original", first.record.original, colour("original"))]
     for one, own in zip(shown, _colours(shown), strict=True):
-        groups.append((_label(one, several), one, "generated", one.record.scores.generated, own))
+        groups.append((_label(one, several), one, "generated", one.record.generated, own))
     groups += [
-        (name, first, name, scores.controls()[name], colour(name))
+        (name, first, name, controls[name], colour(name))
         for name in ("interpolation", "gaussian", "finetune")
+        if name in controls
     ]
     for label, one, name, population, own in groups:
         train = one.side.get(f"train.{name}")
@@ -218,11 +221,11 @@ def distributions(shown: Sequence[Shown]) -> go.Figure:
 
 # Similarity ----------------------------------------------------------------------------------------------------------
 
-PAIRS: dict[str, Callable[[Record], Interval | None]] = {
-    "original<br>original": lambda record: record.similarity.original_original,
-    "generated<br>generated": lambda record: record.similarity.generated_generated,
-    "original<br>generated": lambda record: record.similarity.original_generated,
-    "original<br>generated,<br>nearest": lambda record: record.similarity.original_generated_max,
+PAIRS: dict[str, Callable[[Record], Likeness | None]] = {
+    "original<br>original": lambda record: record.original.similarity.within,
+    "generated<br>generated": lambda record: record.generated.similarity.within,
+    "original<br>generated": lambda record: record.generated.similarity.originals,
+    "original<br>generated,<br>nearest": lambda record: record.generated.similarity.nearest,
 }
 
 
@@ -239,29 +242,28 @@ def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [value.high - value.value for _, value in found],
-                "arrayminus": [value.value - value.low for _, value in found],
+                "array": [value.bounds[1] - value.value for _, value in found],
+                "arrayminus": [value.value - value.bounds[0] for _, value in found],
                 "thickness": 1,
             },
             hovertemplate="%{x}: %{y:.3f}<extra></extra>",
         )
     lowest = min((min(bar.y, default=0.0) for bar in figure.data), default=0.0)
-    alike = f"mean {likeness(shown[0].record.task.kind)}"
+    alike = f"mean {shown[0].record.task.compared.likeness}"
     figure = _layout(figure, "", alike, showlegend=len(shown) > 1)
     return figure.update_yaxes(range=[max(0.0, lowest - 0.15), 1.0])
 
 
 def controls_similarity(shown: Shown) -> go.Figure:
     """Draw the mean similarity to the originals, and to the nearest one, of the generator and of every control."""
-    similarity = shown.record.similarity
-    nearest, mean = similarity.original_generated_max.value, similarity.original_generated.value
-    rows = [
-        (_text(shown.record.generator.name), mean, nearest, colour(shown.record.generator.name))
+    made = shown.record.generator.name
+    rows = _alike(_text(made), shown.record.generated, colour(made))
+    controls = [
+        row
+        for name, control in shown.record.controls.items()
+        for row in _alike(_text(name), control, colour(name))
     ]
-    rows += [
-        (_text(name), alike.original, alike.original_max, colour(name))
-        for name, alike in _by_nearest(similarity.controls)
-    ]
+    rows += sorted(controls, key=lambda row: -row[2])
     figure = go.Figure()
     for label, column, symbol in (("mean", 1, "circle-open"), ("nearest original", 2, "circle")):
         figure.add_scatter(
@@ -272,14 +274,14 @@ def controls_similarity(shown: Shown) -> go.Figure:
             marker={"color": [row[3] for row in rows], "size": 10, "symbol": symbol},
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
-    figure = _layout(figure, f"{likeness(shown.record.task.kind)} with originals", "")
+    figure = _layout(figure, f"{shown.record.task.compared.likeness} with originals", "")
     return figure.update_yaxes(autorange="reversed")
 
 
-def _by_nearest(
-    controls: Mapping[str, ControlSimilarity],
-) -> list[tuple[str, ControlSimilarity]]:
-    return sorted(controls.items(), key=lambda item: -item[1].original_max)
+def _alike(label: str, population: Population, tint: str) -> list[tuple[str, float, float, str]]:
+    """Return one row of a population, with its similarity to the originals; none where that is not known."""
+    mean, nearest = population.similarity.originals, population.similarity.nearest
+    return [(label, mean.value, nearest.value, tint)] if mean and nearest else []
 
 
 def iou_heat_map(shown: Shown) -> go.Figure | None:
@@ -417,7 +419,7 @@ def score_against_time(shown: Sequence[Shown]) -> go.Figure:
         )
     for one, own in zip(shown, _colours(shown), strict=True):
         _generator_times(figure, one, own, _label(one, len(shown) > 1))
-    best = _factor(first) * first.scores.original.best
+    best = _factor(first) * first.original.best
     figure.add_hline(
         y=best, line={"color": colour("original"), "width": 1, "dash": "dot"},
         annotation={"text": "best original", "font": {"size": 11}}, annotation_position="top left",
@@ -440,7 +442,7 @@ def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> N
     fixed = fixed_seconds(record)
     if fixed is not None:
         points.append((fixed + timing.sample_s, "with collect, fit, select", "diamond"))
-    selected = _factor(record) * record.scores.generated.selected
+    selected = _factor(record) * record.generated.selected
     figure.add_scatter(
         x=[max(seconds, 1e-6) for seconds, _, _ in points],
         y=[selected] * len(points),

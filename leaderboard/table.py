@@ -77,10 +77,10 @@ def _correct(generators: list[dict[str, Any]], field: Field) -> None:
 
 def _control_rows(record: Record) -> Iterator[dict[str, Any]]:
     """Yield the rows of the originals and of every control."""
-    for name in (ORIGINAL, *record.scores.controls()):
+    for name in (ORIGINAL, *record.controls):
         yield {
             "row": control_row_name(name),
-            "name": printable(name).partition(" ")[0],
+            "name": printable(record.populations[name].name),
             "generator": printable(name),
             "kind": ORIGINAL if name == ORIGINAL else "control",
             **{field.name: field.read(record, name) for field in FIELDS},

@@ -63,17 +63,17 @@ def main(
     run = pipeline.Run(request(read, path, pipeline.choose_device(device), data_dir))
     zoo = Zoo.load(path).head(read.zoo.k)
     sampled = load_sampled(store.home() / "generated" / read.artifacts.generated.file)
-    original = selected(read.scores.original)
-    generated = selected(read.scores.generated)
+    original = selected(read.original)
+    generated = selected(read.generated)
     vectors = torch.stack([zoo.vectors[original], sampled.vectors[generated]])
     real = run.task.data.val.images
     drawn = run.task.draw(zoo, vectors, "val", SIDE * SIDE).cpu()
-    metric = read.task.metric
+    metric = read.task.metric.name
     beside(
         {
             "real": grid(real),
-            f"original, {metric} {read.scores.original.selected:.3g}": grid(drawn[0]),
-            f"{read.generator.name}, {metric} {read.scores.generated.selected:.3g}": grid(drawn[1]),
+            f"original, {metric} {read.original.selected:.3g}": grid(drawn[0]),
+            f"{read.generator.name}, {metric} {read.generated.selected:.3g}": grid(drawn[1]),
         }
     ).save(output)
 

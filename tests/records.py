@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 
 from bench.records import side
-from bench.records.record import Artifact, Record
+from bench.records.record import Record
 from bench.system.store import file_hash
 
 CONTROLS = ("average", "copy", "interpolation", "gaussian", "finetune", "greedy_soup")
@@ -106,7 +106,15 @@ def distances():
 
 
 def record(**fields):
-    return Record.model_validate_json(json.dumps(content(**fields)))
+    """A valid record; its fields are those of a file of schema 1."""
+    return parsed(content(**fields))
+
+
+def parsed(data):
+    """The record of plain data in any schema."""
+    made, problems = Record.parsed(json.dumps(data).encode())
+    assert made is not None, problems
+    return made
 
 
 def seed(number, *values, **fields):
@@ -120,18 +128,17 @@ def written(folder, made, arrays=None):
     if arrays is not None:
         path = folder / made.key / f"{made.id}.npz"
         side.write(path, arrays)
-        named = Artifact(file=path.name, sha256=file_hash(path))
-        artifacts = made.artifacts.model_copy(update={"side": named})
-        made = made.model_copy(update={"artifacts": artifacts})
+        data = json.loads(made.to_json())
+        data["artifacts"]["side"] = {"file": path.name, "sha256": file_hash(path)}
+        made = parsed(data)
     return made.write(folder)
 
 
 def outcomes(made, right):
     """Arrays of a side file that say which of the units every population gets right, all models alike."""
     bits = np.packbits(np.asarray(right, dtype=bool))
-    names = ["original", "generated", *made.scores.controls()]
     arrays = {"units": np.array([len(right), len(right)], dtype=np.int32)}
-    for name in names:
+    for name in made.populations:
         arrays[f"right_mean.{name}"] = (255 * np.asarray(right)).astype(np.uint8)
         arrays |= {f"right_{statistic}.{name}": bits for statistic in side.STATISTICS}
     return arrays

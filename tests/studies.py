@@ -32,10 +32,11 @@ def records(results):
     """What the records say by their commands, but for times, and what another store or machine changes."""
     found = {}
     for path in Path(results).rglob("*.json"):
-        data = json.loads(Record.read(path).to_json())
+        record = Record.read(path)
+        data = json.loads(record.to_json())
         for part in ("timing", "created", "artifacts", "environment"):
             data.pop(part)
-        found[data["command"]] = data
+        found[record.command] = data
     return found
 
 

@@ -52,7 +52,7 @@ def test_the_same_record_as_the_command_line(tmp_path):
     (path,) = (tmp_path / "b").rglob("*.json")
     other = bench.read_record(path)
     assert shlex.split(record.command) == shlex.split(other.command)
-    assert (record.key, record.scores) == (other.key, other.scores)
+    assert (record.key, record.populations) == (other.key, other.populations)
     assert bench.read_record(tmp_path / "a" / record.key / f"{record.id}.json") == record
 
 
@@ -160,7 +160,7 @@ def test_code_that_was_edited_after_it_was_imported_is_refused(tmp_path, monkeyp
     importlib.reload(module)
     with pytest.raises(BadRequest, match="after a reload take the new one"):
         bench.run(generator=stale, **options)
-    assert bench.run(generator=module.Line, **options).generator.source != first.generator.source
+    assert bench.run(generator=module.Line, **options).generator.code != first.generator.code
     monkeypatch.delitem(sys.modules, "edited_module")
 
 

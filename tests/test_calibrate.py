@@ -7,6 +7,7 @@ import torch
 from scipy.stats import beta
 
 from bench import cli, declared
+from bench.contract import Control, Evaluation
 from bench.errors import BadRequest
 from bench.records.request import Request
 from bench.records.verdict import AVERAGES
@@ -51,14 +52,13 @@ def test_trials_draw_zoos_that_the_oracle_has_not_seen(zoo):
 
 
 def test_models_of_the_pool_are_not_scored_again(zoo):
-    class Task:
-        def evaluate(self, zoo, vectors, split):
-            assert len(vectors) == 1  # the only one that is not in the pool
-            return type("", (), {"scores": torch.tensor([0.5]), "compared": torch.ones(1, 3) > 0})
+    def score(vectors):
+        assert len(vectors) == 1  # the only one that is not in the pool
+        return Evaluation(torch.tensor([0.5]).double(), torch.ones(1, 3) > 0, {})
 
     val = torch.arange(12).double()
     pool = Pool(zoo, zoo.vectors[:0], val, torch.zeros(12, 3, dtype=torch.bool))
-    found, wrong = pool.scores(Task(), torch.cat([zoo.vectors[[7, 2]], torch.zeros(1, 41)]))
+    found, wrong = pool.scores(score, torch.cat([zoo.vectors[[7, 2]], torch.zeros(1, 41)]))
     assert found.tolist() == [7, 2, 0.5]
     assert wrong.sum(dim=1).tolist() == [0, 0, 3]
 
@@ -83,12 +83,11 @@ def test_a_mixture_has_its_share_of_new_models(zoo):
 
 
 def test_controls_are_the_pipelines():
-    names = controls(Run(dataclasses.replace(request(), samples=8)))
-    assert {*AVERAGES, "copy", *(str(one) for one in declared.controls() if one.amplitude)} == set(
-        names
-    )
-    assert names["noise 0.1"][1] == 2
-    assert names["gaussian"][1] == 8
+    made = controls(Run(dataclasses.replace(request(), samples=8)))
+    levels = [control for control in declared.controls() if control.amplitude]
+    assert set(made) == {*map(Control, (*AVERAGES, "copy")), *levels}
+    assert made[Control("noise", 0.1)][1] == 2
+    assert made[Control("gaussian")][1] == 8
 
 
 def table(oracle, copies):

@@ -91,7 +91,11 @@ def same(values):
     """The statistics of a population whose models all have one score."""
     one = values[0]
     names = ("best", "selected", "mean", "median", "worst", "low", "high")
-    return dict.fromkeys(names, one) | {"std": 0.0 if len(values) > 1 else None, "values": values}
+    return dict.fromkeys(names, one) | {
+        "std": 0.0 if len(values) > 1 else None,
+        "values": values,
+        "n": len(values),
+    }
 
 
 def test_what_a_run_writes_is_all_right(path):
@@ -117,7 +121,7 @@ def test_checking_does_not_load_torch():
     lines = (
         "import sys",
         "from pathlib import Path",
-        "from bench import check",
+        "from bench.records import check",
         f"check.check(sorted(Path({str(ROOT)!r}, 'leaderboard', 'results').rglob('*.json'))[0])",
         "print('torch' in sys.modules)",
     )
@@ -127,8 +131,10 @@ def test_checking_does_not_load_torch():
     assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
 
 
-ALIKE = "similarity.controls"
+P = "populations"
 INTERVAL = {"value": 0.5, "low": 0.49, "high": 0.51}
+NOISE = "judge.advantages.noise"
+ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_units": False}}
 
 
 @pytest.mark.parametrize(
@@ -148,17 +154,17 @@ INTERVAL = {"value": 0.5, "low": 0.49, "high": 0.51}
         ({"zoo.seed": 5}, "command's --zoo-seed is 0, expected 5"),
         ({"artifacts.side.file": "other.npz"}, "artifacts.side.file is other.npz"),
         ({"task.kind": "detection"}, "task.kind is detection, expected classification"),
-        ({"task.metric": "mAP"}, "task.metric is mAP, expected accuracy"),
-        ({"task.units": "boxes"}, "task.units is boxes"),
-        ({"task.higher_is_better": False}, "task.higher_is_better is False, expected True"),
-        ({"task.higher_is_better": False}, "expected worst <= median <= best"),
+        ({"task.metric.name": "mAP"}, "task.metric.name is mAP, expected accuracy"),
+        ({"task.compared.units": "boxes"}, "task.compared.units is boxes"),
+        ({"task.compared.features": True}, "task.compared.features is True, expected False"),
+        (ERROR, "task.metric.higher_is_better is False, expected True"),
+        (ERROR, "expected worst <= median <= best"),
         ({"task.dataset": "mnist"}, "task.settings.dataset is fake, expected mnist"),
         ({"task.settings.val_size": 7}, "task.settings.val_size is 7"),
         ({"protocol.train_size": 7}, "task.settings.train_size is "),
         ({"zoo.track": "trajectory"}, "task.settings.track is seeds, expected trajectory"),
         ({"zoo.track": "imported"}, "zoo.track is imported"),
-        ({"generator.uses_scores": True}, "generator.uses_scores is True, expected False"),
-        ({"generator.uses": ["score"]}, "generator.uses_scores is False, expected True"),
+        ({"generator.aligned": True}, "populations.generated.aligned is False, expected True"),
         ({"generator.uses": ["train"]}, "generator.uses is ['train'], expected []"),
         ({"generator.uses": ["labels"]}, "expected some of ['score', 'train']"),
         ({"protocol.selection": "best of all"}, "protocol.selection is best of all"),
@@ -167,82 +173,82 @@ INTERVAL = {"value": 0.5, "low": 0.49, "high": 0.51}
         ({"environment.gpu": "a GPU"}, "environment.gpu is a GPU, expected null"),
         ({"environment.git_commit": "latest"}, "environment.git_commit is latest"),
         # The command
-        ({"command": "rm -rf /"}, "is no command of 'python -m bench run'"),
-        ({"command": lambda v: f"{v} --fast"}, "--fast is no option of 'python"),
-        ({"command": lambda v: f"{v} --task mnist"}, "command's --task is mnist, expected fake"),
-        ({"command": lambda v: f"{v} --generator vae"}, "command's --generator is vae"),
-        ({"command": lambda v: f"{v} --seed 1"}, "command's --seed is 1, expected 0"),
-        ({"command": lambda v: f"{v} --zoo-seed 1"}, "command's --zoo-seed is 1, expected 0"),
-        ({"command": lambda v: v.replace("--k 12", "")}, "command's --k is 200, expected 12"),
-        ({"command": lambda v: v.replace("--samples 40", "")}, "command's --samples is 100"),
-        ({"command": lambda v: f"{v} --preset paper"}, "command's --preset is paper"),
-        ({"command": lambda v: f"{v} --align"}, "command's --align is True, expected False"),
-        ({"command": lambda v: f"{v} --min-score 0.7"}, "command's --min-score is 0.7, expected 0.5"),
-        ({"command": lambda v: f"{v} --arch mlp3"}, "task.settings.arch is convnet3, expected mlp3"),
-        ({"command": lambda v: f"{v} --set task.epochs=9"}, "task.settings.epochs is 1, expected 9"),
-        ({"command": lambda v: v.replace("--set task.epochs=1", "")}, "expected 2 (by the command"),
-        ({"command": lambda v: f"{v} --set depth=3"}, "hyperparameters.depth is missing, expected 3"),
-        ({"command": lambda v: f"{v} --zoo a.zoo"}, "command's --zoo is a.zoo, expected"),
+        ({"request.task": "mnist"}, "command's --task is mnist, expected fake"),
+        ({"request.generator": "vae"}, "command's --generator is vae"),
+        ({"request.seed": 1}, "command's --seed is 1, expected 0"),
+        ({"request.zoo_seed": 1}, "command's --zoo-seed is 1, expected 0"),
+        ({"request": lambda v: {**v, "k": None}}, "command's --k is 200, expected 12"),
+        ({"request": lambda v: {**v, "samples": None}}, "command's --samples is 100"),
+        ({"request.preset": "paper"}, "command's --preset is paper"),
+        ({"request.align": True}, "command's --align is True, expected False"),
+        ({"request.min_score": 0.7}, "command's --min-score is 0.7, expected 0.5"),
+        ({"request.task_settings.arch": "mlp3"}, "task.settings.arch is convnet3, expected mlp3"),
+        ({"request.task_settings.epochs": 9}, "task.settings.epochs is 1, expected 9"),
+        ({"request.task_settings": {}}, "expected 2 (by the command"),
+        ({"request.generator_settings": {"depth": 3}}, "hyperparameters.depth is missing, expected 3"),
+        ({"request.zoo": "a.zoo"}, "command's --zoo is a.zoo, expected"),
         ({"zoo.seed": None}, "zoo.seed is null, expected 0 (the command gives no zoo)"),
-        ({"similarity.good": None}, "command's --min-score is 0.5, expected null"),
+        ({"judge.good": None}, "command's --min-score is 0.5, expected null"),
         # Scores
-        ({"protocol.samples": 99}, "scores.generated has not one value for each sample"),
-        ({"scores.original.best": 2.0}, "scores.original"),
-        ({"scores.generated.low": lambda v: v - 0.001}, "(of the bootstrap of its values)"),
-        ({"scores.noise.0.amplitude": 0.0031}, "scores.noise is [0.0031, 0.01"),
-        ({"scores.noise": []}, "scores.noise is [], expected [0.003, 0.01"),
-        ({"scores.copy": lambda v: {**v, **same(v["values"][:3])}}, "scores.copy is of 3 models"),
-        ({"scores.average": lambda v: {**v, **same([0.123])}}, "no shares of 40 validation examples"),
-        ({"scores.average": lambda v: {**v, **same([1.5])}}, "accuracy is not between 0 and 1"),
-        ({"scores.average": lambda v: {**v, **same([1.0])}}, "right_best.average is right "),
-        ({"scores.average": lambda v: {**v, **same([1.0])}}, "(of right_mean in the side file)"),
-        ({"scores.copy": lambda v: {**v, **same([0.025] * 40)}}, "expected the score of an original"),
-        ({"scores.average.further": {"x": {"mean": 1.0, "selected": 1.0}}}, "expected [] (as of the"),
-        ({"scores.copy.not_finite": None}, "expected counted in all or in none"),
-        ({"scores.copy.not_finite": 1}, "scores.copy.not_finite is 1, expected 0 (of copies)"),
+        ({"protocol.samples": 99}, "populations.generated has not one value for each sample"),
+        ({f"{P}.original.best": 2.0}, "populations.original"),
+        ({f"{P}.generated.low": lambda v: v - 0.001}, "(of the bootstrap of its values)"),
+        ({P: lambda v: {n: one for n, one in v.items() if n != "noise 1"}}, "has no control noise 1"),
+        ({P: lambda v: {n: one for n, one in v.items() if n != "copy"}}, "has no control copy"),
+        ({P: lambda v: {**v, "aligned copy": {**v["copy"], "aligned": True}}}, "aligned copy is no control"),
+        ({f"{P}.copy": lambda v: {**v, **same(v["values"][:3])}}, "populations.copy is of 3 models"),
+        ({f"{P}.average": lambda v: {**v, **same([0.123])}}, "no shares of 40 validation examples"),
+        ({f"{P}.average": lambda v: {**v, **same([1.5])}}, "accuracy is not between 0 and 1"),
+        ({f"{P}.average": lambda v: {**v, **same([1.0])}}, "right_best.average is right "),
+        ({f"{P}.average": lambda v: {**v, **same([1.0])}}, "(of right_mean in the side file)"),
+        ({f"{P}.copy": lambda v: {**v, **same([0.025] * 40)}}, "expected the score of an original"),
+        ({f"{P}.average.further": {"x": {"mean": 1.0, "selected": 1.0}}}, "expected [] (as of the"),
+        ({f"{P}.copy.not_finite": None}, "expected counted in all or in none"),
+        ({f"{P}.copy.not_finite": 1}, "populations.copy.not_finite is 1, expected 0 (of copies)"),
         ({"zoo.base_score": 0.111}, "zoo.base_score is 0.111"),
         ({"zoo.base_score": None}, "zoo.base_score is null"),
         # Paired tests
-        ({"tests": None}, "tests is null, expected wins and losses"),
-        ({"tests.best_original.p": lambda v: v / 2}, "tests.best_original.p is "),
-        ({"tests.average.wins": lambda v: v + 50}, "expected at most 40 units in all"),
-        ({"tests.average.wins": lambda v: v + 1}, "tests.average: wins - losses is"),
+        ({"judge.tests": None}, "judge.tests is null, expected wins and losses"),
+        ({"judge.tests.best_original.p": lambda v: v / 2}, "judge.tests.best_original.p is "),
+        ({"judge.tests.average.wins": lambda v: v + 50}, "expected at most 40 units in all"),
+        ({"judge.tests.average.wins": lambda v: v + 1}, "judge.tests.average: wins - losses is"),
         (
-            {"tests.average.wins": lambda v: v + 2, "tests.average.losses": lambda v: v + 2},
-            "tests.average.losses is",
+            {"judge.tests.average.wins": lambda v: v + 2, "judge.tests.average.losses": lambda v: v + 2},
+            "judge.tests.average.losses is",
         ),
         # Similarity
-        ({"similarity.original_original": INTERVAL}, "similarity.original_original.value is 0.5"),
-        ({"similarity.generated_generated": INTERVAL}, "similarity.generated_generated.low is 0.49"),
-        ({"similarity.original_generated": INTERVAL}, "similarity.original_generated.value is 0.5"),
-        ({"similarity.original_generated_max": INTERVAL}, "original_generated_max.value is 0.5"),
-        ({"similarity.original_generated_max.low": lambda v: v - 0.01}, "original_generated_max.low"),
-        ({"similarity.generated_generated": None}, "several alone"),
-        ({f"{ALIKE}.copy.original_max": 0.5}, "a copy's similarity to the nearest original is 1"),
-        ({f"{ALIKE}.gaussian.original_max": 0.999}, "controls.gaussian.original_max is 0.999"),
-        ({f"{ALIKE}.gaussian.original": 0.001}, "gaussian.original is 0.001, expected"),
-        ({f"{ALIKE}.interpolation.within": 0.001}, "interpolation.within is 0.001, expected"),
-        ({f"{ALIKE}.average.within": 0.5}, "controls.average.within: expected for several"),
-        ({f"{ALIKE}.average.original_max": 0.0}, "controls.average"),
-        ({ALIKE: lambda v: {**v, "other": v["copy"]}}, "not the controls of"),
-        ({ALIKE: lambda v: {n: c for n, c in v.items() if n != "copy"}}, "(it lacks copy)"),
-        ({"similarity.good.generated": lambda v: v + 1}, "similarity.good.generated is"),
-        ({"similarity.good.original_generated": 0.999}, "similarity.good.original_generated is"),
+        ({f"{P}.original.similarity.within": INTERVAL}, "original.similarity.within.value is 0.5"),
+        ({f"{P}.generated.similarity.within": INTERVAL}, "generated.similarity.within.low is 0.49"),
+        ({f"{P}.generated.similarity.originals": INTERVAL}, "similarity.originals.value is 0.5"),
+        ({f"{P}.generated.similarity.nearest": INTERVAL}, "generated.similarity.nearest.value is 0.5"),
+        ({f"{P}.generated.similarity.nearest.low": lambda v: v - 0.01}, "similarity.nearest.low"),
+        ({f"{P}.generated.similarity.within": None}, "several alone"),
+        ({f"{P}.copy.similarity.nearest.value": 0.5}, "a copy's similarity to the nearest original is 1"),
+        ({f"{P}.gaussian.similarity.nearest.value": 0.999}, "gaussian.similarity.nearest is 0.999"),
+        ({f"{P}.gaussian.similarity.originals.value": 0.001}, "similarity.originals is 0.001, expected"),
+        ({f"{P}.interpolation.similarity.within.value": 0.001}, "within.value is 0.001, expected"),
+        ({f"{P}.average.similarity.within": {"value": 0.5}}, "average.similarity.within: expected for several"),
+        ({f"{P}.average.similarity.nearest.value": 0.0}, "populations.average.similarity"),
+        ({f"{P}.copy.similarity.nearest": None}, "copy.similarity: the similarity to the originals is missing"),
+        ({"judge.good.generated": lambda v: v + 1}, "judge.good.generated is"),
+        ({"judge.good.original_generated": 0.999}, "judge.good.original_generated is"),
         # Novelty
-        ({"novelty.verdict": "novel"}, "novelty.verdict is novel, expected "),
-        ({"novelty.verdict": None}, "novelty.verdict is null"),
-        ({"novelty.rule": None}, "novelty.rule is null, expected 1"),
-        ({"novelty.rule": 2}, "novelty.rule is 2, expected 1"),
-        ({"novelty.collapsed": lambda v: not v}, "novelty.collapsed is "),
-        ({"novelty.median_novelty": 0.99}, "novelty.median_novelty is 0.99"),
-        ({"novelty.median_novelty": None}, "novelty.median_novelty is null"),
-        ({"novelty.beyond_noise": 0.51}, "novelty.beyond_noise is 0.51, expected a share of 40 models"),
-        ({"novelty.beyond_noise": 1.0}, "novelty.beyond_noise is 1, expected "),
-        ({"novelty.advantage_over_noise": INTERVAL}, "novelty.advantage_over_noise.value is 0.5"),
-        ({"novelty.typical_advantage_over_noise": INTERVAL}, "novelty.typical_advantage_over_noise"),
-        ({"novelty.advantage_over_noise": None}, "advantage_over_noise is null, expected a value"),
-        ({"novelty.toward_mean": None}, "novelty.toward_mean is null"),
-        ({"novelty.nearest_l2_ratio": 1e9}, "novelty.nearest_l2_ratio is 1e+09"),
+        ({"judge.word": "novel"}, "judge.word is novel, expected "),
+        ({"judge.word": None}, "judge.word is null"),
+        ({"judge.rule": None}, "judge.rule is null, expected 1"),
+        ({"judge.rule": 2}, "judge.rule is 2, expected 1"),
+        ({"judge.collapsed": lambda v: not v}, "judge.collapsed is "),
+        ({"judge.median_novelty": 0.99}, "judge.median_novelty is 0.99"),
+        ({"judge.median_novelty": None}, "judge.median_novelty is null"),
+        ({f"{NOISE}.beyond": 0.51}, f"{NOISE}.beyond is 0.51, expected a share of 40 models"),
+        ({f"{NOISE}.beyond": 1.0}, f"{NOISE}.beyond is 1, expected "),
+        ({f"{NOISE}.mean": INTERVAL}, f"{NOISE}.mean.value is 0.5"),
+        ({f"{NOISE}.typical": INTERVAL}, f"{NOISE}.typical.value is 0.5"),
+        ({f"{NOISE}.mean": None}, f"{NOISE}.mean is null, expected a value"),
+        ({"judge.advantages.gaussian.typical": INTERVAL}, "gaussian.typical is there, expected null"),
+        ({"judge.advantages": {}}, "judge.advantages is [], expected"),
+        ({"judge.origin.toward_mean": None}, "judge.origin.toward_mean is null"),
+        ({"judge.origin.nearest_l2_ratio": 1e9}, "judge.origin.nearest_l2_ratio is 1e+09"),
         # Times
         ({"timing.sample_per_model_s": lambda v: 2 * v}, "timing.sample_per_model_s is "),
         ({"timing.speedup": lambda v: (v or 1) * 2}, "sgd_s over sample_per_model_s"),
@@ -268,15 +274,19 @@ def test_what_does_not_follow_is_named(path, fields, problem):
 
 
 def test_a_word_that_the_fine_tuned_originals_contradict(path):
-    before = json.loads(path.read_text())["novelty"]["sees_training"]
-    changed(path, {"novelty.sees_training": not before})
-    told(path, f"novelty.sees_training is {not before}, expected {before}")
+    before = json.loads(path.read_text())["judge"]["sees_training"]
+    changed(path, {"judge.sees_training": not before})
+    told(path, f"judge.sees_training is {not before}, expected {before}")
 
 
 def test_lies_that_agree_with_each_other_are_found_in_the_side_file(path):
     """A whole population of made up scores, with all that the record says of it alone."""
-    changed(path, {"scores.generated": lambda v: {**v, **same([1.0] * 40)}})
-    for problem in ("right_best.generated is right", "advantage_over_noise.value", "iou cannot be"):
+    changed(path, {"populations.generated": lambda v: {**v, **same([1.0] * 40)}})
+    for problem in (
+        "right_best.generated is right",
+        "advantages.noise.mean.value",
+        "iou cannot be",
+    ):
         told(path, problem)
 
 
@@ -284,7 +294,7 @@ def test_a_changed_seed_with_all_that_is_named_after_it(path):
     """The id follows the seed; the command does too. Weights of another seed are for verify."""
     found = Record.read(path)
     made = found.generator
-    facts = [found.key, made.name, made.source, made.hyperparameters, 3, "cpu"]
+    facts = [found.key, made.name, made.code, made.hyperparameters, 3, "cpu"]
     changed(path, {"protocol.seed": 3, "id": digest(facts)})
     told(path, "command's --seed is 0, expected 3")
 
@@ -367,8 +377,8 @@ def both(*changes):
             "'right_mean.gaussian' has shares that 40 models cannot",
         ),
         # Numbers that do not belong together
-        (scale("nearest.generated", 0.5), "similarity.original_generated_max.value is"),
-        (put("nearest.gaussian", np.zeros(40, np.float16)), "controls.gaussian.original_max is"),
+        (scale("nearest.generated", 0.5), "generated.similarity.nearest.value is"),
+        (put("nearest.gaussian", np.zeros(40, np.float16)), "gaussian.similarity.nearest is"),
         (scale("nearest.original", 0.5), "nearest.original is not the largest IoU"),
         (scale("nearest.copy", 0.99), "copies that are like no original"),
         (
@@ -381,7 +391,7 @@ def both(*changes):
             "right_selected.generated is ",
         ),
         (put("right_best.copy", np.zeros(5, np.uint8)), "right_best.copy is right 0 times"),
-        (put("right_mean.gaussian", np.zeros(40, np.uint8)), "scores.gaussian.mean is"),
+        (put("right_mean.gaussian", np.zeros(40, np.uint8)), "populations.gaussian.mean is"),
         (put("right_mean.gaussian", np.zeros(40, np.uint8)), "contradict each other"),
         (
             put("train.finetune", np.linspace(0, 1, 10, dtype=np.float32)),
@@ -410,11 +420,11 @@ def test_outcomes_that_say_something_else_than_the_matrix(path):
 
 
 def test_a_selected_model_that_is_not_the_best_on_the_training_split(path):
-    data = json.loads(path.read_text())["scores"]["gaussian"]
+    data = json.loads(path.read_text())["populations"]["gaussian"]
     train = side.read(path.with_suffix(".npz"))["train.gaussian"]
     chosen = {v for v, t in zip(data["values"], train, strict=True) if t == train.max()}
     other = next(value for value in data["values"] if value not in chosen)
-    changed(path, {"scores.gaussian.selected": other})
+    changed(path, {"populations.gaussian.selected": other})
     told(path, "(of the models with the best training score)")
 
 
@@ -436,12 +446,18 @@ def shipped(tmp_path):
 @pytest.mark.parametrize(
     ("name", "fields", "problem"),
     [
-        ("10fa763", {"novelty.toward_mean": 1.0}, "novelty.toward_mean is 1, expected 0 to 0.7"),
-        ("10fa763", {"novelty.toward_mean": 0.6}, "novelty.verdict is copies, expected averages"),
-        ("10fa763", {"novelty.nearest_l2_ratio": None}, "novelty.nearest_l2_ratio is null"),
+        ("10fa763", {"command": "rm -rf /"}, "is no command of 'python -m bench run'"),
+        ("10fa763", {"command": lambda v: f"{v} --fast"}, "is no option of "),
+        ("10fa763", {"command": lambda v: f"{v} --task mnist"}, "command's --task is mnist, expected "),
+        ("10fa763", {"generator.uses_scores": True}, "uses_scores is not what uses says"),
+        ("10fa763", {"scores.noise.0.amplitude": 0.0031}, "has 'noise 0.003', which is no population"),
+        ("10fa763", {"scores.noise": []}, "has 'noise 0.003', which is no population"),
+        ("10fa763", {"novelty.toward_mean": 1.0}, "judge.origin.toward_mean is 1, expected 0 to 0.7"),
+        ("10fa763", {"novelty.toward_mean": 0.6}, "judge.word is copies, expected averages"),
+        ("10fa763", {"novelty.nearest_l2_ratio": None}, "judge.origin.nearest_l2_ratio is null"),
         ("10fa763", {"novelty.nearest_l2_ratio_aligned": 5.0}, "aligned is 5, expected null"),
         ("10fa763", {"similarity.controls.gaussian.original": 0.7}, "(by what they get wrong)"),
-        ("10fa763", {"novelty.advantage_over_noise.low": 0.0}, "advantage_over_noise.low is 0, expect"),
+        ("10fa763", {"novelty.advantage_over_noise.low": 0.0}, "advantages.noise.mean.low is 0, expect"),
         ("2f502f2", {"novelty.nearest_l2_ratio_aligned": None}, "aligned is null, expected a distance"),
         ("2f502f2", {"tests.best_original.wins": lambda v: v + 500}, "wins - losses is"),
         ("899adf8", {"novelty.toward_mean": 0.5}, "(of the average itself)"),
@@ -450,18 +466,18 @@ def shipped(tmp_path):
         ("862ba24", {"timing.sgd_s": 2900.0}, "when the curve reaches the target score"),
         ("862ba24", {"zoo.base_score": 0.5}, "zoo.base_score is 0.5, expected 0.494 (of the curve)"),
         ("862ba24", {"timing.sgd_s": 2e-9}, "when the curve reaches the target score"),
-        ("085815e", {"task.metric": "FID"}, "task.metric is FID, expected fd-convnet3"),
+        ("085815e", {"task.metric": "FID"}, "task.metric.name is FID, expected fd-convnet3"),
         ("085815e", {"task.higher_is_better": True}, "higher_is_better is True, expected False"),
         ("085815e", {"tests": {n: {"wins": 0, "losses": 0, "p": 1.0} for n in
                                ("best_original", "average")}}, "tests is there, expected null"),
         ("085815e", {"scores.copy.further.precision.mean": 1.2}, "precision.mean is 1.2, expected 0 to"),
-        ("085815e", {"similarity.controls.copy.within": 0.9}, "controls.copy.within is 0.9, expected at"),
+        ("085815e", {"similarity.controls.copy.within": 0.9}, "copy.similarity.within is 0.9, expected at"),
         ("085815e", {"similarity.controls.copy.original": 0.9}, "(by the nearest originals)"),
         ("088504", {"scores.generated.further.AP50.selected": 0.1}, "(of one model)"),
         ("088504", {"scores.copy.further.AP50.mean": 0.1}, "expected at most 0.1 (its AP50)"),
         ("2da6fb", {"scores.copy.further.pixel accuracy.mean": 0.5}, "(of the units)"),
         ("2da6fb", {"tests": {n: {"wins": 0, "losses": 0, "p": 1.0} for n in
-                              ("best_original", "average")}}, "segmentation are not independent"),
+                              ("best_original", "average")}}, "units are not independent"),
     ],
 )  # fmt: skip
 def test_what_does_not_follow_in_shipped_records_is_named(shipped, name, fields, problem):
@@ -521,7 +537,7 @@ def test_every_wrong_field_is_told(path):
 
 
 def test_numbers_too_large_to_compute_with_are_one_line(path):
-    changed(path, {"scores.copy": lambda v: {**v, **same([1.7e308] * 40)}})
+    changed(path, {"populations.copy": lambda v: {**v, **same([1.7e308] * 40)}})
     assert all("not a valid record" in problem for problem in check.check(path))
     assert check.check(path)
 
@@ -549,7 +565,7 @@ def test_a_side_file_that_is_a_pipe_is_not_waited_for(path):
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\u202e", "x" * 1000])
 def test_a_problem_is_a_short_line_whatever_the_record_says(path, text):
-    changed(path, {"task.units": text[:300]})
+    changed(path, {"task.compared.units": text[:300]})
     problems = check.check(path)
     assert problems
     assert all(problem.isprintable() and len(problem) < 600 for problem in problems)
@@ -699,7 +715,7 @@ def test_members_that_may_unpack_to_anything_at_once_are_refused(path, tmp_path,
 
 
 def test_a_zip_is_checked_as_its_record_is(path, tmp_path):
-    changed(path, {"novelty.verdict": "novel", "novelty.collapsed": lambda v: not v})
+    changed(path, {"judge.word": "novel", "judge.collapsed": lambda v: not v})
     side_file = path.with_suffix(".npz").read_bytes()
     problems = check.check(packed(tmp_path, record__json=path.read_bytes(), side__npz=side_file))
     assert problems == check.check(path)
@@ -784,7 +800,7 @@ def test_weights_that_are_not_the_named_ones_are_refused(path, tmp_path):
 def test_the_command_says_ok_or_what_is_wrong(path, tmp_path, capsys):
     assert call("check", path) == 0
     assert capsys.readouterr().out.splitlines() == [f"{path}: ok", "1 files, all ok"]
-    changed(path, {"protocol.selection": "none", "novelty.collapsed": lambda v: not v})
+    changed(path, {"protocol.selection": "none", "judge.collapsed": lambda v: not v})
     assert call("check", path.parent) == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 3

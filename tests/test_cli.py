@@ -51,7 +51,7 @@ def test_profile_shows_where_the_time_went_and_leaves_the_record_alone(capsys, m
     plain = json.loads(capsys.readouterr().out)
     assert call(*RUN, "--json", "--profile", "--force") == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["scores"] == plain["scores"]
+    assert json.loads(out)["populations"] == plain["populations"]
     for stage in ("collect", "fit and sample", "score", "controls", "compare"):
         assert stage in err
         assert Path("results", "profile", f"{stage.replace(' ', '-')}.json.gz").exists()
@@ -72,25 +72,25 @@ def test_several_k_make_records_of_nested_zoos(capsys):
     assert [record.zoo.k for record in found] == [2, 4]
     assert found[0].artifacts.zoo == found[1].artifacts.zoo
     assert found[0].key != found[1].key
-    assert capsys.readouterr().out.count('"schema": 1') == 2
+    assert capsys.readouterr().out.count('"schema": 2') == 2
     assert "--k 2 " in found[0].command
     assert (
         call(*RUN, "--k", "2", "--results", "alone") == 0
     )  # the recorded command gives the same record
     alone = Record.read(next(Path("alone").rglob("*.json")))
-    assert (alone.id, alone.scores) == (found[0].id, found[0].scores)
+    assert (alone.id, alone.populations) == (found[0].id, found[0].populations)
 
 
 def test_good_models_are_compared_beside_all(capsys):
     assert call(*RUN, "--min-score", "0") == 0
     record = Record.read(next(Path("results").rglob("*.json")))
-    good, all_ = record.similarity.good, record.similarity
+    good, all_ = record.judge.good, record.generated.similarity
     assert (good.originals, good.generated) == (4, 3)
-    assert good.original_generated == pytest.approx(all_.original_generated.value)
-    assert good.original_generated_max == pytest.approx(all_.original_generated_max.value)
+    assert good.original_generated == pytest.approx(all_.originals.value)
+    assert good.original_generated_max == pytest.approx(all_.nearest.value)
     assert "--min-score 0.0" in record.command
     assert call(*RUN, "--min-score", "1") == 0
-    good = Record.read(next(Path("results").rglob("*.json"))).similarity.good
+    good = Record.read(next(Path("results").rglob("*.json"))).judge.good
     assert (good.originals, good.generated, good.original_generated) == (0, 0, None)
 
 
@@ -100,8 +100,8 @@ def test_align_is_recorded_and_another_run(capsys):
     found = {r.generator.aligned: r for r in map(Record.read, Path("results").rglob("*.json"))}
     assert set(found) == {False, True}
     assert found[True].key == found[False].key
-    assert found[True].scores.controls() == found[False].scores.controls()
-    assert found[True].scores.generated != found[False].scores.generated
+    assert found[True].controls == found[False].controls
+    assert found[True].generated != found[False].generated
     assert "--align" in found[True].command
 
 
@@ -233,7 +233,7 @@ def test_a_pickle_that_runs_code_does_not_run(capsys):
 def test_a_corrupt_record(capsys):
     call(*RUN)
     path = next(Path("results").rglob("*.json"))
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 2'))
     code, line = error_of(capsys, "show", str(path))
     assert code == 2
     assert "schema" in line

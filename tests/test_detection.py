@@ -431,12 +431,12 @@ def test_a_run_says_what_a_unit_is_and_makes_no_paired_tests(tmp_path, capsys):
     assert call(*words) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["task"]["kind"] == "detection"
-    assert record["task"]["metric"] == "mAP"
-    assert "box" in record["task"]["units"]
+    assert record["task"]["metric"]["name"] == "mAP"
+    assert "box" in record["task"]["compared"]["units"]
     assert record["task"]["settings"]["limit"] == 6
-    assert "--limit 6" in record["command"]
-    assert record["tests"] is None
-    assert {"AP50", "AP75", "mAP small"} <= set(record["scores"]["generated"]["further"])
+    assert record["request"]["task_settings"]["limit"] == 6
+    assert record["judge"]["tests"] is None
+    assert {"AP50", "AP75", "mAP small"} <= set(record["populations"]["generated"]["further"])
     assert record["protocol"]["val_size"] == 6
 
 
@@ -459,7 +459,7 @@ def test_real_coco_images_go_the_whole_way(tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["zoo"]["d"] == (91 + 4 + 1) * (9 * 256 + 1)
     assert record["protocol"]["train_size"] == 4
-    assert all(0 <= value <= 1 for value in record["scores"]["generated"]["values"])
+    assert all(0 <= value <= 1 for value in record["populations"]["generated"]["values"])
 
 
 def test_named_tasks():

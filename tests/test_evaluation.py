@@ -1,26 +1,30 @@
 """What the harness makes of models that are not finite, and of a task that returns what is no evaluation."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
-from bench.contract import Evaluation, Scorer
+from bench.contract import Evaluation, Metric, Scorer
 from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BenchError
-from bench.judge.compare import population, select
+from bench.judge.describe import describe
+from bench.judge.population import GENERATED, ORIGINAL, Population, select
 from bench.metrics.similarity import nearest_l2_ratio, toward_mean
 from bench.records import report
+from bench.records.population import Similarity
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.runs import pipeline
 from bench.runs.figures import embed
-from bench.runs.stages import Evaluated, load_evaluated, save_evaluated
+from bench.runs.stages import load_population, save_population
 from bench.runs.verify import differences
 from bench.system.randomness import generator
 from tests.broken import INF, NAN
+from tests.records import parsed
 from tests.tiny import Tiny
 
 UNITS = torch.tensor([[True, False], [False, False], [True, True]])
@@ -119,12 +123,11 @@ def test_a_run_says_how_many_models_were_not_finite(tmp_path):
     )  # fmt: skip
     record, path = pipeline.run(request)
     assert Record.read(path) == record  # its distances in weights are finite too
-    scores = record.scores
-    assert scores.generated.values == [0.0] * 6
-    assert scores.generated.not_finite == 6
-    assert scores.original.not_finite == scores.copy_.not_finite == 0
-    assert scores.original.mean > 0
-    assert record.novelty.verdict == "broken"
+    assert record.generated.values == [0.0] * 6
+    assert record.generated.not_finite == 6
+    assert record.original.not_finite == record.populations["copy"].not_finite == 0
+    assert record.original.mean > 0
+    assert record.judge.word == "broken"
     text = "\n".join(report.sentences(record))
     assert "which count as wrong: 6 of 6 noise" in text
 
@@ -136,26 +139,23 @@ def test_a_record_from_before_the_count_agrees_and_a_wrong_count_does_not(tmp_pa
     record, _ = pipeline.run(request)
 
     def counted(claimed: int | None) -> Record:
-        own = record.scores.generated.model_copy(update={"not_finite": claimed})
-        return record.model_copy(
-            update={"scores": record.scores.model_copy(update={"generated": own})}
-        )
+        data = json.loads(record.to_json())
+        data["populations"]["generated"]["not_finite"] = claimed
+        return parsed(data)
 
     def problems(claimed: int | None, computed: int | None) -> list[str]:
         found = differences(counted(claimed), counted(computed))
         return [check.field for check in found if check.problem]
 
     assert problems(None, 2) == problems(2, 2) == []
-    assert problems(1, 2) == problems(2, None) == ["scores.generated.not_finite"]
+    assert problems(1, 2) == problems(2, None) == ["populations.generated.not_finite"]
 
 
 def test_counts_of_what_is_not_finite_are_kept_in_the_store(tmp_path):
     path, values = tmp_path / "file", torch.zeros(2).double()
-    one = Evaluated(
-        values, values + 1, values + 2, UNITS[:2], 1.0, 1.0, not_finite=torch.tensor([0, 2])
-    )
-    save_evaluated(one, path)
-    assert load_evaluated(path).not_finite.tolist() == [0, 2]
+    one = Population(GENERATED, values, UNITS[:2], not_finite=torch.tensor([0, 2]))
+    save_population(one, path)
+    assert load_population(path, ORIGINAL).not_finite.tolist() == [0, 2]
 
 
 def test_of_models_that_are_all_broken_the_first_is_selected():
@@ -167,10 +167,11 @@ def test_of_models_that_are_all_broken_the_first_is_selected():
     assert select(zeros, losses) == 900
     zeros[950] = 1e-9
     assert select(zeros, losses) == 950
-    found = population(
-        torch.zeros(4).double(), torch.zeros(4).double(), torch.full((4,), INF).double(), higher_is_better=True,
-        rng=generator(0), not_finite=torch.tensor([3, 1, 0, 7]),
+    broken = Population(
+        GENERATED, torch.zeros(4).double(), None, train=torch.zeros(4).double(),
+        train_loss=torch.full((4,), INF).double(), not_finite=torch.tensor([3, 1, 0, 7]),
     )  # fmt: skip
+    found = describe(broken, Similarity(), Metric("accuracy"), generator(0))
     assert (found.best, found.selected, found.worst, found.not_finite) == (0, 0, 0, 3)
 
 

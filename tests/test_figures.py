@@ -37,7 +37,8 @@ def runs(tmp_path_factory):
             run = Run(request)
             record, path = run.execute()
             zoo = run.zoo()[0]
-            evaluated = run.score(zoo, run.generate(zoo).vectors)
+            scored = run.score(zoo, run.generate(zoo).vectors)
+            evaluated = {one.key: one for one in scored}
             made[name] = run, record, path, zoo, evaluated, side.read(path.with_suffix(".npz"))
     return made
 
@@ -54,12 +55,11 @@ def test_the_record_names_the_side_file_with_its_hash(runs, name):
 @pytest.mark.parametrize("name", ["pdiff", "gaussian"])
 def test_numbers_of_models_and_their_values_are_the_records(runs, name):
     _, record, _, _, evaluated, arrays = runs[name]
-    populations = {"original": record.scores.original, "generated": record.scores.generated}
-    for population, scores in (populations | record.scores.controls()).items():
+    for population, scores in record.populations.items():
         assert len(arrays[f"nearest.{population}"]) == len(scores.values)
         train = evaluated[population].train.float().numpy()
         np.testing.assert_array_equal(arrays[f"train.{population}"], train)
-    nearest = record.similarity.original_generated_max.value
+    nearest = record.generated.similarity.nearest.value
     assert arrays["nearest.generated"].mean() == pytest.approx(nearest, abs=1e-3)
     assert arrays["nearest.copy"].min() == 1.0
 
@@ -75,7 +75,7 @@ def test_outcomes_of_units_give_the_scores_back(runs):
     _, record, *_, arrays = runs["pdiff"]
     count, total = arrays["units"]
     assert count == total == record.protocol.val_size
-    populations = {"generated": record.scores.generated, **record.scores.controls()}
+    populations = {"generated": record.generated, **record.controls}
     for name, scores in populations.items():
         shares = arrays[f"right_mean.{name}"] / 255
         assert shares.mean() == pytest.approx(scores.mean, abs=1 / 510 + 1e-9)

@@ -72,7 +72,7 @@ def request(folder, generator="copy", **values):
 
 def facts(record: Record) -> dict:
     data = json.loads(record.to_json())
-    return {n: data[n] for n in ("key", "task", "zoo", "scores", "similarity", "novelty", "tests")}
+    return {n: data[n] for n in ("key", "task", "zoo", "populations", "judge")}
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_what_a_generator_does_to_its_zoo_reaches_no_number(tmp_path, honest, ho
     assert facts(rude) == facts(honest)
     # The next run finds the controls in the store.
     following, _ = pipeline.run(request(tmp_path / "c"))
-    assert following.scores.controls() == honest.scores.controls()
-    assert following.scores.original == honest.scores.original
+    assert following.controls == honest.controls
+    assert following.original == honest.original
     assert following.zoo == honest.zoo
 
 

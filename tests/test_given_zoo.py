@@ -55,7 +55,7 @@ def test_a_given_zoo_stands_on_the_board_of_the_run_that_collected_it(seeds):
     assert (given.zoo.track, given.zoo.seed, given.zoo.k) == ("seeds", 3, 6)
     assert given.task.layers == "all"
     assert given.task.settings["epochs"] == 1
-    assert given.scores.generated.values == asked.scores.generated.values
+    assert given.generated.values == asked.generated.values
     assert given.command.endswith(f"--samples 4 --zoo {seeds}") or str(seeds) in given.command
     assert made(*RUN, "--zoo", seeds, "--k", "4").zoo.k == 4
     # What says the same is no contradiction.

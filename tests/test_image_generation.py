@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from bench import plugins
+from bench.contract import Metric
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.metrics import frechet
@@ -398,14 +399,14 @@ def run(tmp_path_factory):
 
 def test_a_record_of_images(run):
     record, path, _ = run
-    assert (record.task.metric, record.task.higher_is_better) == ("fd-convnet3", False)
+    assert record.task.metric == Metric("fd-convnet3", higher_is_better=False)
     assert record.protocol.selection.startswith("lowest train score")
     assert (record.protocol.train_size, record.protocol.val_size) == (20, 20)
-    generated = record.scores.generated
+    generated = record.generated
     assert generated.best == min(generated.values)
     assert generated.worst == max(generated.values)
     assert set(generated.further) == {"fd-convnet3 unbiased", "kd-convnet3", "precision", "recall"}
-    assert record.tests is None
+    assert record.judge.tests is None
     assert check.check(path) == []
     assert Record.read(path) == record
 
@@ -434,8 +435,8 @@ def test_verifying_a_record_of_images(run, monkeypatch):
     checks = verify(record, side_file=path.with_suffix(".npz"), from_seed=True)
     assert [one.field for one in checks if one.problem] == []
     data = json.loads(path.read_text())
-    data["scores"]["generated"]["further"]["recall"]["mean"] += 1e-6
+    data["populations"]["generated"]["further"]["recall"]["mean"] += 1e-6
     other = Record.model_validate_json(json.dumps(data))
     assert [one.field for one in verify(other) if one.problem] == [
-        "scores.generated.further.recall.mean"
+        "populations.generated.further.recall.mean"
     ]

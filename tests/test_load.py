@@ -33,10 +33,10 @@ def test_a_row_says_what_the_record_says(tmp_path):
     one = record()
     row = load.load([one.write(tmp_path).parent])[0].iloc[0]
     assert set(load.summary(one, tmp_path)) == set(load.COLUMNS)
-    assert row["generated_best"] == one.scores.generated.best
-    assert row["average_selected"] == one.scores.average.selected
+    assert row["generated_best"] == one.generated.best
+    assert row["average_selected"] == one.populations["average"].selected
     assert row["speedup_amortised"] == one.timing.speedup_amortised
-    assert row["gg"] == one.similarity.generated_generated.value
+    assert row["gg"] == one.generated.similarity.within.value
     assert row["collapsed"] == "yes"
     assert np.isnan(row["advantage"])
     assert json.loads(row["hyperparameters"]) == one.generator.hyperparameters
@@ -72,8 +72,7 @@ def test_a_broken_record_is_listed_and_hides_nothing(tmp_path, text, reason):
 
 @pytest.mark.parametrize("line", ["'", "--set", "--set \u202e", "python --set a=b=c"])
 def test_a_record_whose_command_is_none_is_listed_with_the_reason(tmp_path, line):
-    text = record().to_json().replace("python -m bench run --task digits --generator pdiff", line)
-    (tmp_path / "strange.json").write_text(text, encoding="utf-8")
+    (tmp_path / "strange.json").write_text(json.dumps(content(command=line)), encoding="utf-8")
     frame, (broken,) = load.load([tmp_path])
     assert frame.empty
     assert "is no command of 'python -m bench run'" in broken.reason

@@ -11,7 +11,11 @@ from scipy.spatial.distance import cdist
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import jaccard_score
 
-from bench.judge.compare import compare, population, select, timing
+from bench.contract import Control, Metric
+from bench.judge import compare
+from bench.judge.describe import describe
+from bench.judge.population import GENERATED, ORIGINAL, Origin, Population, select
+from bench.judge.timing import timing
 from bench.metrics import statistics
 from bench.metrics.novelty import Curve, advantage, novelty
 from bench.metrics.similarity import (
@@ -30,7 +34,7 @@ from bench.metrics.statistics import (
     percentiles,
     resamples,
 )
-from bench.records.record import NoisePopulation, Scores
+from bench.records.population import Similarity
 from bench.system.randomness import generator
 from leaderboard.pooling import mean_above, mean_below
 
@@ -421,11 +425,17 @@ def test_select_breaks_ties_by_loss_then_takes_the_first():
     assert select(train, torch.zeros(4)) == 1
 
 
+def described(val, train, loss, *, higher=True, seed=0):
+    """What a record holds of a population with these scores."""
+    one = Population(GENERATED, val, None, train=train, train_loss=loss)
+    return describe(one, Similarity(), Metric("score", higher_is_better=higher), rng(seed))
+
+
 def test_population_of_known_values():
     val = torch.tensor([0.5, 0.9, 0.7, 0.6])
     train = torch.tensor([0.8, 0.1, 0.8, 0.2])
     loss = torch.tensor([0.4, 0.0, 0.3, 0.0])
-    found = population(val, train, loss, higher_is_better=True, rng=rng())
+    found = described(val, train, loss)
     assert (found.best, found.worst) == (val[1].item(), val[0].item())
     assert found.selected == val[2].item()
     assert found.mean == pytest.approx(0.675)
@@ -437,15 +447,21 @@ def test_population_of_known_values():
 
 def test_population_where_lower_is_better():
     val, train = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 3.0, 2.0])
-    found = population(val, train, torch.zeros(3), higher_is_better=False, rng=rng())
+    found = described(val, train, torch.zeros(3), higher=False)
     assert (found.best, found.worst, found.selected) == (1.0, 3.0, 3.0)
 
 
 def test_population_of_a_single_model():
     one = torch.tensor([0.3])
-    found = population(one, one, one, higher_is_better=True, rng=rng())
+    found = described(one, one, one)
     assert found.std is None
     assert found.best == found.worst == found.mean == found.low == found.high == one.item()
+
+
+def test_the_selected_model_is_chosen_on_train_however_it_does_on_validation():
+    val = torch.linspace(0, 1, 30).double()
+    found = described(val, val.flip(0), torch.zeros(30))
+    assert (found.selected, found.best) == (0.0, 1.0)
 
 
 @quick
@@ -453,7 +469,7 @@ def test_population_of_a_single_model():
 def test_population_agrees_with_numpy(values, higher, seed):
     val = torch.tensor(values)
     train = torch.rand(len(values), generator=rng(seed))
-    found = population(val, train, train, higher_is_better=higher, rng=rng(seed))
+    found = described(val, train, train, higher=higher, seed=seed)
     ends = (max(values), min(values))
     assert (found.best, found.worst) == (ends if higher else ends[::-1])
     assert found.mean == pytest.approx(np.mean(values))
@@ -461,46 +477,44 @@ def test_population_agrees_with_numpy(values, higher, seed):
     assert found.selected == values[int(train.argmax() if higher else train.argmin())]
 
 
-def scored(val, wrong):
-    return val, val, 1 - val, wrong
+CONTROLS = [Control("average"), Control("copy"), Control("interpolation"), Control("gaussian"), Control("finetune"),
+            Control("greedy_soup"), Control("noise", 0.1), Control("noise", 1.0)]  # fmt: skip
 
 
-def test_compare_puts_every_population_where_it_belongs():
-    """A generator whose models are copies is found out by every number."""
-    wrong = masks(6, 200, 0.2)
-    val = 1 - wrong.double().mean(dim=1)
-    vectors = torch.randn(6, 5, generator=rng())
-    names = ["original", "generated", "average", "copy", "interpolation", "gaussian"]
-    names += ["finetune", "greedy_soup", "noise 0.1"]
-    populations = {name: scored(val, wrong) for name in names}
-    worse = masks(6, 200, 0.6, seed=9)
-    populations["noise 1"] = scored(1 - worse.double().mean(dim=1), worse)
-    scores, similarity, novel = compare(
-        populations, vectors, vectors, higher_is_better=True, rng=generator(0, "test")
-    )
-    assert scores.generated.values == val.tolist()
-    assert [level.amplitude for level in scores.noise] == [0.1, 1.0]
-    assert similarity.original_generated_max.value == 1
-    assert similarity.generated_generated.value == similarity.original_original.value
-    assert similarity.controls["noise 1"].original_max < 0.5
-    assert (novel.nearest_l2_ratio, novel.beyond_noise, novel.collapsed) == (0, 0, False)
-    assert novel.advantage_over_noise.value == pytest.approx(0, abs=1e-9)
+def of_copies(worse):
+    """Originals, generated models and controls that are all the same, but for the noisiest."""
+    wrong, worse = masks(6, 200, 0.2), masks(6, 200, worse, seed=9)
+    origins = [ORIGINAL, GENERATED, *map(Origin.of, CONTROLS)]
+    made = []
+    for origin in origins:
+        units = worse if origin.amplitude == 1 else wrong
+        val = 1 - units.double().mean(dim=1)
+        made.append(Population(origin, val, units, train=val, train_loss=1 - val))
+    return made
+
+
+def test_a_generator_whose_models_are_copies_is_found_out_by_every_number():
+    populations, vectors = of_copies(0.6), torch.randn(6, 5, generator=rng())
+    source, metric = generator(0, "test"), Metric("accuracy", scale=100, mean_over_units=True)
+    baselines = compare.Baselines.of(populations, metric, source)
+    finding = compare.assess(baselines, populations[1], vectors, vectors, source)
+    found = compare.described(baselines, populations[1], finding.similarity, source)
+    judge = finding.judge(baselines, aligned=None, tests=None, good=None)
+    assert list(found) == ["original", "generated", *map(str, CONTROLS)]
+    assert found["generated"].values == populations[1].val.tolist()
+    assert [one.amplitude for one in found.values() if one.name == "noise"] == [0.1, 1.0]
+    assert found["generated"].similarity.nearest.value == 1
+    within = found["original"].similarity.within
+    assert found["generated"].similarity.within.value == within.value
+    assert found["noise 1"].similarity.nearest.value < 0.5
+    noise = judge.advantages["noise"]
+    assert (judge.origin.nearest_l2_ratio, noise.beyond, judge.collapsed) == (0, 0, False)
+    assert noise.mean.value == pytest.approx(0, abs=1e-9)
+    assert judge.sees_training is False
+    assert judge.word == finding.word != "novel"
 
 
 # Timing --------------------------------------------------------------------------------------------------------------
-
-
-def some_scores(generated, original, higher=True):
-    def of(values):
-        train = torch.tensor(values)
-        return population(torch.tensor(values), train, train, higher_is_better=higher, rng=rng())
-
-    other = of([original[0]])
-    noise = NoisePopulation(amplitude=0.1, **other.model_dump())
-    return Scores(
-        original=of(original), generated=of(generated), average=other, noise=[noise], copy=other,
-        interpolation=other, gaussian=other, finetune=other, greedy_soup=other,
-    )  # fmt: skip
 
 
 CURVE = [(1.0, 0.25), (2.0, 0.5), (4.0, 0.75), (8.0, 0.875)]
@@ -517,8 +531,9 @@ def measured(**changes):
         "samples": 5,
         "select_s": 5.0,
         "score_s": 3.0,
-        "scores": some_scores([0.75, 0.5], [0.5, 0.875]),
-        "higher_is_better": True,
+        "selected": 0.75,
+        "best": 0.875,
+        "metric": Metric("accuracy", scale=100),
         "peak_memory_bytes": 1,
     }
     return timing(**(facts | changes))
@@ -536,7 +551,7 @@ def test_timing_by_hand():
 
 
 def test_target_is_never_better_than_the_best_original():
-    found = measured(scores=some_scores([0.9], [0.5, 0.25]))
+    found = measured(selected=0.9, best=0.5)
     assert (found.target_score, found.sgd_s) == (0.5, 2)
 
 
@@ -573,8 +588,8 @@ def test_no_speedup_over_no_time():
 
 def test_timing_where_lower_is_better():
     curve = [(seconds, 1 - score) for seconds, score in CURVE]
-    scores = some_scores([0.25, 0.5], [0.5, 0.125], higher=False)
-    found = measured(curve=curve, scores=scores, higher_is_better=False)
+    metric = Metric("error", higher_is_better=False)
+    found = measured(curve=curve, selected=0.25, best=0.125, metric=metric)
     assert (found.target_score, found.sgd_s, found.speedup) == (0.25, 4, 2)
 
 

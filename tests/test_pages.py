@@ -13,7 +13,6 @@ from streamlit.testing.v1 import AppTest
 
 from bench.errors import printable
 from bench.records import side
-from bench.records.record import Record
 from leaderboard import app, shared
 from tests.records import (
     BASE,
@@ -68,8 +67,7 @@ def arrays(one):
     """A whole side file for a made record."""
     rng = np.random.default_rng(0)
     made = outcomes(one, np.arange(797) % 10 > 0)
-    populations = {"generated": one.scores.generated, "original": one.scores.original}
-    for name, scores in (populations | one.scores.controls()).items():
+    for name, scores in one.populations.items():
         made[f"nearest.{name}"] = rng.random(len(scores.values)).astype(np.float16)
         made[f"train.{name}"] = rng.random(len(scores.values)).astype(np.float32)
     made["iou"] = np.ones((5, 5), np.float16)
@@ -233,6 +231,9 @@ def test_markup_in_any_text_of_a_record_stays_text(page, name):
     fields["command"] = f"{BASE['command']} --set {shlex.quote(f'{MARKUP}={MARKUP}')}"
     assert {"command", "task__name", "generator__name", "timing__device"} <= set(fields)
     named = {part: {"file": PLAIN, "sha256": "4" * 64} for part in ("zoo", "generated")}
+    fields["command"] = shlex.join(
+        ["python", "-m", "bench", "run", "--task", MARKUP, "--generator", MARKUP]
+    )
     made = record(**fields, artifacts=named, generator__hyperparameters={MARKUP: MARKUP})
     whole(page.folder, made)
     (page.folder / "bad.json").write_text(json.dumps({**json.loads(made.to_json()), MARKUP: 1}))
@@ -427,7 +428,7 @@ def test_every_table_of_the_paper(page, table):
 def test_about_explains_every_control(page):
     whole(page.folder, record())
     text = " ".join(item.value for item in page("about").markdown)
-    for name in (*record().scores.controls(), "noise"):
+    for name in (*record().controls, "noise"):
         assert name.partition(" ")[0] in text
 
 
@@ -465,7 +466,7 @@ def test_side_files_of_the_shipped_records_are_small():
 @pytest.fixture
 def drawn(page):
     """Pages on one record of distances, whose side file has no outcomes."""
-    one = Record.model_validate_json(json.dumps(distances()))
+    one = parsed(distances())
     kept = {name: array for name, array in arrays(one).items() if not name.startswith("right_")}
     del kept["units"]
     written(page.folder, one, kept)

@@ -1,12 +1,17 @@
+import dataclasses
 import json
 import sys
+import time
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from bench import declared
+from bench.contract import Generator
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
+from bench.judge.population import GENERATED, ORIGINAL
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.runs import pipeline
@@ -35,13 +40,12 @@ def test_a_run_writes_a_record_that_reads_back(tmp_path):
     assert path == tmp_path / "results" / record.key / f"{record.id}.json"
     assert Record.read(path) == record
     assert record.zoo.k == 5
-    assert len(record.scores.generated.values) == 4
-    assert len(record.scores.finetune.values) == 1
-    levels = [control.amplitude for control in declared.controls() if control.amplitude]
-    assert [level.amplitude for level in record.scores.noise] == levels
-    assert set(record.similarity.controls) == set(record.scores.controls())
+    assert record.generated.n == 4
+    assert record.populations["finetune"].n == 1
+    assert list(record.controls) == [str(control) for control in declared.controls()]
+    assert all(one.similarity.originals for one in record.controls.values())
     assert record.timing.collect_s > 0
-    assert record.scores.copy_.best <= record.scores.original.best
+    assert record.populations["copy"].best <= record.original.best
 
 
 def test_the_same_command_gives_the_same_record(tmp_path, monkeypatch):
@@ -58,20 +62,18 @@ def test_another_seed_changes_the_generated_models_and_nothing_else(tmp_path):
     assert first.id != second.id
     assert first.artifacts.generated != second.artifacts.generated
     assert first.artifacts.zoo == second.artifacts.zoo
-    assert first.scores.controls() == second.scores.controls()
-    assert first.scores.original == second.scores.original
+    assert first.controls == second.controls
+    assert first.original == second.original
 
 
 def test_controls_are_the_same_whatever_was_generated(tmp_path):
     """Not only their scores: their intervals too, beside one generated model or four."""
     many, _ = pipeline.run(request(tmp_path, "gaussian"))
     one, _ = pipeline.run(request(tmp_path, "average"))
-    assert len(one.scores.generated.values) == 1
+    assert one.generated.n == 1
     assert many.key == one.key
-    assert many.scores.controls() == one.scores.controls()
-    assert many.scores.original == one.scores.original
-    assert many.similarity.controls == one.similarity.controls
-    assert many.similarity.original_original == one.similarity.original_original
+    assert many.controls == one.controls
+    assert many.original == one.original
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_what_must_be_equal_to_be_compared_changes_the_key(tmp_path, change):
 
 def test_a_second_run_uses_every_stage_of_the_first(tmp_path, monkeypatch):
     first, _ = pipeline.run(request(tmp_path))
-    for name in ("collect", "evaluate", "finetune"):
+    for name in ("collect", "scorer", "finetune"):
         monkeypatch.setattr(classification.Classification, name, None)  # calling it would fail
     second, _ = pipeline.run(request(tmp_path))
     assert without_time(first) == without_time(second)
@@ -105,28 +107,12 @@ def test_a_damaged_stage_is_made_again(tmp_path):
     assert without_time(first) == without_time(second)
 
 
-def test_selection_looks_at_train_and_reports_validation(tmp_path, monkeypatch):
-    """The model with the best training score is selected, however it does on validation."""
-    run = pipeline.Run(request(tmp_path, "copy", samples=30))
-    zoo, _ = run.zoo()
-    wrong = torch.zeros(30, 40, dtype=torch.bool)
-    val = torch.linspace(0, 1, 30).double()
-    from bench.judge.compare import population
-
-    made = population(
-        val, val.flip(0), wrong.sum(1).double(), higher_is_better=True,
-        rng=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    assert made.selected == 0.0
-    assert made.best == 1.0
-    assert len(zoo) == 5
-
-
 def test_originals_evaluated_once_give_copies_the_same_scores(tmp_path):
     run = pipeline.Run(request(tmp_path))
     zoo, _ = run.zoo()
-    originals = run.evaluate(zoo, zoo.vectors)
-    again = run.evaluate(zoo, zoo.vectors[[3, 1]])
+    originals = run.evaluate(zoo, zoo.vectors, ORIGINAL)
+    again = run.evaluate(zoo, zoo.vectors[[3, 1]], GENERATED)
+    assert again.origin == GENERATED
     assert torch.equal(again.wrong, originals.wrong[[3, 1]])
     assert torch.equal(again.val, originals.val[[3, 1]])
 
@@ -154,22 +140,26 @@ def test_counts_of_samples_share_a_fit_and_are_what_they_are_alone(tmp_path, mon
 
 
 def test_times_leave_out_what_is_computed_once_for_all_models(tmp_path, monkeypatch):
-    """Whoever comes first in a process would pay for it: the originals, or, where the store has them, others."""
-    sizes = []
-    evaluate = classification.Classification.evaluate
-    monkeypatch.setattr(
-        classification.Classification,
-        "evaluate",
-        lambda self, zoo, vectors, split: (
-            sizes.append((split, len(vectors))) or evaluate(self, zoo, vectors, split)
-        ),
-    )
+    """A scorer is made once a split, outside of the time that scoring takes, and called once a population."""
+    made, called = [], []
+    scorer = classification.Classification.scorer
+
+    def counted(self, zoo, split):
+        time.sleep(0.3)
+        made.append(split)
+        score = scorer(self, zoo, split)
+        return lambda vectors: called.append((split, len(vectors))) or score(vectors)
+
+    monkeypatch.setattr(classification.Classification, "scorer", counted)
     run = pipeline.Run(request(tmp_path))
     zoo, _ = run.zoo()
-    sizes.clear()
-    run.evaluate(zoo, zoo.vectors)
-    run.evaluate(zoo, zoo.vectors + 1)
-    assert sizes == [("train", 1), ("train", 5), ("val", 1), ("val", 5), ("train", 5), ("val", 5)]
+    made.clear()
+    called.clear()
+    first = run.evaluate(zoo, zoo.vectors, ORIGINAL)
+    run.evaluate(zoo, zoo.vectors + 1, GENERATED)
+    assert made == ["train", "val"]
+    assert called == [("train", 5), ("val", 5), ("train", 5), ("val", 5)]
+    assert max(first.select_s, first.score_s) < 0.3
 
 
 def test_a_zoo_from_a_file(tmp_path):
@@ -190,22 +180,17 @@ def test_a_zoo_without_its_base_is_refused_with_a_hint(tmp_path):
         pipeline.run(request(tmp_path, zoo=tmp_path / "half.zoo"))
 
 
-class Broken:
+@dataclasses.dataclass
+class Broken(Generator):
     """A generator that breaks its contract."""
 
-    needs, deterministic, presets = (), False, {}
-
-    def __init__(self, vectors):
-        self.vectors = vectors
-
-    def hyperparameters(self):
-        return {}
+    returned: ClassVar[Any] = None
 
     def fit(self, zoo, *, rng):
         return self
 
     def sample(self, n, *, rng):
-        return self.vectors
+        return self.returned
 
 
 @pytest.mark.parametrize(
@@ -220,11 +205,12 @@ class Broken:
         (None, "NoneType"),
     ],
 )
-def test_samples_that_break_the_contract(tmp_path, vectors, message):
+def test_samples_that_break_the_contract(tmp_path, monkeypatch, vectors, message):
+    monkeypatch.setattr(Broken, "returned", vectors)
     run = pipeline.Run(request(tmp_path))
     zoo, _ = run.zoo()
     with pytest.raises(BenchError, match=message):
-        run.sample(Broken(vectors), "broken", zoo, 4)
+        run.sample(Broken(), "broken", zoo, 4)
 
 
 def test_the_recorded_command_repeats_the_run(tmp_path):
@@ -295,7 +281,7 @@ def test_an_edit_of_anything_that_a_generator_reads_is_a_new_result(tmp_path, mo
         added = {"shifted_by.py": 1, "prior.txt": 3, "fixed.txt": 7}[name]
         assert moved == pytest.approx(weight + added)
         assert record.key == first.key
-        assert record.scores.controls() == first.scores.controls()
+        assert record.controls == first.controls
         seen.append(record.id)
     assert len(set(seen)) == 4
 
@@ -304,14 +290,14 @@ def test_a_zoo_and_its_scores_are_those_of_the_tasks_code(tmp_path, monkeypatch)
     """The store finds neither after the task's code, or a library, has changed."""
     run = pipeline.Run(request(tmp_path))
     zoo, path = run.zoo()
-    run.evaluate(zoo, zoo.vectors)
+    run.evaluate(zoo, zoo.vectors, ORIGINAL)
     scored = set((tmp_path / "home" / "evaluated").glob("*.safetensors"))
     assert pipeline.Run(request(tmp_path)).zoo()[1] == path
     for name in ("code_hash", "plugin_hash"):
         monkeypatch.setattr(identity, name, lambda *_: "another")
     again = pipeline.Run(request(tmp_path))
     assert again.zoo()[1] != path
-    again.evaluate(zoo, zoo.vectors)
+    again.evaluate(zoo, zoo.vectors, ORIGINAL)
     assert len(set((tmp_path / "home" / "evaluated").glob("*.safetensors")) - scored) == 1
     monkeypatch.setattr(identity, "libraries", lambda: ("torch 0",))
     assert pipeline.Run(request(tmp_path)).zoo()[1] not in (path, again.zoo()[1])

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.records.record import Record
 from bench.records.side import MODELS
 from leaderboard import load, plots
 from leaderboard.opened import Shown
-from tests.records import MARKUP, distances, population, record, seed
+from tests.records import MARKUP, distances, parsed, population, record, seed
 from tests.test_pages import arrays
 
 FIGURES = {
@@ -70,13 +69,15 @@ def test_backgrounds_are_transparent_and_axes_are_named(name):
 def test_every_model_is_a_point_with_its_score_and_similarity():
     one = shown()
     found = traces(plots.score_against_similarity([one]))
-    np.testing.assert_allclose(found["pdiff"].y, 100 * np.array(one.record.scores.generated.values))
+    np.testing.assert_allclose(found["pdiff"].y, 100 * np.array(one.record.generated.values))
     np.testing.assert_allclose(found["pdiff"].x, one.side["nearest.generated"].astype(float))
     assert found["pdiff"].visible is True
     assert found["gaussian"].visible == "legendonly"
     noise = found["original + noise (means)"]
     assert list(noise.text) == ["0.1", "0.3"]
-    np.testing.assert_allclose(noise.y, [100 * n.mean for n in one.record.scores.noise])
+    np.testing.assert_allclose(
+        noise.y, [100 * one.record.controls[f"noise {level}"].mean for level in (0.1, 0.3)]
+    )
 
 
 @pytest.mark.parametrize("higher", [True, False])
@@ -91,7 +92,7 @@ def test_axes_leave_out_what_is_far_worse_and_never_what_is_better(higher):
         own = content["scores"]["generated"]
         own["best"], own["worst"], own["selected"] = own["worst"], own["best"], own["worst"]
     content["protocol"]["samples"] = 401
-    one = Record.model_validate_json(json.dumps(content))
+    one = parsed(content)
     nearest = {"nearest.generated": np.linspace(0.5, 0.9, MODELS).astype(np.float16)}
     figure = plots.score_against_similarity([Shown("x", one, {**arrays(one), **nearest})])
     low, high = figure.layout.yaxis.range
@@ -194,7 +195,7 @@ def test_seconds_read_well(value, text):
 
 
 def test_a_single_model_is_drawn(tmp_path):
-    one = record(scores__generated={**record().scores.average.model_dump()},
+    one = record(scores__generated=population(0.93),
                  similarity__generated_generated=None, novelty__collapsed=None)  # fmt: skip
     made = Shown("average", one, arrays(one))
     for name, draw in FIGURES.items():

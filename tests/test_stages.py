@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from bench.runs.stages import Evaluated, load_evaluated, save_evaluated
+from bench.judge.population import GENERATED, ORIGINAL, Population
+from bench.runs.stages import load_population, save_population
 
 WRONG = torch.tensor([[True, False], [False, False], [True, True]])
 FEATURES = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
 
 
-def evaluated(**fields):
+def population(**fields):
     values = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     made = {
         "val": values,
@@ -18,20 +19,21 @@ def evaluated(**fields):
         "select_s": 1.5,
         "score_s": 2.5,
     }
-    return Evaluated(**{"wrong": None, **made, **fields})
+    return Population(GENERATED, **{"wrong": None, **made, **fields})
 
 
 KINDS = {
-    "units": evaluated(wrong=WRONG),
-    "features": evaluated(features=FEATURES, further={"recall": torch.tensor([0.5, 0.25, 0.75])}),
+    "units": population(wrong=WRONG),
+    "features": population(features=FEATURES, further={"recall": torch.tensor([0.5, 0.25, 0.75])}),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_evaluation_comes_back_from_its_file(kind, tmp_path):
+def test_a_population_comes_back_from_its_file_as_whoever_asks_for_it(kind, tmp_path):
     one = KINDS[kind]
-    save_evaluated(one, tmp_path / "file")
-    again = load_evaluated(tmp_path / "file")
+    save_population(one, tmp_path / "file")
+    again = load_population(tmp_path / "file", ORIGINAL)
+    assert again.origin == ORIGINAL
     assert (again.wrong is None) == (one.wrong is None)
     assert torch.equal(again.compared, one.compared)
     assert torch.equal(again.train_loss, one.train_loss)
@@ -42,7 +44,7 @@ def test_an_evaluation_comes_back_from_its_file(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_some_models_of_an_evaluation(kind):
+def test_some_models_of_a_population(kind):
     one, index = KINDS[kind], torch.tensor([2, 0, 2])
     some = one.rows(index)
     assert torch.equal(some.val, one.val[index])

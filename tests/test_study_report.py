@@ -12,7 +12,7 @@ from bench.records.paper import tables
 from bench.study import recipe, report, show
 from bench.study.report import Measured
 from tests import studies
-from tests.records import population, record
+from tests.records import content, population, record
 from tests.standins import call
 
 NAME = "table2c"
@@ -137,7 +137,7 @@ def test_similarity_among_all_models_and_among_good_ones():
         "min_score": 0.765, "originals": 3, "generated": 2, "original_original": 0.5,
         "generated_generated": None, "original_generated": 0.6, "original_generated_max": 0.7,
     }  # fmt: skip
-    similarity = record().similarity.model_dump() | {"good": own}
+    similarity = content()["similarity"] | {"good": own}
     (cell,) = cells("figure4", seed=0)
     one = record(command=cell.request.asked.command, similarity=similarity)
     parts = report.parts(recipe.read("figure4").fix({"seed": 0}), [cell], known(one))
@@ -207,7 +207,7 @@ def test_the_report_of_a_study_that_ran(tmp_path, capsys):
     for data in studies.records(tmp_path / "results").values():
         name = data["generator"]["name"]
         row = numbers[name, "avg."]
-        assert float(row["ours"]) == pytest.approx(100 * data["scores"]["generated"]["mean"])
+        assert float(row["ours"]) == pytest.approx(100 * data["populations"]["generated"]["mean"])
         assert (row["runs"], row["runs_wanted"]) == ("1", "2")
         assert row["missing"].endswith("--seed 1")
     assert call("study", path, *results, "--report") == 0

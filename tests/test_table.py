@@ -39,7 +39,7 @@ def test_one_record_gives_its_generator_the_original_and_every_control(frame):
     one = record()
     made = rows(frame, one)
     assert list(made.columns) == list(table.NAMES)
-    assert set(cells(made, "control")["generator"]) == set(one.scores.controls())
+    assert set(cells(made, "control")["generator"]) == set(one.controls)
     assert len(cells(made, "original")) == 1
     row = cells(made).loc[0]
     assert (row["generator"], row["seeds"], row["runs"]) == ("pdiff", 1, [one.id])

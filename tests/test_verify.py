@@ -78,8 +78,8 @@ def test_an_honest_record_agrees_in_every_field(tmp_path, generator, values):
     assert wrong(checks) == []
     assert tier(checks, from_seed=True) == "regenerated"
     names = {check.field for check in checks}
-    assert {"scores.generated.mean", "similarity.controls.copy.original", "novelty.verdict", "key",
-            "timing.speedup", "artifacts.zoo", "tests.average.p", "generated weights"} <= names  # fmt: skip
+    assert {"populations.generated.mean", "populations.copy.similarity.originals.value", "judge.word", "key",
+            "timing.speedup", "artifacts.zoo", "judge.tests.average.p", "generated weights"} <= names  # fmt: skip
 
 
 def test_verifying_leaves_the_store_as_it_is(tmp_path, run):
@@ -92,8 +92,8 @@ def test_verifying_leaves_the_store_as_it_is(tmp_path, run):
 
 @pytest.mark.parametrize(
     "field",
-    ["similarity.original_generated_max.low", "similarity.controls.copy.original", "novelty.toward_mean",
-     "timing.fit_s", "tests.average.p"],
+    ["populations.generated.similarity.nearest.low", "populations.copy.similarity.originals.value",
+     "judge.origin.toward_mean", "timing.fit_s", "judge.tests.average.p"],
 )  # fmt: skip
 def test_one_changed_digit_is_caught(tmp_path, run, field):
     record, path = run
@@ -105,10 +105,10 @@ def test_one_changed_digit_is_caught(tmp_path, run, field):
 def test_scores_that_were_made_up_consistently_are_caught(tmp_path, run):
     """Not only one number: a whole population that is in itself what a record may hold."""
     record, path = run
-    better = record.scores.greedy_soup.model_copy(update={"values": [1.0]}).model_dump()
+    better = record.populations["greedy_soup"].model_dump() | {"values": [1.0]}
     better |= dict.fromkeys(("best", "selected", "mean", "median", "worst", "low", "high"), 1.0)
-    found = wrong(verify(changed(path, "scores.greedy_soup", better)))
-    assert {"scores.greedy_soup.mean", "scores.greedy_soup.values.0"} <= set(found)
+    found = wrong(verify(changed(path, "populations.greedy_soup", better)))
+    assert {"populations.greedy_soup.mean", "populations.greedy_soup.values.0"} <= set(found)
 
 
 def test_swapped_weights_are_caught(tmp_path, run):
@@ -119,7 +119,9 @@ def test_swapped_weights_are_caught(tmp_path, run):
     noisy = sampled.vectors + torch.randn(sampled.vectors.shape, generator=rng)
     save_sampled(type(sampled)(noisy, sampled.fit_s, sampled.sample_s, 1, file), file)
     found = wrong(verify(record, from_seed=True))
-    assert {"artifacts.generated", "generated weights", "novelty.nearest_l2_ratio"} <= set(found)
+    assert {"artifacts.generated", "generated weights", "judge.origin.nearest_l2_ratio"} <= set(
+        found
+    )
 
 
 @pytest.mark.parametrize("name", ["zoo", "generated"])
@@ -137,11 +139,11 @@ def test_weights_of_another_seed_are_caught_from_the_seed_alone(tmp_path, run):
 
 def test_a_record_of_an_earlier_rule_is_verified_but_for_its_novelty(tmp_path, run):
     _, path = run
-    changed(path, "novelty.rule", None)
-    record = changed(path, "novelty.advantage_over_noise", None)
+    changed(path, "judge.rule", None)
+    record = changed(path, "judge.advantages.noise.mean", None)
     checks = verify(record)
     assert wrong(checks) == []
-    assert "novelty.collapsed" in {check.field for check in checks}
+    assert "judge.collapsed" in {check.field for check in checks}
     assert tier(checks, from_seed=False) == "rescored"
 
 
@@ -150,7 +152,7 @@ def test_the_command_says_field_by_field_what_agrees(tmp_path, run, capsys):
     capsys.readouterr()
     assert call("verify", path, "--device", "cpu") == 0
     out = capsys.readouterr().out
-    assert "scores.generated: agrees" in out
+    assert "populations.generated: agrees" in out
     assert out.endswith("verified: rescored\n")
     assert Record.read(path).tier == "claimed"
     assert call("verify", path, "--device", "cpu", "--from-seed", "--mark") == 0
@@ -159,12 +161,12 @@ def test_the_command_says_field_by_field_what_agrees(tmp_path, run, capsys):
 
 def test_the_command_names_what_differs_and_exits_with_1(tmp_path, run, capsys):
     _, path = run
-    changed(path, "novelty.toward_mean", 0.125)
+    changed(path, "judge.origin.toward_mean", 0.125)
     before = path.read_bytes()
     capsys.readouterr()
     assert call("verify", path, "--device", "cpu", "--mark") == 1
     out = capsys.readouterr().out
-    assert "novelty.toward_mean: the record says 0.125, computed again it is " in out
+    assert "judge.origin.toward_mean: the record says 0.125, computed again it is " in out
     assert out.endswith("not verified: the record does not agree with its weights\n")
     assert path.read_bytes() == before
 

@@ -1,7 +1,12 @@
 """Facts of a task's score, and of what two of its models are compared by. Imports nothing heavy."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+CHECKED: dict[str, Any] = {
+    "extra": "forbid",
+    "strict": True,
+}  # how pydantic reads them from a record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +23,8 @@ class Metric:
         mean_over_units: whether a score is the share of validation examples that the model gets right, each example
             being one unit.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CHECKED
 
     name: str
     version: int = 1
@@ -60,6 +67,8 @@ class Compared:
         independent: whether units are independent of each other, as a paired test of two models needs them.
         features: whether units are features of what a model makes; otherwise each is right or wrong.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CHECKED
 
     units: str
     independent: bool = True

@@ -185,7 +185,7 @@ def _zip(path: Path) -> Iterator[str]:
             return
         yield from _content(record, data, lambda: archive.read(SIDE, side.LIMIT), SIDE)
         if WEIGHTS in archive.names:
-            models, d = len(record.scores.generated.values), record.zoo.d
+            models, d = record.generated.n, record.zoo.d
             most = min(WEIGHTS_LIMIT, 4 * d * (models + PATHS * STEPS) + LATENTS_LIMIT)
             yield from _weights(archive.blocks(WEIGHTS, most), record)
 
@@ -209,5 +209,5 @@ def _weights(blocks: Iterator[bytes], record: Record) -> Iterator[str]:
     if digest.hexdigest() != record.artifacts.generated.sha256:
         yield f"{WEIGHTS} is not the file that the record names"
         return
-    expected = (len(record.scores.generated.values), record.zoo.d)
+    expected = (record.generated.n, record.zoo.d)
     yield from (f"{WEIGHTS} {problem}" for problem in vectors.problems(expected))

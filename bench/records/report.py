@@ -8,7 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.records.record import Interval, Population, Record, likeness
+from bench.records.fields import Interval
+from bench.records.population import Likeness, Population
+from bench.records.record import Record
 from bench.records.scale import Scale
 
 WIDTH = 96  # columns that the widest table needs
@@ -55,7 +57,7 @@ def _title(record: Record) -> Text:
     return Text(
         f"{record.generator.name} on {task.name}: {task.arch}, {task.layers} ({zoo.d:,} parameters), "
         f"{zoo.k} checkpoints ({zoo.track}), {protocol.samples} samples, seed {protocol.seed}, "
-        f"preset {protocol.preset}\n{task.metric} on {protocol.val_size:,} validation examples; "
+        f"preset {protocol.preset}\n{task.metric.name} on {protocol.val_size:,} validation examples; "
         f"selected on {protocol.train_size:,} training examples",
         style="bold",
     )
@@ -67,27 +69,27 @@ def _scores(record: Record) -> Table:
     table.add_column("population", no_wrap=True)
     for column in ("n", "best", "selected", "mean", "±", "median", "worst", "alike", "nearest"):
         table.add_column(column, justify="right", no_wrap=True)
-    scores, similarity = record.scores, record.similarity
-    own = similarity.original_original
-    table.add_row(
-        "original", *_numbers(record, scores.original), f"{own.value:.3f}" if own else "-", "-"
-    )
-    for name, control in scores.controls().items():
-        alike = similarity.controls[name]
-        pair = (f"{alike.original:.3f}", f"{alike.original_max:.3f}")
-        table.add_row(name, *_numbers(record, control), *pair)
-    pair = (
-        f"{similarity.original_generated.value:.3f}",
-        f"{similarity.original_generated_max.value:.3f}",
-    )
-    name = escape(record.generator.name)
-    table.add_row(name, *_numbers(record, scores.generated), *pair, style="bold green")
+    within = record.original.similarity.within
+    table.add_row("original", *_numbers(record, record.original), _share(within), "-")
+    for name, control in record.controls.items():
+        table.add_row(escape(name), *_numbers(record, control), *_alike(control))
+    made, name = record.generated, escape(record.generator.name)
+    table.add_row(name, *_numbers(record, made), *_alike(made), style="bold green")
     table.caption = (
         "±: half the width of the mean's 95 % interval. alike, nearest: "
-        f"{likeness(record.task.kind)}\nwith the originals, on average and with the nearest one."
+        f"{record.task.compared.likeness}\nwith the originals, on average and with the nearest one."
     )
     table.caption_justify = "left"
     return table
+
+
+def _alike(population: Population) -> tuple[str, str]:
+    """Return the similarity to the originals, and to the nearest, as text."""
+    return _share(population.similarity.originals), _share(population.similarity.nearest)
+
+
+def _share(likeness: Likeness | None) -> str:
+    return f"{likeness.value:.3f}" if likeness else "-"
 
 
 def _numbers(record: Record, population: Population) -> list[str]:
@@ -95,21 +97,20 @@ def _numbers(record: Record, population: Population) -> list[str]:
     middle = [population.best, population.selected, population.mean]
     interval = number((population.high - population.low) / 2)
     last = [number(value) for value in (population.median, population.worst)]
-    return [str(len(population.values)), *map(number, middle), interval, *last]
+    return [str(population.n), *map(number, middle), interval, *last]
 
 
 def _further(record: Record) -> list[Table]:
     """Other metrics of the originals and the generator's models, where there are some."""
-    scores = record.scores
-    if not scores.generated.further:
+    if not record.generated.further:
         return []
     table = Table(header_style="bold", pad_edge=False, box=None)
     table.add_column("\nalso on validation")
-    pair = (("original", scores.original), (escape(record.generator.name), scores.generated))
+    pair = (("original", record.original), (escape(record.generator.name), record.generated))
     for name, _ in pair:
         for column in ("selected", "mean"):
             table.add_column(f"{name}\n{column}", justify="right")
-    for metric in scores.generated.further:
+    for metric in record.generated.further:
         found = [population.further[metric] for _, population in pair]
         cells = [f"{value:.4g}" for one in found for value in (one.selected, one.mean)]
         table.add_row(escape(metric), *cells)
@@ -118,24 +119,25 @@ def _further(record: Record) -> list[Table]:
 
 def _similarity(record: Record) -> Table:
     table = Table(header_style="bold", pad_edge=False, box=None)
-    table.add_column(f"\nsimilarity ({likeness(record.task.kind)})")
+    table.add_column(f"\nsimilarity ({record.task.compared.likeness})")
     table.add_column("\nmean", justify="right")
     table.add_column("\n95 %", justify="right")
-    similarity = record.similarity
+    made = record.generated.similarity
     for name, value in (
-        ("original - original", similarity.original_original),
-        ("generated - generated", similarity.generated_generated),
-        ("original - generated", similarity.original_generated),
-        ("original - generated, nearest", similarity.original_generated_max),
+        ("original - original", record.original.similarity.within),
+        ("generated - generated", made.within),
+        ("original - generated", made.originals),
+        ("original - generated, nearest", made.nearest),
     ):
         table.add_row(name, *_interval(value))
     return table
 
 
-def _interval(value: Interval | None) -> tuple[str, str]:
-    if value is None:
+def _interval(likeness: Likeness | None) -> tuple[str, str]:
+    if likeness is None:
         return "-", "-"
-    return f"{value.value:.3f}", f"{value.low:.3f} to {value.high:.3f}"
+    low, high = likeness.bounds
+    return f"{likeness.value:.3f}", f"{low:.3f} to {high:.3f}"
 
 
 def _timing(record: Record) -> Table:
@@ -169,11 +171,11 @@ VERDICTS = {
 
 def _verdict(record: Record) -> list[str]:
     """The verdict and, where the rule could not have seen better, that it could not."""
-    novelty = record.novelty
-    if novelty.verdict is None:
+    judge = record.judge
+    if judge.word is None:
         return []
-    lines = [f"verdict: {novelty.verdict}, {VERDICTS[novelty.verdict]}"]
-    if novelty.sees_training is False and novelty.verdict in ("copies", "averages"):
+    lines = [f"verdict: {judge.word}, {VERDICTS[judge.word]}"]
+    if judge.sees_training is False and judge.word in ("copies", "averages"):
         lines.append(
             "the rule does not call fine-tuned originals novel either: on this zoo it cannot tell trained models "
             "from the controls"
@@ -183,13 +185,10 @@ def _verdict(record: Record) -> list[str]:
 
 def _not_finite(record: Record) -> list[str]:
     """How many models of which populations put out something that is not finite, where some did."""
-    scores = record.scores
-    populations = {"original": scores.original, **scores.controls()}
-    populations[record.generator.name] = scores.generated
+    populations = {"original": record.original, **record.controls}
+    populations[record.generator.name] = record.generated
     counts = [
-        f"{found.not_finite} of {len(found.values)} {name}"
-        for name, found in populations.items()
-        if found.not_finite
+        f"{one.not_finite} of {one.n} {name}" for name, one in populations.items() if one.not_finite
     ]
     if not counts:
         return []
@@ -206,48 +205,77 @@ def factor(value: float) -> str:
 
 
 def sentences(record: Record) -> list[str]:
-    """What the numbers say, in words; every sentence follows from the record."""
-    lines = ["", *_verdict(record), *_not_finite(record)]
-    scale = Scale.of(record)
-    points = scale.factor
-    similarity, novelty, timing = record.similarity, record.novelty, record.timing
-    alike, usual = similarity.generated_generated, similarity.original_original
-    if novelty.collapsed is not None and alike and usual:
-        what, than = ("collapsed", "more") if novelty.collapsed else ("not collapsed", "no more")
+    """Say in words what the numbers say; every sentence follows from the record."""
+    return [
+        "",
+        *_verdict(record),
+        *_not_finite(record),
+        *_collapsed(record),
+        *_against_noise(record),
+        *_speedup(record),
+        *_few_images(record),
+    ]
+
+
+def _collapsed(record: Record) -> list[str]:
+    """Say whether generated models are more alike than the originals."""
+    within, usual = record.generated.similarity.within, record.original.similarity.within
+    if record.judge.collapsed is None or not within or not usual:
+        return []
+    word, than = ("collapsed", "more") if record.judge.collapsed else ("not collapsed", "no more")
+    return [
+        f"{word}: generated models are {than} alike than the originals "
+        f"({within.value:.3f} against {usual.value:.3f})"
+    ]
+
+
+def _against_noise(record: Record) -> list[str]:
+    """Say how much better the models are than noise-added originals, and how many are beyond them."""
+    advantage, metric = record.judge.advantages["noise"], record.task.metric
+    lines = []
+    if advantage.mean is not None:
+        unit = "points" if metric.percent else metric.name
+        value, low, high = (metric.scale * part for part in _parts(advantage.mean))
         lines.append(
-            f"{what}: generated models are {than} alike than the originals "
-            f"({alike.value:.3f} against {usual.value:.3f})"
+            f"against noise-added originals that are as novel: {value:+.2f} {unit} "
+            f"(95 %: {low:+.2f} to {high:+.2f})"
         )
-    if novelty.advantage_over_noise is not None:
-        value = novelty.advantage_over_noise
-        unit = "points" if scale.percent else record.task.metric
-        lines.append(
-            f"against noise-added originals that are as novel: {points * value.value:+.2f} {unit} "
-            f"(95 %: {points * value.low:+.2f} to {points * value.high:+.2f})"
-        )
-    if novelty.beyond_noise > 0:
+    if advantage.beyond:
         lines.append(
             f"more novel than any noise-added original, and not compared with them: "
-            f"{100 * novelty.beyond_noise:.0f} % of the models"
-        )
-    if timing.speedup is not None:
-        score = f"{points * timing.target_score:.4g}"
-        line = (
-            f"speedup over SGD to a score of {score}: {factor(timing.speedup)}x for sampling alone"
-        )
-        if timing.speedup_amortised is not None:
-            line += (
-                f", {factor(timing.speedup_amortised)}x when collecting, fitting and selecting count "
-                f"({record.protocol.samples} models)"
-            )
-        if timing.break_even_models is not None:
-            line += f"; pays off from {timing.break_even_models:,} models"
-        lines.append(line)
-    elif timing.sgd_s is None:
-        lines.append("no speedup: there is no time of SGD to the same score in this zoo")
-    if record.task.kind == "image generation":
-        lines.append(
-            f"{record.task.metric} of {record.protocol.val_size:,} images is too large, as is any distance of few "
-            "images: compare it with others of as many images, or take the unbiased one"
+            f"{100 * advantage.beyond:.0f} % of the models"
         )
     return lines
+
+
+def _parts(interval: Interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
+
+
+def _speedup(record: Record) -> list[str]:
+    """Say how much faster sampling is than SGD, alone and with all that comes before it."""
+    timing = record.timing
+    if timing.speedup is None:
+        if timing.sgd_s is None:
+            return ["no speedup: there is no time of SGD to the same score in this zoo"]
+        return []
+    score = f"{record.task.metric.scale * timing.target_score:.4g}"
+    line = f"speedup over SGD to a score of {score}: {factor(timing.speedup)}x for sampling alone"
+    if timing.speedup_amortised is not None:
+        line += (
+            f", {factor(timing.speedup_amortised)}x when collecting, fitting and selecting count "
+            f"({record.protocol.samples} models)"
+        )
+    if timing.break_even_models is not None:
+        line += f"; pays off from {timing.break_even_models:,} models"
+    return [line]
+
+
+def _few_images(record: Record) -> list[str]:
+    """Say that a distance of few images is too large, where models are compared by images that they draw."""
+    if not record.task.compared.features:
+        return []
+    return [
+        f"{record.task.metric.name} of {record.protocol.val_size:,} images is too large, as is any distance of few "
+        "images: compare it with others of as many images, or take the unbiased one"
+    ]

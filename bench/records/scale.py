@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from bench.records.record import Record, percent
+from bench.records.record import Record
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Scale:
     @classmethod
     def of(cls, record: Record) -> Self:
         """Return the scale of a record's metric."""
-        return cls(percent(record.task.metric))
+        return cls(record.task.metric.percent)
 
     @property
     def factor(self) -> float:
@@ -35,8 +35,3 @@ class Scale:
         ('98.77', '12.35')
         """
         return f"{100 * score:.{self.digits}f}" if self.percent else f"{score:.4g}"
-
-
-def mean_over_units(record: Record) -> bool:
-    """Return whether a model's score is the share of validation units that it gets right."""
-    return record.task.metric == "accuracy"

@@ -1,7 +1,8 @@
 """The record of a run, put together from what its stages made."""
 
+import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,23 +12,26 @@ from bench.contract import Generator, Task
 from bench.contract.zoo import Zoo
 from bench.judge import compare
 from bench.judge.align import aligned_l2_ratio
-from bench.metrics.statistics import mcnemar
-from bench.records import record
+from bench.judge.population import Population
+from bench.judge.timing import timing
+from bench.records import facts
+from bench.records.judged import GoodModels, Tests
+from bench.records.record import PROTOCOL, Record, comparability_key, selection
 from bench.records.request import Request
 from bench.records.values import recorded
 from bench.runs import foreign
-from bench.runs.stages import Evaluated, Sampled
+from bench.runs.stages import Sampled
 from bench.system import identity, store
 from bench.system.environment import describe
 from bench.system.randomness import generator
 
-VERSION = record.PROTOCOL
+VERSION = PROTOCOL
 IMPORTED = "imported"  # the track of checkpoints that were made elsewhere
 
 
 @runtime_checkable
-class Finished(Protocol):
-    """What is needed of a run whose stages are done."""
+class Asking(Protocol):
+    """A request with the plugins that carry it out."""
 
     request: Request
     task: Task
@@ -35,141 +39,168 @@ class Finished(Protocol):
     device: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """What a record says of a run before anything is scored.
+
+    Attributes:
+        key: the board that the record belongs to.
+        id: of the run; the same run has the same.
+    """
+
+    task: facts.Task
+    zoo: facts.Zoo
+    generator: facts.Generator
+    protocol: facts.Protocol
+    key: str
+    id: str
+
+
+def heading(run: Asking, zoo: Zoo) -> Heading:
+    """Return what the record of a run on a zoo begins with."""
+    task, checkpoints, made, protocol = (
+        _task(run, zoo),
+        _zoo(run, zoo),
+        _generator(run),
+        _protocol(run),
+    )
+    key = comparability_key(task, checkpoints, protocol)
+    own = [key, made.name, made.code, made.hyperparameters, protocol.seed, run.device]
+    own += ["align"] if made.aligned else []
+    return Heading(task, checkpoints, made, protocol, key, store.digest(own))
+
+
 def assemble(
-    run: Finished, zoo: Zoo, zoo_path: Path, sampled: Sampled, evaluated: Mapping[str, Evaluated]
-) -> record.Record:
-    """The record.
+    run: Asking,
+    head: Heading,
+    zoo: Zoo,
+    zoo_path: Path,
+    sampled: Sampled,
+    populations: Sequence[Population],
+    side: Path | None,
+) -> Record:
+    """Compute every number of the record, and make it.
 
     Args:
         run: the request, and the plugins that carried it out.
-        zoo: the checkpoints, and the file they lie in.
+        head: what the record begins with.
+        zoo, zoo_path: the checkpoints, and the file they lie in.
         sampled: the generated vectors.
-        evaluated: "original", "generated" and every control.
+        populations: originals, generated models and every control.
+        side: the side file.
     """
-    request, higher = run.request, run.task.metric.higher_is_better
-    task = _task(run, zoo)
-    protocol = record.Protocol(
-        version=VERSION,
-        preset=request.preset,
-        samples=request.samples,
-        seed=request.seed,
-        selection=record.selection(higher),
-        train_size=run.task.size("train"),
-        val_size=run.task.size("val"),
-    )
-    made = _generator(run)
-    facts = _zoo(zoo, request)
-    key = record.comparability_key(task, facts, protocol)
-    scores, similarity, novelty = compare.compare(
-        {name: (e.val, e.train, e.train_loss, e.compared) for name, e in evaluated.items()},
-        sampled.vectors,
-        zoo.vectors,
-        higher_is_better=higher,
-        rng=generator(0, key, "bootstrap"),
-        further={name: e.further for name, e in evaluated.items()},
-        not_finite={name: e.not_finite for name, e in evaluated.items()},
-    )
-    ratio = aligned_l2_ratio(sampled.vectors, zoo)
-    novelty = novelty.model_copy(update={"nearest_l2_ratio_aligned": ratio})
-    if request.min_score is not None:
-        good = compare.good_models(
-            evaluated["original"], evaluated["generated"], request.min_score, higher
-        )
-        similarity = similarity.model_copy(update={"good": good})
-    own = [key, made.name, made.source, made.hyperparameters, request.seed, run.device]
-    own += ["align"] if request.align else []
-    return record.Record(
-        schema=1,
-        id=store.digest(own),
+    rng, metric = generator(0, head.key, "bootstrap"), run.task.metric
+    generated = next(one for one in populations if one.origin.role == "generated")
+    baselines = compare.Baselines.of(populations, metric, rng)
+    finding = compare.assess(baselines, generated, sampled.vectors, zoo.vectors, rng)
+    described = compare.described(baselines, generated, finding.similarity, rng)
+    return Record(
+        schema=2,
+        id=head.id,
         created=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
-        command=request.asked.command,
-        key=key,
-        task=task,
-        zoo=facts,
-        generator=made,
-        protocol=protocol,
-        scores=scores,
-        similarity=similarity,
-        novelty=novelty,
-        tests=_tests(evaluated, higher) if run.task.compared.tested else None,
-        timing=_timing(run, zoo, sampled, evaluated["generated"], scores),
-        environment=record.Environment(**describe(run.device)),
-        artifacts=record.Artifacts(zoo=_artifact(zoo_path), generated=_artifact(sampled.path)),
+        key=head.key,
+        request=run.request.asked,
+        task=head.task,
+        zoo=head.zoo,
+        generator=head.generator,
+        protocol=head.protocol,
+        populations=described,
+        judge=finding.judge(
+            baselines,
+            aligned=aligned_l2_ratio(sampled.vectors, zoo),
+            tests=_tests(run, baselines, generated),
+            good=_good(run, baselines, generated),
+        ),
+        timing=timing(
+            device=torch.cuda.get_device_name(run.device)
+            if run.device.startswith("cuda")
+            else "cpu",
+            curve=zoo.curve,
+            collect_s=zoo.collect_s or None,
+            fit_s=sampled.fit_s,
+            sample_s=sampled.sample_s,
+            samples=len(sampled.vectors),
+            select_s=generated.select_s,
+            score_s=generated.score_s,
+            selected=described["generated"].selected,
+            best=described["original"].best,
+            metric=metric,
+            peak_memory_bytes=sampled.peak_memory_bytes,
+        ),
+        environment=facts.Environment(**describe(run.device)),
+        artifacts=facts.Artifacts(
+            zoo=artifact(zoo_path),
+            generated=artifact(sampled.path),
+            side=artifact(side) if side else None,
+        ),
     )
 
 
-def _task(run: Finished, zoo: Zoo) -> record.Task:
+def artifact(path: Path) -> facts.Artifact:
+    """Return a file's name and hash."""
+    return facts.Artifact(file=path.name, sha256=store.file_hash(path))
+
+
+def _task(run: Asking, zoo: Zoo) -> facts.Task:
     task, settings = run.task, run.task.identity()
     if "track" not in zoo.settings:  # made elsewhere: how they were trained is not known
         settings |= dict.fromkeys(task.collecting) | {"track": IMPORTED}
-    return record.Task(
+    return facts.Task(
         name=run.request.task,
         kind=task.kind,
-        metric=task.metric.name,
-        higher_is_better=task.metric.higher_is_better,
-        units=task.compared.units,
+        metric=task.metric,
+        compared=task.compared,
         settings=settings,
         **{name: settings[name] for name in ("dataset", "dataset_hash", "arch", "layers")},
     )
 
 
-def _generator(run: Finished) -> record.Generator:
+def _zoo(run: Asking, zoo: Zoo) -> facts.Zoo:
+    return facts.Zoo(
+        hash=zoo.hash,
+        track=str(zoo.settings.get("track", IMPORTED)),
+        k=len(zoo),
+        d=zoo.layout.dim,
+        seed=run.request.zoo_seed,
+        base_score=zoo.base_score,
+    )
+
+
+def _generator(run: Asking) -> facts.Generator:
     made = run.generator
     settings = foreign.hyperparameters(made)
-    return record.Generator(
+    return facts.Generator(
         name=run.request.generator,
-        source=identity.plugin_hash(made, settings),
+        code=identity.plugin_hash(made, settings),
         hyperparameters=recorded(settings),
-        uses_scores="score" in made.needs,
         uses=list(made.needs),
         aligned=run.request.align,
     )
 
 
-def _tests(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> record.Tests | None:
-    """The selected generated model against the best original, and against the average; None without wrong units."""
-    sign = 1.0 if higher_is_better else -1.0
-    generated, original, average = (evaluated[n] for n in ("generated", "original", "average"))
-    if generated.wrong is None or original.wrong is None or average.wrong is None:
+def _protocol(run: Asking) -> facts.Protocol:
+    return facts.Protocol(
+        version=VERSION,
+        preset=run.request.preset,
+        samples=run.request.samples,
+        seed=run.request.seed,
+        selection=selection(run.task.metric.higher_is_better),
+        train_size=run.task.size("train"),
+        val_size=run.task.size("val"),
+    )
+
+
+def _tests(run: Asking, baselines: compare.Baselines, generated: Population) -> Tests | None:
+    """Return the paired tests, where units are independent."""
+    if not run.task.compared.tested:
         return None
-    chosen = generated.wrong[compare.select(sign * generated.train, generated.train_loss)]
-    best = original.wrong[int((sign * original.val).argmax())]
-    against = {"best_original": best, "average": average.wrong[0]}
-    results = {name: mcnemar(chosen, other) for name, other in against.items()}
-    return record.Tests(
-        **{name: record.Paired(wins=w, losses=x, p=p) for name, (w, x, p) in results.items()}
-    )
+    average = baselines.controls["average"]
+    return compare.paired_tests(baselines.original, generated, average, run.task.metric)
 
 
-def _zoo(zoo: Zoo, request: Request) -> record.Zoo:
-    return record.Zoo(
-        hash=zoo.hash,
-        track=str(zoo.settings.get("track", IMPORTED)),
-        k=len(zoo),
-        d=zoo.layout.dim,
-        seed=request.zoo_seed,
-        base_score=zoo.base_score,
-    )
-
-
-def _timing(
-    run: Finished, zoo: Zoo, sampled: Sampled, generated: Evaluated, scores: record.Scores
-) -> record.Timing:
-    cuda = run.device.startswith("cuda")
-    return compare.timing(
-        device=torch.cuda.get_device_name(run.device) if cuda else "cpu",
-        curve=zoo.curve,
-        collect_s=zoo.collect_s or None,
-        fit_s=sampled.fit_s,
-        sample_s=sampled.sample_s,
-        samples=len(sampled.vectors),
-        select_s=generated.select_s,
-        score_s=generated.score_s,
-        scores=scores,
-        higher_is_better=run.task.metric.higher_is_better,
-        peak_memory_bytes=sampled.peak_memory_bytes,
-    )
-
-
-def _artifact(path: Path) -> record.Artifact:
-    return record.Artifact(file=path.name, sha256=store.file_hash(path))
+def _good(run: Asking, baselines: compare.Baselines, generated: Population) -> GoodModels | None:
+    """Return the comparisons of good models, where a ``min_score`` was asked for."""
+    if run.request.min_score is None:
+        return None
+    least, metric = run.request.min_score, run.task.metric
+    return compare.good_models(baselines.original, generated, least, metric)

@@ -12,10 +12,11 @@ from rich.table import Table
 from scipy.stats import binomtest
 from torch import Tensor
 
-from bench.contract import Generator, Scorer, Task
+from bench.contract import Control, Generator, Scorer, Task
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.judge import compare
+from bench.judge.population import GENERATED, ORIGINAL, Origin, Population
 from bench.records.request import Request
 from bench.runs import known
 from bench.runs.foreign import check_vectors
@@ -101,10 +102,26 @@ class Pool:
         drawn = dataclasses.replace(self.zoo, vectors=self.zoo.vectors[order[:k]], curve=())
         return drawn, self.zoo.vectors[order[k:]]
 
+    def populations(
+        self,
+        score: Scorer,
+        vectors: Mapping[str, Float[Tensor, "N D"]],
+        origins: Mapping[str, Origin],
+    ) -> dict[str, Population]:
+        """Return the validation scores of several groups of models; rows of the pool are not scored again."""
+        val, compared = self.scores(score, torch.cat(list(vectors.values())))
+        found, start = {}, 0
+        for name, rows in vectors.items():
+            own = slice(start, start := start + len(rows))
+            right_or_wrong = compared.dtype == torch.bool
+            wrong, features = (compared[own], None) if right_or_wrong else (None, compared[own])
+            found[name] = Population(origins[name], val[own], wrong, features)
+        return found
+
     def scores(
         self, score: Scorer, vectors: Float[Tensor, "N D"]
     ) -> tuple[Float[Tensor, " N"], Shaped[Tensor, "N M"]]:
-        """Scores on validation, and what models are compared by; rows of the pool are looked up, not scored again."""
+        """Return scores on validation, and what models are compared by; rows of the pool are looked up."""
         places = known.places(vectors, torch.cat([self.zoo.vectors, self.held]))
         val, compared = self.val[places].clone(), self.compared[places].clone()
         if (places < 0).any():
@@ -144,17 +161,17 @@ def planted(new: Float[Tensor, "M D"], preset: str, device: str) -> dict[str, Ge
     }
 
 
-def controls(run: Run) -> dict[str, tuple[Generator, int]]:
-    """The pipeline's controls that need no training data, with its numbers of models: those the verdict reads."""
+def controls(run: Run) -> dict[Control, tuple[Generator, int]]:
+    """Return the pipeline's controls that need no training data, with its numbers of models: those the rule reads."""
     return {
-        str(control): (maker, 1 if maker.deterministic else count)
+        control: (maker, 1 if maker.deterministic else count)
         for control, maker, count in run.controls()
         if not maker.needs
     }
 
 
 def trial(run: Run, pool: Pool, rng: torch.Generator) -> dict[str, str]:
-    """The verdict on every planted generator, for one drawn zoo."""
+    """Return the verdict on every planted generator, for one drawn zoo."""
     request = run.request
     zoo, new = pool.draw(request.k, derive(rng, "zoo"))
     makers = {
@@ -162,32 +179,38 @@ def trial(run: Run, pool: Pool, rng: torch.Generator) -> dict[str, str]:
         for name, maker in planted(new, request.preset, run.device).items()
     }
     makers["average of all"] = (makers["average of all"][0], 1)
-    beside = controls(run)
     vectors = {"original": zoo.vectors}
-    for kind, group in (("planted", makers), ("control", beside)):
-        for name, (maker, count) in group.items():
-            # As in the pipeline, one seed for all amplitudes of the noise control.
-            key = derive(rng, kind, name.partition(" ")[0] if kind == "control" else name)
-            maker.fit(zoo, rng=derive(key, "fit"))
-            vectors[f"{kind} {name}"] = maker.sample(count, rng=derive(key, "sample"))
-            check_vectors(vectors[f"{kind} {name}"], count, zoo, name)
-    both = pool.scores(run.scorer(pool.zoo, "val"), torch.cat(list(vectors.values())))
-    sizes = [len(rows) for rows in vectors.values()]
-    scored = dict(
-        zip(vectors, zip(*(part.split(sizes) for part in both), strict=True), strict=True)
-    )
-    shared = {name: scored[f"control {name}"] for name in beside} | {"original": scored["original"]}
-    compared = compare.Beside.of(
-        shared, higher_is_better=run.task.metric.higher_is_better, rng=derive(rng, "controls")
+    origins = {"original": ORIGINAL}
+    for name, (maker, count) in makers.items():
+        at = f"planted {name}"
+        vectors[at] = _sampled(maker, zoo, count, name, derive(rng, "planted", name))
+        origins[at] = GENERATED
+    for control, (maker, count) in controls(run).items():
+        at = f"control {control}"
+        # As in the pipeline, one seed for all amplitudes of the noise control.
+        key = derive(rng, "control", control.name)
+        vectors[at] = _sampled(maker, zoo, count, str(control), key)
+        origins[at] = Origin.of(control)
+    scored = pool.populations(run.scorer(pool.zoo, "val"), vectors, origins)
+    baselines = compare.Baselines.of(
+        list(scored.values()), run.task.metric, derive(rng, "controls")
     )
     verdicts = {}
     for name in makers:
         at = f"planted {name}"
-        _, novelty = compare.assess(
-            compared, scored[at], vectors[at], zoo.vectors, rng=derive(rng, at)
-        )
-        verdicts[name] = str(novelty.verdict)
+        found = compare.assess(baselines, scored[at], vectors[at], zoo.vectors, derive(rng, at))
+        verdicts[name] = str(found.word)
     return verdicts
+
+
+def _sampled(
+    maker: Generator, zoo: Zoo, count: int, name: str, rng: torch.Generator
+) -> Float[Tensor, "n D"]:
+    """Fit a generator and sample from it."""
+    maker.fit(zoo, rng=derive(rng, "fit"))
+    vectors = maker.sample(count, rng=derive(rng, "sample"))
+    check_vectors(vectors, count, zoo, name)
+    return vectors
 
 
 def pools(run: Run, trials: int, size: int) -> Iterator[tuple[Pool, range]]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from bench.records.record import Tier
+from bench.records.fields import Tier
 
 
 @dataclasses.dataclass(frozen=True)

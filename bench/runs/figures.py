@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contract.zoo import Zoo
-from bench.judge import compare
+from bench.judge.population import Population
 from bench.metrics import similarity as similar
 from bench.records.side import (
     CURVE_POINTS,
@@ -24,7 +24,6 @@ from bench.records.side import (
     UNITS,
     evenly,
 )
-from bench.runs.stages import Evaluated
 
 COMPONENTS = 50  # of the PCA before t-SNE
 
@@ -35,33 +34,34 @@ def arrays(
     zoo: Zoo,
     vectors: Mapping[str, Float[Tensor, "N D"]],
     views: Mapping[str, Tensor],
-    evaluated: Mapping[str, Evaluated],
+    populations: Sequence[Population],
     initial: Float[Tensor, "r D"] | None,
     *,
-    higher_is_better: bool,
+    sign: float,
 ) -> dict[str, Array]:
-    """Every array of the side file.
+    """Compute every array of the side file.
 
     Args:
         zoo: the checkpoints.
         vectors: of the populations in ``EMBEDDED``.
         views: latents of these populations ("latent.<population>") and vectors along the sampling ("path",
             m x s x D), where the generator has them.
-        evaluated: "original", "generated" and every control.
+        populations: originals, generated models and every control.
         initial: untrained vectors, if the task can make them.
-        higher_is_better: of the score.
+        sign: 1 where a higher score is better, otherwise -1.
     """
     embedded = {f"map.{name}": _few(vectors[name], MODELS) for name in EMBEDDED}
     if "path" in views:
         embedded["map_path"] = views["path"]
     latents = {name: value for name, value in views.items() if name.startswith("latent.")}
+    named = {one.key: one for one in populations}
     return {
-        **_per_model(evaluated),
-        **_iou(evaluated["original"], evaluated["generated"]),
+        **_per_model(named),
+        **_iou(named["original"], named["generated"]),
         **embed(embedded),
         **embed(latents),
         **_weights(vectors, initial),
-        **_right(evaluated, higher_is_better),
+        **_right(named, sign),
         **_curve(zoo.curve),
     }
 
@@ -77,22 +77,23 @@ def _half(tensor: Tensor) -> Array:
     return tensor.detach().float().cpu().clamp(-largest, largest).numpy().astype(np.float16)
 
 
-def _per_model(evaluated: Mapping[str, Evaluated]) -> dict[str, Array]:
+def _per_model(populations: Mapping[str, Population]) -> dict[str, Array]:
     """Similarity to the nearest original, and the training score, of every model."""
     found: dict[str, Array] = {}
-    originals = evaluated["original"].compared
-    for name, scored in evaluated.items():
-        alike = similar.pairwise(scored.compared, originals)
+    originals = populations["original"].compared
+    for name, population in populations.items():
+        alike = similar.pairwise(population.compared, originals)
         if name == "original":
             alike = alike.fill_diagonal_(-1.0)
         if alike.shape[1] > 1 or name != "original":
             found[f"nearest.{name}"] = _half(_few(alike.max(dim=1).values, MODELS))
-        found[f"train.{name}"] = _few(scored.train, MODELS).float().numpy()
+        if population.train is not None:
+            found[f"train.{name}"] = _few(population.train, MODELS).float().numpy()
     return found
 
 
-def _iou(original: Evaluated, generated: Evaluated) -> dict[str, Array]:
-    rows = [_few(scored.compared, IOU_MODELS) for scored in (original, generated)]
+def _iou(original: Population, generated: Population) -> dict[str, Array]:
+    rows = [_few(one.compared, IOU_MODELS) for one in (original, generated)]
     models = torch.cat(rows)
     count = np.array([len(rows[0])], dtype=np.int32)
     return {"iou": _half(similar.pairwise(models, models)), "iou_originals": count}
@@ -158,9 +159,9 @@ def _weights(
     }
 
 
-def _right(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> dict[str, Array]:
+def _right(populations: Mapping[str, Population], sign: float) -> dict[str, Array]:
     """Which validation units populations and their chosen models get right; nothing where there are none."""
-    wrong = {name: scored.wrong for name, scored in evaluated.items() if scored.wrong is not None}
+    wrong = {name: one.wrong for name, one in populations.items() if one.wrong is not None}
     if not wrong:
         return {}
     total = wrong["original"].shape[1]
@@ -170,18 +171,17 @@ def _right(evaluated: Mapping[str, Evaluated], higher_is_better: bool) -> dict[s
         right = ~outcomes[:, kept]
         share = right.double().mean(0)
         found[f"right_mean.{name}"] = (255 * share).round().to(torch.uint8).numpy()
-        for statistic, model in _chosen(evaluated[name], higher_is_better).items():
+        for statistic, model in _chosen(populations[name], sign).items():
             found[f"right_{statistic}.{name}"] = np.packbits(right[model].numpy())
     return found
 
 
-def _chosen(scored: Evaluated, higher_is_better: bool) -> dict[str, int]:
+def _chosen(population: Population, sign: float) -> dict[str, int]:
     """The population's best, selected, median and worst model."""
-    sign = 1.0 if higher_is_better else -1.0
-    order = (sign * scored.val).argsort(descending=True, stable=True)
+    order = (sign * population.val).argsort(descending=True, stable=True)
     chosen = {
         "best": int(order[0]),
-        "selected": compare.select(sign * scored.train, scored.train_loss),
+        "selected": population.selected(sign),
         "median": int(order[len(order) // 2]),
         "worst": int(order[-1]),
     }

@@ -29,18 +29,18 @@ from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
 from bench.judge.align import align_zoo
+from bench.judge.population import GENERATED, ORIGINAL, Origin, Population
 from bench.records import side
-from bench.records.record import Artifact, Record
+from bench.records.record import Record
 from bench.records.request import Request
 from bench.records.values import plain, recorded, written
 from bench.runs import figures, foreign, known
-from bench.runs.assemble import VERSION, assemble
+from bench.runs.assemble import VERSION, Heading, assemble, heading
 from bench.runs.stages import (
-    Evaluated,
     Sampled,
-    load_evaluated,
+    load_population,
     load_sampled,
-    save_evaluated,
+    save_population,
     save_sampled,
 )
 from bench.system import identity, memory, store
@@ -80,7 +80,7 @@ class Run:
         self._scorers: dict[tuple[str, str], Scorer] = {}  # by zoo and split
 
     def execute(self) -> tuple[Record, Path]:
-        """All stages; returns the record and the file it was written to."""
+        """Carry out all stages; return the record and the file it was written to."""
         results = self.request.results
         store.check_writable(results)  # fail before the work, not after it
         with self.stage("collect"):
@@ -88,11 +88,12 @@ class Run:
         say(f"fit {self.request.generator} and sample {self.request.samples} models")
         with self.stage("fit and sample"):
             sampled = self.generate(zoo)
-        evaluated = self.score(zoo, sampled.vectors)
-        with self.stage("compare"):
-            record = assemble(self, zoo, zoo_path, sampled, evaluated)
+        populations = self.score(zoo, sampled.vectors)
+        head = heading(self, zoo)
         with self.stage("figures"):
-            record = self.write_side(record, zoo, sampled, evaluated)
+            side_file = self.write_side(head, zoo, sampled, populations)
+        with self.stage("compare"):
+            record = assemble(self, head, zoo, zoo_path, sampled, populations, side_file)
         return record, record.write(results)
 
     def generate(self, zoo: Zoo, samples: int | None = None) -> Sampled:
@@ -106,46 +107,47 @@ class Run:
         count = samples or self.request.samples
         return self.sample(self.generator, self.request.generator, seen, count)
 
-    def score(self, zoo: Zoo, generated: Float[Tensor, "n D"]) -> dict[str, Evaluated]:
-        """Originals, generated models and every control on both splits."""
+    def score(self, zoo: Zoo, generated: Float[Tensor, "n D"]) -> list[Population]:
+        """Score originals, generated models and every control on both splits."""
         say("score originals and generated models")
+        made = dataclasses.replace(GENERATED, aligned=self.request.align)
         with self.stage("score"):
-            evaluated = {"original": self.evaluate(zoo, zoo.vectors)}
-            evaluated["generated"] = self.evaluate(zoo, generated)
-        return evaluated | self.score_controls(zoo)
+            populations = [
+                self.evaluate(zoo, zoo.vectors, ORIGINAL),
+                self.evaluate(zoo, generated, made),
+            ]
+        return populations + self.score_controls(zoo)
 
-    def score_controls(self, zoo: Zoo) -> dict[str, Evaluated]:
-        """Every control on both splits; they do not depend on the generator."""
-        evaluated = {}
+    def score_controls(self, zoo: Zoo) -> list[Population]:
+        """Score every control on both splits; they do not depend on the generator."""
+        populations = []
         say("score the controls")
         with self.stage("controls"):
             for control, maker, count in track(self.controls(), "controls"):
                 made = self.sample(maker, control.name, zoo, count, control=True)
-                evaluated[str(control)] = self.evaluate(zoo, made.vectors)
-        return evaluated
+                populations.append(self.evaluate(zoo, made.vectors, Origin.of(control)))
+        return populations
 
     def write_side(
-        self, record: Record, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
-    ) -> Record:
-        """Write the record's side file; returns the record with its name and hash."""
+        self, head: Heading, zoo: Zoo, sampled: Sampled, populations: Sequence[Population]
+    ) -> Path:
+        """Write the record's side file; return its path."""
         say("prepare the figures")
-        path = self.request.results / record.key / f"{record.id}.npz"
-        side.write(path, self.side_arrays(zoo, sampled, evaluated))
-        named = Artifact(file=path.name, sha256=store.file_hash(path))
-        artifacts = record.artifacts.model_copy(update={"side": named})
-        return record.model_copy(update={"artifacts": artifacts})
+        path = self.request.results / head.key / f"{head.id}.npz"
+        side.write(path, self.side_arrays(zoo, sampled, populations))
+        return path
 
     def side_arrays(
-        self, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
+        self, zoo: Zoo, sampled: Sampled, populations: Sequence[Population]
     ) -> dict[str, figures.Array]:
-        """What the side file holds."""
+        """Return what the side file holds."""
         return figures.arrays(
             zoo,
             {"original": zoo.vectors, "generated": sampled.vectors, str(NOISY): self.noisy(zoo)},
             sampled.views,
-            evaluated,
+            populations,
             self.task.initial(zoo, side.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),
-            higher_is_better=self.task.metric.higher_is_better,
+            sign=self.task.metric.sign,
         )
 
     # Stages --------------------------------------------------------------------------------------------------------
@@ -285,32 +287,41 @@ class Run:
     def _train(self, zoo: Zoo) -> Train:
         return lambda vectors, *, steps, rng: self.task.finetune(zoo, vectors, steps=steps, rng=rng)
 
-    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"]) -> Evaluated:
+    def evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], origin: Origin) -> Population:
         """Score a population on both splits; rows that are checkpoints of the zoo are not scored twice."""
         content = _content(vectors)
         facts = [VERSION, zoo.hash, content, self.task.identity(), self.task_code, self.device]
         path = store.home() / "evaluated" / f"{store.digest(facts)}.safetensors"
 
-        def make() -> Evaluated:
-            made = self._evaluate(zoo, vectors)
+        def make() -> Population:
+            made = self._evaluate(zoo, vectors, origin)
             zoo.check_unchanged()
             if _content(vectors) != content:
                 raise BenchError(f"{type(self.task).__name__} changed the models that it scored")
             return made
 
-        return store.stage(path, load_evaluated, make, save_evaluated, force=self.request.force)
+        load = functools.partial(load_population, origin=origin)
+        return store.stage(path, load, make, save_population, force=self.request.force)
 
-    def _evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"]) -> Evaluated:
+    def _evaluate(self, zoo: Zoo, vectors: Float[Tensor, "N D"], origin: Origin) -> Population:
         places = known.places(vectors, zoo.vectors)
         if vectors is not zoo.vectors and bool((places >= 0).all()):
-            return self.evaluate(zoo, zoo.vectors).rows(places)
+            copied = self.evaluate(zoo, zoo.vectors, ORIGINAL).rows(places)
+            return dataclasses.replace(copied, origin=origin)
         train, select_s = self._timed(zoo, vectors, "train")
         val, score_s = self._timed(zoo, vectors, "val")
-        loss = train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64))
-        return Evaluated(
-            val.scores.double(), train.scores.double(), loss, val.wrong, select_s, score_s,
-            val.features, {n: v for n, v in val.extra.items() if n != "loss"}, val.not_finite,
-        )  # fmt: skip
+        return Population(
+            origin,
+            val.scores.double(),
+            val.wrong,
+            val.features,
+            train.scores.double(),
+            train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64)),
+            {name: values for name, values in val.extra.items() if name != "loss"},
+            val.not_finite,
+            select_s,
+            score_s,
+        )
 
     def _timed(
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str

@@ -16,7 +16,8 @@ from bench.contract import Task
 from bench.contract.plain import Comparable, Plain
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
-from bench.records.record import Population, Record
+from bench.records.population import Population
+from bench.records.record import Record
 from bench.runs.checked import Check
 from bench.system.progress import say, track
 from bench.system.randomness import generator
@@ -43,7 +44,7 @@ def compare(
             f"{type(task).__name__} cannot be compared with other implementations, it has no method 'plain': "
             "leave --reference out"
         )
-    plain, claimed = task.plain(zoo), scores(record)
+    plain, claimed = task.plain(zoo), record.populations
     checks: list[Check] = []
     for name, vectors in track(list(populations.items()), "populations scored by other code"):
         if name in claimed:
@@ -54,16 +55,10 @@ def compare(
                 vectors,
                 plain,
                 zoo.layout,
-                task.metric.name,
+                record.task.metric.name,
                 rng,
             )
     return checks
-
-
-def scores(record: Record) -> dict[str, Population]:
-    """Return the record's scores of every population by name."""
-    own = {"original": record.scores.original, "generated": record.scores.generated}
-    return own | record.scores.controls()
 
 
 def _population(
@@ -76,8 +71,8 @@ def _population(
     rng: torch.Generator,
 ) -> Iterator[Check]:
     """Check the scores of some models of one population, and the further metrics of the selected one."""
-    if len(claimed.values) != len(vectors):
-        problem = f"the record has {len(claimed.values)} scores of {len(vectors)} models"
+    if claimed.n != len(vectors):
+        problem = f"the record has {claimed.n} scores of {len(vectors)} models"
         yield Check(f"{field}.values", problem)
         return
     selected = _selected(claimed)

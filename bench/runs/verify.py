@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +16,14 @@ from torch import Tensor
 from bench import plugins
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
+from bench.judge.population import Population
 from bench.records import side
-from bench.records.record import Artifact, Record, Tier, Verified, content_hash
+from bench.records.facts import Artifact, Verified
+from bench.records.fields import Tier
+from bench.records.record import Record, content_hash
 from bench.records.request import Request
 from bench.records.verdict import RULE
-from bench.runs.assemble import IMPORTED, assemble
+from bench.runs.assemble import IMPORTED, assemble, heading
 from bench.runs.checked import Check
 from bench.runs.pipeline import Run
 from bench.runs.reference import compare
@@ -32,18 +36,16 @@ NOT_COMPARED = (
     "schema",
     "id",
     "created",
-    "command",
+    "request",
     "environment",
     "tier",
     "verified",
     "generator",
     "timing.device",
 )
-EARLIER = (
-    "novelty.nearest_l2_ratio",
-    "novelty.beyond_noise",
-    "novelty.collapsed",
-)  # these had no rule
+# What of the verdict's numbers a record had before there was a rule.
+EARLIER = ("judge.origin.nearest_l2_ratio", "judge.advantages.noise.beyond", "judge.collapsed")
+RULED = ("word", "rule", "median_novelty", "advantages", "sees_training", "origin", "collapsed")
 
 
 def verify(
@@ -81,17 +83,16 @@ def verify(
     with store.set_aside():
         if from_seed:
             checks.append(_regenerated(run, checkpoints, sampled))
-        evaluated = run.score(checkpoints, sampled.vectors)
+        populations = run.score(checkpoints, sampled.vectors)
         if reference:
             checks += compare(record, run.task, checkpoints, vectors(run, checkpoints, sampled))
         if side_file and record.artifacts.side:
             checks.append(_artifact("artifacts.side", side_file, record.artifacts.side))
-            checks += _side(side.read(side_file), run.side_arrays(checkpoints, sampled, evaluated))
-    # How long scoring took cannot be measured again: the record's own times stand in.
-    evaluated["generated"] = dataclasses.replace(
-        evaluated["generated"], select_s=record.timing.select_s, score_s=record.timing.score_s
-    )
-    again = assemble(run, checkpoints, zoo_path, sampled, evaluated)
+            arrays = run.side_arrays(checkpoints, sampled, populations)
+            checks += _side(side.read(side_file), arrays)
+    timed = [_timed(one, record) for one in populations]
+    head = heading(run, checkpoints)
+    again = assemble(run, head, checkpoints, zoo_path, sampled, timed, None)
     return checks + differences(record, again)
 
 
@@ -102,6 +103,14 @@ def vectors(run: Run, zoo: Zoo, sampled: Sampled) -> dict[str, Float[Tensor, "n 
         for control, maker, count in run.controls()
     }
     return {"original": zoo.vectors, "generated": sampled.vectors, **controls}
+
+
+def _timed(population: Population, record: Record) -> Population:
+    """Return generated models with the record's times of scoring them, which cannot be measured again."""
+    if population.origin.role != "generated":
+        return population
+    times = record.timing
+    return dataclasses.replace(population, select_s=times.select_s, score_s=times.score_s)
 
 
 def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
@@ -127,7 +136,7 @@ def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Req
     fields = set(cls.setting_names())
     if record.zoo.track == IMPORTED:
         fields -= {*cls.collecting}  # they are not known, and decide nothing
-    good = record.similarity.good
+    good = record.judge.good
     return Request(
         task=record.task.name,
         generator=record.generator.name,
@@ -159,7 +168,8 @@ def _compared(name: str, record: Record) -> bool:
         name == skipped or name.startswith(f"{skipped}.") for skipped in NOT_COMPARED
     ):
         return False
-    return not name.startswith("novelty.") or record.novelty.rule == RULE or name in EARLIER
+    ruled = any(name.startswith(f"judge.{part}") for part in RULED)
+    return not ruled or record.judge.rule == RULE or name in EARLIER
 
 
 def _later(name: str, claimed: Mapping[str, Any]) -> bool:
@@ -186,11 +196,18 @@ def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def marked(record: Record, tier: Tier) -> Record:
-    """Return the record with a tier, the code that gave it, and the content it was given to: any later change shows."""
-    given = record.model_copy(update={"tier": tier, "verified": None})
-    mark = Verified(code=code_hash(), record=content_hash(given.to_json()))
-    return given.model_copy(update={"verified": mark})
+def marked(content: bytes, tier: Tier) -> str:
+    """Return a record's text with a tier, the code that gave it, and the content it was given to.
+
+    The file keeps its schema; any later change shows.
+
+    Args:
+        content: of the record's file.
+        tier: what the record has shown.
+    """
+    data = {**json.loads(content), "tier": tier, "verified": None}
+    mark = Verified(code=code_hash(), record=content_hash(json.dumps(data)))
+    return json.dumps({**data, "verified": mark.model_dump()}, indent=1, ensure_ascii=False) + "\n"
 
 
 def code_hash() -> str:

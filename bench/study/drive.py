@@ -208,7 +208,7 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
 
     def recorded(request: Request) -> bool:
         return any(
-            record.generator.source == sources[repr(_generator(request))]
+            record.generator.code == sources[repr(_generator(request))]
             and (record.timing.device == "cpu") == (request.device == "cpu")
             for record in known.get(request.asked, ())
         )

@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from bench.records import student
 from bench.records.asked import Asked
 from bench.records.paper import OURS, SCORES, Row, Table, logged
-from bench.records.record import Interval, Record
+from bench.records.population import Likeness
+from bench.records.record import Record
 from bench.records.scale import Scale
 from bench.study.recipe import SEEDS, Cell, Recipe
 
 # What a study without reference numbers shows.
 PLAIN = ["original", "ensemble", "best", "selected", "avg.", "med.", "worst", "speedup"]
+# Similarities by their names in ``bench.records.paper``: whose, which of them, and its name among good models.
 ALIKE = {
-    "oo": "original_original",
-    "gg": "generated_generated",
-    "og": "original_generated",
-    "og_max": "original_generated_max",
+    "oo": ("original", "within", "original_original"),
+    "gg": ("generated", "within", "generated_generated"),
+    "og": ("generated", "originals", "original_generated"),
+    "og_max": ("generated", "nearest", "original_generated_max"),
 }
 Known = Mapping[Asked, Sequence[Record]]
 
@@ -217,18 +219,18 @@ def read(record: Record, field: str) -> Measured | None:
         value = getattr(record.timing, field)
         return None if value is None else Measured(float(value))
     name, _, statistic = field.rpartition("_")
-    population = getattr(record.scores, name)
+    population = record.populations[name]
     value = getattr(population, statistic)
-    if statistic == "mean" and len(population.values) > 1:
+    if statistic == "mean" and population.n > 1:
         return Measured(value, population.low, population.high)
     return Measured(value)
 
 
 def _alike(record: Record, field: str) -> Measured | None:
     """Return a similarity; among good models alone where the run asked for them."""
-    good, name = record.similarity.good, ALIKE[field.removeprefix("good_")]
+    good, (name, part, among_good) = record.judge.good, ALIKE[field.removeprefix("good_")]
     if field.startswith("good_"):
-        value = getattr(good, name) if good else None
+        value = getattr(good, among_good) if good else None
         return None if value is None else Measured(value)
-    found: Interval | None = getattr(record.similarity, name)
-    return Measured(found.value, found.low, found.high) if found else None
+    likeness: Likeness | None = getattr(record.populations[name].similarity, part)
+    return Measured(likeness.value, *likeness.bounds) if likeness else None

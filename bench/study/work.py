@@ -40,6 +40,7 @@ def carry_out(node: Node) -> Outcome:
 
 def _do(node: Node) -> dict[str, bytes]:
     """Carry out the stage; return the files that it made outside of the store."""
+    from bench.judge.population import ORIGINAL
     from bench.runs.pipeline import Run
 
     if node.kind == "record":
@@ -50,7 +51,7 @@ def _do(node: Node) -> dict[str, bytes]:
         return {}
     zoo, _ = run.zoo()
     if node.kind == "controls":
-        run.evaluate(zoo, zoo.vectors)
+        run.evaluate(zoo, zoo.vectors, ORIGINAL)
         run.score_controls(zoo)
     elif node.kind == "fit":
         for count in node.samples:

@@ -34,7 +34,7 @@ def page() -> None:
         return
     st.subheader("Score against similarity")
     st.plotly_chart(plots.score_against_similarity(shown), key="scatter")
-    side = "above" if shown[0].record.task.higher_is_better else "below"
+    side = "above" if shown[0].record.task.metric.higher_is_better else "below"
     st.caption(
         "Each point is a model. A copy of an original lies at the right edge; a generator is worth something where its "
         f"points lie {side} the curve of noise-added originals, that is: better at the same similarity. Click a name "

@@ -9,7 +9,6 @@ import streamlit as st
 
 from bench.errors import printable
 from bench.records import report
-from bench.records.record import likeness
 from bench.records.scale import Scale
 from leaderboard import plots, shared
 from leaderboard.formats import printf
@@ -37,17 +36,16 @@ def page() -> None:
 
 def show_populations(one: Shown) -> None:
     """Show every population's statistics."""
-    scores, alike = one.record.scores, one.record.similarity
-    scale = Scale.of(one.record)
-    name = one.record.generator.name
+    record, scale = one.record, Scale.of(one.record)
+    name = record.generator.name
     rows = {
-        "original": scores.original,
-        **scores.controls(),
-        f"generated: {name}": scores.generated,
+        "original": record.original,
+        **record.controls,
+        f"generated: {name}": record.generated,
     }
     table = pd.DataFrame(
         [
-            {"population": printable(label), "models": len(population.values)}
+            {"population": printable(label), "models": population.n}
             | {
                 part: None if (value := getattr(population, part)) is None else scale.factor * value
                 for part in POPULATION
@@ -56,9 +54,8 @@ def show_populations(one: Shown) -> None:
             for label, population in rows.items()
         ]
     )
-    nearest = {label: control.original_max for label, control in alike.controls.items()}
-    nearest[f"generated: {name}"] = alike.original_generated_max.value
-    table["nearest"] = [nearest.get(label) for label in rows]
+    nearest = [population.similarity.nearest for population in rows.values()]
+    table["nearest"] = [likeness.value if likeness else None for likeness in nearest]
     number = st.column_config.NumberColumn
     st.subheader("Populations")
     st.dataframe(
@@ -68,9 +65,9 @@ def show_populations(one: Shown) -> None:
         placeholder="-",
         column_config={part: number(format=printf(scale)) for part in POPULATION}
         | {"nearest": number(format="%.3f")}
-        | {f"mean {printable(name)}": number(format="%.4g") for name in scores.original.further},
+        | {f"mean {printable(name)}": number(format="%.4g") for name in record.original.further},
     )
-    st.caption(f"nearest: mean {likeness(one.record.task.kind)} with the nearest original.")
+    st.caption(f"nearest: mean {record.task.compared.likeness} with the nearest original.")
 
 
 def show_figures(one: Shown) -> None:
@@ -105,8 +102,7 @@ def show_facts(one: Shown) -> None:
             "zoo",
             "generator",
             "protocol",
-            "novelty",
-            "tests",
+            "judge",
             "timing",
             "environment",
         )

@@ -3,7 +3,6 @@
 import pandas as pd
 import streamlit as st
 
-from bench.records.record import likeness
 from leaderboard import plots, shared
 from leaderboard.load import BOARD, VARIANT
 from leaderboard.opened import Shown
@@ -18,8 +17,8 @@ def page() -> None:
     st.subheader("Four comparisons")
     st.plotly_chart(plots.four_comparisons(shown), key="four")
     st.caption(
-        f"Mean {likeness(shown[0].record.task.kind)} of two models, with 95 % intervals; pairs of a model with itself "
-        "are left out. "
+        f"Mean {shown[0].record.task.compared.likeness} of two models, with 95 % intervals; pairs of a model with "
+        "itself are left out. "
         "Generated models that are more alike than originals are have collapsed. After the paper's Fig. 4a."
     )
     for number, one in enumerate(shown):
@@ -41,7 +40,7 @@ def show_one(one: Shown, number: int) -> None:
         figure = plots.iou_heat_map(one)
         if figure:
             st.plotly_chart(figure, key=f"iou-{number}")
-            words = likeness(one.record.task.kind)
+            words = one.record.task.compared.likeness
             st.caption(f"The {words}: originals first, then generated models.")
         else:
             st.info("The matrix is in the side file, which this record lacks.")

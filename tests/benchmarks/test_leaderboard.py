@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from bench.records.record import Record
 from leaderboard import app, load, shared
-from tests.records import CONTROLS, content, outcomes, population, written
+from tests.records import CONTROLS, content, outcomes, parsed, population, written
 
 GENERATORS, SEEDS = 10, 10
 
@@ -43,7 +42,7 @@ def records(request, tmp_path_factory):
                 protocol__seed=index % SEEDS,
                 scores__generated=several(rng, 100),
             )
-            one = Record.model_validate_json(json.dumps(made))
+            one = parsed(made)
             # Those that the page shows have a side file; it reads no other.
             right = rng.random(797) < 0.9
             written(folder, one, outcomes(one, right) if task < 2 else None)

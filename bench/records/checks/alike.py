@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from bench.metrics import draws
 from bench.metrics.draws import Floats, Stream, mean_off_diagonal
 from bench.records.checks.case import HALF, Case, near, outside, told
-from bench.records.record import GoodModels, Interval
+from bench.records.judged import GoodModels
+from bench.records.population import Likeness
 from bench.records.side import IOU_MODELS
 from bench.system import seeds
 
@@ -29,23 +30,20 @@ def problems(case: Case) -> Iterator[str]:
 
 
 def _consistent(case: Case) -> Iterator[str]:
-    """What the numbers of the record alone say."""
-    alike = case.record.similarity
-    wanted = set(case.record.scores.controls())
-    if set(alike.controls) != wanted:
-        lacks = ", ".join(sorted(wanted - set(alike.controls))) or "nothing"
-        yield f"similarity.controls: not the controls of scores (it lacks {lacks})"
-    if alike.original_generated.value > alike.original_generated_max.value + 1e-9:
-        yield "similarity: the nearest original is less similar than originals are on average"
-    for name, control in alike.controls.items():
-        if control.original > control.original_max + 1e-9:
-            yield f"similarity.controls.{name}: the nearest original is less similar than the average one"
-        single = name in case.populations and len(case.populations[name].values) == 1
-        if (control.within is None) is not single:
-            yield f"similarity.controls.{name}.within: expected for several models, and for several alone"
-    copy = alike.controls.get("copy")
-    if copy and not math.isclose(copy.original_max, 1.0, abs_tol=1e-6):
-        yield "similarity.controls.copy: a copy's similarity to the nearest original is 1"
+    """Yield where the similarities of the record alone contradict each other."""
+    for name, population in case.populations.items():
+        place, alike = f"populations.{name}.similarity", population.similarity
+        if (alike.within is None) is not (population.n == 1):
+            yield f"{place}.within: expected for several models, and for several alone"
+        if population.role == "original":
+            continue  # their similarity to the originals is that within them
+        if alike.originals is None or alike.nearest is None:
+            yield f"{place}: the similarity to the originals is missing"
+        elif alike.originals.value > alike.nearest.value + 1e-9:
+            yield f"{place}: the nearest original is less similar than originals are on average"
+    copy = case.populations["copy"].similarity.nearest if "copy" in case.populations else None
+    if copy and not math.isclose(copy.value, 1.0, abs_tol=1e-6):
+        yield "populations.copy.similarity.nearest: a copy's similarity to the nearest original is 1"
 
 
 # Means over pairs, with their intervals ------------------------------------------------------------------------------
@@ -61,48 +59,44 @@ def blocks(case: Case) -> tuple[Floats, Floats, Floats] | None:
 
 
 def _within(case: Case) -> Iterator[str]:
-    """Mean IoU over pairs of one population."""
+    """Yield where the mean similarity over pairs of one population is not that of the side file."""
     found = blocks(case)
     seed = seeds.number(case.seed, "similarity")
     for index, name in enumerate(("original", "generated")):
-        place = f"similarity.{name}_{name}"
-        says: Interval | None = getattr(case.record.similarity, f"{name}_{name}")
+        population = case.populations[name]
+        says = population.similarity.within
         mean = mean_off_diagonal(found[index]) if found else None
-        if (says is None) is not (len(case.populations[name].values) == 1):
-            yield f"{place}: expected for several models, and for several alone"
-        elif says and found and mean is not None:
+        if says and found and mean is not None:
             bounds = Stream(seeds.number(seed, name)).pair_interval(found[index])
-            share = IOU_MODELS / len(case.populations[name].values)
+            share = IOU_MODELS / population.n
+            place = f"populations.{name}.similarity.within"
             yield from _interval(place, says, mean, bounds or (mean, mean), share)
 
 
 def _cross(case: Case) -> Iterator[str]:
-    """Mean IoU of generated models with originals, and with the nearest."""
-    alike, found = case.record.similarity, blocks(case)
-    models, k = len(case.populations["generated"].values), len(case.populations["original"].values)
-    stream = Stream(seeds.number(case.seed, "similarity"))
-    if found:
-        cross, share = found[2], min(IOU_MODELS / models, IOU_MODELS / k)
+    """Yield where similarities of generated models with originals are not those of the side file."""
+    made, k = case.populations["generated"], case.populations["original"].n
+    found, nearest = blocks(case), case.arrays.get("nearest.generated")
+    place, seed = "populations.generated.similarity", seeds.number(case.seed, "similarity")
+    if found and made.similarity.originals:
+        cross, share = found[2], min(IOU_MODELS / made.n, IOU_MODELS / k)
         whole = case.whole("original", IOU_MODELS) and case.whole("generated", IOU_MODELS)
-        bounds = stream.cross_interval(cross)
-        says = alike.original_generated
-        place = "similarity.original_generated"
-        yield from _interval(place, says, float(cross.mean()), bounds, 1.0 if whole else share)
-    nearest = case.arrays.get("nearest.generated")
-    if nearest is None:
+        bounds, mean = Stream(seed).cross_interval(cross), float(cross.mean())
+        says = made.similarity.originals
+        yield from _interval(f"{place}.originals", says, mean, bounds, 1.0 if whole else share)
+    if nearest is None or made.similarity.nearest is None:
         return
-    own = nearest.astype(float)
-    stream = Stream(seeds.number(case.seed, "similarity"))
+    own, stream = nearest.astype(float), Stream(seed)
     if case.whole("generated"):  # what was drawn before, for the mean with all originals
-        for size in (models, k):
+        for size in (made.n, k):
             stream.skip(size)
-    place, says = "similarity.original_generated_max", alike.original_generated_max
-    share = len(own) / models
-    yield from _interval(place, says, float(own.mean()), stream.mean_interval(own), share)
+    says, mean = made.similarity.nearest, float(own.mean())
+    bounds = stream.mean_interval(own)
+    yield from _interval(f"{place}.nearest", says, mean, bounds, len(own) / made.n)
 
 
 def _interval(
-    place: str, says: Interval, value: float, bounds: draws.Interval, share: float
+    place: str, says: Likeness, value: float, bounds: draws.Interval, share: float
 ) -> Iterator[str]:
     """A mean and its interval against those of the side file's models.
 
@@ -116,25 +110,26 @@ def _interval(
     """
     width = bounds[1] - bounds[0]
     slack = HALF if share >= 1 else width + HALF
+    low, high = says.bounds
     wanted = (value, min(bounds[0], value), max(bounds[1], value))
-    for part, expected in zip(("value", "low", "high"), wanted, strict=True):
-        found = getattr(says, part)
+    parts = zip(("value", "low", "high"), (says.value, low, high), wanted, strict=True)
+    for part, found, expected in parts:
         span = (expected - slack, expected + slack)
         yield from outside(f"{place}.{part}", found, *span, "by the side file")
-    own, usual = says.high - says.low, width * math.sqrt(share)
+    own, usual = high - low, width * math.sqrt(share)
     if share < 1 and own < 0.6 * usual - HALF:
         yield told(f"{place}: its interval", f"{own:.2g} wide", f"about {usual:.2g}")
 
 
 def _controls(case: Case) -> Iterator[str]:
-    """Controls and their nearest originals."""
-    for name, control in case.record.similarity.controls.items():
-        nearest = case.arrays.get(f"nearest.{name}")
-        if nearest is None:
+    """Yield where controls' similarity to the nearest original is not that of the side file."""
+    for name, control in case.record.controls.items():
+        nearest, says = case.arrays.get(f"nearest.{name}"), control.similarity.nearest
+        if nearest is None or says is None:
             continue
         mean, slack = float(nearest.astype(float).mean()), HALF if case.whole(name) else PART
-        place, why = f"similarity.controls.{name}.original_max", f"of nearest.{name}"
-        yield from outside(place, control.original_max, mean - slack, mean + slack, why)
+        place, why = f"populations.{name}.similarity.nearest", f"of nearest.{name}"
+        yield from outside(place, says.value, mean - slack, mean + slack, why)
         if name == "copy" and (nearest != 1).any():
             yield "side file: nearest.copy has copies that are like no original"
 
@@ -163,7 +158,7 @@ def _rows(case: Case) -> Iterator[str]:
 
 def _good(case: Case) -> Iterator[str]:
     """The same comparisons among good models."""
-    good = case.record.similarity.good
+    good = case.record.judge.good
     if good is None:
         return
     chosen = {
@@ -172,7 +167,7 @@ def _good(case: Case) -> Iterator[str]:
     for name, field in (("original", "originals"), ("generated", "generated")):
         count, says = int(chosen[name].sum()), getattr(good, field)
         if count != says:
-            yield told(f"similarity.good.{field}", says, count, "by values and min_score")
+            yield told(f"judge.good.{field}", says, count, "by values and min_score")
     found = blocks(case)
     if found:
         yield from _good_means(case, good, chosen, found)
@@ -200,9 +195,9 @@ def _good_means(
             continue  # the nearest of all is nearer than the nearest of some
         if says is None or value is None:
             if says is not value and whole:
-                yield told(f"similarity.good.{name}", says, value, "by the side file")
+                yield told(f"judge.good.{name}", says, value, "by the side file")
         elif not near(says, value, relative=0, absolute=slack):
-            yield told(f"similarity.good.{name}", says, value, "by the side file")
+            yield told(f"judge.good.{name}", says, value, "by the side file")
 
 
 # Distances -----------------------------------------------------------------------------------------------------------
@@ -210,18 +205,28 @@ def _good_means(
 
 def _triangle(case: Case) -> Iterator[str]:
     """1 - IoU is a distance: two models are no farther apart than both are from a third."""
-    alike, found = case.record.similarity, blocks(case)
-    for name, control in alike.controls.items():
-        least, place = 2 * control.original - 1, f"similarity.controls.{name}.within"
-        if control.within is not None and control.within < least - HALF:
-            why = "all are that near to the originals"
-            yield told(place, control.within, f"at least {least:.6g}", why)
-    if not found:
-        return
-    apart = 1 - found[0].mean(1)  # of each original from all
+    found = blocks(case)
+    for name, control in case.record.controls.items():
+        alike, place = control.similarity, f"populations.{name}.similarity"
+        if alike.originals and alike.within:
+            least = 2 * alike.originals.value - 1
+            if alike.within.value < least - HALF:
+                why = "all are that near to the originals"
+                yield told(f"{place}.within", alike.within.value, f"at least {least:.6g}", why)
+        if found and alike.originals and alike.nearest:
+            low, high = _reach(case, found[0], 1 - alike.nearest.value)
+            says = alike.originals.value
+            yield from outside(f"{place}.originals", says, low, high, "by the nearest originals")
+
+
+def _reach(case: Case, among: Floats, beyond: float) -> tuple[float, float]:
+    """Return between what the mean IoU with originals lies of models that are so far from the nearest one.
+
+    Args:
+        case: the record.
+        among: IoU among originals.
+        beyond: 1 - IoU with the nearest original.
+    """
+    apart = 1 - among.mean(1)  # of each original from all
     slack = HALF if case.whole("original", IOU_MODELS) else HALF + float(np.ptp(apart))
-    for name, control in alike.controls.items():
-        beyond = 1 - control.original_max
-        low, high = 1 - apart.max() - beyond - 2 * slack, 1 - apart.min() + beyond + 2 * slack
-        place = f"similarity.controls.{name}.original"
-        yield from outside(place, control.original, low, high, "by the nearest originals")
+    return 1 - apart.max() - beyond - 2 * slack, 1 - apart.min() + beyond + 2 * slack

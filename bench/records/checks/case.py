@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import declared
-from bench.errors import BadRequest
 from bench.metrics.draws import Floats
 from bench.records import side
-from bench.records.asked import Asked
-from bench.records.record import Population, Record, percent
+from bench.records.population import Population
+from bench.records.record import Record
 from bench.system import seeds
 
 HALF = 3e-4  # what float16 loses of a number up to 1: at most 2.44e-4
@@ -36,29 +35,20 @@ class Case:
     arrays: side.Arrays
     there: frozenset[str] | None = None
 
-    @functools.cached_property
+    @property
     def populations(self) -> Mapping[str, Population]:
         """Originals, generated models and controls by name."""
-        scores = self.record.scores
-        return {"original": scores.original, "generated": scores.generated, **scores.controls()}
+        return self.record.populations
 
     @property
     def sign(self) -> float:
         """1 where higher is better, otherwise -1."""
-        return 1.0 if self.record.task.higher_is_better else -1.0
+        return self.record.task.metric.sign
 
     @property
     def exact(self) -> bool:
         """Whether a score is a share of the validation units."""
-        return self.record.task.metric == "accuracy"
-
-    @functools.cached_property
-    def asked(self) -> Asked | None:
-        """What the record says was asked for; None where its command cannot be read."""
-        try:
-            return self.record.request
-        except BadRequest:
-            return None
+        return self.record.task.metric.mean_over_units
 
     @functools.cached_property
     def seed(self) -> int:
@@ -85,11 +75,11 @@ class Case:
 
     def kept(self, name: str, most: int = side.MODELS) -> NDArray[Any]:
         """Which of a population's models the side file has numbers of."""
-        return side.evenly(len(self.populations[name].values), most)
+        return side.evenly(self.populations[name].n, most)
 
     def whole(self, name: str, most: int = side.MODELS) -> bool:
         """Whether it has them of all of the population's models."""
-        return len(self.populations[name].values) <= most
+        return self.populations[name].n <= most
 
     @functools.cached_property
     def units(self) -> tuple[int, int] | None:
@@ -109,7 +99,7 @@ class Case:
         array = self.arrays.get(f"right_mean.{name}")
         if array is None:
             return None
-        count, share = len(self.populations[name].values), array / 255
+        count, share = self.populations[name].n, array / 255
         return 1 - (np.round(share * count) / count if count <= 255 else share)
 
     def chosen(self, name: str, statistic: str) -> int:
@@ -117,14 +107,6 @@ class Case:
         order = np.argsort(-self.signed(name), kind="stable")
         place = {"best": 0, "median": len(order) // 2, "worst": -1}[statistic]
         return int(order[place])
-
-
-def bounds(metric: str) -> tuple[float, float]:
-    """Between what a metric lies."""
-    if percent(metric):
-        return 0.0, 1.0
-    distance = metric == "FID" or metric.startswith("fd-")
-    return (-1e-6 if distance else -math.inf), math.inf  # rounding may make a distance of 0 less
 
 
 def near(

@@ -1,17 +1,18 @@
 """What was run: the key, the id, the names of the weights' files, and what task and generator declare of themselves."""
 
+import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.contract.metric import Metric
 from bench.records.checks.case import Case, told
+from bench.records.facts import Task
 from bench.records.record import PROTOCOL, Record, comparability_key, selection
 from bench.system.store import digest
 
-METRICS = {"classification": "accuracy", "detection": "mAP", "segmentation": "mean IoU"}
-DRAWN = r"FID|fd-[a-z0-9_]+|fd-inception-[0-9a-f]{8}"  # metrics of image generation
 NEEDS = ("score", "train")
 LARGEST_ZOO = 20_000  # checkpoints: K may be the first of so many, by which the file is named
 DEVICES = ("cuda", *(f"cuda:{index}" for index in range(16)))
@@ -40,7 +41,7 @@ def devices(record: Record) -> tuple[str, ...]:
 
 def _id(record: Record) -> Iterator[str]:
     made, seed = record.generator, record.protocol.seed
-    facts = [record.key, made.name, made.source, made.hyperparameters, seed]
+    facts = [record.key, made.name, made.code, made.hyperparameters, seed]
     more = ["align"] if made.aligned else []
     possible = [digest([*facts, device, *more]) for device in devices(record)]
     if record.id not in possible:
@@ -71,14 +72,14 @@ def earlier(case: Case) -> bool:
 
     Since then the suite's own tasks count what is not finite.
     """
-    return case.task is not None and case.record.scores.original.not_finite is None
+    return case.task is not None and case.record.original.not_finite is None
 
 
 def _generated(case: Case) -> dict[str, None]:
     """What the file of the generated weights may be called; an aligned zoo has a hash that nothing here tells."""
     record, made = case.record, case.record.generator
-    count = len(record.scores.generated.values)
-    facts = [record.protocol.version, made.name, made.source, made.hyperparameters]
+    count = record.generated.n
+    facts = [record.protocol.version, made.name, made.code, made.hyperparameters]
     seen: list[Any] = [record.task.settings] if made.uses else []
     every = (
         digest([*facts, record.zoo.hash, str(record.protocol.seed), count, device, *seen])
@@ -111,27 +112,24 @@ def _around(version: int, identity: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _task(case: Case) -> Iterator[str]:
+    """Yield where the suite's own task declares something else of itself."""
     task = case.record.task
-    facts = case.task.facts if case.task else {}
-    own = {"kind": facts["kind"], "units": facts["compared"].units} if facts else {}
-    if "metric" in facts:
-        own |= {
-            "metric": facts["metric"].name,
-            "higher_is_better": facts["metric"].higher_is_better,
-        }
-    for name in ("kind", "metric", "higher_is_better", "units"):
-        if name in own and getattr(task, name) != own[name]:
-            yield told(f"task.{name}", getattr(task, name), own[name], f"of the task {task.name}")
-    metric = METRICS.get(task.kind)
-    drawn = task.kind == "image generation"
-    if metric and task.metric != metric:
-        yield told("task.metric", task.metric, metric, f"of the kind {task.kind}")
-    if drawn and not re.fullmatch(DRAWN, task.metric):
-        yield told("task.metric", task.metric, "FID or fd-NETWORK", f"of the kind {task.kind}")
-    if drawn and case.task and task.metric != drawn_metric(task.settings):
-        yield told("task.metric", task.metric, drawn_metric(task.settings), "of its features")
-    if (metric or drawn) and task.higher_is_better is drawn:
-        yield told("task.higher_is_better", task.higher_is_better, not drawn)
+    if case.task is None:
+        return
+    why = f"of the task {task.name}"
+    if task.kind != case.task.facts["kind"]:
+        yield told("task.kind", task.kind, case.task.facts["kind"], why)
+    metric = case.task.facts.get("metric") or _drawn(task)
+    for part, says in (("metric", task.metric), ("compared", task.compared)):
+        wanted = metric if part == "metric" else case.task.facts["compared"]
+        for name, value in dataclasses.asdict(says).items():
+            if value != getattr(wanted, name):
+                yield told(f"task.{part}.{name}", value, getattr(wanted, name), why)
+
+
+def _drawn(task: Task) -> Metric:
+    """Return the metric of drawn images, which depends on the settings."""
+    return Metric(drawn_metric(task.settings), higher_is_better=False)
 
 
 def drawn_metric(settings: Mapping[str, Any]) -> str:
@@ -172,8 +170,9 @@ def _generator(case: Case) -> Iterator[str]:
     own = case.generator.facts if case.generator else {}
     if len(set(made.uses)) < len(made.uses) or not set(made.uses) <= set(NEEDS):
         yield told("generator.uses", made.uses, f"some of {list(NEEDS)}")
-    if made.uses_scores is not ("score" in made.uses):
-        yield told("generator.uses_scores", made.uses_scores, "score" in made.uses, "by its uses")
+    if made.aligned is not case.record.generated.aligned:
+        aligned = case.record.generated.aligned
+        yield told("populations.generated.aligned", aligned, made.aligned, "as generator.aligned")
     if "needs" in own and made.uses != list(own["needs"]):
         yield told("generator.uses", made.uses, list(own["needs"]), f"as {made.name} declares")
 
@@ -184,7 +183,7 @@ def _protocol(record: Record) -> Iterator[str]:
         yield told("protocol.version", protocol.version, PROTOCOL)
     if protocol.preset not in ("quick", "paper"):
         yield told("protocol.preset", protocol.preset, "quick or paper")
-    wanted = selection(record.task.higher_is_better)
+    wanted = selection(record.task.metric.higher_is_better)
     if protocol.selection != wanted:
         yield told("protocol.selection", protocol.selection, wanted)
 

@@ -91,20 +91,14 @@ def _nearest(case: Case) -> Iterator[str]:
 
 
 def _means(case: Case) -> Iterator[str]:
-    alike = case.record.similarity
-    for name in ("original", "generated"):
-        says = getattr(alike, f"{name}_{name}")
-        if says is not None:
-            place = f"similarity.{name}_{name}.value"
-            yield from _mean(case, place, says.value, name, name)
-    place = "similarity.original_generated.value"
-    yield from _mean(case, place, alike.original_generated.value, "generated", "original")
-    for name, control in alike.controls.items():
-        if name in case.populations:
-            place = f"similarity.controls.{name}"
-            yield from _mean(case, f"{place}.original", control.original, name, "original")
-            if control.within is not None:
-                yield from _mean(case, f"{place}.within", control.within, name, name)
+    for name, population in case.populations.items():
+        place, alike = f"populations.{name}.similarity", population.similarity
+        if alike.originals is not None:
+            yield from _mean(
+                case, f"{place}.originals.value", alike.originals.value, name, "original"
+            )
+        if alike.within is not None:
+            yield from _mean(case, f"{place}.within.value", alike.within.value, name, name)
 
 
 def _mean(case: Case, place: str, says: float, ours: str, theirs: str) -> Iterator[str]:
@@ -112,7 +106,7 @@ def _mean(case: Case, place: str, says: float, ours: str, theirs: str) -> Iterat
     a, b = case.wrong_share(ours), case.wrong_share(theirs)
     if a is None or b is None or case.units is None:
         return
-    count = len(case.populations[ours].values)
+    count = case.populations[ours].n
     if ours != theirs:
         common = float((a * b).sum())
     elif count > 1:
@@ -131,7 +125,7 @@ def _mean(case: Case, place: str, says: float, ours: str, theirs: str) -> Iterat
 
 def _sizes(case: Case, name: str, wrong: Floats) -> Floats:
     """How many of the kept units each model, or each of some evenly spaced in score, gets wrong."""
-    count = len(case.populations[name].values)
+    count = case.populations[name].n
     few = evenly(count, MODELS)
     if case.exact:
         sizes = 1 - np.sort(case.values(name))[few]

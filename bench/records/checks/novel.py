@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from bench.metrics import matched
 from bench.metrics.matched import Models, Range
 from bench.records import verdict
 from bench.records.checks.case import HALF, Case, near, outside, told
-from bench.records.record import Interval, Novelty
+from bench.records.fields import Interval
+from bench.records.judged import Advantage, Judge
 from bench.system import seeds
 
-LEVELS = "noise "  # how the names of one control's levels begin
 CONTROLS = ("noise", "interpolation", "gaussian")
 # Beyond the variants of ``bench.metrics.matched`` a number was at most 0.04 of its interval's width, on 111 records.
 WIDTHS = 0.15
@@ -21,69 +21,74 @@ LITTLE = 2e-4  # of a score of 1, or of the originals' distance: for intervals w
 PART = 1.5  # widths, where the side file has a part of the models only
 ROUNDED = 2000  # errors: of fewer, two different sets have an IoU that is not rounded to 1
 TOGETHER = 0.1  # share of models that a part of them may be wrong by
-RULED = (
-    "typical_advantage_over_noise", "median_novelty", "beyond_interpolation", "beyond_gaussian", "toward_mean",
-    "nearest_l2_ratio_aligned", "verdict", "sees_training",
-)  # fmt: skip
-NEVER_NULL = (
-    "median_novelty",
-    "beyond_interpolation",
-    "beyond_gaussian",
-    "toward_mean",
-    "verdict",
-    "sees_training",
-)
 
 
 def problems(case: Case) -> Iterator[str]:
-    """Where novelty is not what the rule and the side file give."""
-    novelty = case.record.novelty
-    yield from _rule(case, novelty)
-    yield from _collapsed(case, novelty)
-    scores, alike = case.record.scores, case.record.similarity
-    if not scores.noise or not set(scores.controls()) <= set(alike.controls):
+    """Yield where novelty is not what the rule and the side file give."""
+    judge = case.record.judge
+    yield from _rule(case, judge)
+    yield from _collapsed(case, judge)
+    if set(judge.advantages) != set(CONTROLS):
+        yield told("judge.advantages", sorted(judge.advantages), sorted(CONTROLS))
+        return
+    if judge.rule != verdict.RULE or not _whole_record(case):
         return  # told elsewhere; the verdict reads them
-    if novelty.rule == verdict.RULE:
-        word = verdict.of(case.record)
-        if novelty.verdict != word:
-            yield told("novelty.verdict", novelty.verdict, word, "by the rule on its numbers")
-        yield from _novelties(case, novelty)
-        yield from _advantages(case, novelty)
-        yield from _sees_training(case, novelty)
+    word = verdict.of(case.record)
+    if judge.word != word:
+        yield told("judge.word", judge.word, word, "by the rule on its numbers")
+    yield from _novelties(case, judge)
+    yield from _advantages(case, judge)
+    yield from _sees_training(case, judge)
 
 
-def _rule(case: Case, novelty: Novelty) -> Iterator[str]:
+def _whole_record(case: Case) -> bool:
+    """Return whether all populations are there that the verdict reads, with their similarities."""
+    controls = case.record.controls
+    named = {one.name for one in controls.values()}
+    alike = all(one.similarity.originals for one in controls.values())
+    return {*verdict.LIKENED, "finetune"} <= named and alike
+
+
+def _rule(case: Case, judge: Judge) -> Iterator[str]:
     """A record with a side file is younger than the rule, and has all that the rule gives."""
-    if novelty.rule is None:
-        there = [name for name in RULED if getattr(novelty, name) is not None]
+    advantages, given = judge.advantages, ("interpolation", "gaussian")
+    ruled: dict[str, object] = {
+        "median_novelty": judge.median_novelty,
+        "word": judge.word,
+        "sees_training": judge.sees_training,
+        "origin.toward_mean": judge.origin.toward_mean,
+        **{f"advantages.{n}.beyond": advantages[n].beyond for n in given if n in advantages},
+    }
+    maybe = [judge.origin.nearest_l2_ratio_aligned, *(one.typical for one in advantages.values())]
+    if judge.rule is None:
+        there = [value for value in (*ruled.values(), *maybe) if value is not None]
         if there or case.record.artifacts.side:
-            yield told("novelty.rule", None, verdict.RULE, "the record is younger than the rule")
-    elif novelty.rule != verdict.RULE:
-        yield told("novelty.rule", novelty.rule, verdict.RULE)
-    for name in NEVER_NULL if novelty.rule is not None else ():
-        if getattr(novelty, name) is None:
-            yield told(f"novelty.{name}", None, "a value", "the rule always gives one")
+            yield told("judge.rule", None, verdict.RULE, "the record is younger than the rule")
+        return
+    if judge.rule != verdict.RULE:
+        yield told("judge.rule", judge.rule, verdict.RULE)
+    for name, value in ruled.items():
+        if value is None:
+            yield told(f"judge.{name}", None, "a value", "the rule always gives one")
 
 
-def _collapsed(case: Case, novelty: Novelty) -> Iterator[str]:
-    alike = case.record.similarity
-    own, usual = alike.generated_generated, alike.original_original
-    collapsed = None if own is None or usual is None else own.value > usual.value
-    if novelty.collapsed is not collapsed:
-        yield told(
-            "novelty.collapsed", novelty.collapsed, collapsed, "by the two similarities within"
-        )
+def _collapsed(case: Case, judge: Judge) -> Iterator[str]:
+    """Yield where it is not said rightly whether generated models are more alike than originals."""
+    within, usual = (case.populations[n].similarity.within for n in ("generated", "original"))
+    collapsed = None if within is None or usual is None else within.value > usual.value
+    if judge.collapsed is not collapsed:
+        why = "by the two similarities within"
+        yield told("judge.collapsed", judge.collapsed, collapsed, why)
 
 
-def _novelties(case: Case, novelty: Novelty) -> Iterator[str]:
+def _novelties(case: Case, judge: Judge) -> Iterator[str]:
+    """Yield where the median novelty is not that of the side file."""
     nearest = case.arrays.get("nearest.generated")
-    if nearest is not None and novelty.median_novelty is not None:
+    if nearest is not None and judge.median_novelty is not None:
         median = float(np.median(1 - nearest.astype(float)))
         slack = HALF if case.whole("generated") else TOGETHER
-        low, high = median - slack, median + slack
-        yield from outside(
-            "novelty.median_novelty", novelty.median_novelty, low, high, "of nearest.generated"
-        )
+        low, high, why = median - slack, median + slack, "of nearest.generated"
+        yield from outside("judge.median_novelty", judge.median_novelty, low, high, why)
 
 
 # Advantages ----------------------------------------------------------------------------------------------------------
@@ -91,9 +96,8 @@ def _novelties(case: Case, novelty: Novelty) -> Iterator[str]:
 
 def _members(case: Case, control: str) -> list[str]:
     """The populations that make up a control."""
-    if control != "noise":
-        return [control]
-    return [name for name in case.populations if name.startswith(LEVELS)]
+    controls = case.record.controls.items()
+    return [key for key, one in controls if one.name == control and not one.aligned]
 
 
 def _control(case: Case, control: str) -> Models | None:
@@ -122,33 +126,31 @@ def _whole(case: Case, name: str, control: str) -> bool:
 
 def _slack(case: Case, found: Range, *, whole: bool) -> float:
     """How far a number may be from what was computed again."""
-    scale = 1.0 if case.record.task.higher_is_better else abs(case.record.scores.original.median)
+    scale = 1.0 if case.record.task.metric.higher_is_better else abs(case.record.original.median)
     return (WIDTHS if whole else PART) * found.width + LITTLE * scale
 
 
-def _advantages(case: Case, novelty: Novelty) -> Iterator[str]:
+def _advantages(case: Case, judge: Judge) -> Iterator[str]:
     """The advantages over each control, and how many models are more novel than any of its models."""
-    for name, (advantage, beyond) in verdict.over_controls(novelty).items():
-        says = {f"advantage_over_{name}": advantage}
-        if name == "noise":
-            says["typical_advantage_over_noise"] = novelty.typical_advantage_over_noise
-        if beyond is not None:
-            yield from _over(case, name, says, beyond)
+    for name, says in judge.advantages.items():
+        if says.typical is not None and name != "noise":
+            yield told(f"judge.advantages.{name}.typical", "there", None, "it is of noise alone")
+        elif says.beyond is not None:
+            yield from _over(case, name, says, says.beyond)
 
 
-def _over(
-    case: Case, name: str, says: Mapping[str, Interval | None], beyond: float
-) -> Iterator[str]:
-    """One control's numbers: its name, advantages by their field, and the share that is beyond it."""
-    models, place = len(case.populations["generated"].values), f"novelty.beyond_{name}"
+def _over(case: Case, name: str, says: Advantage, beyond: float) -> Iterator[str]:
+    """One control's numbers: its name, the advantages over it, and the share of models that is beyond it."""
+    models, place = case.populations["generated"].n, f"judge.advantages.{name}"
     count = round((1 - beyond) * models)
     if not near(count, (1 - beyond) * models, relative=0, absolute=1e-6):
-        yield told(place, beyond, f"a share of {models} models")
+        yield told(f"{place}.beyond", beyond, f"a share of {models} models")
         return
-    for field, interval in says.items():
+    parts = {"mean": says.mean, **({"typical": says.typical} if name == "noise" else {})}
+    for field, interval in parts.items():
         if (interval is None) is not (count == 0):
-            wanted, why = None if interval else "a value", f"by beyond_{name}"
-            yield told(f"novelty.{field}", "there" if interval else None, wanted, why)
+            wanted, why = None if interval else "a value", "by the share that is beyond"
+            yield told(f"{place}.{field}", "there" if interval else None, wanted, why)
     control, judged = _control(case, name), _judged(case, "generated", "novelty", name)
     if control is None or judged is None:
         return
@@ -158,14 +160,14 @@ def _over(
     least, most = math.floor(sure * part) - apart, math.ceil(maybe * part) + apart
     if not least <= count <= most:
         why = "by the nearest originals in the side file"
-        yield told(place, beyond, (1 - most / models, 1 - least / models), why)
+        yield told(f"{place}.beyond", beyond, (1 - most / models, 1 - least / models), why)
         return
     count = min(maybe, max(sure, round(count / part)))
-    for field, interval in says.items():
+    for field, interval in parts.items():
         if interval and count:
-            typical = field.startswith("typical")
+            typical = field == "typical"
             found = matched.advantage(judged, control, count, typical=typical)
-            yield from _range(f"novelty.{field}", interval, found, _slack(case, found, whole=whole))
+            yield from _range(f"{place}.{field}", interval, found, _slack(case, found, whole=whole))
 
 
 def _range(place: str, says: Interval, found: Range, slack: float) -> Iterator[str]:
@@ -177,15 +179,13 @@ def _range(place: str, says: Interval, found: Range, slack: float) -> Iterator[s
 # Whether trained models are called novel -----------------------------------------------------------------------------
 
 
-def _sees_training(case: Case, novelty: Novelty) -> Iterator[str]:
+def _sees_training(case: Case, judge: Judge) -> Iterator[str]:
     """Whether the rule calls the fine-tuned originals novel, where rounding leaves no doubt."""
-    says, enough = novelty.sees_training, case.whole("finetune")
-    few = len(case.populations["finetune"].values) < verdict.MODELS
+    says, enough = judge.sees_training, case.whole("finetune")
+    few = case.populations["finetune"].n < verdict.MODELS
     possible = {False} if few else _words(case) if enough else {True, False}
     if says is not None and says not in possible:
-        yield told(
-            "novelty.sees_training", says, not says, "by the rule on the fine-tuned originals"
-        )
+        yield told("judge.sees_training", says, not says, "by the rule on the fine-tuned originals")
 
 
 def _words(case: Case) -> set[bool]:
@@ -215,12 +215,13 @@ def _beats(case: Case, control: str, judged: Models, beside: Models) -> Iterator
     for count in set(matched.inside(judged, beside)):
         beyond = 1 - count / len(judged.values)
         if count == 0:
-            yield verdict.beats(None, beyond)
+            yield verdict.beats(Advantage(mean=None, beyond=beyond))
             continue
         lows = _lows(case, judged, beside, count)
         typical = _lows(case, judged, beside, count, typical=True) if control == "noise" else (1.0,)
         for low, usual in itertools.product(lows, typical):
-            yield verdict.beats(Interval(value=low, low=low, high=low), beyond) and usual > 0
+            mean = Interval(value=low, low=low, high=low)
+            yield verdict.beats(Advantage(mean=mean, beyond=beyond)) and usual > 0
 
 
 def _lows(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from bench.metrics.exact import mcnemar
 from bench.records.checks.case import Case, near, outside, told
-from bench.records.record import Paired, Population
+from bench.records.judged import Paired
+from bench.records.population import Population
 from bench.records.side import IOU_MODELS, STATISTICS
 
 SIGMAS = 6  # standard errors by which a part of the units may differ from all of them
@@ -41,17 +42,17 @@ def _mean(case: Case, name: str, population: Population) -> Iterator[str]:
     if wrong is None or case.units is None or not case.exact:
         return
     share = 1 - float(wrong.mean())
-    rounding = 1e-6 if len(population.values) <= 255 else 0.5 / 255 + 1e-6
+    rounding = 1e-6 if population.n <= 255 else 0.5 / 255 + 1e-6
     slack = rounding + _spread(case, population.mean)
     if abs(share - population.mean) > slack:
         why = "of right_mean in the side file"
-        yield told(f"scores.{name}.mean", population.mean, (share - slack, share + slack), why)
+        yield told(f"populations.{name}.mean", population.mean, (share - slack, share + slack), why)
 
 
 def _single(case: Case, name: str) -> Iterator[str]:
     """Single models get right what somebody in their population does, and wrong what not all get right."""
     wrong = case.wrong_share(name)
-    if wrong is None or len(case.populations[name].values) > 255:
+    if wrong is None or case.populations[name].n > 255:
         return
     for statistic in STATISTICS:
         right = case.right(name, statistic)
@@ -86,25 +87,22 @@ def _statistics(case: Case, name: str, population: Population) -> Iterator[str]:
 
 
 def _tests(case: Case) -> Iterator[str]:
-    tests, task = case.record.tests, case.record.task
-    own = case.task.facts.get("compared") if case.task else None
-    there = task.kind == "classification" if own is None else own.tested
-    known = case.task is not None or task.kind == "classification"
-    if known and there and tests is None:
-        yield told("tests", None, "wins and losses", f"of the kind {task.kind}")
-    if known and not there and tests is not None:
-        yield told("tests", "there", None, f"units of the kind {task.kind} are not independent")
+    tests, tested = case.record.judge.tests, case.record.task.compared.tested
+    if tested and tests is None:
+        yield told("judge.tests", None, "wins and losses", "units are independent")
+    if not tested and tests is not None:
+        yield told("judge.tests", "there", None, "units are not independent, or not right or wrong")
     for name, (population, statistic) in TESTS.items() if tests else ():
         paired: Paired = getattr(tests, name)
         units = case.units[1] if case.units else case.record.protocol.val_size
         if paired.wins + paired.losses > units:
             says = f"{paired.wins} wins and {paired.losses} losses"
-            yield told(f"tests.{name}", says, f"at most {units} units in all")
+            yield told(f"judge.tests.{name}", says, f"at most {units} units in all")
             continue
         p = mcnemar(paired.wins, paired.losses)
         if not near(p, paired.p, absolute=1e-300):
             why = f"of {paired.wins} wins and {paired.losses} losses"
-            yield told(f"tests.{name}.p", paired.p, p, why)
+            yield told(f"judge.tests.{name}.p", paired.p, p, why)
         yield from _paired(case, name, paired, population, statistic)
 
 
@@ -112,8 +110,8 @@ def _paired(
     case: Case, name: str, paired: Paired, population: str, statistic: str
 ) -> Iterator[str]:
     """Wins and losses follow from the scores, and from the outcomes of the two models."""
-    place, size = f"tests.{name}", case.record.protocol.val_size
-    scores = case.record.scores.generated.selected, getattr(case.populations[population], statistic)
+    place, size = f"judge.tests.{name}", case.record.protocol.val_size
+    scores = case.record.generated.selected, getattr(case.populations[population], statistic)
     if case.exact and round((scores[0] - scores[1]) * size) != paired.wins - paired.losses:
         wanted = round((scores[0] - scores[1]) * size)
         yield told(f"{place}: wins - losses", paired.wins - paired.losses, wanted, "by the scores")

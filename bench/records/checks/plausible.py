@@ -11,7 +11,6 @@ import numpy as np
 
 from bench.metrics.draws import Floats
 from bench.records.checks.case import Case, told
-from bench.records.record import percent
 from bench.records.side import STATISTICS
 
 NEAR, FEW = 20, 10  # models, and points of units, that a score is looked up among
@@ -28,7 +27,7 @@ def problems(case: Case) -> Iterator[str]:
     if case.exact:
         return
     for name in case.populations:
-        if not name.startswith("noise "):  # whose models are too different
+        if case.populations[name].amplitude is None:  # noisy models are too different
             yield from _trained(case, name)
             yield from _right(case, name)
         yield from _precision(case, name)
@@ -48,15 +47,15 @@ def _trained(case: Case, name: str) -> Iterator[str]:
     expected = float(np.mean([np.median(some) for some in _nearest(ours, trained, scores, NEAR)]))
     found = float(case.signed(name)[case.kept(name)].mean())
     record = case.record
-    distance = DISTANCE * abs(record.scores.original.median)
-    scale = TRAINED if percent(record.task.metric) else distance
+    distance = DISTANCE * abs(record.original.median)
+    scale = TRAINED if record.task.metric.percent else distance
     beyond = STEEP * float(
         np.mean(np.maximum(0, ours - trained.max()) + np.maximum(0, trained.min() - ours))
     )
     if abs(found - expected) > scale + beyond:
         why = "by the scores of models with such training scores"
         yield told(
-            f"scores.{name}.mean", case.sign * found, f"about {case.sign * expected:.4g}", why
+            f"populations.{name}.mean", case.sign * found, f"about {case.sign * expected:.4g}", why
         )
 
 
@@ -87,29 +86,31 @@ def _right(case: Case, name: str) -> Iterator[str]:
     """No score is above those of models that find as many boxes: precision cannot make up for boxes that are missed."""
     ours = _points(case, name)
     others = [point for one in case.populations if one != name for point in _points(case, one)]
-    if case.record.task.metric != "mAP" or len(others) < 2 * FEW or not ours:
+    if case.record.task.metric.name != "mAP" or len(others) < 2 * FEW or not ours:
         return
     shares, scores = np.array(others).T
     found = _nearest(np.array(ours)[:, 0], shares, scores, FEW)
     for (share, score), near in zip(ours, found, strict=True):
         if score > near.max() + RIGHT:
             why = f"as of other models with {share:.1%} of the units right"
-            yield told(f"scores.{name}: a score", score, f"at most {near.max():.4g}", why)
+            yield told(f"populations.{name}: a score", score, f"at most {near.max():.4g}", why)
 
 
 def _precision(case: Case, name: str) -> Iterator[str]:
     """mAP is a mean over overlaps of which 0.5 is the easiest, and 0.75 a harder one."""
     population = case.populations[name]
     at50, at75 = (population.further.get(f"AP{overlap}") for overlap in (50, 75))
-    if case.record.task.metric != "mAP" or at50 is None:
+    if case.record.task.metric.name != "mAP" or at50 is None:
         return
     for part in ("mean", "selected"):
         most, score = getattr(at50, part), getattr(population, part)
         if score > most + AHEAD:
-            yield told(f"scores.{name}.{part}", score, f"at most {most:.4g}", "its AP50")
+            yield told(f"populations.{name}.{part}", score, f"at most {most:.4g}", "its AP50")
         if at75 and getattr(at75, part) > most + AHEAD:
             yield told(
-                f"scores.{name}.further.AP75.{part}", getattr(at75, part), f"at most {most:.4g}"
+                f"populations.{name}.further.AP75.{part}",
+                getattr(at75, part),
+                f"at most {most:.4g}",
             )
 
 
@@ -121,4 +122,6 @@ def _pixels(case: Case, name: str) -> Iterator[str]:
     share = 1 - float(wrong.mean())
     if abs(found.mean - share) > PIXELS:
         wanted = f"about {share:.4g}"
-        yield told(f"scores.{name}.further.pixel accuracy.mean", found.mean, wanted, "of the units")
+        yield told(
+            f"populations.{name}.further.pixel accuracy.mean", found.mean, wanted, "of the units"
+        )

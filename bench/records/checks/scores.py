@@ -8,20 +8,21 @@ import numpy as np
 
 from bench import declared
 from bench.metrics import draws
-from bench.records.checks.case import FEW, Case, bounds, near, outside, told
-from bench.records.record import Population
+from bench.records import schema1
+from bench.records.checks.case import FEW, Case, near, outside, told
+from bench.records.population import Population
 from bench.system import seeds
 
 MANY = 5000  # models of which no bootstrap is drawn again: it would take too long
 # Further metrics between 0 and 1.
 SHARES = ("precision", "recall", "pixel accuracy", "AP50", "AP75")
 GRID = 1e-4  # how far from a whole number a count may be that was divided as float32
-SINGLE = ("average", "greedy_soup")  # controls of one model
+FIRST = (*schema1.CONTROLS, "noise")  # generators of the controls that every record has
 
 
 def problems(case: Case) -> Iterator[str]:
     """What is wrong with the populations."""
-    yield from _noise(case)
+    yield from _controls(case)
     for name, population in case.populations.items():
         yield from _numbers(case, name, population)
         yield from _selected(case, name, population)
@@ -31,30 +32,32 @@ def problems(case: Case) -> Iterator[str]:
     yield from _repeated(case)
 
 
-def _noise(case: Case) -> Iterator[str]:
-    found = tuple(level.amplitude for level in case.record.scores.noise)
-    wanted = [one.amplitude for one in declared.controls() if one.amplitude is not None]
-    if list(found) != wanted:
-        yield told("scores.noise", list(found), wanted, "amplitudes of the protocol")
+def _controls(case: Case) -> Iterator[str]:
+    """Yield controls that the suite has not, and those that every record has and this one lacks."""
+    known, there = {str(one): one.name for one in declared.controls()}, case.record.controls
+    for name in sorted(set(there) - set(known)):
+        yield f"populations.{name} is no control of the suite"
+    for name, made in known.items():
+        if made in FIRST and name not in there:
+            yield f"populations has no control {name}"
 
 
 def sizes(case: Case, name: str) -> tuple[int, ...]:
-    """How many models a population may have."""
-    samples, own = case.record.protocol.samples, case.generator
-    few = max(1, samples // 4)  # of the costly controls
-    if name == "generated" and own and "deterministic" in own.facts:
-        return (1,) if own.facts["deterministic"] else (samples,)
-    if name == "generated":
-        return (1, samples)
-    if name == "original":
+    """Return how many models a population may have."""
+    population, samples = case.populations[name], case.record.protocol.samples
+    if population.role == "original":
         return (case.record.zoo.k,)
-    if name in SINGLE:
+    control = population.role == "control"
+    made = declared.generator(population.name) if control else case.generator
+    if made is None or "deterministic" not in made.facts:
+        return (1, samples)
+    if made.facts["deterministic"]:
         return (1,)
-    return (few,) if name == "finetune" or name.startswith("noise ") else (samples,)
+    return (max(1, samples // 4) if control and made.facts["few"] else samples,)
 
 
 def _numbers(case: Case, name: str, population: Population) -> Iterator[str]:
-    place, count, wanted = f"scores.{name}", len(population.values), sizes(case, name)
+    place, count, wanted = f"populations.{name}", population.n, sizes(case, name)
     if count not in wanted:
         yield told(place, f"of {count} models", " or ".join(map(str, wanted)))
     sign = case.sign
@@ -64,9 +67,9 @@ def _numbers(case: Case, name: str, population: Population) -> Iterator[str]:
     slack = 1e-9 * max(1.0, abs(population.mean))
     if not population.low - slack <= population.mean <= population.high + slack:
         yield told(f"{place}.mean", population.mean, (population.low, population.high), "interval")
-    low, high = bounds(case.record.task.metric)
+    low, high = case.record.task.metric.bounds
     if not low <= min(population.values) <= max(population.values) <= high:
-        yield f"{place}: {case.record.task.metric} is not {_span(low, high)} in all of its models"
+        yield f"{place}: {case.record.task.metric.name} is not {_span(low, high)} in all of its models"
     if case.exact and not _shares(population.values, case.record.protocol.val_size):
         val_size = case.record.protocol.val_size
         yield f"{place}: its values are no shares of {val_size} validation examples"
@@ -95,7 +98,7 @@ def _interval(case: Case, name: str, population: Population) -> Iterator[str]:
     for bound, value in zip(("low", "high"), wanted, strict=True):
         says = getattr(population, bound)
         if abs(says - value) > slack:
-            yield told(f"scores.{name}.{bound}", says, value, "of the bootstrap of its values")
+            yield told(f"populations.{name}.{bound}", says, value, "of the bootstrap of its values")
 
 
 @functools.lru_cache(maxsize=64)  # the controls of a board are the same in all of its records
@@ -116,13 +119,13 @@ def _selected(case: Case, name: str, population: Population) -> Iterator[str]:
         if not np.isclose(best, population.selected, rtol=1e-9, atol=0).any():
             wanted = " or ".join(sorted({f"{value:.6g}" for value in best})[:5])
             why = "of the models with the best training score"
-            yield told(f"scores.{name}.selected", population.selected, wanted, why)
+            yield told(f"populations.{name}.selected", population.selected, wanted, why)
 
 
 def _further(case: Case, name: str, population: Population) -> Iterator[str]:
     """Further metrics: the same of all populations, in their range; and counts of what is not finite."""
-    first = case.record.scores.original
-    place = f"scores.{name}.further"
+    first = case.record.original
+    place = f"populations.{name}.further"
     if set(population.further) != set(first.further):
         yield told(place, sorted(population.further), sorted(first.further), "as of the originals")
     if case.task and case.record.task.kind == "classification" and population.further:
@@ -131,32 +134,36 @@ def _further(case: Case, name: str, population: Population) -> Iterator[str]:
         if metric in SHARES or metric.startswith("mAP"):
             for part in ("mean", "selected"):
                 yield from outside(f"{place}.{metric}.{part}", getattr(found, part), 0, 1)
-        if len(population.values) == 1 and not near(found.mean, found.selected):
+        if population.n == 1 and not near(found.mean, found.selected):
             yield told(f"{place}.{metric}.selected", found.selected, found.mean, "of one model")
     if (population.not_finite is None) is not (first.not_finite is None):
-        yield told(f"scores.{name}.not_finite", population.not_finite, "counted in all or in none")
+        yield told(
+            f"populations.{name}.not_finite", population.not_finite, "counted in all or in none"
+        )
 
 
 def _base(case: Case) -> Iterator[str]:
     score = case.record.zoo.base_score
     if score is not None:
-        yield from outside("zoo.base_score", score, *bounds(case.record.task.metric))
+        yield from outside("zoo.base_score", score, *case.record.task.metric.bounds)
 
 
 def _copies(case: Case) -> Iterator[str]:
     """A copy has the scores of an original, on both splits."""
     made = case.record.generator
-    names = ["copy", *(["generated"] if made.name == "copy" and not made.aligned else [])]
-    originals = case.record.scores.original
+    names = [name for name in ("copy", "generated") if name in case.populations]
+    if made.name != "copy" or made.aligned:
+        names.remove("generated")
+    originals = case.record.original
     for name in names:
         unknown = sorted(set(case.populations[name].values) - set(originals.values))
         if unknown:
-            yield told(f"scores.{name}.values", unknown[0], "the score of an original")
+            yield told(f"populations.{name}.values", unknown[0], "the score of an original")
         elif not _trained_alike(case, name):
             yield f"side file: train.{name} has scores that no original with the same score has"
         count = case.populations[name].not_finite
         if count and not originals.not_finite:
-            yield told(f"scores.{name}.not_finite", count, originals.not_finite, "of copies")
+            yield told(f"populations.{name}.not_finite", count, originals.not_finite, "of copies")
 
 
 def _trained_alike(case: Case, name: str) -> bool:
@@ -175,13 +182,14 @@ def _pairs(case: Case, name: str) -> set[tuple[float, float]]:
 def _repeated(case: Case) -> Iterator[str]:
     """A control that is run as the generator gives what it gives beside it."""
     made = case.record.generator
-    if made.name not in SINGLE or case.generator is None or made.aligned:
+    single = case.generator is not None and case.generator.facts.get("deterministic")
+    if not single or made.name not in case.populations or made.aligned:
         return
     why = f"as of the control {made.name}, which is the same model"
     for part in ("values", "further", "not_finite"):
         says, wanted = (getattr(case.populations[one], part) for one in ("generated", made.name))
         if says != wanted:
-            yield told(f"scores.generated.{part}", says, wanted, why)
+            yield told(f"populations.generated.{part}", says, wanted, why)
     for kind in ("nearest", "train", "right_best"):
         ours, theirs = (case.arrays.get(f"{kind}.{one}") for one in ("generated", made.name))
         if ours is not None and theirs is not None and not np.array_equal(ours, theirs):

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.records import side
-from bench.records.checks.case import Case, bounds
+from bench.records.checks.case import Case
 
 Array = NDArray[Any]
-KINDS = ("classification", "detection", "segmentation")  # which have right and wrong units
 
 
 class Expected(NamedTuple):
@@ -77,9 +76,7 @@ def expected(case: Case) -> Iterator[Expected]:
     yield from _outcomes(case)
     yield from _maps(case)
     # A given zoo may have none: it was made elsewhere, or scored otherwise.
-    yield Expected(
-        "curve", (None, 2), case.task is not None and not (case.asked and case.asked.zoo)
-    )
+    yield Expected("curve", (None, 2), case.task is not None and not case.record.request.zoo)
 
 
 def _models(case: Case) -> Iterator[Expected]:
@@ -105,12 +102,9 @@ def _weights(case: Case) -> Iterator[Expected]:
 
 def _outcomes(case: Case) -> Iterator[Expected]:
     """Which units are right."""
-    kind = case.record.task.kind
-    if kind == "image generation":
+    if case.record.task.compared.features:
         return
-    kept = min(total(case), side.UNITS)
-    must = kind in KINDS or case.record.tests is not None
-    must = must or any(name.startswith("right_") for name in case.arrays)
+    kept, must = min(total(case), side.UNITS), True
     yield Expected("units", (2,), must)
     for name in case.populations:
         yield Expected(f"right_mean.{name}", (kept,), must)
@@ -159,8 +153,8 @@ def _content(case: Case, name: str, array: Array) -> Iterator[str]:
         yield f"'{name}' is not between 0 and 1"
     elif kind == "iou":
         yield from _matrix(array)
-    elif kind == "train" and not _within(array, *bounds(case.record.task.metric)):
-        yield f"'{name}' has training scores that {case.record.task.metric} cannot have"
+    elif kind == "train" and not _within(array, *case.record.task.metric.bounds):
+        yield f"'{name}' has training scores that {case.record.task.metric.name} cannot have"
     elif kind == "curve":
         yield from _curve(case, array)
     elif kind == "units":
@@ -208,7 +202,7 @@ def _units(case: Case, array: Array) -> Iterator[str]:
 
 def _shares(case: Case, name: str, array: Array) -> Iterator[str]:
     """A share of N models is one of N + 1 numbers."""
-    count = len(case.populations[name.partition(".")[2]].values)
+    count = case.populations[name.partition(".")[2]].n
     possible = np.round(255 * np.arange(count + 1) / count) if count <= 255 else np.arange(256)
     if not np.isin(array, possible).all():
         yield f"'{name}' has shares that {count} models cannot have"
@@ -221,5 +215,5 @@ def _curve(case: Case, array: Array) -> Iterator[str]:
         yield f"'curve' has {len(array)} points, expected {least} to {most}"
     if (seconds < 0).any() or (np.diff(seconds) < 0).any():
         yield "'curve' goes back in time"
-    if not _within(scores, *bounds(case.record.task.metric)):
-        yield f"'curve' has scores that {case.record.task.metric} cannot have"
+    if not _within(scores, *case.record.task.metric.bounds):
+        yield f"'curve' has scores that {case.record.task.metric.name} cannot have"

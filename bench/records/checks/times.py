@@ -28,17 +28,17 @@ def problems(case: Case) -> Iterator[str]:
 
 def _derived(case: Case) -> Iterator[str]:
     """Numbers that are made of other numbers of the record."""
-    timing, scores = case.record.timing, case.record.scores
-    models, each, sgd = len(scores.generated.values), timing.sample_per_model_s, timing.sgd_s
+    timing, record = case.record.timing, case.record
+    models, each, sgd = record.generated.n, timing.sample_per_model_s, timing.sgd_s
     fixed = None if timing.collect_s is None else timing.collect_s + timing.fit_s + timing.select_s
     share = None if fixed is None else (fixed + timing.sample_s) / models
-    worse = min if case.record.task.higher_is_better else max
+    worse = min if record.task.metric.higher_is_better else max
     wanted = {
         "sample_per_model_s": (timing.sample_s / models, "sample_s over the number of models"),
         "speedup": (_over(sgd, each), "sgd_s over sample_per_model_s"),
         "speedup_amortised": (_over(sgd, share), "sgd_s over a model's share of all times"),
         "target_score": (
-            worse(scores.generated.selected, scores.original.best),
+            worse(record.generated.selected, record.original.best),
             "the worse of the selected and the best original score",
         ),
     }
@@ -95,7 +95,7 @@ def _collected(case: Case, seconds: Floats, scores: Floats) -> Iterator[str]:
         yield told("zoo.base_score", None, "a score", "the zoo was collected")
     found = list(_bases(case, scores))
     if not found:
-        yield "scores.original: its values are not the last scores of the side file's curve"
+        yield "populations.original: its values are not the last scores of the side file's curve"
     known = [score for score in found if score is not None]
     matches = (near(base_score, score, SINGLE, SINGLE) for score in known)
     if case.task and len(known) == len(found) > 0 and not any(matches):

@@ -30,7 +30,7 @@ LARGEST = 2**28  # values of a zoo of which distances are aligned
 
 def problems(case: Case) -> Iterator[str]:
     """Where distances are none that the weights allow."""
-    if case.record.novelty.rule is None:
+    if case.record.judge.rule is None:
         return
     yield from _nulls(case)
     found = _distances(case)
@@ -77,7 +77,7 @@ def _distances(case: Case) -> Distances | None:
 
 def _toward_mean(case: Case, found: Distances) -> Iterator[str]:
     """Nearer to one of eight originals is nearer to some original; and the mean of all is near that of eight."""
-    says, k = case.record.novelty.toward_mean, case.record.zoo.k
+    says, k = case.record.judge.origin.toward_mean, case.record.zoo.k
     if says is None:
         return
     off = found.rounding
@@ -90,23 +90,25 @@ def _toward_mean(case: Case, found: Distances) -> Iterator[str]:
     everything = case.record.zoo.d <= HEAT_PARAMETERS and case.whole("generated", HEAT_MODELS)
     slack = 1e-3 if everything and k <= HEAT_MODELS else PART
     low, high = max(0.0, low - slack), min(1.0, high + slack)
-    yield from outside("novelty.toward_mean", says, low, high, "by the weights in the side file")
+    yield from outside(
+        "judge.origin.toward_mean", says, low, high, "by the weights in the side file"
+    )
     made = case.record.generator
     average = made.name == "average" and case.generator is not None and not made.aligned
     if average and found.error > off and says < 0.99:
-        yield told("novelty.toward_mean", says, 1.0, "of the average itself")
+        yield told("judge.origin.toward_mean", says, 1.0, "of the average itself")
 
 
 def _ratio(case: Case, found: Distances) -> Iterator[str]:
     """Along a trajectory eight originals are so many steps apart; originals of independent runs are all as far."""
-    says, k = case.record.novelty.nearest_l2_ratio, case.record.zoo.k
+    says, k = case.record.judge.origin.nearest_l2_ratio, case.record.zoo.k
     if says is None or found.usual is None or case.record.zoo.track == "imported":
         return
     steps = max(1.0, (k - 1) / (HEAT_MODELS - 1))
     most = float(np.median(found.nearest)) + found.rounding
     least = max(found.usual - found.rounding, 1e-30)
     yield from outside(
-        "novelty.nearest_l2_ratio",
+        "judge.origin.nearest_l2_ratio",
         says,
         0.0,
         TIMES * steps * most / least,
@@ -116,27 +118,33 @@ def _ratio(case: Case, found: Distances) -> Iterator[str]:
 
 def _nulls(case: Case) -> Iterator[str]:
     """Distances are null where there is none, and nowhere else."""
-    novelty, zoo, task = case.record.novelty, case.record.zoo, case.record.task
+    origin, zoo, task = case.record.judge.origin, case.record.zoo, case.record.task
     nearest = case.arrays.get("nearest.original")
     coincide = nearest is not None and float(np.median(nearest)) == 1
-    if novelty.nearest_l2_ratio is None and zoo.k > 1 and not coincide:
+    if origin.nearest_l2_ratio is None and zoo.k > 1 and not coincide:
         yield told(
-            "novelty.nearest_l2_ratio", None, "a distance", f"of {zoo.k} different originals"
+            "judge.origin.nearest_l2_ratio", None, "a distance", f"of {zoo.k} different originals"
         )
-    if novelty.nearest_l2_ratio is not None and zoo.k == 1:
+    if origin.nearest_l2_ratio is not None and zoo.k == 1:
         yield told(
-            "novelty.nearest_l2_ratio", novelty.nearest_l2_ratio, None, "of a single original"
+            "judge.origin.nearest_l2_ratio", origin.nearest_l2_ratio, None, "of a single original"
         )
-    says, possible = novelty.nearest_l2_ratio_aligned, _alignable(case)
+    says, possible = origin.nearest_l2_ratio_aligned, _alignable(case)
     if case.task is None or possible is None:
         return
     if says is not None and not possible:
         yield told(
-            "novelty.nearest_l2_ratio_aligned", says, None, f"units of {task.arch}'s {task.layers}"
+            "judge.origin.nearest_l2_ratio_aligned",
+            says,
+            None,
+            f"units of {task.arch}'s {task.layers}",
         )
     if says is None and possible and not coincide:
         yield told(
-            "novelty.nearest_l2_ratio_aligned", None, "a distance", f"units of whole {task.arch}s"
+            "judge.origin.nearest_l2_ratio_aligned",
+            None,
+            "a distance",
+            f"units of whole {task.arch}s",
         )
 
 

@@ -1,0 +1,96 @@
+"""From one population's scores to the numbers that a record holds of it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bench.contract import Metric
+from bench.judge.population import Population, mean
+from bench.metrics import similarity as similar
+from bench.metrics import statistics
+from bench.records import population as records
+from bench.records.fields import Interval
+from bench.records.population import Likeness, Similarity
+from bench.system.randomness import derive
+
+
+def describe(
+    population: Population, similarity: Similarity, metric: Metric, rng: torch.Generator
+) -> records.Population:
+    """Return statistics of a population's validation scores; the selected model is chosen on train alone.
+
+    Args:
+        population: the models.
+        similarity: of the models, to each other and to the originals.
+        metric: of the scores.
+        rng: of the bootstrap.
+    """
+    val, origin = population.val, population.origin
+    low, high = statistics.mean_interval(val, rng)
+    ordered = (metric.sign * val).sort().values * metric.sign
+    chosen = population.selected(metric.sign)
+    broken = population.not_finite
+    return records.Population(
+        name=origin.name,
+        role=origin.role,
+        aligned=origin.aligned,
+        amplitude=origin.amplitude,
+        n=len(val),
+        best=float(ordered[-1]),
+        selected=float(val[chosen]),
+        mean=mean(val),
+        median=float(val.double().quantile(0.5)),
+        worst=float(ordered[0]),
+        std=float(val.double().std()) if len(val) > 1 else None,
+        low=low,
+        high=high,
+        values=val.tolist(),
+        further={
+            name: records.Further(mean=mean(values), selected=float(values[chosen]))
+            for name, values in population.further.items()
+        },
+        not_finite=None if broken is None else int((broken > 0).sum()),
+        similarity=similarity,
+    )
+
+
+def of_originals(original: Population, rng: torch.Generator) -> Similarity:
+    """Return the similarity of the originals to each other."""
+    among = similar.pairwise(original.compared, original.compared)
+    return Similarity(within=_pairs(among, derive(rng, "original")))
+
+
+def of_control(alike: Float[Tensor, "N K"], within: Float[Tensor, "N N"]) -> Similarity:
+    """Return the similarity of a control's N models to K originals and to each other; no intervals are drawn."""
+    mean_within = similar.mean_off_diagonal(within)
+    return Similarity(
+        originals=Likeness(value=float(alike.double().mean())),
+        nearest=Likeness(value=float(alike.max(dim=1).values.double().mean())),
+        within=None if mean_within is None else Likeness(value=mean_within),
+    )
+
+
+def of_generated(
+    alike: Float[Tensor, "N K"], within: Float[Tensor, "N N"], rng: torch.Generator
+) -> Similarity:
+    """Return the similarity of N generated models to K originals and to each other, with intervals."""
+    nearest = alike.max(dim=1).values
+    average, nearest_average = float(alike.double().mean()), float(nearest.double().mean())
+    return Similarity(
+        originals=Likeness.of(interval(average, statistics.cross_interval(alike, rng))),
+        nearest=Likeness.of(interval(nearest_average, statistics.mean_interval(nearest, rng))),
+        within=_pairs(within, derive(rng, "generated")),
+    )
+
+
+def _pairs(within: Float[Tensor, "N N"], rng: torch.Generator) -> Likeness | None:
+    average = similar.mean_off_diagonal(within)
+    if average is None:
+        return None
+    return Likeness.of(interval(average, statistics.pair_interval(within, rng)))
+
+
+def interval(value: float, bounds: tuple[float, float] | None) -> Interval:
+    """Return a value with its interval, widened to hold the value; the value itself where there is none."""
+    low, high = bounds or (value, value)
+    return Interval(value=value, low=min(low, value), high=max(high, value))

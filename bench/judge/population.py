@@ -1,0 +1,121 @@
+"""Models of one origin with their scores on both splits: what every comparison is made of."""
+
+import dataclasses
+import math
+from typing import Any, Self
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from bench.contract import Control
+from bench.records.fields import Role
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the models of a population come from.
+
+    Attributes:
+        name: of the control's generator; otherwise the role.
+        role: the population's part in the comparison.
+        amplitude: of the noise, for one level of a sweep.
+        aligned: whether the checkpoints' hidden units were aligned before the models were made.
+    """
+
+    name: str
+    role: Role
+    amplitude: float | None = None
+    aligned: bool = False
+
+    @classmethod
+    def of(cls, control: Control) -> Self:
+        """Return the origin of a control's models."""
+        return cls(control.name, "control", control.amplitude, control.aligned)
+
+    @property
+    def key(self) -> str:
+        """The name of the population in a record, such as "generated" or "noise 0.1"."""
+        if self.role != "control":
+            return self.name
+        return str(Control(self.name, self.amplitude, self.aligned))
+
+
+ORIGINAL = Origin("original", "original")
+GENERATED = Origin("generated", "generated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Scores of N models of one origin on both splits.
+
+    Attributes:
+        origin: where the models come from.
+        val: scores on the validation split, float64.
+        wrong: which validation units each model gets wrong; None where the task has no such units.
+        features: what models are compared by where there is no ``wrong``.
+        train, train_loss: scores on the training split, by which one model is selected, and what breaks ties of them;
+            None where nothing is selected.
+        further: other metrics on validation, by name.
+        not_finite: for how many validation examples each model put out something that is not finite; None where the
+            task does not count that.
+        select_s, score_s: seconds that scoring the models on train and on validation took.
+    """
+
+    origin: Origin
+    val: Float[Tensor, " N"]
+    wrong: Bool[Tensor, "N M"] | None
+    features: Float[Tensor, "N M"] | None = None
+    train: Float[Tensor, " N"] | None = None
+    train_loss: Float[Tensor, " N"] | None = None
+    further: dict[str, Float[Tensor, " N"]] = dataclasses.field(default_factory=dict)
+    not_finite: Int64[Tensor, " N"] | None = None
+    select_s: float = 0.0
+    score_s: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.val)
+
+    @property
+    def key(self) -> str:
+        """The name of the population in a record."""
+        return self.origin.key
+
+    @property
+    def compared(self) -> Tensor:
+        """What similarity compares: wrong units, or else features."""
+        units = self.features if self.wrong is None else self.wrong
+        assert units is not None  # the task's evaluation has one of them
+        return units
+
+    @property
+    def mean(self) -> float:
+        """The mean validation score."""
+        return mean(self.val)
+
+    def selected(self, sign: float) -> int:
+        """Return which model the training split selects: the best score, of several the lowest loss, then the first.
+
+        Args:
+            sign: 1 where a higher score is better, otherwise -1.
+        """
+        assert self.train is not None
+        assert self.train_loss is not None
+        return select(sign * self.train, self.train_loss)
+
+    def rows(self, index: Int64[Tensor, " n"]) -> Self:
+        """Return some of the models; times are still those of all."""
+        fields = vars(self).items()
+        kept: dict[str, Any] = {n: v[index] for n, v in fields if isinstance(v, Tensor)}
+        further = {name: values[index] for name, values in self.further.items()}
+        return dataclasses.replace(self, **kept, further=further)
+
+
+def mean(values: Float[Tensor, " N"]) -> float:
+    """Return the mean, summed exactly."""
+    return math.fsum(values.tolist()) / len(values)
+
+
+def select(train: Float[Tensor, " N"], loss: Float[Tensor, " N"]) -> int:
+    """Return the model with the highest of ``train``; of several, the one with the lowest loss, then the first."""
+    best = (train == train.max()).nonzero().flatten()
+    return int(best[loss[best].argmin()])

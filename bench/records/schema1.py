@@ -1,0 +1,333 @@
+"""Records of schema 1, which are read for ever: their form, and what they are in the schema of today.
+
+What they lack is null there. Nothing is written in this schema any more.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PlainValidator, field_validator, model_validator
+
+from bench.contract.control import Control
+from bench.contract.metric import Compared, Metric
+from bench.errors import BadRequest
+from bench.records import facts, judged, population, record
+from bench.records.asked import Asked
+from bench.records.fields import (
+    Hash,
+    Interval,
+    Model,
+    Moment,
+    Name,
+    Settings,
+    Short,
+    Tier,
+    Unit,
+    Verdict,
+    Version,
+)
+from bench.records.judged import Ratio
+from bench.records.population import SLACK, Likeness, Population, Similarity
+
+# Facts of the metrics that schema 1 tells by name alone; of any other metric nothing is known.
+METRICS = {
+    "accuracy": Metric("accuracy", scale=100, mean_over_units=True),
+    "mAP": Metric("mAP", scale=100),
+    "mean IoU": Metric("mean IoU", scale=100),
+}
+DRAWN = "image generation"  # the kind whose models are compared by features
+# Whether units are independent, by kind; of other kinds schema 1 does not tell.
+INDEPENDENT = {"classification": True, "detection": False, "segmentation": False, DRAWN: True}
+CONTROLS = (
+    "average",
+    "greedy_soup",
+    "copy",
+    "interpolation",
+    "gaussian",
+    "finetune",
+)  # beside noise
+ADVANTAGES = ("noise", "interpolation", "gaussian")
+# Fields that are the same in both schemas.
+SAME = (
+    "id",
+    "created",
+    "key",
+    "zoo",
+    "protocol",
+    "timing",
+    "environment",
+    "artifacts",
+    "tier",
+    "verified",
+)
+
+
+class Task(Model):
+    """What was solved."""
+
+    name: Name
+    kind: Name
+    dataset: Name
+    dataset_hash: Hash
+    arch: Name
+    layers: Name
+    metric: Name
+    higher_is_better: bool
+    units: Name
+    settings: Settings
+
+    def converted(self, *, tested: bool) -> facts.Task:
+        """Return the task with all facts of its metric.
+
+        Args:
+            tested: whether the record has paired tests, which says of unknown kinds that units are independent.
+        """
+        metric = METRICS.get(self.metric) if self.higher_is_better else None
+        independent = INDEPENDENT.get(self.kind, tested)
+        return facts.Task(
+            **self.model_dump(exclude={"metric", "higher_is_better", "units"}),
+            metric=metric or Metric(self.metric, higher_is_better=self.higher_is_better),
+            compared=Compared(self.units, independent, self.kind == DRAWN),
+        )
+
+
+class Generator(Model):
+    """The generator; ``uses_scores`` says again whether "score" is among its ``uses``."""
+
+    name: Name
+    source: Hash
+    hyperparameters: Settings
+    uses_scores: bool
+    uses: list[str]
+    aligned: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.uses_scores is not ("score" in self.uses):
+            raise ValueError("uses_scores is not what uses says")
+        return self
+
+    def converted(self) -> facts.Generator:
+        """Return the generator."""
+        return facts.Generator(
+            name=self.name,
+            code=self.source,
+            hyperparameters=self.hyperparameters,
+            uses=self.uses,
+            aligned=self.aligned,
+        )
+
+
+class Noise(population.Scores):
+    """One amplitude of the noise sweep."""
+
+    amplitude: Annotated[float, Field(gt=0)]
+
+
+class Scores(Model):
+    """Every population that was scored."""
+
+    original: population.Scores
+    generated: population.Scores
+    average: population.Scores
+    noise: list[Noise]
+    copy_: population.Scores = Field(alias="copy")
+    interpolation: population.Scores
+    gaussian: population.Scores
+    finetune: population.Scores
+    greedy_soup: population.Scores
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        amplitudes = [level.amplitude for level in self.noise]
+        if amplitudes != sorted(set(amplitudes)):
+            raise ValueError("noise amplitudes are not in ascending order")
+        return self
+
+
+def _likeness(value: float | None) -> Likeness | None:
+    """Return a similarity without an interval, or None where there is none."""
+    if value is None:
+        return None
+    return Likeness.model_construct(value=value, low=None, high=None)
+
+
+class ControlSimilarity(Model):
+    """A control's mean IoU with originals, with the nearest original, and within itself."""
+
+    original: Unit
+    original_max: Unit
+    within: Unit | None
+
+    def converted(self) -> Similarity:
+        """Return the similarity; no intervals were drawn."""
+        return Similarity.model_construct(
+            originals=_likeness(self.original),
+            nearest=_likeness(self.original_max),
+            within=_likeness(self.within),
+        )
+
+
+class Similarities(Model):
+    """IoU of wrong sets of originals, generated models and controls."""
+
+    original_original: Interval | None
+    generated_generated: Interval | None
+    original_generated: Interval
+    original_generated_max: Interval
+    controls: dict[str, ControlSimilarity]
+    good: judged.GoodModels | None = None
+
+    @field_validator(
+        "original_original", "generated_generated", "original_generated", "original_generated_max"
+    )
+    @classmethod
+    def _shares(cls, interval: Interval | None) -> Interval | None:
+        if interval and not -SLACK <= interval.low <= interval.high <= 1 + SLACK:
+            raise ValueError("not between 0 and 1")
+        return interval
+
+    def of(self, name: str) -> Similarity:
+        """Return the similarity of one population; nothing of a control that is not there."""
+        if name == "original":
+            return Similarity(within=Likeness.of(self.original_original))
+        if name == "generated":
+            return Similarity(
+                originals=Likeness.of(self.original_generated),
+                nearest=Likeness.of(self.original_generated_max),
+                within=Likeness.of(self.generated_generated),
+            )
+        return self.controls[name].converted() if name in self.controls else Similarity()
+
+
+class Novelty(Model):
+    """How new the generated models are, and the verdict. Fields with a default are missing in older records."""
+
+    advantage_over_noise: Interval | None
+    advantage_over_interpolation: Interval | None
+    advantage_over_gaussian: Interval | None
+    typical_advantage_over_noise: Interval | None = None
+    median_novelty: Unit | None = None
+    beyond_noise: Unit
+    beyond_interpolation: Unit | None = None
+    beyond_gaussian: Unit | None = None
+    nearest_l2_ratio: Ratio | None
+    nearest_l2_ratio_aligned: Ratio | None = None
+    toward_mean: Unit | None = None
+    collapsed: bool | None
+    rule: Version | None = None
+    verdict: Verdict | None
+    sees_training: bool | None = None
+
+    def advantage(self, control: str) -> judged.Advantage:
+        """Return the advantage over one control."""
+        return judged.Advantage(
+            mean=getattr(self, f"advantage_over_{control}"),
+            typical=getattr(self, f"typical_advantage_over_{control}", None),
+            beyond=getattr(self, f"beyond_{control}"),
+        )
+
+
+def _asked(command: object) -> Asked:
+    """Read what a command line asks for."""
+    if not isinstance(command, str):
+        raise ValueError("expected a command line")
+    try:
+        return Asked.read(command)
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
+
+
+class Record(Model):
+    """One run's result, in schema 1; of its command what it asks for is kept."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    id: Short
+    created: Moment
+    command: Annotated[Asked, PlainValidator(_asked)]
+    key: Short
+    task: Task
+    zoo: facts.Zoo
+    generator: Generator
+    protocol: facts.Protocol
+    scores: Scores
+    similarity: Similarities
+    novelty: Novelty
+    tests: judged.Tests | None = None
+    timing: facts.Timing
+    environment: facts.Environment
+    artifacts: facts.Artifacts
+    tier: Tier = "claimed"
+    verified: facts.Verified | None = None
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if len(self.scores.original.values) != self.zoo.k:
+            raise ValueError(
+                "scores.original has not one value for each of the zoo's k checkpoints"
+            )
+        if len(self.scores.generated.values) not in (1, self.protocol.samples):
+            raise ValueError("scores.generated has not one value for each sample")
+        noise = (str(Control("noise", level.amplitude)) for level in self.scores.noise)
+        unknown = set(self.similarity.controls) - {*CONTROLS, *noise}
+        if unknown:
+            raise ValueError(f"similarity.controls has '{min(unknown)}', which is no population")
+        return self
+
+    def converted(self) -> record.Record:
+        """Return the record in the schema of today; what has been checked is not checked again, which takes a while."""
+        return record.Record.model_construct(
+            schema_=2,
+            request=self.command,
+            task=self.task.converted(tested=self.tests is not None),
+            generator=self.generator.converted(),
+            populations=self._populations(),
+            judge=self._judge(),
+            **{name: getattr(self, name) for name in SAME},
+        )
+
+    def _populations(self) -> dict[str, Population]:
+        """Return all populations, the noise sweep last."""
+        named = {**vars(self.scores), "copy": self.scores.copy_}
+        found = [
+            self._population(name, named[name]) for name in ("original", "generated", *CONTROLS)
+        ]
+        found += [self._population("noise", level) for level in self.scores.noise]
+        return {one.key: one for one in found}
+
+    def _population(self, name: str, scores: population.Scores) -> Population:
+        """Return one population."""
+        role = "control" if name in (*CONTROLS, "noise") else name
+        amplitude = scores.amplitude if isinstance(scores, Noise) else None
+        aligned = role == "generated" and self.generator.aligned
+        return Population.model_construct(
+            **{
+                **vars(scores),
+                "name": name,
+                "role": role,
+                "aligned": aligned,
+                "amplitude": amplitude,
+                "n": len(scores.values),
+                "similarity": self.similarity.of(
+                    name if amplitude is None else str(Control(name, amplitude))
+                ),
+            }
+        )
+
+    def _judge(self) -> judged.Judge:
+        """Return the verdict and what it reads."""
+        novelty = self.novelty
+        return judged.Judge(
+            word=novelty.verdict,
+            rule=novelty.rule,
+            collapsed=novelty.collapsed,
+            median_novelty=novelty.median_novelty,
+            advantages={name: novelty.advantage(name) for name in ADVANTAGES},
+            sees_training=novelty.sees_training,
+            origin=judged.Origin(
+                nearest_l2_ratio=novelty.nearest_l2_ratio,
+                nearest_l2_ratio_aligned=novelty.nearest_l2_ratio_aligned,
+                toward_mean=novelty.toward_mean,
+            ),
+            tests=self.tests,
+            good=self.similarity.good,
+        )
