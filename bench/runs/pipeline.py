@@ -137,7 +137,7 @@ class Run:
 
     def side_arrays(
         self, zoo: Zoo, sampled: Sampled, evaluated: Mapping[str, Evaluated]
-    ) -> dict[str, figures.Array]:
+    ) -> dict[str, side.Array]:
         """What the side file holds."""
         return figures.arrays(
             zoo,

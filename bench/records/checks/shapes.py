@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.records import side
 from bench.records.checks.case import Case, bounds
+from bench.records.side import Array
 
-Array = NDArray[Any]
 KINDS = ("classification", "detection", "segmentation")  # which have right and wrong units
 
 
