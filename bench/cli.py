@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from bench.errors import BadRequest, BenchError
 from bench.options import asking
 from bench.records.request import Request
 from bench.study.command import study
+from bench.system.data import Json
 
 app = typer.Typer(
     name="bench",
@@ -48,7 +49,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
     "limit fid_images settings results as_json profile force debug"
 )
 def run(
-    options: dict[str, Any],
+    options: dict[str, Json],
     k: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +87,7 @@ def run(
     "task output arch layers track k zoo_seed preset device data_dir pretrained limit fid_images settings force debug"
 )
 def collect(
-    options: dict[str, Any],
+    options: dict[str, Json],
     output: Annotated[Path, typer.Option(help="File to write the zoo to.")],
     debug: Debug = False,
 ) -> None:
@@ -157,7 +158,7 @@ def show(
 )
 @asking("record from_seed reference mark zoo device data_dir debug")
 def verify(
-    options: dict[str, Any],
+    options: dict[str, Json],
     record: Annotated[Path, typer.Argument(help="File of a record.")],
     from_seed: Annotated[
         bool,
@@ -256,7 +257,7 @@ def check(
     arch="mlp3", layers="all", track="seeds",
 )  # fmt: skip
 def calibrate(
-    options: dict[str, Any],
+    options: dict[str, Json],
     trials: Annotated[int, typer.Option(help="Zoos to draw.")] = 50,
     pool: Annotated[
         int, typer.Option(help="Checkpoints that zoos and oracles are drawn from.")

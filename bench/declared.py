@@ -10,11 +10,11 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from bench import plugins
 from bench.contract.control import Control
 from bench.contract.metric import Compared, Metric
+from bench.system.data import Json, Settings
 
 ROOT = Path(__file__).resolve().parents[1]  # where the suite's packages lie
 
@@ -28,12 +28,12 @@ class Declared:
         facts: class variables that are plain values.
     """
 
-    fields: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    fields: Settings
+    facts: Settings
 
-    def preset(self, name: str) -> Mapping[str, Any]:
+    def preset(self, name: str) -> Settings:
         """What a preset sets, whose values win over those of the fields."""
-        values: Mapping[str, Any] = self.facts.get("presets", {}).get(name, {})
+        values: Settings = self.facts.get("presets", {}).get(name, {})
         return values
 
 
@@ -71,15 +71,15 @@ def task(name: str) -> Declared | None:
 
 
 @functools.cache
-def recipe() -> Mapping[str, Any]:
+def recipe() -> Settings:
     """The defaults of training that hold where neither a task nor its architecture says otherwise."""
     return _read("tasks.training.recipe:Recipe").fields
 
 
 def _read(target: str) -> Declared:
     module, _, name = target.partition(":")
-    fields: dict[str, Any] = {}
-    facts: dict[str, Any] = {}
+    fields: dict[str, Json] = {}
+    facts: dict[str, Json] = {}
     classes = {
         node: source for source, node in _lineage(module, name)
     }  # each where it is met first
@@ -110,7 +110,7 @@ def _lineage(module: str, name: str) -> Iterator[tuple["_Source", ast.ClassDef]]
 
 
 UNKNOWN = object()  # what no value is known of
-VALUES: Mapping[str, Callable[..., Any]] = {
+VALUES: Mapping[str, Callable[..., object]] = {
     "Metric": Metric,
     "Compared": Compared,
 }  # of plain parts
@@ -130,7 +130,7 @@ class _Source:
     constants: Mapping[str, ast.expr]
     imported: Mapping[str, tuple[str, str]]
 
-    def value(self, node: ast.expr) -> Any:
+    def value(self, node: ast.expr) -> object:
         """The plain value of an expression, or ``UNKNOWN``."""
         if isinstance(node, ast.Name) and node.id in self.constants:
             return self.value(self.constants[node.id])
@@ -147,7 +147,7 @@ class _Source:
         except (ValueError, TypeError):
             return UNKNOWN
 
-    def _call(self, node: ast.Call) -> Any:
+    def _call(self, node: ast.Call) -> object:
         """Return the value that a call of one of ``VALUES`` with plain arguments makes, or ``UNKNOWN``."""
         given = [self.value(one) for one in node.args]
         named = {str(one.arg): self.value(one.value) for one in node.keywords}
@@ -156,7 +156,7 @@ class _Source:
         return VALUES[ast.unparse(node.func)](*given, **named)
 
 
-def _constant(module: str, name: str) -> Any:
+def _constant(module: str, name: str) -> object:
     source = _source(module)
     return source.value(source.constants[name]) if name in source.constants else UNKNOWN
 

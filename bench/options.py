@@ -3,13 +3,14 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from bench.errors import BadRequest
 from bench.records.request import SET, options
 from bench.records.values import parsed
+from bench.system.data import Json
 
 Set = Annotated[
     list[str] | None,
@@ -19,7 +20,7 @@ Set = Annotated[
 ]
 
 
-def asking(names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def asking(names: str, **defaults: Json) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options that are named, in this order.
 
     A name that is a parameter of the command is passed to it as such. All others are options of ``Request`` and
@@ -37,7 +38,7 @@ def asking(names: str, **defaults: Any) -> Callable[[Callable[..., None]], Calla
         parameters = [own.get(name) or _parameter(name, defaults) for name in names.split()]
 
         @functools.wraps(command)
-        def called(**given: Any) -> None:
+        def called(**given: Json) -> None:
             mine = {name: given.pop(name) for name in own}
             command(_named(given), **mine)
 
@@ -50,7 +51,7 @@ def asking(names: str, **defaults: Any) -> Callable[[Callable[..., None]], Calla
     return decorate
 
 
-def _parameter(name: str, defaults: dict[str, Any]) -> inspect.Parameter:
+def _parameter(name: str, defaults: dict[str, Json]) -> inspect.Parameter:
     """Return an option as the parameter of a function that typer reads."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     if name == "settings":
@@ -59,11 +60,11 @@ def _parameter(name: str, defaults: dict[str, Any]) -> inspect.Parameter:
     default = defaults.get(name, option.default)
     kind, text = get_args(option.hint)
     flag = typer.Option(f"--{name.replace('_', '-')}", help=text)
-    annotation: Any = Annotated[kind if default is not None else kind | None, flag]  # type: ignore[valid-type]
+    annotation: object = Annotated[kind if default is not None else kind | None, flag]  # type: ignore[valid-type]
     return inspect.Parameter(name, keyword, default=default, annotation=annotation)
 
 
-def _named(given: dict[str, Any]) -> dict[str, Any]:
+def _named(given: dict[str, Json]) -> dict[str, Json]:
     """Return the options that were given by their names, and what --set gives under ``set.NAME``."""
     sets = dict(pairs("--set", given.pop("settings", None)))
     named = {name: value for name, value in given.items() if value is not None}

@@ -9,7 +9,7 @@ import functools
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,13 +24,14 @@ from pydantic import (
 from bench import declared, plugins
 from bench.errors import BadRequest, printable
 from bench.records.values import LARGEST, canonical, parsed, plain, recorded, written
+from bench.system.data import Json
 from bench.system.store import digest
 
 if TYPE_CHECKING:
     from bench.records.request import Request
 
 # Task settings with an option of their own: its type and its help text. Every other one is set by --set task.NAME=.
-TASK_OPTIONS: Mapping[str, Any] = {
+TASK_OPTIONS: Mapping[str, object] = {
     "arch": Annotated[str, "Architecture; default: the task's own."],
     "layers": Annotated[
         str,
@@ -51,7 +52,7 @@ LONGEST, LONGEST_NAME = 4000, 300  # characters of a command and of a name
 USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick", "align": False}  # values of what is left out
 
 
-def _settings(values: dict[str, Any]) -> dict[str, Any]:
+def _settings(values: dict[str, Json]) -> dict[str, Json]:
     try:
         return {name: recorded(plain(value, name)) for name, value in values.items()}
     except BadRequest as error:
@@ -67,7 +68,7 @@ def set_at(name: str) -> tuple[str, str]:
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-Settings = Annotated[dict[str, Any], AfterValidator(_settings)]
+Settings = Annotated[dict[str, Json], AfterValidator(_settings)]
 
 
 class Asked(BaseModel):
@@ -125,7 +126,7 @@ class Asked(BaseModel):
         return cls._made(_said(command_line), strict=False)
 
     @classmethod
-    def _made(cls, values: Mapping[str, Any], *, strict: bool = True) -> Self:
+    def _made(cls, values: Mapping[str, Json], *, strict: bool = True) -> Self:
         try:
             return cls.model_validate(values, strict=strict)
         except ValidationError as error:
@@ -145,7 +146,7 @@ class Asked(BaseModel):
         return self
 
     @model_serializer
-    def said(self) -> dict[str, Any]:
+    def said(self) -> dict[str, Json]:
         """Return the fields that were not left out, as plain data."""
         fields = type(self).model_fields.items()
         return {n: getattr(self, n) for n, f in fields if getattr(self, n) != f.default}
@@ -170,7 +171,7 @@ class Asked(BaseModel):
         return shlex.join(words)
 
     @functools.cached_property
-    def changes(self) -> Mapping[str, Any]:
+    def changes(self) -> Mapping[str, Json]:
         """What is said and is no default: fields by name, with settings in mappings of their own."""
         usual, task, generator = self._defaults()
         return {
@@ -184,10 +185,10 @@ class Asked(BaseModel):
         """JSON text that is the same for all requests that ask for the same."""
         return canonical(self.changes)
 
-    def _defaults(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _defaults(self) -> tuple[dict[str, Json], dict[str, Json], dict[str, Json]]:
         """Return the defaults of options, task settings and hyperparameters, as far as source code declares them."""
-        usual: dict[str, Any] = dict(USUAL)
-        task: dict[str, Any] = {}
+        usual: dict[str, Json] = dict(USUAL)
+        task: dict[str, Json] = {}
         preset = self.preset or "quick"
         known, made = declared.task(self.task), declared.generator(self.generator)
         if known and not self.zoo:  # a zoo's file says what its task was set to
@@ -208,7 +209,7 @@ class Asked(BaseModel):
         return hash(self.canonical)
 
 
-def _beyond(said: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+def _beyond(said: Mapping[str, Json], usual: Mapping[str, Json]) -> dict[str, Json]:
     """Return what is said and is not the default."""
     return {
         name: value
@@ -217,7 +218,7 @@ def _beyond(said: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _has_option(name: str, value: Any) -> bool:
+def _has_option(name: str, value: Json) -> bool:
     """Return whether a task setting is printed as the option of its name; of another type it is set like any other."""
     kind = get_args(TASK_OPTIONS[name])[0]
     return isinstance(value, kind) and not isinstance(value, bool)
@@ -226,7 +227,7 @@ def _has_option(name: str, value: Any) -> bool:
 # Command lines of records of schema 1 --------------------------------------------------------------------------------
 
 
-def _said(command_line: str) -> dict[str, Any]:
+def _said(command_line: str) -> dict[str, Json]:
     """Return the fields that a command line gives, as texts; ``pydantic`` makes numbers of them."""
     try:
         words = shlex.split(command_line)
@@ -234,7 +235,7 @@ def _said(command_line: str) -> dict[str, Any]:
         words = []
     if words[: len(WORDS)] != WORDS:
         raise BadRequest(f"{command_line[:80]!a} is no command of 'python -m bench run'")
-    said: dict[str, Any] = {"task_settings": {}, "generator_settings": {}}
+    said: dict[str, Json] = {"task_settings": {}, "generator_settings": {}}
     for option, text in _pairs(words[len(WORDS) :]):
         name = option.removeprefix("--").replace("-", "_")
         if name == "set":

@@ -8,9 +8,11 @@ import csv
 import functools
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bench.system.data import Json
 
 FOLDER = Path(__file__).parent
 # Mean IoU within and between populations; "good" is among models of a run's ``min_score`` or better alone.
@@ -56,7 +58,7 @@ class Row(_Facts):
 
     label: list[str]
     paper: list[float | Literal[""]]
-    run: dict[str, Any] = Field(default_factory=dict)
+    run: dict[str, Json] = Field(default_factory=dict)
     log: str | None = None
     population: Literal["generated", "original"] = "generated"
 
@@ -76,7 +78,7 @@ class Table(_Facts):
     title: str
     head: list[str]
     columns: list[str]
-    run: dict[str, Any]
+    run: dict[str, Json]
     note: str = ""
     digits: int = 1
     percent: bool = True
@@ -92,7 +94,7 @@ class Table(_Facts):
                 raise ValueError(f"row {row.label} does not fit head and columns")
         return self
 
-    def settings(self, row: Row) -> dict[str, Any]:
+    def settings(self, row: Row) -> dict[str, Json]:
         """Return the settings that the row's run is asked for; none where there is no such task."""
         merged = {**self.run, **row.run}
         return merged if "task" in merged else {}

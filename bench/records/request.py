@@ -8,13 +8,17 @@ import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from bench import plugins
 from bench.contract.zoo_header import ZooHeader, read_header
 from bench.errors import BadRequest, unknown
 from bench.records.asked import LONGEST_NAME, TASK_OPTIONS, USUAL, Asked, set_at
 from bench.records.values import LARGEST, plain
+from bench.system.data import Json, Settings
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 SET = "set."  # what the name of a setting begins with that the command line sets with --set NAME=
 CANONICAL = tuple(name for name in Asked.model_fields if not name.endswith("_settings"))
@@ -50,8 +54,8 @@ class Request:
 
     task: Annotated[str, "What to solve; see 'bench list'."]
     generator: Annotated[str, "What generates; see 'bench list'. Or my_package.module:Class."]
-    task_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    generator_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    task_settings: Settings = dataclasses.field(default_factory=dict)
+    generator_settings: Settings = dataclasses.field(default_factory=dict)
     k: Annotated[int, "Checkpoints in the zoo. Default: the task's own, 200 for most."] = None  # type: ignore[assignment]  # a number from __post_init__ on
     samples: Annotated[int, "Models to generate. Default: the task's own, 100 for most."] = None  # type: ignore[assignment]  # as k
     seed: Annotated[int, "Seed of the generator's fit and samples."] = 0
@@ -69,7 +73,7 @@ class Request:
     collected: int | None = None
 
     @classmethod
-    def named(cls, options: Mapping[str, Any]) -> Self:
+    def named(cls, options: Settings) -> Self:
         """Return the request of options by their names, as recipes, the paper's tables and the command line have them.
 
         Args:
@@ -97,7 +101,7 @@ class Request:
         self._check_texts()
         _ = self.asked  # refuses a command that is too long
 
-    def _set(self, values: Mapping[str, Any]) -> None:
+    def _set(self, values: Settings) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -138,7 +142,7 @@ class Request:
         return read_header(self.zoo) if self.zoo else None
 
     @functools.cached_property
-    def usual(self) -> Mapping[str, Any]:
+    def usual(self) -> Settings:
         """The values of options that are left out: as the zoo's file says, or the task."""
         variant = plugins.task_variant(self.task)
         usual = {"k": variant.k, "samples": variant.samples, **USUAL}
@@ -154,8 +158,8 @@ class Option:
         default: of one that is left out; ``inspect.Parameter.empty`` where it must be given.
     """
 
-    hint: Any
-    default: Any
+    hint: object
+    default: object
 
 
 @functools.cache
@@ -167,7 +171,7 @@ def options() -> Mapping[str, Option]:
     return own | {name: Option(hint, None) for name, hint in TASK_OPTIONS.items()}
 
 
-def _default(field: "dataclasses.Field[Any]") -> Any:
+def _default(field: "dataclasses.Field[object]") -> object:
     if field.default is dataclasses.MISSING:
         required = field.default_factory is dataclasses.MISSING
         return inspect.Parameter.empty if required else None
@@ -192,7 +196,7 @@ def place(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+def _typed(values: Settings) -> dict[str, Json]:
     """Return values as the types of the fields of a request; None stands for what is left out.
 
     Raises:
@@ -210,13 +214,13 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _adapters() -> Mapping[str, Any]:
+def _adapters() -> "Mapping[str, TypeAdapter[Json]]":
     from pydantic import TypeAdapter
 
     return {name: TypeAdapter(hint) for name, hint in typing.get_type_hints(Request).items()}
 
 
-def _settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _settings(settings: Settings, prefix: str = "") -> dict[str, Json]:
     """Return settings as plain data that a command line and a record can hold.
 
     Raises:

@@ -25,6 +25,7 @@ curve                (p, 2) float32    SGD: seconds of training, validation scor
 """
 
 import functools
+import hashlib
 import io
 import math
 import re
@@ -39,7 +40,7 @@ from bench.errors import BadRequest, BenchError
 from bench.system import reading
 from bench.system.store import atomic
 
-Array = NDArray[Any]
+Array = NDArray[Any]  # of a type that its name decides, see ``KNOWN``
 Arrays = Mapping[str, Array]
 
 LIMIT = 300_000  # bytes of a file
@@ -71,7 +72,7 @@ KNOWN: dict[str, tuple[int, str]] = {
 }
 
 
-def evenly(count: int, most: int) -> NDArray[Any]:
+def evenly(count: int, most: int) -> Array:
     """Return the indices of at most ``most`` of ``count`` things, evenly spaced, first and last among them.
 
     >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
@@ -97,11 +98,16 @@ def write(path: Path, arrays: Arrays) -> None:
             raise BenchError(f"the side file {path} has {size:,} bytes, expected at most {LIMIT:,}")
 
 
-def read(path: Path) -> dict[str, NDArray[Any]]:
+def read(path: Path, sha256: str | None = None) -> dict[str, Array]:
     """Read and validate a side file.
 
+    Args:
+        path: the file.
+        sha256: the hash that a record has of it; None does not compare.
+
     Raises:
-        BadRequest: it is missing, no regular file, too large, damaged, or holds arrays that are not of this format.
+        BadRequest: it is missing, no regular file, too large, damaged, holds arrays that are not of this format, or is
+            another file than the record's.
     """
     data = reading.content(path, LIMIT, "side file")
     try:
@@ -110,10 +116,12 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
         raise BadRequest(f"{path} is not a readable side file ({error})") from None
     for problem in problems:
         raise BadRequest(f"{path}: {problem}")
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise BadRequest(f"{path.name} is not the file that the record names")
     return arrays
 
 
-def unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def unpacked(data: bytes) -> tuple[dict[str, Array], list[str]]:
     """Return the arrays of a side file's content that are of this format, and what is wrong with the others.
 
     What a header says is held against the format and the size of what follows it before there is an array of it.
@@ -122,7 +130,7 @@ def unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], list[str]]:
         BadRequest: the whole file is damaged.
     """
     archive = reading.Archive(io.BytesIO(data))
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Array] = {}
     problems: list[str] = []
     left = UNPACKED
     for member in dict.fromkeys(archive.names):
@@ -138,7 +146,7 @@ def unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], list[str]]:
     return arrays, problems
 
 
-def _array(name: str, content: bytes) -> NDArray[Any]:
+def _array(name: str, content: bytes) -> Array:
     """Return one array of the format, from a file as numpy writes it.
 
     Raises:
@@ -164,7 +172,7 @@ def _array(name: str, content: bytes) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=256)  # most arrays of many files have one of a few shapes
-def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Shape, whether it is in Fortran's order, and type, from the beginning of a file as numpy writes it."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
@@ -187,7 +195,7 @@ def _check(arrays: Arrays) -> None:
             raise BenchError(f"array '{name}' has values that are not finite")
 
 
-def _format(name: str, dimensions: int, dtype: np.dtype[Any]) -> Iterator[str]:
+def _format(name: str, dimensions: int, dtype: np.dtype[np.generic]) -> Iterator[str]:
     """Return the problem of an array that is not what the format has under its name."""
     found = next((kind for known, kind in KNOWN.items() if re.fullmatch(known, name)), None)
     if found is None:

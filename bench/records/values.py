@@ -5,14 +5,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bench.errors import BadRequest
+from bench.system.data import Json
 
 LARGEST = 2**53  # of whole numbers: beyond it not every program reads them back
 
 
-def plain(value: Any, name: str = "a setting") -> Any:
+def plain(value: object, name: str = "a setting") -> Json:
     """Return a value as plain data: numbers, texts, lists and mappings of them; paths and enumerations as texts.
 
     Raises:
@@ -46,7 +46,7 @@ def _valid(text: str) -> bool:
     return True
 
 
-def recorded(value: Any) -> Any:
+def recorded(value: Json) -> Json:
     """Return plain data as a record holds it: a number that is not finite as the text that reads as it.
 
     >>> recorded([0.5, float("-inf")])
@@ -59,7 +59,7 @@ def recorded(value: Any) -> Any:
     return [recorded(part) for part in value] if isinstance(value, list) else value
 
 
-def canonical(value: Any) -> str:
+def canonical(value: Json) -> str:
     """Return plain data as the one JSON text of all that is equal: keys sorted, whole numbers without a point.
 
     >>> canonical({"b": 1.0, "a": [True, 0.5]})
@@ -68,7 +68,7 @@ def canonical(value: Any) -> str:
     return json.dumps(_whole(value), sort_keys=True)
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: Json) -> Json:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -76,7 +76,7 @@ def _whole(value: Any) -> Any:
     return [_whole(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> Json:
     """Return the value that a text on the command line stands for: JSON, Python's constants, or the text itself."""
     try:
         return json.loads(text)
@@ -84,7 +84,7 @@ def parsed(text: str) -> Any:
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
-def written(value: Any) -> str:
+def written(value: Json) -> str:
     """Return the text that ``parsed`` reads as this value.
 
     >>> written("adam"), written("2"), written([1, 0.5]), written(float("inf"))

@@ -1,12 +1,10 @@
 """What a record's side file holds (``bench.records.side``), computed from what the run's stages made."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contract.zoo import Zoo
@@ -22,12 +20,11 @@ from bench.records.side import (
     MODELS,
     STATISTICS,
     UNITS,
+    Array,
     evenly,
 )
 
 COMPONENTS = 50  # of the PCA before t-SNE
-
-Array = NDArray[Any]
 
 
 def arrays(

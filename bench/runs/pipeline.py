@@ -139,7 +139,7 @@ class Run:
 
     def side_arrays(
         self, zoo: Zoo, sampled: Sampled, populations: Sequence[Population]
-    ) -> dict[str, figures.Array]:
+    ) -> dict[str, side.Array]:
         """Return what the side file holds."""
         return figures.arrays(
             zoo,

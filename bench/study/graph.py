@@ -5,12 +5,12 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from bench import plugins
 from bench.records.asked import TASK_OPTIONS
 from bench.records.request import Request
 from bench.study.recipe import Kind, Needs
+from bench.system.data import Json, Settings
 from bench.system.store import digest
 
 
@@ -110,7 +110,7 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
 
 def _told_apart(nodes: list[Node]) -> list[Node]:
     """Return the stages; those of one label get the settings of the task in which they differ."""
-    alike: dict[str, list[Mapping[str, Any]]] = {}
+    alike: dict[str, list[Settings]] = {}
     for node in nodes:
         alike.setdefault(node.label, []).append(node.request.task_settings)
     return [
@@ -121,12 +121,12 @@ def _told_apart(nodes: list[Node]) -> list[Node]:
     ]
 
 
-def _differing(node: Node, others: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing(node: Node, others: Sequence[Settings]) -> list[str]:
     own = node.request.task_settings
     return [f"{n}={value}" for n, value in own.items() if any(o.get(n) != value for o in others)]
 
 
-def _node(kind: Kind, identity: list[Any], request: Request, label: str, *after: Node) -> Node:
+def _node(kind: Kind, identity: list[Json], request: Request, label: str, *after: Node) -> Node:
     needed = tuple(node.id for node in after)
     return Node(digest([kind, *identity]), kind, f"{kind} {label}", request, after=needed)
 

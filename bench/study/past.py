@@ -7,7 +7,7 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import plugins
 from bench.contract import registry
@@ -16,6 +16,7 @@ from bench.records.request import Request
 from bench.study.cost import network_cost
 from bench.study.executor import Outcome
 from bench.study.graph import Node
+from bench.system.data import Json
 from bench.system.store import home
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Past:
         return Estimate(seconds * _size(node), written * _size(node), measured=True)
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
+def _lines(path: Path) -> Iterable[dict[str, Json]]:
     """Return the lines that can be read; one that a kill cut short counts for nothing."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -96,7 +97,7 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
 def _like(node: Node) -> str:
     """Return the facts that stages share which take equally long, relative to their size."""
     request = node.request
-    parts: list[Any] = [
+    parts: list[Json] = [
         node.kind,
         len(node.after),
         request.task,

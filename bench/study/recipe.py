@@ -8,7 +8,7 @@ import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -16,6 +16,7 @@ from bench.errors import BadRequest, unknown
 from bench.records.asked import TASK_OPTIONS, Asked
 from bench.records.paper import Row, Table, tables
 from bench.records.request import CANONICAL, SET, Request, place
+from bench.system.data import Json, Settings
 
 FOLDER = Path(__file__).with_name("recipes")
 # What a recipe may set: everything that a record's command says.
@@ -29,7 +30,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _flat(data: Any, prefix: str = "") -> Any:
+def _flat(data: Json, prefix: str = "") -> Json:
     """Flatten nested tables into one, so that ``set.NAME`` may be written with or without quotes."""
     if not isinstance(data, dict):
         return {prefix.removesuffix("."): data} if prefix else data
@@ -69,15 +70,15 @@ class Recipe(_Part):
     about: str = ""
     paper: tuple[str, ...] = ()
     table: tuple[Table, ...] = ()
-    fixed: Annotated[dict[str, Any], BeforeValidator(_flat)] = Field(default_factory=dict)
-    axes: Annotated[dict[str, list[Any]], BeforeValidator(_flat)] = Field(default_factory=dict)
+    fixed: Annotated[dict[str, Json], BeforeValidator(_flat)] = Field(default_factory=dict)
+    axes: Annotated[dict[str, list[Json]], BeforeValidator(_flat)] = Field(default_factory=dict)
     needs: dict[Kind, Needs] = Field(default_factory=dict)
 
     def tables(self) -> list[Table]:
         """Return the tables whose rows are run."""
         return [*(tables()[name] for name in self.paper), *self.table]
 
-    def fix(self, settings: Mapping[str, Any]) -> Self:
+    def fix(self, settings: Settings) -> Self:
         """Return the recipe with further settings fixed; a fixed axis is no axis any more."""
         _known(self.name, "setting", settings)
         axes = {name: values for name, values in self.axes.items() if name not in settings}
@@ -95,7 +96,7 @@ class Cell:
     """
 
     request: Request
-    at: Mapping[str, Any]
+    at: Settings
     table: Table | None = None
     row: Row | None = None
 
@@ -152,7 +153,7 @@ def _check(recipe: Recipe) -> None:
             raise BadRequest(f"{recipe.name}: '{name}' is an axis and fixed: keep one of the two")
 
 
-def _known(recipe: str, what: str, settings: Mapping[str, Any]) -> None:
+def _known(recipe: str, what: str, settings: Settings) -> None:
     for name in settings:
         if name not in NAMES and not (name.startswith(SET) and name != SET):
             raise BadRequest(f"{recipe}: {unknown(what, name, (*NAMES, f'{SET}NAME'))}")
@@ -173,7 +174,7 @@ def cells(recipe: Recipe) -> list[Cell]:
     return found
 
 
-def _rows(recipe: Recipe) -> Iterator[tuple[Table | None, Row | None, dict[str, Any]]]:
+def _rows(recipe: Recipe) -> Iterator[tuple[Table | None, Row | None, dict[str, Json]]]:
     """Yield the rows that can be run, with their settings; a study without tables is one row without any."""
     given = recipe.tables()
     if not given:
@@ -185,12 +186,12 @@ def _rows(recipe: Recipe) -> Iterator[tuple[Table | None, Row | None, dict[str, 
                 yield table, row, settings
 
 
-def _combinations(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def _combinations(axes: Mapping[str, Sequence[Json]]) -> Iterator[dict[str, Json]]:
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
 
 
-def _request(recipe: Recipe, settings: Mapping[str, Any]) -> Request:
+def _request(recipe: Recipe, settings: Settings) -> Request:
     for name in ("task", "generator"):
         if name not in settings:
             raise BadRequest(f"{recipe.name}: no {name}: fix one, or make it an axis")
@@ -221,7 +222,7 @@ def _place(cell: Cell) -> str:
     return ", ".join([*table, *cell.label]) or "an axis has a value twice"
 
 
-def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Any]]) -> list[Cell]:
+def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Json]]) -> list[Cell]:
     """Return the cells whose settings have one of the chosen values.
 
     Raises:
@@ -237,7 +238,7 @@ def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Any]]) -> list[Cel
     return kept
 
 
-def setting(request: Request, name: str) -> Any:
+def setting(request: Request, name: str) -> Json:
     """Return a setting of a run by its name in recipes."""
     if not name.startswith(SET) and name not in NAMES:
         raise unknown("setting", name, NAMES)

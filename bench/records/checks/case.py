@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +72,7 @@ class Case:
         """A population's scores, more being better."""
         return self.sign * self.values(name)
 
-    def kept(self, name: str, most: int = side.MODELS) -> NDArray[Any]:
+    def kept(self, name: str, most: int = side.MODELS) -> side.Array:
         """Which of a population's models the side file has numbers of."""
         return side.evenly(self.populations[name].n, most)
 

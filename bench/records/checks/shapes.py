@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.records import side
 from bench.records.checks.case import Case
-
-Array = NDArray[Any]
+from bench.records.side import Array
 
 
 class Expected(NamedTuple):
