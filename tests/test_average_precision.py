@@ -95,7 +95,7 @@ def plain(
 
 def check(
     split: CocoSplit, found: Detections, models: int, tmp_path
-) -> average_precision.Precision:
+) -> average_precision.AveragePrecision:
     ours = Truth(split).score(found, models)
     assert ours.missed.shape == (models, Truth(split).units)
     for model in range(models):

@@ -179,15 +179,15 @@ def check_same(found: Detections, plain: list[tuple[int, int, dict]]) -> None:
 
 
 PATTERNS = [
-    ("fasterrcnn_small", "head", finding.Together),
-    ("fasterrcnn_small", "roi_heads.box_predictor.cls_score.*", finding.Together),
-    ("fasterrcnn_small", "roi_heads.box_head.fc7.*", finding.Alone),
-    ("fasterrcnn_small", "rpn.*", finding.Alone),
-    ("fasterrcnn_small", "last-norms:1", finding.Alone),
-    ("fcos_small", "head", finding.Together),
-    ("fcos_small", "head.classification_head.cls_logits.*", finding.Together),
-    ("fcos_small", "head.*.conv.*", finding.Alone),
-    ("fcos_small", "all", finding.Alone),
+    ("fasterrcnn_small", "head", finding.BatchedFinder),
+    ("fasterrcnn_small", "roi_heads.box_predictor.cls_score.*", finding.BatchedFinder),
+    ("fasterrcnn_small", "roi_heads.box_head.fc7.*", finding.SequentialFinder),
+    ("fasterrcnn_small", "rpn.*", finding.SequentialFinder),
+    ("fasterrcnn_small", "last-norms:1", finding.SequentialFinder),
+    ("fcos_small", "head", finding.BatchedFinder),
+    ("fcos_small", "head.classification_head.cls_logits.*", finding.BatchedFinder),
+    ("fcos_small", "head.*.conv.*", finding.SequentialFinder),
+    ("fcos_small", "all", finding.SequentialFinder),
 ]
 
 
@@ -376,7 +376,9 @@ def test_weights_that_cannot_be_had_or_do_not_fit(released, monkeypatch, tmp_pat
     sizes = Shape(3, 64, 91, released=True)
     unreachable = Fake(urllib.error.URLError("the network is unreachable"))
     monkeypatch.setitem(detectors.RELEASED, arch, unreachable)
-    with pytest.raises(BenchError, match=r"could not be had .*unreachable.*: give a local file"):
+    with pytest.raises(
+        BenchError, match=r"could not be downloaded .*unreachable.*: give a local file"
+    ):
         build(arch, sizes, pretrained="released")
     save_file({"head.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(BadRequest, match=r"does not hold weights of .*'backbone.*' is missing"):

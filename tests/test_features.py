@@ -99,7 +99,9 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(BenchError, match=r"could not be had.*feature_weights=FILE.*=convnet3"):
+    with pytest.raises(
+        BenchError, match=r"could not be downloaded.*feature_weights=FILE.*=convnet3"
+    ):
         features.inception("released", "cpu")
 
 

@@ -317,7 +317,9 @@ def test_released_weights(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(UNet2DModel, "from_pretrained", offline)
-    with pytest.raises(BenchError, match=r"google/ddpm-cifar10-32 could not be had.*no route"):
+    with pytest.raises(
+        BenchError, match=r"google/ddpm-cifar10-32 could not be downloaded.*no route"
+    ):
         build("ddpm32", Shape(3, 32, 0), pretrained="released")
 
 

@@ -11,7 +11,7 @@ from bench.system.randomness import generator
 from tasks.data import coco
 from tasks.fast import finding, last_layers
 from tasks.fast.average_precision import Detections, Truth
-from tasks.fast.last_layers import Hits, suppress
+from tasks.fast.last_layers import ScoredBoxes, suppress
 from tasks.networks.layers import select as matching
 from tests.broken import BAD, INF, NAN, make, work_folder
 from tests.standins import load, wild_detector, write_coco
@@ -117,15 +117,15 @@ def broken_candidates(layout: Layout, vectors: torch.Tensor) -> torch.Tensor:
 
 
 DETECTORS = [
-    ("fasterrcnn_small", "head", finding.Together),
-    ("fasterrcnn_small", "head", finding.Alone),
-    ("fasterrcnn_small", "roi_heads.box_predictor.bbox_pred.*", finding.Together),
-    ("fasterrcnn_small", "rpn.head.cls_logits.*,rpn.head.bbox_pred.*", finding.Alone),
-    ("fasterrcnn_small", "roi_heads.box_head.fc7.*", finding.Alone),
-    ("fcos_small", "head", finding.Together),
-    ("fcos_small", "head", finding.Alone),
-    ("fcos_small", "head.regression_head.bbox_ctrness.*", finding.Together),
-    ("fcos_small", "head.*.conv.*", finding.Alone),
+    ("fasterrcnn_small", "head", finding.BatchedFinder),
+    ("fasterrcnn_small", "head", finding.SequentialFinder),
+    ("fasterrcnn_small", "roi_heads.box_predictor.bbox_pred.*", finding.BatchedFinder),
+    ("fasterrcnn_small", "rpn.head.cls_logits.*,rpn.head.bbox_pred.*", finding.SequentialFinder),
+    ("fasterrcnn_small", "roi_heads.box_head.fc7.*", finding.SequentialFinder),
+    ("fcos_small", "head", finding.BatchedFinder),
+    ("fcos_small", "head", finding.SequentialFinder),
+    ("fcos_small", "head.regression_head.bbox_ctrness.*", finding.BatchedFinder),
+    ("fcos_small", "head.*.conv.*", finding.SequentialFinder),
 ]
 
 
@@ -177,7 +177,7 @@ def test_bad_anchors_take_no_place_of_good_ones(most, tmp_path):
     vectors = own.repeat(5, 1)
     vectors[1, 0], vectors[2, 1], vectors[3, 3 + 4] = NAN, INF, -INF  # one kind of anchor of three
     vectors[4, 0], vectors[4, 3 + 4] = INF, NAN  # two of them
-    found = finding.Alone(detector(), layout, split)(vectors)
+    found = finding.SequentialFinder(detector(), layout, split)(vectors)
     assert found.not_finite.tolist() == [0, *[len(split)] * 4]
     for number, vector in enumerate(vectors):
         model.load_state_dict(layout.unflatten(vector), strict=False)
@@ -196,7 +196,7 @@ def test_both_ways_to_run_candidates_agree_on_what_is_not_finite(arch, tmp_path)
     vectors = broken_candidates(layout, vectors)
     together, one_by_one = (
         kind(wild_detector(arch, side=80), layout, split)(vectors)
-        for kind in (finding.Together, finding.Alone)
+        for kind in (finding.BatchedFinder, finding.SequentialFinder)
     )
     for found in (together, one_by_one):
         assert len(found.model) > 100
@@ -217,7 +217,7 @@ def test_a_base_that_is_not_finite_counts_for_all_its_candidates(arch, tmp_path)
     """What candidates share is watched too: both ways to run them find nothing, everywhere."""
     split = pictures(tmp_path)
     layout, vectors = candidates(arch, "head", 2)
-    for kind in (finding.Together, finding.Alone):
+    for kind in (finding.BatchedFinder, finding.SequentialFinder):
         model = wild_detector(arch)
         next(model.backbone.parameters()).data.fill_(NAN)
         found = kind(model, layout, split)(vectors)
@@ -230,7 +230,7 @@ def test_region_proposals_that_are_not_finite_count_where_they_are_shared(tmp_pa
     split = pictures(tmp_path)
     layout, vectors = candidates("fasterrcnn_small", "head", 2)
     found = []
-    for kind in (finding.Together, finding.Alone):
+    for kind in (finding.BatchedFinder, finding.SequentialFinder):
         model = wild_detector("fasterrcnn_small")
         model.rpn.head.cls_logits.bias.data[1] = INF
         found.append(kind(model, layout, split)(vectors))
@@ -253,19 +253,19 @@ def test_a_box_that_is_not_finite_does_not_touch_other_candidates(value, corner)
     """Suppression moves boxes apart by the largest coordinate of all candidates."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30], [0, 0, 9, 9]])
     scores, label = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([1, 1, 1, 2])
-    one = Hits(torch.zeros(4, dtype=torch.int64), label, boxes, scores)
-    expected = suppress(one, 0.5, 100)
+    one = ScoredBoxes(torch.zeros(4, dtype=torch.int64), label, boxes, scores)
+    expected = suppress(one, 0.5, 100, 500)
     assert expected.scores.tolist() == scores[[0, 2, 3]].tolist()
     broken = boxes.clone()
     broken[0, corner] = value
-    other = Hits(torch.ones(4, dtype=torch.int64), label, broken, scores)
-    found = suppress(last_layers.join([one, other]), 0.5, 100)
+    other = ScoredBoxes(torch.ones(4, dtype=torch.int64), label, broken, scores)
+    found = suppress(last_layers.join([one, other]), 0.5, 100, 500)
     assert torch.equal(found[found.model == 0].boxes, expected.boxes)
     assert found[found.model == 1].scores.tolist() == scores[1:].tolist()  # nothing suppresses them
-    unsure = Hits(
+    unsure = ScoredBoxes(
         other.model, label, boxes, scores.clone().index_fill_(0, torch.tensor([0]), value)
     )
-    found = suppress(last_layers.join([one, unsure]), 0.5, 100)
+    found = suppress(last_layers.join([one, unsure]), 0.5, 100, 500)
     assert torch.equal(found[found.model == 0].boxes, expected.boxes)
     assert found[found.model == 1].scores.tolist() == scores[1:].tolist()
 

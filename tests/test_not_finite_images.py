@@ -92,7 +92,7 @@ def distance(x: torch.Tensor, real: torch.Tensor) -> float:
 REAL = torch.randint(40, 160, (50, 1, 2, 2), generator=generator(3), dtype=torch.uint8)
 
 
-def test_the_stand_in_is_the_farthest_of_hopeless_images():
+def test_the_stand_in_is_the_farthest_of_the_artificial_images():
     """Real images are rather dark: it is white. Where they are half dark and half light, it is their negative."""
     assert image_scorer(REAL, 9).stand_in.flatten().tolist() == [255] * 4
     halves = REAL.clone()
@@ -218,6 +218,6 @@ def test_one_image_of_many_that_is_not_finite_counts_alone(monkeypatch):
     alone = fd.frechet(
         fd.Gaussian.of(task.network(zoo)(drawn[others])[None]), scorer.reference.gaussian
     )
-    expected = (19 * alone + scorer.hopeless["distance"]) / 20
+    expected = (19 * alone + scorer.stand_in_numbers["distance"]) / 20
     assert torch.allclose(found.scores, expected)
     assert found.scores > whole.scores

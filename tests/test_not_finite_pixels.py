@@ -97,7 +97,7 @@ def test_pixels_near_what_is_not_finite_get_no_class(share, factor, tall, wide, 
         assert pixel_accuracy(counted)[model].item() == pytest.approx(accuracy, abs=1e-12)
         for image in range(images):
             pixels = Pixels(torch.full_like(y, image), y, x, y)
-            bad = pixels.bad(coarse, slice(0, images), factor)[model]
+            bad = pixels.invalid(coarse, slice(0, images), factor)[model]
             assert bad.tolist() == [kind == classes for row in given[image] for kind in row]
     anywhere = ~logits.isfinite().flatten(2).all(2)
     assert torch.equal(coarse.broken, anywhere)
@@ -153,7 +153,7 @@ def test_degenerate_segmenters():
     logits = torch.stack([logits for logits, *_ in SEGMENTERS.values()])
     scorer = DenseScorer.__new__(DenseScorer)
     blank, column = torch.zeros(3, 3, 16, 16, dtype=torch.uint8), torch.ones(3, 1, 1)
-    scorer.images = Images(blank, MASKS, column, column, 16, "cpu")
+    scorer.source = Images(blank, MASKS, column, column, 16, "cpu")
     scorer.pixels, scorer.classes = random_pixels(MASKS, 50, "val"), 2
     parts, everyone = [slice(0, 2), slice(2, 3)], slice(0, len(logits))
     scorer.candidates = lambda _: ((everyone, rows, logits[:, rows]) for rows in parts)

@@ -54,7 +54,7 @@ def noise(count=5):
 def drawn(layout, vectors, sampler, start, count=3):
     """Ours, as [0, 1] and one row a candidate."""
     denoiser = Denoiser(network(), layout, count, sampler.times)
-    denoiser.put(vectors)
+    denoiser.set_candidates(vectors)
     images = sampler(denoiser, start).unflatten(0, (len(vectors), -1))
     return (images / 2 + 0.5).clamp(0, 1)
 
@@ -110,7 +110,7 @@ def test_what_candidates_share_on_the_first_step_runs_once():
     layout, vectors = candidates(LAST)
     sampler, rows = Sampler("ddim", 2), {"conv_in": [], "up_blocks.0": [], "up_blocks.1": []}
     denoiser = Denoiser(network(), layout, 3, sampler.times)
-    denoiser.put(vectors)
+    denoiser.set_candidates(vectors)
     for name, seen in rows.items():
         denoiser.model.get_submodule(name).register_forward_pre_hook(
             lambda _, inputs, seen=seen: seen.append(len(inputs[0]))

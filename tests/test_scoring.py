@@ -72,7 +72,7 @@ def test_what_is_shared_does_not_depend_on_the_candidates():
     model, layout, _ = candidates("resnet18", "last-norms:2")
     inputs = torch.randn(4, 3, 32, 32)
     parts = split(model, layout.names, inputs)
-    used = {str(node.target) for node in parts.own.graph.nodes if node.op == "call_module"}
+    used = {str(node.target) for node in parts.generated.graph.nodes if node.op == "call_module"}
     assert (
         used
         == {
@@ -118,7 +118,7 @@ def test_overwriting_operations_do_not_spoil_shared_tensors():
     shared = parts.shared(torch.randn(2, 3, 32, 32))
     before = [tensor.clone() for tensor in shared]
     with torch.inference_mode():
-        functional_call(parts.own, layout.unflatten(vectors[0]), shared)
+        functional_call(parts.generated, layout.unflatten(vectors[0]), shared)
     assert all(torch.equal(a, b) for a, b in zip(before, shared, strict=True))
 
 

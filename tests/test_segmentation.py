@@ -15,13 +15,14 @@ from torchvision.models.segmentation import fcn_resnet50
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from bench import plugins
-from bench.contract import Context
+from bench.contract import Context, registry
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator
 from tasks.data import coco, masks
 from tasks.data.coco import IGNORED
 from tasks.data.images import Images
+from tasks.data.masks import MaskedImages
 from tasks.fast.confusion import confusion, mean_iou, pixel_accuracy
 from tasks.fast.dense import DenseScorer, random_pixels
 from tasks.networks.layers import select
@@ -39,14 +40,14 @@ def work_folder() -> Path:
     return Path(os.environ["BENCH_HOME"]) / "work" / str(next(counter))
 
 
-def pictures(count: int = 5, side: int = 32, classes: int = 21) -> Images:
+def pictures(count: int = 5, side: int = 32, classes: int = 21) -> MaskedImages:
     """Random images and masks, some pixels without a label."""
     rng = generator(0, "pictures")
     pixels = torch.randint(256, (count, 3, side, side), generator=rng, dtype=torch.uint8)
     labels = torch.randint(classes + 3, (count, side, side), generator=rng, dtype=torch.uint8)
     labels[labels >= classes] = IGNORED
     column = torch.full((3, 1, 1), 0.5)
-    return Images(pixels, labels, column, column / 2, side, "cpu")
+    return MaskedImages(pixels, labels, column, column / 2, side, "cpu")
 
 
 def shape(classes: int) -> Shape:
@@ -153,7 +154,9 @@ def test_released_weights_are_torchvisions_or_a_clear_error(monkeypatch):
         raise URLError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    with pytest.raises(BenchError, match=r"could not be had .*no network.*--pretrained FILE"):
+    with pytest.raises(
+        BenchError, match=r"could not be downloaded .*no network.*--pretrained FILE"
+    ):
         build("fcn_resnet50", shape(21), pretrained="released")
     assert asked == ["https://download.pytorch.org/models/fcn_resnet50_coco-1167a1af.pth"]
 
@@ -179,7 +182,8 @@ def test_images_are_resized_by_their_longer_side_and_padded(tmp_path):
     assert data.train.images.shape == (3, 3, 20, 20)
     image = functional.resize(split.image(2), [15, 20], antialias=True)
     assert torch.equal(data.train.images[2, :, :15], image)
-    mask = coco.semantic_mask(split, 2, masks.VOC)[None]
+    categories = registry.data_set("coco-voc", "masks").options["categories"]
+    mask = coco.semantic_mask(split, 2, categories)[None]
     mask = functional.resize(mask, [15, 20], InterpolationMode.NEAREST_EXACT)[0]
     assert torch.equal(data.train.masks[2, :15], mask)
     assert (data.train.masks[:, 15:] == IGNORED).all()

@@ -289,10 +289,16 @@ def _root(name: str, data_dir: Path | None) -> Path:
 
 
 def _annotation_file(root: Path, split: str) -> Path:
+    """Return the path of a split's annotation file."""
     return root / "annotations" / f"instances_{split}2017.json"
 
 
 def _stamp_of(root: Path, split: str) -> Stamp:
+    """Return the state of a split's annotation file.
+
+    Raises:
+        BadRequest: the file does not exist.
+    """
     path = _annotation_file(root, split)
     if not path.is_file():
         raise BadRequest(f"no file {path}: expected {_LAYOUT}")

@@ -118,4 +118,5 @@ def area_of_box(area: Number, box: Numbers, *, masked: bool) -> None:
 
 
 def _close(one: Number, other: Number) -> bool:
+    """Return whether two numbers are equal but for rounding."""
     return math.isclose(one, other, rel_tol=1e-6)

@@ -1,10 +1,12 @@
-"""COCO's average precision of many models at once: pycocotools' numbers, without its loop over images in Python.
+"""COCO's average precision of many models at once, equal to pycocotools' but without its loop over images in Python.
 
-pycocotools takes every image, category, size range and threshold in turn, for each model alone. Here all models go
-together. A detection can only be matched with a box of its category that it overlaps by half, so that the greedy
-matching runs over those few pairs: first the best detection of each category in each image, then the second best, and
-so on. Precision and recall are then read off one sorted list for each model and category. The arithmetic is
-pycocotools' own, in float64, and so are its rules for ties, crowds and size ranges.
+pycocotools loops over images, categories, size ranges and thresholds, for one model. Here all models are scored
+together. A detection can only match a box of its category with an IoU of at least 0.5, so only such pairs are matched
+greedily: first the best detection of each category in each image, then the second best, and so on. Precision and recall
+then follow from one sorted list of detections for each model and category. Arithmetic (float64) and rules for ties,
+crowds and size ranges are those of pycocotools' COCOeval.
+
+A cell is one category in one image; cells are numbered image by image.
 """
 
 import dataclasses
@@ -20,24 +22,24 @@ from torch import Tensor
 from tasks.data.coco import CocoSplit
 from tasks.fast.finite import not_finite
 
-MOST = 100  # detections that count, for one model, image and category
-BLOCK = 2**25  # outcomes in memory at once
+MOST = 100  # detections of one model in one cell that count, those of the highest scores
+BLOCK = 2**25  # the most results of single comparisons in memory at once
 SIZES = ("small", "medium", "large")
-Array = Any  # numpy's; shapes are said where they are made
+Array = Any  # of numpy; docstrings and comments say the shapes
 
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What models found: one row a detection, those of all models and images together.
+    """The T detections of all models in all images of a split, one row each.
 
     A detection whose box or score is not finite (NaN or infinite) does not count.
 
     Attributes:
-        model: number of the model.
-        image: position of the image in its split.
-        category: id of the category; what is of an unknown one does not count.
+        model: number of the model, from 0.
+        image: position of the image in the split.
+        category: id of the category; detections of an unknown one do not count.
         boxes: left, top, right and bottom in pixels.
-        scores: how sure the model is; of equal ones in an image the first counts first.
+        scores: confidence; of equal scores in an image the earlier row ranks first.
     """
 
     model: Int64[Tensor, " T"]
@@ -48,14 +50,14 @@ class Detections:
 
 
 @dataclasses.dataclass(frozen=True)
-class Precision:
-    """How good N models are; every number is in [0, 1].
+class AveragePrecision:
+    """The average precision of N models.
 
     Attributes:
-        values: by name: "mAP" (mean over the IoU thresholds 0.50, 0.55 ... 0.95, recalls and categories), "AP50" and
-            "AP75" at one threshold, and "mAP small", "mAP medium" and "mAP large" of objects of that size alone (areas
-            up to 32^2, up to 96^2, beyond), each only where there are any.
-        missed: which boxes no detection was matched with at IoU 0.5. Crowds are no boxes.
+        values: numbers in [0, 1] by name: "mAP" (mean over the IoU thresholds 0.50, 0.55 ... 0.95, recalls and
+            categories), "AP50" and "AP75" (at one threshold), and "mAP small", "mAP medium" and "mAP large" (of objects
+            with areas up to 32^2, up to 96^2 and above). A size without objects has no number.
+        missed: whether no detection of the model matched the box at IoU 0.5, for the M boxes that are no crowds.
     """
 
     values: dict[str, Float[Tensor, " N"]]
@@ -63,11 +65,21 @@ class Precision:
 
 
 class Truth:
-    """The boxes of a split in the order of their cells; a cell is one category in one image.
+    """The annotated boxes of a split, in the order of their cells.
+
+    Args:
+        split: the images and annotations.
 
     Attributes:
-        units: how many boxes are no crowds; they are numbered in the order of the annotations.
-        wanted: how many boxes of each category count in each size range, [categories, ranges].
+        thresholds, recalls: IoU thresholds, and recalls at which precision is averaged.
+        ranges: least and largest area of each size range, [ranges, 2]; ``range_names`` are their names.
+        categories: ids of the categories, sorted.
+        cell, boxes, crowd: of each box its cell, (left, top, width, height), and whether it is a crowd.
+        ignored: whether a box does not count in a size range, [boxes, ranges].
+        unit: number of each box among those that are no crowds, in the order of the annotations.
+        units: number of boxes that are no crowds.
+        count, first: of each cell the number of its boxes and the position of the first.
+        wanted: number of boxes that count, [categories, ranges].
     """
 
     def __init__(self, split: CocoSplit) -> None:
@@ -82,7 +94,7 @@ class Truth:
         self.cell, self.crowd = cell[order], crowd[order] > 0
         self.boxes = np.stack(box, axis=1)[order]
         self.ignored = self._outside(area[order]) | self.crowd[:, None]
-        self.unit = (np.cumsum(crowd == 0) - 1)[order]  # of a crowd: meaningless
+        self.unit = (np.cumsum(crowd == 0) - 1)[order]  # meaningless for a crowd
         self.units = int((crowd == 0).sum())
         self.count = np.bincount(self.cell, minlength=len(split) * len(self.categories))
         self.first = np.cumsum(self.count) - self.count
@@ -90,123 +102,132 @@ class Truth:
         np.add.at(self.wanted, self.cell % len(self.categories), ~self.ignored)
 
     def cells(self, image: Array, category: Array) -> Array:
-        """Return the number of each cell."""
+        """Return the number of the cell of each pair of image position and category id."""
         return image * len(self.categories) + np.searchsorted(self.categories, category)
 
     def _outside(self, area: Array) -> Array:
-        """Return which areas lie outside of which size ranges, [n, ranges]."""
+        """Return whether each area lies outside of each size range, [n, ranges]."""
         return (area[:, None] < self.ranges[:, 0]) | (area[:, None] > self.ranges[:, 1])
 
-    def score(self, found: Detections, models: int, block: int = BLOCK) -> Precision:
-        """Return the average precision of the models number 0 to ``models - 1``, those that found nothing among them.
+    def score(self, detections: Detections, models: int, block: int = BLOCK) -> AveragePrecision:
+        """Return the average precision of each model.
 
         Args:
-            found: what they found.
-            models: how many there are.
-            block: outcomes in memory at once: of every detection, for every size range and threshold.
+            detections: detections of all models.
+            models: number of models, including those without detections.
+            block: the most results of single comparisons in memory at once (of a detection, in a size range, at a
+                threshold).
         """
-        parts = [self._score(some) for some in _in_order(found, self, models, block)]
+        parts = [self._score(part) for part in _blocks(detections, self, models, block)]
         names = parts[0].values
-        return Precision(
+        return AveragePrecision(
             {name: torch.cat([part.values[name] for part in parts]) for name in names},
             torch.cat([part.missed for part in parts]),
         )
 
-    def _score(self, some: "_Sorted") -> Precision:
-        matched, ignored, taken = self._match(some)
-        missed = np.ones((some.models, self.units), bool)
+    def _score(self, block: "_Block") -> AveragePrecision:
+        """Return the average precision of the models of one block."""
+        matched, ignored, taken = self._match(block)
+        missed = np.ones((block.models, self.units), bool)
         missed[taken] = False
-        precision = self._accumulate(some, matched, ignored)
-        return Precision(self._summary(precision), torch.from_numpy(missed))
+        precision = self._accumulate(block, matched, ignored)
+        return AveragePrecision(self._summary(precision), torch.from_numpy(missed))
 
-    def _match(self, some: "_Sorted") -> tuple[Array, Array, Array]:
-        """Match greedily, the best detection of each cell first.
+    def _match(self, block: "_Block") -> tuple[Array, Array, Array]:
+        """Match detections with boxes greedily, the best detection of each cell first.
 
         Returns:
-            Which detections are matched, and which are ignored, [n, ranges, thresholds]; and the boxes of no crowd that
-            are matched at the lowest threshold with every size allowed, as (models, units).
+            Whether each detection is matched, and whether it is ignored, both [n, ranges, thresholds]; and the boxes
+            without crowds that are matched at the lowest threshold and any size, as arrays of models and of units.
         """
-        pairs = self._pairs(some)
+        pairs = self._pairs(block)
         slots, slot = np.unique(pairs.model * len(self.cell) + pairs.box, return_inverse=True)
         shape = (len(self.ranges), len(self.thresholds))
         taken = np.zeros((len(slots), *shape), bool)
-        matched = np.zeros((len(some.cell), *shape), bool)
-        ignored = np.repeat(self._outside(some.area)[:, :, None], shape[1], axis=2)
+        matched = np.zeros((len(block.cell), *shape), bool)
+        ignored = np.repeat(self._outside(block.area)[:, :, None], shape[1], axis=2)
         for rows in pairs.rounds():
             box, detections = pairs.box[rows], pairs.detection[rows]
             free = ~taken[slot[rows]] | self.crowd[box, None, None]
             free &= pairs.overlap[rows, None, None] >= self.thresholds
-            # Boxes that count come before ignored ones, then the largest overlap; of equal ones the last.
+            # A box that counts wins over an ignored one, then the larger overlap, then the later box.
             rank = rows[:, None] + len(slot) * ~self.ignored[box]
             rank = np.where(free, rank[:, :, None], -1)
             starts = np.flatnonzero(np.diff(detections, prepend=-1))
             best = np.maximum.reduceat(rank, starts, axis=0)
-            which, size, threshold = np.nonzero(best >= 0)
-            pair = best[which, size, threshold] % len(slot)
+            group, size, threshold = np.nonzero(best >= 0)
+            pair = best[group, size, threshold] % len(slot)
             taken[slot[pair], size, threshold] = True
-            winner = detections[starts][which]
-            matched[winner, size, threshold] = True
-            ignored[winner, size, threshold] = self.ignored[pairs.box[pair], size]
+            detection = detections[starts][group]
+            matched[detection, size, threshold] = True
+            ignored[detection, size, threshold] = self.ignored[pairs.box[pair], size]
         model, box = np.divmod(slots[taken[:, self.range_names.index("all"), 0]], len(self.cell))
-        own = ~self.crowd[box]
-        return matched, ignored, (model[own], self.unit[box[own]])
+        single = ~self.crowd[box]
+        return matched, ignored, (model[single], self.unit[box[single]])
 
-    def _pairs(self, some: "_Sorted") -> "_Pairs":
-        """Return the pairs of detections and boxes of one cell that overlap enough for the lowest threshold."""
-        count = self.count[some.cell]
+    def _pairs(self, block: "_Block") -> "_Pairs":
+        """Return all pairs of a detection and a box of the same cell whose IoU reaches the lowest threshold."""
+        count = self.count[block.cell]
         detection = np.repeat(np.arange(len(count)), count)
         place = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
-        box = self.first[some.cell[detection]] + place
-        overlap = _iou(some.boxes[detection], self.boxes[box], self.crowd[box])
+        box = self.first[block.cell[detection]] + place
+        overlap = _iou(block.boxes[detection], self.boxes[box], self.crowd[box])
         enough = np.flatnonzero(overlap >= self.thresholds[0])
         detection, box, overlap = detection[enough], box[enough], overlap[enough]
         order = np.lexsort((box, overlap, detection))
         detection = detection[order]
-        group = some.model[detection] * len(self.count) + some.cell[detection]
-        return _Pairs(detection, box[order], overlap[order], some.model[detection], group)
+        group = block.model[detection] * len(self.count) + block.cell[detection]
+        return _Pairs(detection, box[order], overlap[order], block.model[detection], group)
 
-    def _accumulate(self, some: "_Sorted", matched: Array, ignored: Array) -> Array:
-        """Return the precision of each model, [models, categories, ranges, thresholds, recalls]."""
+    def _accumulate(self, block: "_Block", matched: Array, ignored: Array) -> Array:
+        """Return the precision at each recall, [models, categories, ranges, thresholds, recalls]."""
         shape = (*self.wanted.shape, len(self.thresholds), len(self.recalls))
-        precision = np.zeros((some.models, *shape))
-        category = some.cell % len(self.categories)
-        order = np.lexsort((some.cell, -some.scores, category, some.model))
+        precision = np.zeros((block.models, *shape))
+        category = block.cell % len(self.categories)
+        order = np.lexsort((block.cell, -block.scores, category, block.model))
         ends = np.flatnonzero(
-            np.diff(category[order], append=-1) | np.diff(some.model[order], append=-1)
+            np.diff(category[order], append=-1) | np.diff(block.model[order], append=-1)
         )
         for rows in np.split(order, ends[:-1] + 1) if len(order) else ():
-            kind = category[rows[0]]
+            number = category[rows[0]]
             right = matched[rows] & ~ignored[rows]
             wrong = ~matched[rows] & ~ignored[rows]
-            precision[some.model[rows[0]], kind] = self._precision(right, wrong, self.wanted[kind])
+            precision[block.model[rows[0]], number] = self._precision(
+                right, wrong, self.wanted[number]
+            )
         return precision
 
     def _precision(self, right: Array, wrong: Array, wanted: Array) -> Array:
-        """Return the precision of detections in falling order at every recall, [ranges, thresholds, recalls]."""
+        """Return the precision at each recall of one model and category, [ranges, thresholds, recalls].
+
+        Args:
+            right, wrong: true and false positives, [n, ranges, thresholds], in falling order of the scores.
+            wanted: number of boxes to detect, [ranges].
+        """
         hits, misses = np.cumsum(right, axis=0, dtype=float), np.cumsum(wrong, axis=0, dtype=float)
         precision = hits / (misses + hits + np.spacing(1))
         best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-        # A recall is first reached at a hit, so it is enough to know the precision at each hit.
+        # Recall only rises at a true positive, so the precision at each of these is enough.
         table = np.zeros((int(max(wanted.max(), 1)) + 1, *right.shape[1:]))
         place, size, threshold = np.nonzero(right)
         table[hits[place, size, threshold].astype(int), size, threshold] = best[
             place, size, threshold
         ]
-        found = np.zeros((*right.shape[1:], len(self.recalls)))
+        at_recalls = np.zeros((*right.shape[1:], len(self.recalls)))
         for number in np.flatnonzero(wanted):
             recall = np.arange(wanted[number] + 1) / wanted[number]
             hit = np.maximum(np.searchsorted(recall, self.recalls), 1)
-            found[number] = table[hit, number].T
-        return found
+            at_recalls[number] = table[hit, number].T
+        return at_recalls
 
     def _summary(self, precision: Array) -> dict[str, Tensor]:
-        """Return the means that COCO reports."""
-        of = {
+        """Return the means over categories, thresholds and recalls that COCO reports, by name."""
+        by_range = {
             name: precision[:, self.wanted[:, i] > 0, i] for i, name in enumerate(self.range_names)
         }
-        chosen = {"mAP": of["all"]} | {f"mAP {name}": of[name] for name in SIZES}
+        chosen = {"mAP": by_range["all"]} | {f"mAP {name}": by_range[name] for name in SIZES}
         for percent in (50, 75):
-            chosen[f"AP{percent}"] = of["all"][:, :, self.thresholds == percent / 100]
+            chosen[f"AP{percent}"] = by_range["all"][:, :, self.thresholds == percent / 100]
         return {
             name: torch.from_numpy(part.reshape(len(part), -1).mean(1))
             for name, part in chosen.items()
@@ -215,29 +236,43 @@ class Truth:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sorted:
-    """Detections of a few models: by model and cell, in falling order of their scores, no more than count."""
+class _Block:
+    """The detections of a few models, sorted by model, cell and falling score, at most ``MOST`` in a cell.
+
+    Attributes:
+        models: number of models.
+        model: number of the model within the block.
+        cell, area, scores: of each detection.
+        boxes: left, top, width and height.
+    """
 
     models: int
-    model: Array  # from 0 on
+    model: Array
     cell: Array
-    boxes: Array  # left, top, width, height
+    boxes: Array
     area: Array
     scores: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pairs:
-    """Detections and boxes that could be matched: by detection, then by rising overlap."""
+    """Pairs of a detection and a box that could match, sorted by detection, then by rising overlap.
+
+    Attributes:
+        detection, box: positions in ``_Block`` and ``Truth``.
+        overlap: IoU of the pair.
+        model: number of the model within the block.
+        group: number of the pair's model and cell.
+    """
 
     detection: Array
     box: Array
     overlap: Array
     model: Array
-    group: Array  # one model's detections in one cell
+    group: Array
 
     def rounds(self) -> Iterator[Array]:
-        """Yield the pairs of the best detection of every group, then those of the second best, and so on."""
+        """Yield the positions of the pairs of the best detection of every group, then of the second best, and so on."""
         new = np.diff(self.detection, prepend=-1) != 0
         place = np.cumsum(new) - 1
         start = np.diff(self.group, prepend=-1) != 0
@@ -247,21 +282,21 @@ class _Pairs:
 
 
 def _table(split: CocoSplit) -> Array:
-    """Return image, category, crowd, area, left, top, width and height of every annotated box."""
+    """Return a row for each annotated box: image, category, crowd, area, left, top, width and height."""
     rows = [
-        (image, one["category_id"], one["iscrowd"], one["area"], *one["bbox"])
+        (image, entry["category_id"], entry["iscrowd"], entry["area"], *entry["bbox"])
         for image in range(len(split))
-        for one in split.annotations(image)
+        for entry in split.annotations(image)
     ]
     return np.array(rows, float).reshape(-1, 8)
 
 
-def _in_order(found: Detections, truth: Truth, models: int, block: int) -> Iterator[_Sorted]:
-    """Yield the detections of a few models at a time, so that their outcomes fit into memory."""
-    known = torch.from_numpy(np.isin(found.category.numpy(), truth.categories))
-    known &= ~(not_finite(_sides(found.boxes)) | not_finite(found.scores[:, None]))
+def _blocks(detections: Detections, truth: Truth, models: int, block: int) -> Iterator[_Block]:
+    """Yield the detections that count, sorted, a few models at a time: see ``Truth.score``."""
+    counts = torch.from_numpy(np.isin(detections.category.numpy(), truth.categories))
+    counts &= ~(not_finite(_sides(detections.boxes)) | not_finite(detections.scores[:, None]))
     columns = [field.name for field in dataclasses.fields(Detections)]
-    fields = {name: getattr(found, name)[known] for name in columns}
+    fields = {name: getattr(detections, name)[counts] for name in columns}
     model, image, category = (fields[name].numpy() for name in ("model", "image", "category"))
     scores = fields["scores"].double().numpy()
     cell = truth.cells(image, category)
@@ -280,19 +315,24 @@ def _in_order(found: Detections, truth: Truth, models: int, block: int) -> Itera
         rows = slice(*np.searchsorted(model, [low, low + few]))
         area = boxes[rows, 2] * boxes[rows, 3]
         count = min(few, models - low)
-        yield _Sorted(count, model[rows] - low, cell[rows], boxes[rows], area, scores[rows])
+        yield _Block(count, model[rows] - low, cell[rows], boxes[rows], area, scores[rows])
 
 
 def _sides(corners: Float[Tensor, "T 4"]) -> Float[Tensor, "T 4"]:
-    """Return left, top, width and height of boxes; not finite where a corner is not, or where a side overflows."""
+    """Return left, top, width and height of boxes; a side is not finite if a corner is not, or if it overflows."""
     return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
 
 
-def _iou(found: Array, boxes: Array, crowd: Array) -> Array:
-    """Return the IoU of each detection with its box, (left, top, width, height); over the detection for a crowd."""
-    low = np.maximum(found[:, :2], boxes[:, :2])
-    high = np.minimum(found[:, :2] + found[:, 2:], boxes[:, :2] + boxes[:, 2:])
+def _iou(detections: Array, boxes: Array, crowd: Array) -> Array:
+    """Return the IoU of n pairs of a detection and a box; for a crowd, the share of the detection inside it.
+
+    Args:
+        detections, boxes: left, top, width and height, [n, 4].
+        crowd: whether the box is a crowd, [n].
+    """
+    low = np.maximum(detections[:, :2], boxes[:, :2])
+    high = np.minimum(detections[:, :2] + detections[:, 2:], boxes[:, :2] + boxes[:, 2:])
     wide, tall = (high - low).clip(min=0).T
-    both, own = wide * tall, found[:, 2] * found[:, 3]
-    either = np.where(crowd, own, own + boxes[:, 2] * boxes[:, 3] - both)
-    return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    intersection, area = wide * tall, detections[:, 2] * detections[:, 3]
+    union = np.where(crowd, area, area + boxes[:, 2] * boxes[:, 3] - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)

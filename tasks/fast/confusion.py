@@ -1,13 +1,13 @@
-"""Scores of segmentation from confusion matrices, for many models at once: pure functions.
+"""Confusion matrices of segmentation, and the scores computed from them, for many models at once: pure functions.
 
-Row g, column p of a confusion matrix counts the pixels of class g that a model gives to class p; class 0 is the
-background. A column after those of the C classes counts the pixels of class g that are given to none, because the
-model's logits are not finite there: they are missed, and no class gets them.
+Row g, column p of a confusion matrix counts the pixels of class g that a model predicts as class p; class 0 is the
+background. The last column, after those of the C classes, counts the pixels of class g for which the model predicts no
+class, because its logits are not finite: they are false negatives of their class, but false positives of none.
 
-Mean IoU is that of PASCAL VOC: a class's pixels that are found, over those that are its own or are given to it, counted
-over the whole split and not image by image; the mean is over all classes, background included. A class that is neither
-in the split nor predicted by a model has no IoU and is left out of that model's mean; one that is predicted alone has
-an IoU of 0.
+Mean IoU is that of PASCAL VOC (Everingham et al. 2010): the IoU of a class is its correctly predicted pixels over the
+union of its pixels and those predicted as it, counted over the whole split and not image by image; the mean is over all
+classes, background included. A class that is neither in the split nor predicted by a model has no IoU and is left out
+of that model's mean; a class that is predicted but not in the split has an IoU of 0.
 """
 
 import math
@@ -20,12 +20,12 @@ from torch import Tensor
 def confusion(
     predicted: Integer[Tensor, "n P"], labels: Integer[Tensor, " P"], classes: int
 ) -> Int64[Tensor, "n C C+1"]:
-    """Count confusion matrices of n models on the same pixels; pixels whose label is no class are left out.
+    """Count the confusion matrices of n models on the same P pixels; pixels whose label is no class are left out.
 
     Args:
-        predicted: the class that each model gives each pixel, or ``classes`` for none.
-        labels: the class of each pixel; anything from ``classes`` on is no class.
-        classes: C.
+        predicted: class that each model predicts for each pixel; ``classes`` for none.
+        labels: class of each pixel; ``classes`` and higher numbers are no class.
+        classes: number of classes C.
 
     >>> confusion(torch.tensor([[0, 1, 2, 1]]), torch.tensor([0, 0, 0, 255]), classes=2)
     tensor([[[1, 1, 1],
@@ -33,41 +33,48 @@ def confusion(
     """
     labels = labels.long().clamp(max=classes)
     models = torch.arange(len(predicted), device=labels.device)[:, None]
-    cells = numbered(models, labels, predicted, classes)
+    cells = flat_index(models, labels, predicted, classes)
     return count(cells.flatten(), len(predicted), classes)
 
 
-def numbered(
+def flat_index(
     model: Int64[Tensor, "..."],
     label: Int64[Tensor, "..."],
-    given: Integer[Tensor, "..."],
+    predicted: Integer[Tensor, "..."],
     classes: int,
 ) -> Int64[Tensor, "..."]:
-    """Return one number for each (model, label, prediction); label and prediction ``classes`` stand for none."""
-    return (model * (classes + 1) + label) * (classes + 1) + given
+    """Return the position of each (model, label, prediction) in flattened matrices of C+1 rows and columns.
+
+    Label and prediction may be ``classes``, which stands for none.
+    """
+    return (model * (classes + 1) + label) * (classes + 1) + predicted
 
 
 def count(cells: Int64[Tensor, " P"], models: int, classes: int) -> Int64[Tensor, "n C C+1"]:
-    """Count how often each of the numbers of ``numbered`` occurs; labels that are no class are dropped."""
+    """Count confusion matrices from the P positions of ``flat_index``; labels that are no class are dropped."""
     sizes = (models, classes + 1, classes + 1)
     return torch.bincount(cells, minlength=math.prod(sizes)).view(sizes)[:, :classes]
 
 
-def mean_iou(matrices: Shaped[Tensor, "n C given"]) -> Float[Tensor, " n"]:
-    """Mean IoU in [0, 1] of each model, float64; see above for classes that do not occur.
+def mean_iou(matrices: Shaped[Tensor, "n C p"]) -> Float[Tensor, " n"]:
+    """Return the mean IoU of each model, in [0, 1] and float64; see the module's docstring.
 
     Args:
-        matrices: with or without the column of pixels that are given to no class.
+        matrices: confusion matrices, with or without the column of pixels for which no class is predicted.
     """
-    found = matrices.diagonal(dim1=1, dim2=2).double()
-    given = matrices.sum(1)[:, : matrices.shape[1]]
-    either = (given + matrices.sum(2)).double() - found
-    occurs = either > 0
-    iou = found / either.clamp(min=1)
+    correct = matrices.diagonal(dim1=1, dim2=2).double()
+    predicted = matrices.sum(1)[:, : matrices.shape[1]]
+    union = (predicted + matrices.sum(2)).double() - correct
+    occurs = union > 0
+    iou = correct / union.clamp(min=1)
     return iou.sum(1) / occurs.sum(1).clamp(min=1)
 
 
-def pixel_accuracy(matrices: Shaped[Tensor, "n C given"]) -> Float[Tensor, " n"]:
-    """Share of the pixels that get their own class, of each model, float64; the column for none may be there."""
-    right = matrices.diagonal(dim1=1, dim2=2).double().sum(1)
-    return right / matrices.double().sum((1, 2)).clamp(min=1)
+def pixel_accuracy(matrices: Shaped[Tensor, "n C p"]) -> Float[Tensor, " n"]:
+    """Return the share of pixels that each model predicts correctly, in [0, 1] and float64.
+
+    Args:
+        matrices: confusion matrices, with or without the column of pixels for which no class is predicted.
+    """
+    correct = matrices.diagonal(dim1=1, dim2=2).double().sum(1)
+    return correct / matrices.double().sum((1, 2)).clamp(min=1)

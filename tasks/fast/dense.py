@@ -1,4 +1,4 @@
-"""Training and scoring networks that give a class for every pixel."""
+"""Loss and scores of networks that predict a class for every pixel."""
 
 import dataclasses
 
@@ -18,35 +18,39 @@ from tasks.fast.upsampling import Coarse, Pixels
 def pixel_cross_entropy(
     logits: Float[Tensor, "B C h w"], masks: UInt8[Tensor, "B H W"]
 ) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of the upsampled logits over all pixels that are not ``IGNORED``."""
+    """Return the mean cross-entropy of bilinearly upsampled logits over all pixels that are not ``IGNORED``."""
     upsampled = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(upsampled, masks.long(), ignore_index=IGNORED)
 
 
 def random_pixels(masks: UInt8[Tensor, "M H W"], each: int, split: str) -> Pixels:
-    """Draw labelled pixels of every image at random, the same ones in every run; all where there are fewer.
+    """Draw labelled pixels from every image at random, the same ones in every run.
 
     Args:
-        masks: classes, or ``IGNORED``.
-        each: how many of an image.
-        split: "train" or "val", for the draw.
+        masks: class of every pixel, or ``IGNORED``.
+        each: number of pixels of an image; all labelled pixels are taken if there are fewer.
+        split: "train" or "val", part of the generator's seed.
     """
-    chosen = []
+    drawn = []
     for number, mask in enumerate(masks):
         places = (mask != IGNORED).flatten().nonzero().flatten()
         order = torch.randperm(len(places), generator=generator(0, "units", split, number))[:each]
         places = places[order.sort().values.to(places.device)]
-        chosen.append((torch.full_like(places, number), places, mask.flatten()[places].long()))
-    image, place, label = (torch.cat(parts) for parts in zip(*chosen, strict=True))
+        drawn.append((torch.full_like(places, number), places, mask.flatten()[places].long()))
+    image, place, label = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     wide = masks.shape[-1]
     return Pixels(image, place.div(wide, rounding_mode="floor"), place % wide, label)
 
 
 @dataclasses.dataclass(frozen=True)
 class DenseScored:
-    """Per candidate: the split's confusion matrix, which of some pixels are wrong, and their mean cross-entropy.
+    """The scores of N candidates on a split.
 
-    And of how many images any logit is not finite; where there is one, the cross-entropy is infinite.
+    Attributes:
+        matrices: confusion matrix of each candidate, see ``tasks.fast.confusion``.
+        wrong: whether the prediction is wrong, for each of the U chosen pixels.
+        loss: mean cross-entropy of the chosen pixels; infinite if a logit of the candidate is not finite.
+        not_finite: number of images with a logit that is not finite.
     """
 
     matrices: Int64[Tensor, "N C C+1"]
@@ -56,14 +60,14 @@ class DenseScored:
 
 
 class DenseScorer:
-    """Scores candidates of one base on one split.
+    """The scorer of candidates of one base on one split.
 
     Args:
-        model: the base in eval mode, on the device; it gives coarse logits.
-        layout: which parameters the candidates' vectors hold.
+        model: the base in eval mode, on the device; it returns coarse logits.
+        layout: parameters that the candidates' vectors hold.
         source: the split; its labels are masks.
-        pixels: those whose loss and correctness are told one by one.
-        classes: with the background.
+        pixels: chosen pixels, for which loss and errors are returned.
+        classes: number of classes, with the background.
     """
 
     def __init__(
@@ -74,21 +78,21 @@ class DenseScorer:
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> DenseScored:
-        """Score N candidates."""
+        """Score N candidates, one a row of ``vectors``."""
         count, device = len(vectors), self.source.device
         shape = (count, self.classes, self.classes + 1)
         matrices = torch.zeros(shape, dtype=torch.int64, device=device)
         broken = torch.zeros(count, dtype=torch.int64, device=device)
         wrong = torch.empty(count, len(self.pixels), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
-        for some, rows, given in self.candidates(vectors):
-            masks, coarse = self.source.labels[rows].to(device), Coarse.of(given)
-            matrices[some] += coarse.confusion(masks)
-            broken[some] += coarse.broken.sum(1)
-            units, factor = self.pixels.of(rows), masks.shape[-1] // given.shape[-1]
+        for chunk, rows, outputs in self.candidates(vectors):
+            masks, coarse = self.source.labels[rows].to(device), Coarse.of(outputs)
+            matrices[chunk] += coarse.confusion(masks)
+            broken[chunk] += coarse.broken.sum(1)
+            chosen, factor = self.pixels.of(rows), masks.shape[-1] // outputs.shape[-1]
             logits = self.pixels.logits(coarse.logits, rows, factor)
-            missed = logits.argmax(-1) != self.pixels.label[units]
-            wrong[some, units] = missed | self.pixels.bad(coarse, rows, factor)
-            loss[some] += cross_entropy(logits, self.pixels.label[units])
+            missed = logits.argmax(-1) != self.pixels.label[chosen]
+            wrong[chunk, chosen] = missed | self.pixels.invalid(coarse, rows, factor)
+            loss[chunk] += cross_entropy(logits, self.pixels.label[chosen])
         loss = loss.masked_fill(broken > 0, torch.inf) / max(1, len(self.pixels))
         return DenseScored(matrices.cpu(), wrong.cpu(), loss.cpu(), broken.cpu())

@@ -1,4 +1,4 @@
-"""Networks in whose features images are compared: InceptionV3, which the FID is defined by, or a classifier."""
+"""Feature networks by which sets of images are compared: InceptionV3, which defines the FID, or a classifier."""
 
 import dataclasses
 import hashlib
@@ -20,21 +20,22 @@ from bench.system.store import atomic, file_hash, home
 from bench.system.weights import read_weights
 
 INCEPTION, RELEASED = "inception", "released"
-CLASSIFIERS = ("convnet3", "resnet18")  # both end in activations of 0 or more
+CLASSIFIERS = ("convnet3", "resnet18")  # the features of both are 0 or more
 NAMES = (INCEPTION, *CLASSIFIERS)
-REFERENCE = "6726825d"  # how the SHA-256 of the reference implementation's weights begins
-BATCH = 64  # images at once: InceptionV3 makes them 299 x 299
+REFERENCE = "6726825d"  # first digits of the SHA-256 of the reference implementation's weights
+BATCH = 64  # images at once: InceptionV3 resizes them to 299 x 299
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureNetwork:
-    """A network whose features are numbers of 0 or more.
+    """A network that computes features of images, d numbers of 0 or more for each.
 
     Attributes:
-        model: what ``prepare`` makes of images to features; in eval mode.
-        prepare: images of 8 bits, on the device, to its inputs.
-        identity: names its weights.
-        tensors: its weights where they are its own, by name; none of InceptionV3, which is the same everywhere.
+        model: the network, in eval mode: from its inputs to features.
+        prepare: function from 8-bit images, on the device, to the inputs of the network.
+        identity: text that names the network and its weights.
+        tensors: weights of a classifier that was trained here, by name; empty for InceptionV3, whose weights are the
+            same everywhere.
     """
 
     model: Callable[[Tensor], Tensor]
@@ -44,61 +45,61 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "n C H W"]) -> Float[Tensor, "n d"]:
-        """Return features of images, on their device, in float32 without tensor-core rounding."""
+        """Return the features of images, on their device, computed in float32 without tensor-core rounding."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            pieces = [self.model(self.prepare(some)).flatten(1) for some in images.split(BATCH)]
+            pieces = [self.model(self.prepare(batch)).flatten(1) for batch in images.split(BATCH)]
         return torch.cat(pieces).float()
 
 
 def metric(network: str, weights: str) -> str:
-    """Return the metric's name: FID for the reference network and weights alone, else named after the network.
+    """Return the name of the distance in a network's features: "FID" only with the reference weights of InceptionV3.
 
     Args:
         network: one of ``NAMES``.
-        weights: of InceptionV3, see ``weights_identity``.
+        weights: weights of InceptionV3, see ``weights_identity``; ignored for a classifier.
     """
     if network != INCEPTION:
         return f"fd-{network}"
-    known = weights_identity(weights)
-    return "FID" if known == RELEASED else f"fd-inception-{known[:8]}"
+    identity = weights_identity(weights)
+    return "FID" if identity == RELEASED else f"fd-inception-{identity[:8]}"
 
 
 # InceptionV3 ---------------------------------------------------------------------------------------------------------
 
 
 def weights_identity(weights: str) -> str:
-    """Identify weights of InceptionV3: "released" for the reference implementation's, else the SHA-256 of their file.
+    """Return the identity of weights of InceptionV3: "released" for the reference weights, else their file's SHA-256.
 
     Args:
-        weights: "released", a file, or the SHA-256 of one that was used here before.
+        weights: "released", a file, or the SHA-256 of a file that was used on this machine before.
 
     Raises:
-        BadRequest: no such file.
+        BadRequest: the file does not exist.
     """
     if weights == RELEASED:
         return weights
-    known = re.fullmatch(r"[0-9a-f]{64}", weights)
-    if not known and not Path(weights).is_file():
+    is_hash = re.fullmatch(r"[0-9a-f]{64}", weights)
+    if not is_hash and not Path(weights).is_file():
         raise BadRequest(f"no file {weights}: expected 'released' or weights of InceptionV3")
-    found = weights if known else file_hash(Path(weights))
-    return RELEASED if found.startswith(REFERENCE) else found
+    digest = weights if is_hash else file_hash(Path(weights))
+    return RELEASED if digest.startswith(REFERENCE) else digest
 
 
 def inception(weights: str, device: str) -> FeatureNetwork:
-    """Load torch-fidelity's InceptionV3 up to its 2,048 pooled features; grey images are given as three channels.
+    """Load torch-fidelity's InceptionV3 up to its 2,048 pooled features; grey images are repeated in three channels.
 
     Args:
         weights: see ``weights_identity``.
-        device: where it runs.
+        device: device of the network and of the images.
 
     Raises:
-        BadRequest: a file that does not hold its weights.
+        BadRequest: the file does not exist, or does not hold weights of InceptionV3.
         BenchError: the released weights could not be downloaded.
     """
     name = weights_identity(weights)
     path = home() / "features" / f"inception-{name}.pth"
     if not path.is_file():
-        # torch-fidelity unpickles whatever its file holds: it gets one that is written here, of tensors alone.
+        # torch-fidelity unpickles any objects in its file; so it gets a file written here, of tensors alone.
         tensors = _weights(weights)
         with atomic(path) as temporary:
             torch.save(tensors, temporary)
@@ -118,6 +119,7 @@ def inception(weights: str, device: str) -> FeatureNetwork:
 
 
 def _weights(weights: str) -> dict[str, Tensor]:
+    """Download or read weights of InceptionV3; arguments and errors as of ``inception``."""
     if weights == RELEASED:
         return _download()
     if not Path(weights).is_file():
@@ -129,6 +131,11 @@ def _weights(weights: str) -> dict[str, Tensor]:
 
 
 def _download() -> dict[str, Tensor]:
+    """Download the reference weights of InceptionV3.
+
+    Raises:
+        BenchError: the download failed.
+    """
     path = home() / "features" / "download.pth"
     path.parent.mkdir(parents=True, exist_ok=True)
     say("download the weights of InceptionV3, 91 MB")
@@ -137,7 +144,7 @@ def _download() -> dict[str, Tensor]:
         return read_weights(path)
     except (OSError, RuntimeError) as error:
         raise BenchError(
-            f"the weights of InceptionV3 could not be had from {URL_INCEPTION_V3} ({error}): give a file, "
+            f"the weights of InceptionV3 could not be downloaded from {URL_INCEPTION_V3} ({error}): give a file, "
             "--set task.feature_weights=FILE, or take another network, --set task.feature_network=convnet3, "
             "whose distance is not called FID"
         ) from error
@@ -145,7 +152,7 @@ def _download() -> dict[str, Tensor]:
         path.unlink(missing_ok=True)
 
 
-# A classifier of the task's own data ---------------------------------------------------------------------------------
+# A classifier trained on the task's data -----------------------------------------------------------------------------
 
 
 def classifier(
@@ -154,13 +161,13 @@ def classifier(
     inputs: Callable[[UInt8[Tensor, "n C H W"]], Tensor],
     tensors: dict[str, Tensor],
 ) -> FeatureNetwork:
-    """Return a trained classifier up to its last linear layer.
+    """Return a trained classifier without its last linear layer as a feature network.
 
     Args:
         name: one of ``CLASSIFIERS``.
-        model: the classifier, in eval mode, with its weights in place; it is changed.
-        inputs: images of 8 bits, on the device, to its inputs.
-        tensors: its weights by name.
+        model: the trained classifier, in eval mode; its last layer is removed in place.
+        inputs: function from 8-bit images, on the device, to the inputs of the classifier.
+        tensors: weights of the classifier by name.
     """
     last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
     model.set_submodule(last, nn.Identity())
@@ -168,8 +175,8 @@ def classifier(
 
 
 def _content(tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of names and values."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the names and values of tensors."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        found.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Fold batch normalization into the convolution before it: a pass over memory less for every candidate."""
+"""Folding of batch normalization into the convolution before it, which saves a pass over memory for every candidate."""
 
 import dataclasses
 from collections import Counter
@@ -11,29 +11,37 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """A convolution, the normalization after it, and the convolution that does what both do."""
+    """A convolution, the normalization after it, and the one convolution that replaces both.
+
+    Attributes:
+        convolution, norm: the replaced layers; they keep their parameters, but are not called.
+        folded: the convolution that computes the same as both.
+    """
 
     convolution: nn.Conv2d
     norm: nn.BatchNorm2d
-    both: nn.Conv2d
+    folded: nn.Conv2d
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the present weights of the two."""
+        """Compute the weights of the folded convolution from the current ones of both layers."""
         norm = self.norm
         weight, bias = fuse_conv_bn_weights(
             self.convolution.weight, self.convolution.bias,
             norm.get_buffer("running_mean"), norm.get_buffer("running_var"), norm.eps, norm.weight, norm.bias,
         )  # fmt: skip
-        self.both.weight.copy_(weight)
-        self.both.get_parameter("bias").copy_(bias)
+        self.folded.weight.copy_(weight)
+        self.folded.get_parameter("bias").copy_(bias)
 
 
 def fold(module: fx.GraphModule) -> list[Fold]:
-    """Change a graph in place: a convolution alone stands where it and its normalization stood, with their weights.
+    """Fold, in a graph, each batch normalization whose input is a convolution that nothing else uses.
 
     Args:
-        module: in eval mode. The modules that are folded stay as they are, and are called no more.
+        module: the graph, in eval mode; it is changed in place. The folded layers stay in it, but are not called.
+
+    Returns:
+        The folds; ``refresh`` must be called after a parameter of the folded layers has changed.
     """
     modules: dict[Any, nn.Module] = dict(module.named_modules())
     calls = Counter(node.target for node in module.graph.nodes)
@@ -47,11 +55,11 @@ def fold(module: fx.GraphModule) -> list[Fold]:
             and type(convolution) is nn.Conv2d
             and len(before.users) == calls[before.target] == 1
         ):
-            both = fuse_conv_bn_eval(convolution, norm)
-            module.set_submodule(f"folded_{len(folds)}", both)
+            folded = fuse_conv_bn_eval(convolution, norm)
+            module.set_submodule(f"folded_{len(folds)}", folded)
             before.target = f"folded_{len(folds)}"
             node.replace_all_uses_with(before)
             module.graph.erase_node(node)
-            folds.append(Fold(convolution, norm, both))
+            folds.append(Fold(convolution, norm, folded))
     module.recompile()
     return folds

@@ -76,7 +76,7 @@ class Frozen:
         def loss(step: int) -> Tensor:
             shared, labels = self.shared([data], step)
             with self.autocast:
-                logits = self.parts.own(*shared)
+                logits = self.parts.generated(*shared)
             return criterion(logits.float(), labels)
 
         return loss

@@ -1,4 +1,4 @@
-"""Draw images with many denoising networks at once that differ in few parameters."""
+"""Sampling of images by many denoising networks at once that differ in few parameters."""
 
 import copy
 import dataclasses
@@ -15,32 +15,42 @@ from bench.contract.zoo import Layout
 from bench.errors import BadRequest, unknown
 from tasks.fast.finite import not_finite
 
-# Deterministic ones: all that differs between two images from the same noise is the weights.
+# All are deterministic: two images from the same noise differ by the networks' weights alone.
 SAMPLERS: dict[str, Callable[[], Any]] = {
     "ddim": DDIMScheduler,  # Song et al. 2021, eta = 0
     "dpm-solver++": DPMSolverMultistepScheduler,  # Lu et al. 2022, second order
 }
-TIMESTEPS = (
-    1000  # of training; betas from 1e-4 to 0.02 in a line, as in DDPM and by diffusers' default
-)
+# Time steps of training; betas rise linearly from 1e-4 to 0.02, as in DDPM and by default in diffusers.
+TIMESTEPS = 1000
 
 
 class PerCandidate(nn.Module):
-    """A layer of which every candidate has its own; a batch holds the candidates' images one after another."""
+    """A layer with separate parameters for every candidate.
+
+    A batch holds the rows of all candidates, one candidate after another.
+
+    Args:
+        layer: the base's layer, which is copied.
+        count: largest number of candidates.
+
+    Attributes:
+        copies: a copy of the layer for each candidate.
+        used: number of copies in use.
+    """
 
     def __init__(self, layer: nn.Module, count: int) -> None:
         super().__init__()
         self.copies = nn.ModuleList(copy.deepcopy(layer) for _ in range(count))
         self.used = count
 
-    def put(self, name: str, values: Float[Tensor, "n *shape"]) -> None:
-        """Set a parameter of the first n copies; these are used from now on."""
+    def set_parameter(self, name: str, values: Float[Tensor, "n *shape"]) -> None:
+        """Set the parameter ``name`` of the first n copies, and use only these from now on."""
         self.used = len(values)
         for layer, value in zip(self.copies, values, strict=False):
             layer.get_parameter(name).copy_(value)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return each candidate's share of the rows through its own copy."""
+        """Apply the candidates' copies, each to its share of the rows."""
         if self.used == 1:
             only: Tensor = self.copies[0](inputs)
             return only
@@ -49,57 +59,63 @@ class PerCandidate(nn.Module):
 
 
 def together(layout: Layout) -> bool:
-    """Return whether candidates gain from running at once.
+    """Return whether candidates with these generated parameters run faster at once than one after another.
 
-    Those with matrices or kernels of their own share too little, and those with an embedding of time of their own need
-    one each.
+    They do not if a matrix or kernel is generated, because they share too little, nor if a parameter of the time
+    embedding is, because ``Denoiser`` computes one embedding for all.
     """
     vectors = all(len(shape) == 1 for shape in layout.shapes)
     return vectors and not any("time_emb" in name for name in layout.names)
 
 
 class Denoiser:
-    """The network of several candidates at once, at the fixed times of a sampler.
+    """The denoising networks of several candidates at once, at the fixed time steps of a sampler.
 
-    What the candidates share runs as one batch of all their images. On the first step, where they all start from the
-    same noise, the blocks before their first own layer run once for all. So does the embedding of time.
+    Layers that the candidates share run on one batch of all their images. On the first step, on which all start from
+    the same noise, the blocks before the first generated layer run once for all candidates. So does the embedding of
+    time.
 
     Args:
         model: the base, a UNet2DModel in eval mode on its device; its generated layers are replaced.
-        layout: which parameters the candidates' vectors hold.
-        count: how many candidates at once, at most.
-        times: the sampler's timesteps.
+        layout: parameters that the candidates' vectors hold.
+        count: largest number of candidates at once.
+        times: time steps of the sampler.
     """
 
     def __init__(self, model: Any, layout: Layout, count: int, times: Int64[Tensor, " T"]) -> None:
         self.model, self.layout, self.times = model, layout, times.to(model.device)
-        self.own: dict[str, PerCandidate] = {}
+        self.layers: dict[str, PerCandidate] = {}
         for name in layout.names:
             layer = name.rpartition(".")[0]
-            if layer not in self.own:
-                self.own[layer] = PerCandidate(model.get_submodule(layer), count)
-                model.set_submodule(layer, self.own[layer])
+            if layer not in self.layers:
+                self.layers[layer] = PerCandidate(model.get_submodule(layer), count)
+                model.set_submodule(layer, self.layers[layer])
         self.blocks = [*model.down_blocks, model.mid_block, *model.up_blocks]
         differs = (any(isinstance(m, PerCandidate) for m in b.modules()) for b in self.blocks)
-        self.first = next((i for i, own in enumerate(differs) if own), len(self.blocks))
+        self.first = next((i for i, generated in enumerate(differs) if generated), len(self.blocks))
 
-    def put(self, vectors: Float[Tensor, "n D"]) -> None:
-        """Make these the candidates."""
+    def set_candidates(self, vectors: Float[Tensor, "n D"]) -> None:
+        """Set the parameters of the n candidates that the next calls run."""
         self.count = len(vectors)
         for name, values in self.layout.unflatten(vectors.to(self.model.device)).items():
             layer, _, parameter = name.rpartition(".")
-            self.own[layer].put(parameter, values)
+            self.layers[layer].set_parameter(parameter, values)
         self.embedded = self.model.time_embedding(self.model.time_proj(self.times))
 
     def __call__(self, images: Float[Tensor, "B C S S"], step: int) -> Float[Tensor, "nB C S S"]:
-        """Predict the noise in images of n candidates, one after another; step 0 takes those that all share."""
+        """Predict the noise in the images of n candidates, one candidate after another.
+
+        Args:
+            images: on step 0 the B images that all candidates share, later n x B images.
+            step: number of the time step.
+        """
         model, time = self.model, self.embedded[step, None]
         shared = step == 0 and not isinstance(model.conv_in, PerCandidate)
-        hidden = model.conv_in(images if shared or step else self.spread(images))
+        hidden = model.conv_in(images if shared or step else self.repeat(images))
         skips = [hidden]
         for index, block in enumerate(self.blocks):
             if shared and index == self.first:
-                hidden, skips = self.spread(hidden), [self.spread(skip) for skip in skips]
+                hidden, skips = self.repeat(hidden), [self.repeat(skip) for skip in skips]
             if index < len(model.down_blocks):
                 hidden, passed = block(hidden, time)
                 skips += passed
@@ -109,18 +125,23 @@ class Denoiser:
                 few = len(skips) - len(block.resnets)
                 hidden, skips = block(hidden, tuple(skips[few:]), time), skips[:few]
         if shared and self.first == len(self.blocks):
-            hidden = self.spread(hidden)
+            hidden = self.repeat(hidden)
         noise: Tensor = model.conv_out(model.conv_act(model.conv_norm_out(hidden)))
         return noise
 
-    def spread(self, rows: Float[Tensor, "B C s s"]) -> Float[Tensor, "nB C s s"]:
-        """Repeat the rows for every candidate, one candidate after another."""
+    def repeat(self, rows: Float[Tensor, "B C s s"]) -> Float[Tensor, "nB C s s"]:
+        """Repeat the rows for every candidate, in the order of candidates."""
         return rows if self.count == 1 else torch.cat([rows] * self.count)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How images are made of noise: a scheduler of diffusers by its name in ``SAMPLERS``, and a number of steps."""
+    """The method that turns noise into images.
+
+    Attributes:
+        name: key of ``SAMPLERS``, a scheduler of diffusers.
+        steps: number of steps.
+    """
 
     name: str
     steps: int
@@ -137,7 +158,7 @@ class Sampler:
 
     @property
     def times(self) -> Int64[Tensor, " T"]:
-        """The timesteps at which the network is asked."""
+        """Return the T time steps at which the network is evaluated, from the noisiest on."""
         self._scheduler.set_timesteps(self.steps)
         times: Tensor = self._scheduler.timesteps
         return times
@@ -145,19 +166,23 @@ class Sampler:
     def __call__(
         self, denoise: Denoiser, noise: Float[Tensor, "B C S S"]
     ) -> Float[Tensor, "nB C S S"]:
-        """Draw images of every candidate from the same noise, one candidate after another; values about -1 to 1.
+        """Draw images of every candidate from the same noise.
 
-        An image is NaN as a whole if any value on its way was not finite: a scheduler that clips makes 1 of inf.
+        An image is NaN as a whole if any intermediate value was not finite; a scheduler that clips would turn inf
+        into 1.
+
+        Returns:
+            The images, one candidate after another, with values of about -1 to 1.
         """
-        images, bad = noise, []
+        images, invalid = noise, []
         for step, time in enumerate(self.times):
-            found = denoise(images, step)
-            before = images if step else denoise.spread(images)
-            (images, *_) = self._scheduler.step(found, time, before, return_dict=False)
-            bad += [not_finite(found.flatten(1)), not_finite(images.flatten(1))]
-        return images.masked_fill(torch.stack(bad).any(0)[:, None, None, None], torch.nan)
+            predicted = denoise(images, step)
+            before = images if step else denoise.repeat(images)
+            (images, *_) = self._scheduler.step(predicted, time, before, return_dict=False)
+            invalid += [not_finite(predicted.flatten(1)), not_finite(images.flatten(1))]
+        return images.masked_fill(torch.stack(invalid).any(0)[:, None, None, None], torch.nan)
 
 
 def pixels(images: Float[Tensor, "*N C S S"]) -> UInt8[Tensor, "*N C S S"]:
-    """Return finite images, clipped to [-1, 1], as bytes, rounded as diffusers' pipelines do."""
+    """Convert images from [-1, 1] to 0..255, clipped and rounded as by diffusers' pipelines; all must be finite."""
     return (images / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)

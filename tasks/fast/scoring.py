@@ -64,8 +64,8 @@ class Candidates:
         kernels = {name for name, shape in shapes.items() if len(shape) == 4}
         self.alone = self.kind == "cpu" and not kernels <= products
         if self.alone:
-            self._own = {name: self.parts.own.get_parameter(name) for name in layout.names}
-            self._folds = fold(self.parts.own)
+            self._own = {name: self.parts.generated.get_parameter(name) for name in layout.names}
+            self._folds = fold(self.parts.generated)
         self.rows = self.parts.rows(source.device, self.budget.images)
         self.batches = [slice(low, low + self.rows) for low in range(0, len(source), self.rows)]
         with torch.inference_mode(), _as_reference(self.kind):
@@ -103,7 +103,7 @@ class Candidates:
         to different candidates and examples.
         """
         count = len(vectors)
-        each = 4 * self.rows * self.parts.widest_own
+        each = 4 * self.rows * self.parts.widest_generated
         chunk = 1 if self.alone else max(1, self.budget.work // each)
         with _as_reference(self.kind):
             for block in self._blocks():
@@ -117,14 +117,14 @@ class Candidates:
         self, vectors: Float[Tensor, "n D"]
     ) -> Callable[[tuple[Tensor, ...]], Float[Tensor, "n B *output"]]:
         """Return the generated part with these candidates in place: shared tensors to the output."""
-        own = self.parts.own
+        generated = self.parts.generated
         if self.alone:
             for name, tensor in self.layout.unflatten(vectors[0]).items():
                 self._own[name].copy_(tensor)
             for folded in self._folds:
                 folded.refresh()
-            return lambda shared: own(*shared)[None]
-        one = functools.partial(functional_call, own)
+            return lambda shared: generated(*shared)[None]
+        one = functools.partial(functional_call, generated)
         return functools.partial(vmap(one, in_dims=(0, None)), self.layout.unflatten(vectors))
 
 

@@ -107,7 +107,7 @@ def train_part(
 ) -> Float[Tensor, "S D"]:
     """Train S versions of the generated part, everything in eval mode; see ``TrainPart``."""
     start = layout.unflatten(vectors.to(frozen.source.device))
-    stacked = StackedTraining(frozen.parts.own, start, {}, recipe)
+    stacked = StackedTraining(frozen.parts.generated, start, {}, recipe)
     run(stacked, frozen.source, recipe, keys, frozen, steps, lr)
     return layout.flatten(stacked.parameters).detach().cpu()
 

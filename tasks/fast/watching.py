@@ -1,8 +1,9 @@
-"""What a detector's heads put out that is not finite, taken out before torchvision makes detections of it.
+"""Hooks that keep a detector from detecting anything where outputs of its heads are not finite (NaN or infinite).
 
-torchvision would launder it: the sigmoid of inf is 1, relu and exp make 0 of -inf, and boxes are clipped to the image.
-A place is an anchor of the region proposals, a proposal of Faster R-CNN, or a place in a map of FCOS. If anything that
-the heads give for a place is not finite (a logit of any class, an offset, the centerness), nothing is found there.
+torchvision would hide such outputs: the sigmoid of inf is 1, relu and exp turn -inf into 0, and boxes are clipped to
+the image. A place is an anchor of the region proposal network, a proposal of Faster R-CNN, or a position in a map of
+FCOS. If any output of the heads for a place is not finite (a logit of any class, an offset, the centerness), nothing is
+detected there.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,9 @@ from tasks.fast.finite import not_finite
 
 
 class Watch(ABC):
-    """While it is entered, a detector finds nothing where its heads are not finite; what is finite stays as it is.
+    """A context in which a detector detects nothing at places with outputs that are not finite; others do not change.
+
+    It records in which images there were any, until ``take`` asks for them.
 
     Args:
         model: the detector, in eval mode.
@@ -26,14 +29,14 @@ class Watch(ABC):
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._seen: list[Bool[Tensor, " B"]] = []  # which images, once for every head that ran
+        self._broken: list[Bool[Tensor, " B"]] = []  # of every run of a head: its broken images
 
     @abstractmethod
     def _hooks(self) -> list[RemovableHandle]:
-        """Return hooks that note which images have values that are not finite, and take these out."""
+        """Register hooks that exclude places with outputs that are not finite, and record their images."""
 
     def __enter__(self) -> Self:
-        self._seen.clear()
+        self._broken.clear()
         self._handles = self._hooks()
         return self
 
@@ -42,14 +45,18 @@ class Watch(ABC):
             handle.remove()
 
     def take(self, images: int) -> Bool[Tensor, " B"]:
-        """Return which of so many images had values that are not finite since this was asked last."""
+        """Return whether each of B images had an output that is not finite, in the runs since the last call.
+
+        Args:
+            images: number of images B in these runs.
+        """
         none = torch.zeros(images, dtype=torch.bool, device=next(self.model.parameters()).device)
-        seen, self._seen = self._seen, []
-        return torch.stack([none, *seen]).any(0)
+        broken, self._broken = self._broken, []
+        return torch.stack([none, *broken]).any(0)
 
 
 class ProposalWatch(Watch):
-    """Of Faster R-CNN: the head of the region proposals, and the box predictor."""
+    """The watch of Faster R-CNN: of the head of the region proposal network, and of the box predictor."""
 
     def _hooks(self) -> list[RemovableHandle]:
         heads = self.model.roi_heads
@@ -62,32 +69,32 @@ class ProposalWatch(Watch):
     def _anchors(
         self, _: nn.Module, __: Any, output: tuple[list[Tensor], list[Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Rank bad anchors last and give them no size, so that they are no proposals."""
+        """Give invalid anchors the lowest score and no size, so that they become no proposals."""
         logits, offsets = [], []
-        for level, own in zip(*output, strict=True):
-            four = own.unflatten(1, (-1, 4))
-            bad = not_finite(level[..., None]) | not_finite(four.movedim(2, -1))
-            self._seen.append(bad.flatten(1).any(1))
-            logits.append(level.masked_fill(bad, -torch.inf))
-            offsets.append(four.masked_fill(bad[:, :, None], -torch.inf).flatten(1, 2))
+        for level, level_offsets in zip(*output, strict=True):
+            four = level_offsets.unflatten(1, (-1, 4))
+            invalid = not_finite(level[..., None]) | not_finite(four.movedim(2, -1))
+            self._broken.append(invalid.flatten(1).any(1))
+            logits.append(level.masked_fill(invalid, -torch.inf))
+            offsets.append(four.masked_fill(invalid[:, :, None], -torch.inf).flatten(1, 2))
         return logits, offsets
 
     def _count(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Count the proposals of each image."""
+        """Record the number of proposals of each image."""
         self._lengths = [len(boxes) for boxes in inputs[1]]
 
     def _proposals(
         self, _: nn.Module, __: Any, output: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Make the scores of bad proposals NaN, which is above no threshold."""
+        """Set the logits of invalid proposals to NaN: their scores are then above no threshold."""
         logits, offsets = output
-        bad = not_finite(logits) | not_finite(offsets)
-        self._seen.append(torch.stack([own.any() for own in bad.split(self._lengths)]))
-        return logits.masked_fill(bad[:, None], torch.nan), offsets
+        invalid = not_finite(logits) | not_finite(offsets)
+        self._broken.append(torch.stack([part.any() for part in invalid.split(self._lengths)]))
+        return logits.masked_fill(invalid[:, None], torch.nan), offsets
 
 
 class PlaceWatch(Watch):
-    """Of FCOS: the last three layers."""
+    """The watch of FCOS: of its three last layers."""
 
     def _hooks(self) -> list[RemovableHandle]:
         head = self.model.head
@@ -99,23 +106,23 @@ class PlaceWatch(Watch):
         return [*hooks, head.register_forward_hook(self._places)]
 
     def _level(self, layer: nn.Module, _: Any, output: Float[Tensor, "B C H W"]) -> None:
-        """Note where one layer's map of one level is not finite, before anything is done with it.
+        """Record the positions at which a layer's map of one level is not finite.
 
-        That is everywhere if one of its weights is not: see ``tasks.fast.last_layers``.
+        A weight that is not finite makes all positions invalid, as in ``tasks.fast.last_layers``.
         """
         weights = not_finite(layer.get_parameter("weight").flatten()[None])
         self._maps[layer].append(not_finite(output.movedim(1, -1)).flatten(1) | weights)
 
     def _places(self, _: nn.Module, __: Any, output: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Make the scores of bad places NaN, which is above no threshold."""
-        bad = torch.stack([torch.cat(levels, 1) for levels in self._maps.values()]).any(0)
+        """Set the logits of invalid places to NaN: their scores are then above no threshold."""
+        invalid = torch.stack([torch.cat(levels, 1) for levels in self._maps.values()]).any(0)
         for levels in self._maps.values():
             levels.clear()
-        self._seen.append(bad.any(1))
-        logits = output["cls_logits"].masked_fill(bad[..., None], torch.nan)
+        self._broken.append(invalid.any(1))
+        logits = output["cls_logits"].masked_fill(invalid[..., None], torch.nan)
         return {**output, "cls_logits": logits}
 
 
 def watch(model: Any) -> Watch:
-    """Return the watcher for this detector."""
+    """Return the watch of a detector, a FasterRCNN or FCOS of torchvision."""
     return ProposalWatch(model) if isinstance(model, FasterRCNN) else PlaceWatch(model)

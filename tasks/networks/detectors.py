@@ -208,7 +208,7 @@ def _released(arch: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BenchError(
-            f"the released weights of '{arch}' could not be had ({reason}): give a local file, "
+            f"the released weights of '{arch}' could not be downloaded ({reason}): give a local file, "
             "--pretrained FILE"
         ) from error
     return weights

@@ -92,7 +92,7 @@ def _released() -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BenchError(
-            f"the released weights of 'fcn_resnet50' could not be had ({reason}): give a local file, "
+            f"the released weights of 'fcn_resnet50' could not be downloaded ({reason}): give a local file, "
             "--pretrained FILE"
         ) from error
 

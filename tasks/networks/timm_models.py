@@ -66,7 +66,7 @@ def _pretrained(model: str, shape: Shape, source: str) -> nn.Module:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if source == "released":
             raise BenchError(
-                f"the released weights of '{model}' could not be had ({first}): give a local file, "
+                f"the released weights of '{model}' could not be downloaded ({first}): give a local file, "
                 "--pretrained FILE"
             ) from error
         raise BadRequest(f"{source} does not hold weights of '{model}' ({first})") from error

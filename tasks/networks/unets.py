@@ -110,7 +110,7 @@ def _diffusers_weights(config: str, model: Any, source: str) -> dict[str, Tensor
         reason = " ".join(str(error).split())[:200]
         if released:
             raise BenchError(
-                f"the released weights {place} could not be had ({reason}): give a local diffusers "
+                f"the released weights {place} could not be downloaded ({reason}): give a local diffusers "
                 "folder or a file, --pretrained PATH, or leave it out to train here"
             ) from error
         raise BadRequest(f"{source} is no folder of a diffusers UNet2DModel ({reason})") from error
