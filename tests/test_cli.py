@@ -60,7 +60,7 @@ def test_profile_shows_where_the_time_went_and_leaves_the_record_alone(capsys, m
 def test_json_is_the_record_and_alone_on_standard_output(capsys):
     assert call(*RUN, "--json") == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["schema"] == 1
+    assert record["schema"] == 2
     assert Record.model_validate_json(json.dumps(record)).task.name == "fake"
 
 
@@ -233,7 +233,7 @@ def test_a_pickle_that_runs_code_does_not_run(capsys):
 def test_a_corrupt_record(capsys):
     call(*RUN)
     path = next(Path("results").rglob("*.json"))
-    path.write_text(path.read_text().replace('"schema": 2', '"schema": 2'))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 3'))
     code, line = error_of(capsys, "show", str(path))
     assert code == 2
     assert "schema" in line

@@ -412,12 +412,13 @@ def test_scored_images_without_boxes_are_refused(tmp_path):
     task = Detection()
     task.data = dataclasses.replace(data, val=data.val.subset([0]))
     with pytest.raises(BadRequest, match="none of the 1 scored images of val has a box"):
-        task._truth("val")
+        task._truth(task._scored("val"), "val")
 
 
 def test_settings_are_fields_with_documentation():
-    for field in ("dataset", "arch", "epochs", "augment", "limit", "image_size"):
-        assert field in Detection.__doc__
+    text = "".join(cls.__doc__ or "" for cls in Detection.__mro__)
+    for field in Detection.setting_names():
+        assert field in text
 
 
 def test_the_limit_is_part_of_the_identity():

@@ -14,7 +14,7 @@ from bench.system.randomness import generator
 from bench.testing import BrokenPromise, check_task
 from bench.testing.tasks import PROMISES
 from tasks.classification import Classification
-from tasks.training import collection, steps
+from tasks.training import collection, rows, steps
 from tests import wrong
 from tests.standins import QUICK, image_data
 
@@ -149,7 +149,7 @@ def test_a_killed_collection_goes_on_without_repeating_checkpoints(
 ):
     settings = {"name": name, "layers": layers, "track": track, "epochs": 2}
     whole = make(**settings).collect(6, rng=generator(0), work=tmp_path / "whole")
-    kept, keep = [], collecting.Rows.keep
+    kept, keep = [], rows.Rows.keep
 
     def keep_then_die(self, vectors, seconds, state):
         keep(self, vectors, seconds, state)
@@ -157,7 +157,7 @@ def test_a_killed_collection_goes_on_without_repeating_checkpoints(
         if self.done == 4 and kept.count(4) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(collecting.Rows, "keep", keep_then_die)
+    monkeypatch.setattr(rows.Rows, "keep", keep_then_die)
     with pytest.raises(KeyboardInterrupt):
         make(**settings).collect(6, rng=generator(0), work=tmp_path / "killed")
     resumed = make(**settings).collect(6, rng=generator(0), work=tmp_path / "killed")
