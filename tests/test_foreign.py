@@ -12,6 +12,7 @@ import torch
 from bench.contract import Generator
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
+from bench.judge.population import GENERATED
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.runs import foreign, pipeline
@@ -234,7 +235,7 @@ def test_a_task_that_changes_a_zoo_or_the_models_it_scores_is_refused(tmp_path, 
     ):
         monkeypatch.setattr(classification.Classification, "scorer", changing(what))
         with pytest.raises(BenchError, match=message):
-            pipeline.Run(request(tmp_path)).evaluate(zoo, zoo.vectors + 0.5)
+            pipeline.Run(request(tmp_path)).evaluate(zoo, zoo.vectors + 0.5, GENERATED)
     assert not list((tmp_path / "home" / "evaluated").glob("*.safetensors"))
 
 

@@ -56,7 +56,7 @@ def scorer_of(logits: torch.Tensor, labels: torch.Tensor) -> ClassifierScorer:
     scorer = ClassifierScorer.__new__(ClassifierScorer)
     blank = torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8)
     column = torch.ones(1, 1, 1)
-    scorer.images = Images(blank, labels, column, column, 2, "cpu")
+    scorer.source = Images(blank, labels, column, column, 2, "cpu")
     parts = [slice(low, min(low + 2, len(labels))) for low in range(0, len(labels), 2)]
     everyone = slice(0, len(logits))
     scorer.candidates = lambda _: ((everyone, rows, logits[:, rows]) for rows in parts)

@@ -28,7 +28,7 @@ class Denoising(Denoiser):
             found[1, 0, 2, 3] = self.value
         return found
 
-    def spread(self, rows: torch.Tensor) -> torch.Tensor:
+    def repeat(self, rows: torch.Tensor) -> torch.Tensor:
         return rows
 
 

@@ -20,6 +20,7 @@ from tests.records import (
     content,
     distances,
     outcomes,
+    parsed,
     population,
     record,
     seed,

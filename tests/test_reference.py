@@ -59,13 +59,13 @@ def wrong(checks):
 
 def forged(record: Record, name: str, **changes) -> Record:
     """The record with another population of this name."""
-    population = reference.scores(record)[name].model_copy(update=changes)
-    return record.model_copy(update={"scores": record.scores.model_copy(update={name: population})})
+    population = record.populations[name].model_copy(update=changes)
+    return record.model_copy(update={"populations": {**record.populations, name: population}})
 
 
 def shifted(record: Record, name: str, by: float) -> Record:
     """The record with every score of a population moved: consistent in itself."""
-    population = reference.scores(record)[name]
+    population = record.populations[name]
     moved = {
         n: getattr(population, n) + by
         for n in ("best", "selected", "mean", "median", "worst", "low", "high")
@@ -81,7 +81,7 @@ def test_an_honest_record_agrees(finished):
 
 @pytest.mark.parametrize("name", ["generated", "average"])
 def test_a_forged_record_is_found_out(finished, name):
-    score = reference.scores(finished.record)[name].values[0]
+    score = finished.record.populations[name].values[0]
     offered = finished.task.plain(finished.zoo)
     by = 1.5 * max(offered.absolute, offered.relative * abs(score))
     record = shifted(finished.record, name, by)
@@ -91,7 +91,7 @@ def test_a_forged_record_is_found_out(finished, name):
 
 
 def test_a_forged_further_metric_of_the_selected_model_is_found_out(finished):
-    population = reference.scores(finished.record)["average"]
+    population = finished.record.populations["average"]
     offered = finished.task.plain(finished.zoo)
     measured = reference.measure(offered, finished.zoo.layout, finished.models["average"][0])
     further = {**population.further}

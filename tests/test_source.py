@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from bench.contract.zoo import Layout
 from bench.system.randomness import generator
 from tasks.data.source import Source
-from tasks.fast import frozen
 from tasks.fast.frozen import Frozen
 from tasks.fast.scoring import ClassifierScorer
 from tasks.fast.stacking import StackedRuns
@@ -168,7 +167,7 @@ def test_checkpoints_are_collected_on_both_tracks(source, build, tmp_path):
 
 @both
 def test_features_of_the_frozen_part_are_kept_and_give_the_losses_of_the_whole_network(
-    source, build, monkeypatch
+    source, build
 ):
     model = network(build)
     layout = layout_of(model)
@@ -182,8 +181,7 @@ def test_features_of_the_frozen_part_are_kept_and_give_the_losses_of_the_whole_n
     assert sum(seen) == len(source)  # every example once, in three epochs
     whole = torch.stack([supervise(network(build), batches)(step) for step in steps])
     torch.testing.assert_close(kept, whole, rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr(frozen, "KEEP_BYTES", 0)
-    assert not Frozen(model, layout, source, RECIPE, "float32").keeps
+    assert not Frozen(model, layout, source, RECIPE, "float32", keep=0).keeps
 
 
 @both
