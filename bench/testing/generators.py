@@ -83,7 +83,7 @@ class Subject:
         """Fit a new instance on a zoo, with all that it needs."""
         return fit(self.new(), zoo)
 
-    def fields(self) -> list[tuple[str, type[object], object]]:
+    def fields(self) -> list[tuple[str, object, object]]:
         """Return name, type and default of every hyperparameter."""
         hints = typing.get_type_hints(self.cls)
         names = self.cls.setting_names()
