@@ -1,1 +1,1 @@
-"""The leaderboard: records in, tables and pages out. Never imports torch."""
+"""The leaderboard: tables and web pages made from records. Never imports torch."""

@@ -1,4 +1,7 @@
-"""The leaderboard's entry: pages, filters, what was left out. Start it with ``python -m bench leaderboard``."""
+"""The leaderboard's web application: pages, filters, and the list of files that cannot be read.
+
+Start it with ``python -m bench leaderboard``.
+"""
 
 from pathlib import Path
 
@@ -44,14 +47,14 @@ def main() -> None:
 
 
 def show_empty() -> None:
-    """Say how the first record is made."""
+    """Show the command that makes the first record, where there is none."""
     st.title("Leaderboard of weight generators")
     st.info("There are no records here yet. This makes the first one and shows it:")
     st.code(FIRST_RECORD, language="bash")
 
 
 def show_broken() -> None:
-    """List the files that are in no table, each with the reason."""
+    """Show the files and folders that are in no table, each with the reason."""
     broken = shared.broken()
     if broken:
         with st.expander(f"Left out: {len(broken):,}", icon=":material/warning:"):

@@ -1,4 +1,4 @@
-"""Boards: the groups of runs that are ranked together. Pure functions, no widgets, no torch."""
+"""Boards: groups of runs that are ranked together. Pure functions, no widgets, no torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from leaderboard import facts
 from leaderboard.facts import Fact
 
 SHARED = [fact.name for fact in (*facts.BOARD, *facts.METRIC)]
-HASHES = ("dataset_hash", "zoo_hash")  # told apart, and never shown
-FINE = 2000  # validation examples from which on a second decimal of a percentage means something
+HASHES = ("dataset_hash", "zoo_hash")  # compared, and never shown
+FINE = 2000  # validation examples from which on percentages have a second decimal
 
 
 def boards(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a board: what its records share, how many there are, and of how many generators.
+    """Return a table of boards, one row each: shared facts, and numbers of records and generators.
 
-    Boards are in the order of their tasks, those with most records first.
+    Boards are sorted by task, architecture, layers and track; of equal ones the board with most records comes first.
     """
     grouped = runs.groupby("board", sort=False)
     found = grouped[SHARED].first()
@@ -31,28 +31,28 @@ def boards(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a table's rows as plain mappings."""
+    """Return a table's rows as mappings from column to value."""
     return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
 def largest(found: pd.DataFrame) -> str:
-    """Return the name of the board with most records, of equal ones the first."""
+    """Return the name of the board with most records, the first of several."""
     return str(found["board"].iloc[int(found["records"].to_numpy().argmax())])
 
 
 def title(board: Mapping[str, Any]) -> str:
-    """Return a board's name for people, in one line."""
+    """Return a board's title in one line: task, architecture, layers, track, K, and the start of its key."""
     words = (board["task"], board["arch"], board["layers"], board["track"], f"K={board['k']}")
     return f"{' · '.join(map(str, words))}  ({board['key'][:8]})"
 
 
 def scale(board: Mapping[str, Any]) -> Scale:
-    """Return how a board's scores are shown: one validation example more or less must show, and no more."""
+    """Return the scale of a board's scores, with as many decimals as make one validation example visible."""
     return Scale(bool(board["percent"]), digits=2 if board["val_size"] >= FINE else 1)
 
 
 def why_elsewhere(board: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return in words why two boards are not ranked together."""
+    """Return in words the facts in which two boards differ, which is why they are not ranked together."""
     differing = [f for f in facts.BOARD if f.word and board[f.name] != other[f.name]]
     parts = (_difference(fact, board[fact.name], other[fact.name]) for fact in differing)
     return "; ".join(parts) or "another key"

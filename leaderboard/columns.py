@@ -1,4 +1,4 @@
-"""The columns of the board, each declared once: the table, its exports, the pages and the documentation read them here.
+"""The columns of a board's table. Each is declared once, for the table, its exports, the pages and the documentation.
 
 A new column is one ``Column`` in ``COLUMNS``.
 """
@@ -22,14 +22,14 @@ Read = Callable[[Record, str], Any]  # a record and the name of one of its popul
 
 @dataclass(frozen=True)
 class Field:
-    """One value of a row, and one column of the CSV file.
+    """One value of a table's row, and one column of the CSV file.
 
     Attributes:
-        name: its name there and in the table of runs.
-        read: returns it of a population of a record; None where it is unknown.
-        pool: returns it of the seeds of a generator.
-        across: returns the board's values, corrected for being several.
-        dtype: of the board's column.
+        name: its name in the CSV file and in the table of runs.
+        read: returns its value for a population of a record; None where it is unknown.
+        pool: returns one value for the runs of one row, which differ in the seed.
+        across: returns the values of all generators of a board, corrected for multiple testing; None corrects nothing.
+        dtype: type of the table's column.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the board.
+    """One column of a board's table.
 
     Attributes:
-        name: in an address.
+        name: its name in a page's address.
         label: its heading.
-        help: how to read it, for people.
+        help: how to read it, for readers of the page.
         format: how its fields' values are shown in one cell.
-        fields: the values; none for what the table itself makes: a row's rank, name and kind.
-        better: whether rows can be ranked by its first field, and which value is then the better one: as the board's
-            score, the higher or the lower.
-        width: in pixels; None leaves it to the page.
+        fields: its values; none for a column that the table itself makes: rank, generator and kind.
+        better: how rows are ranked by its first field: as the board's score, or the higher or lower value first; None
+            where they cannot be ranked by it.
+        width: width in pixels; None leaves it to the page.
         fits: whether it is as wide as its longest text.
         pinned: whether it stays in sight when the table is scrolled.
     """
@@ -68,30 +68,30 @@ class Column:
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns of the table that its cells are made of."""
+        """The names of the table's columns that its cells are made of."""
         return [field.name for field in self.fields] or [self.name]
 
     def text(self, record: Record, population: str, scale: Scale) -> str:
-        """Return its cell for one population of one record."""
+        """Return the text of its cell for one population of one record."""
         return self.format.text(scale, *(field.read(record, population) for field in self.fields))
 
 
-# What fields read ----------------------------------------------------------------------------------------------------
+# Readers of fields ---------------------------------------------------------------------------------------------------
 
 
 def of_population(read: Callable[[Population], Any]) -> Read:
-    """Make a reader of what every population has."""
+    """Return a reader of a value that every population has."""
     return lambda record, name: read(record.populations[name])
 
 
 def of_run(read: Callable[[Record], Any]) -> Read:
-    """Make a reader of what only generated models have."""
+    """Return a reader of a value that only the generated models have; it gives None for other populations."""
     return lambda record, name: read(record) if name == GENERATED else None
 
 
-def _end(name: str) -> Read:
-    """Make a reader of one end of the mean's interval, which a single model has not."""
-    return of_population(lambda own: getattr(own, name) if own.n > 1 else None)
+def _interval_end(name: str) -> Read:
+    """Return a reader of one end of the interval of the mean; it gives None for a single model."""
+    return of_population(lambda population: getattr(population, name) if population.n > 1 else None)
 
 
 def _nearest(record: Record, name: str) -> float | None:
@@ -120,14 +120,14 @@ def _collapsed(record: Record) -> str | None:
 
 
 def _score(name: str, label: str, help_: str) -> Column:
-    """Declare a statistic of a population's scores."""
+    """Return the column of a statistic of a population's scores."""
     read = of_population(attrgetter(name))
     return Column(name, label, help_, formats.SCORE, (Field(name, read),), better="score", width=62)
 
 
 # The columns ---------------------------------------------------------------------------------------------------------
 
-# What every table begins with.
+# The first columns of every table.
 FIXED = (
     Column(
         "rank", "#", "1 and the number of rows that are better beyond chance; equal ranks cannot be told apart.",
@@ -150,8 +150,8 @@ COLUMNS = (
         "interval", "95 %", "95 % interval of the mean: over models, or over seeds where there are several.",
         formats.SCORES,
         (
-            Field("low", _end("low"), pooling.mean_below("mean")),
-            Field("high", _end("high"), pooling.mean_above("mean")),
+            Field("low", _interval_end("low"), pooling.mean_below("mean")),
+            Field("high", _interval_end("high"), pooling.mean_above("mean")),
         ),
     ),
     Column(
@@ -221,7 +221,7 @@ COLUMNS = (
         (Field("device", of_run(attrgetter("timing.device")), pooling.first, dtype="object"),),
     ),
 )  # fmt: skip
-# The columns that a table opens with, in this order; the others are a click away.
+# The columns that a table shows at first, in this order; the reader can add the others.
 OPENING = (
     "best", "selected", "mean", "interval", "verdict", "novelty", "collapsed", "median", "worst",
     "seconds_per_model", "speedup", "speedup_amortised", "seeds", "device",

@@ -1,4 +1,4 @@
-"""Write a table as CSV, LaTeX or Markdown, with its text made harmless for each."""
+"""Export of a table as CSV, LaTeX or Markdown, with the special characters of each format escaped."""
 
 import io
 
@@ -6,7 +6,8 @@ import pandas as pd
 
 from bench.records import markdown as tables
 
-FORMULA = ("=", "+", "-", "@", "\t")  # a spreadsheet would compute a cell that starts so
+# First characters of a cell that spreadsheets take for a formula.
+FORMULA = ("=", "+", "-", "@", "\t")
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -14,7 +15,7 @@ LATEX = {
 
 
 def csv(table: pd.DataFrame) -> str:
-    """Return every column with all digits."""
+    """Return a table as CSV text: every column with all digits, and formulas of spreadsheets quoted."""
     text = table.select_dtypes(include=["object", "string"]).columns
     safe = table.copy()
     for name in text:
@@ -25,17 +26,17 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a pipe table.
+    """Return a table as a Markdown pipe table.
 
     Args:
-        table: of text, as a page shows it; the columns that are numbers are aligned right.
+        table: a table of text; columns of numbers are aligned right.
     """
     head, *body = ([_markdown(cell) for cell in line] for line in _lines(table))
     return tables.table(head, body, [_numeric(table[name]) for name in table])
 
 
 def latex(table: pd.DataFrame) -> str:
-    """Return a ``tabular`` with the rules of the package booktabs; of text, as a page shows it."""
+    """Return a table of text as a LaTeX ``tabular`` with the rules of the package booktabs."""
     columns = "".join("r" if _numeric(table[name]) else "l" for name in table)
     head, *body = (" & ".join(map(_latex, line)) + r" \\" for line in _lines(table))
     inner = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
@@ -48,12 +49,12 @@ def _lines(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _numeric(column: "pd.Series[str]") -> bool:
-    """Return whether every cell starts as a number, or is empty."""
+    """Return whether every cell of a column starts like a number, or is empty."""
     return all(not cell or cell == "-" or cell.lstrip("+-")[:1].isdigit() for cell in column)
 
 
 def _markdown(text: str) -> str:
-    """Escape what Markdown would read as markup, but for the bar, which every table escapes."""
+    """Return text with Markdown's special characters escaped, but for the bar, which every pipe table escapes."""
     for mark in ("\\", "`", "*", "_", "[", "]", "<", "$", "~", "#", "!"):
         text = text.replace(mark, "\\" + mark)
     return text

@@ -1,4 +1,4 @@
-"""What the table of runs holds of a record beside the columns of the board; each fact is declared once."""
+"""Facts of a record in the table of runs, beside the columns of a board's table. Each is declared once."""
 
 import datetime
 import json
@@ -18,10 +18,10 @@ class Fact:
     """One fact of a record.
 
     Attributes:
-        name: of its column in the table of runs.
-        read: returns it; None where the record does not know it.
-        dtype: of the column; None for words.
-        word: what people are told that two boards differ in.
+        name: name of its column in the table of runs.
+        read: returns its value; None where the record does not have it.
+        dtype: type of its column; None for text.
+        word: the fact in words, for readers, where two boards differ in it.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Fact:
 
 
 def plain(settings: dict[str, Any]) -> str:
-    """Return settings as text that is equal where they are."""
+    """Return settings as canonical JSON text, equal for equal settings."""
     return json.dumps(settings, sort_keys=True)
 
 
@@ -39,8 +39,8 @@ def _scoring(record: Record) -> str:
     return plain(record.task.settings.get("scoring", {}))
 
 
-# What records share to be ranked together: the key, and the facts that the key stands for. The facts are compared as
-# well: a key is only a field of a file, and files are edited.
+# Facts that records share where they are ranked together: the key, and the facts that it is a hash of. These are
+# compared as well, since the key in a file can be edited.
 BOARD = (
     Fact("key", attrgetter("key")),
     Fact("task", attrgetter("task.name"), word="task"),
@@ -60,12 +60,12 @@ BOARD = (
     Fact("scoring", _scoring, word="way of scoring"),
     Fact("version", attrgetter("protocol.version"), COUNT, "version of the protocol"),
 )
-# What follows from a board's metric.
+# Facts of a board's metric.
 METRIC = (
     Fact("percent", attrgetter("task.metric.percent")),
     Fact("mean_over_units", attrgetter("task.metric.mean_over_units")),
 )
-# What tells a generator's variants apart, beside the device, which is a column.
+# Facts in which variants of a generator differ; the device, a column of the table, is another one.
 GENERATOR = (
     Fact("generator", attrgetter("generator.name")),
     Fact("source", attrgetter("generator.code")),
@@ -75,13 +75,13 @@ GENERATOR = (
 
 
 def _content(record: Record) -> int:
-    """Return a number that differs where two records of one run differ."""
+    """Return a hash that differs between two records of the same run, unless their content is the same."""
     scores = tuple(record.generated.values)
     return hash((scores, record.created.timestamp(), record.timing.fit_s, record.timing.sample_s))
 
 
 def _controls(record: Record) -> int:
-    """Return a number that is equal where two records have the same scores of originals and controls."""
+    """Return a hash of the scores of originals and controls."""
     controls = record.controls
     return hash(tuple(_numbers([record.original, *(controls[name] for name in sorted(controls))])))
 
@@ -92,7 +92,7 @@ def _numbers(populations: Sequence[Population]) -> Iterator[float]:
 
 
 def _average(record: Record) -> float | None:
-    """Return the score of the average of the originals; None where there is no such control."""
+    """Return the score of the average of the originals; None where the record has no such control."""
     average = record.controls.get("average")
     return average.selected if average else None
 
@@ -106,14 +106,15 @@ RUN = (
     Fact("created", lambda record: record.created.astimezone(datetime.UTC).isoformat()),  # sorts by time
     Fact("content", _content),
     Fact("command", attrgetter("command")),
-    Fact("changes", lambda record: json.dumps(record.request.changes)),  # what was asked for, no default, in its order
+    # Without defaults, in order.
+    Fact("changes", lambda record: json.dumps(record.request.changes)),
     Fact("seed", attrgetter("protocol.seed"), COUNT),
     Fact("preset", attrgetter("protocol.preset")),
     Fact("settings", lambda record: plain(record.task.settings)),
     Fact("fit_s", attrgetter("timing.fit_s"), NUMBER),
     Fact("controls", _controls),
 )  # fmt: skip
-# Numbers that stand beside the paper's, by the names of ``bench.records.paper.OURS``.
+# Numbers that are compared with the paper's, by the names in ``bench.records.paper.OURS``.
 PAPER = (
     Fact("original_best", attrgetter("original.best"), NUMBER),
     Fact("original_mean", attrgetter("original.mean"), NUMBER),

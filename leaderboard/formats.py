@@ -1,4 +1,4 @@
-"""Ways to show the values of a column: as text, and on the page as numbers that can be sorted."""
+"""Formats of a column's values: as text, and as numbers that the page can sort."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class Format:
-    """How the values of one cell are shown.
+    """The format of the values in one cell.
 
     Attributes:
         write: returns the text of a cell from the board's scale and the cell's values, none of which is missing.
-        printf: returns the format of numbers in a table that sorts them; None where that table has the text.
+        printf: returns the format of numbers in a table that sorts them; None where that table has text.
         scored: whether the number is a score, which is shown in the board's scale.
         right: whether the text is aligned right.
     """
@@ -28,22 +28,22 @@ class Format:
     right: bool = False
 
     def text(self, scale: Scale, *values: Any) -> str:
-        """Return a cell's text; ``UNKNOWN`` where its first value is missing."""
+        """Return the text of a cell; ``UNKNOWN`` where its first value is missing."""
         return UNKNOWN if pd.isna(values[0]) else self.write(scale, *values)
 
 
 def number(pattern: str, printf: str) -> Format:
-    """Make the format of a number that needs no scale.
+    """Return the format of a number that does not depend on the board's scale.
 
     Args:
-        pattern: as Python's ``format`` takes it, for text.
-        printf: as C's ``printf`` takes it, for the page.
+        pattern: format of the text, as Python's ``format`` takes it.
+        printf: format of the number on the page, as C's ``printf`` takes it.
     """
     return Format(lambda scale, value: format(value, pattern), lambda scale: printf)
 
 
 def times(factor: float) -> str:
-    """Return a factor with two digits that mean something.
+    """Return a factor as text: two significant digits, or a whole number from 10 on.
 
     >>> times(15234.5), times(0.0213)
     ('15,234x', '0.021x')
@@ -61,13 +61,13 @@ def _bounded(scale: Scale, difference: float, low: float, high: float) -> str:
 
 
 def printf(scale: Scale) -> str:
-    """Return the format of scores in a table that sorts them."""
+    """Return the ``printf`` format of scores in a table that sorts them."""
     return f"%.{scale.digits}f" if scale.percent else "%.4g"
 
 
 SCORE = Format(lambda scale, score: scale.text(score), printf, scored=True)
 SCORES = Format(lambda scale, low, high: f"{scale.text(low)} to {scale.text(high)}", right=True)
-DIFFERENCE = Format(_bounded, right=True)  # of scores, with its interval
+DIFFERENCE = Format(_bounded, right=True)  # a difference of scores with its interval
 SHARE = number(".3f", "%.3f")
 SHORT = number(".2g", "%.2g")
 WHOLE = number(",.0f", "%d")

@@ -1,6 +1,6 @@
-"""Read folders of records into one table of runs: a row a record, without the scores of single models.
+"""Reading of folders of records into the table of runs: one row a record, without the scores of single models.
 
-Every text that comes from a record leaves this module through ``printable``, so nothing invisible reaches a page.
+Every text from a record passes through ``printable`` here, so that nothing invisible reaches a page.
 """
 
 import gc
@@ -21,23 +21,23 @@ from leaderboard.columns import FIELDS, GENERATED
 from leaderboard.facts import FACTS
 
 BOARD = [fact.name for fact in facts.BOARD]
-# What the seeds of one row share: name, code, settings, aligned checkpoints or not, and device.
+# Columns that the runs of one row share: the generator's name, code, settings and alignment, and the device.
 VARIANT = [*(fact.name for fact in facts.GENERATOR), "device"]
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A file or folder that is left out of every table, and why."""
+    """A file or folder that is left out of every table, and the reason."""
 
     path: str
     reason: str
 
 
 def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
-    """Read every record below some folders.
+    """Return the table of all runs below some folders, and the files and folders that are left out.
 
-    The same content found twice counts once. A run that was made again (same board, variant and seed) stands with its
-    newest record; the older one is listed as left out.
+    A record that is found twice counts once. Of several records of one run (same board, variant and seed) the newest
+    counts; the older ones are left out.
 
     Returns:
         One row a valid record, in a fixed order, with the columns of ``summary`` and ``board``; and what is left out,
@@ -61,7 +61,10 @@ def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Pause the search for cycles: records make many objects and no cycles, and it would take a third of the time."""
+    """Pause the garbage collector's search for reference cycles.
+
+    Records make many objects and no cycles, and the search would take a third of the time.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -72,7 +75,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _files(folders: Iterable[Path], broken: list[Broken]) -> list[Path]:
-    """Return the JSON files below the folders, each once."""
+    """Return the JSON files below the folders, each once; folders that are missing are added to ``broken``."""
     found: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
@@ -96,7 +99,7 @@ def _broken(path: Path, reason: str) -> Broken:
 
 
 def _newest(frame: pd.DataFrame, broken: list[Broken]) -> pd.DataFrame:
-    """Keep the newest record of each run; an older one is listed as left out unless its content is the same."""
+    """Return the newest record of each run; older ones with other content are added to ``broken``."""
     frame = frame.sort_values("created", kind="stable", ascending=False)
     run = [*BOARD, *VARIANT, "seed"]
     again = frame.duplicated(run)
@@ -110,7 +113,7 @@ def _newest(frame: pd.DataFrame, broken: list[Broken]) -> pd.DataFrame:
 
 
 def _board_names(frame: pd.DataFrame) -> "pd.Series[str]":
-    """Return each run's board: its key, with a hash of the facts where records of one key differ in them."""
+    """Return each run's board: its key, with a hash of the board's facts where runs with one key differ in them."""
     names: pd.Series[str] = frame["key"].astype(str)
     boards = frame.drop_duplicates(BOARD)
     shared = boards["key"].duplicated(keep=False)
@@ -125,9 +128,9 @@ def _board_names(frame: pd.DataFrame) -> "pd.Series[str]":
 
 
 def summary(record: Record, path: Path) -> dict[str, Any]:
-    """Return a record's row: its facts, and the board's fields of its generated models.
+    """Return a record's row: its facts, and the fields of its generated models.
 
-    Scores are in the metric's own unit, times in seconds; what the record does not know is None.
+    Scores are in the metric's own unit, times in seconds; values that the record does not have are None.
     """
     row = {fact.name: fact.read(record) for fact in FACTS}
     row |= {field.name: field.read(record, GENERATED) for field in FIELDS}

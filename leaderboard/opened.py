@@ -1,4 +1,4 @@
-"""One record with its side file. No widgets, no torch."""
+"""Reading of one record with its side file. No widgets, no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ from bench.records.record import Record
 
 @dataclass(frozen=True)
 class Shown:
-    """One run as a page shows it.
+    """One run with its side file, as a page shows it.
 
     Attributes:
-        label: what legends call it, free of what cannot be seen; not escaped for Markdown or HTML.
+        label: its name in legends, in printable characters; not escaped for Markdown or HTML.
         record: the whole record.
         side: arrays of ``bench.records.side``; empty where there is no side file.
-        problem: why there is none, or empty.
+        problem: why there is no side file, or empty.
     """
 
     label: str
@@ -26,11 +26,12 @@ class Shown:
 
 
 def open_record(path: Path, label: str = "") -> Shown:
-    """Read a record and the side file beside it.
+    """Return a record and the side file beside it.
+
+    A side file that is missing, or is not the one that the record names, is a ``problem`` and no error.
 
     Raises:
-        BadRequest: the record is no longer there, or no longer valid. A side file that is missing or is not the one
-            that the record names is a ``problem`` instead.
+        BadRequest: the record is missing or invalid.
     """
     record = Record.read(path)
     named = record.artifacts.side

@@ -1,4 +1,4 @@
-"""What the test of ties (``leaderboard.ties``) needs of records and their side files. No widgets, no torch."""
+"""Outcomes of validation units from records and their side files, for the test of ties. No widgets, no torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,9 +21,9 @@ def outcomes(
 
     Args:
         record: the record.
-        arrays: of its side file, or nothing.
+        arrays: arrays of its side file; empty where there is none.
         statistic: one of ``ties.TESTED``.
-        names: "generated", "original" or controls.
+        names: names of the populations.
     """
     found = {}
     for name in names:
@@ -37,7 +37,11 @@ def outcomes(
 def _right(
     record: Record, arrays: Mapping[str, NDArray[Any]], statistic: str, name: str
 ) -> NDArray[Any] | None:
-    """Return the share of the statistic's models that get each unit right, where the score is a mean over units."""
+    """Return for each kept validation unit the share of models that get it right; None where it is unknown.
+
+    For the statistic "mean" these are all models of the population, otherwise the one that the statistic names. It is
+    known where the score is a mean over units and the side file keeps their outcomes.
+    """
     stored = arrays.get(f"right_{statistic}.{name}")
     if not record.task.metric.mean_over_units or stored is None or "units" not in arrays:
         return None
@@ -49,13 +53,13 @@ def _right(
 def replicates(
     runs: Sequence[tuple[str, Shown]], newest: str, statistic: str, seed: int
 ) -> dict[str, NDArray[Any]]:
-    """Return replicates of every row's value, by row; none of a row that cannot be paired with the others.
+    """Return bootstrap replicates of the ranked value by row; rows that cannot be paired with the others are left out.
 
     Args:
-        runs: row and record of every run of a board.
-        newest: id of the record that originals and controls are taken of.
+        runs: name of the row and record of every run of a board.
+        newest: id of the record that originals and controls are taken from.
         statistic: one of ``ties.TESTED``.
-        seed: of the draws.
+        seed: seed of the bootstrap.
     """
     found: dict[str, list[Outcome]] = {}
     unpaired = set()
@@ -64,11 +68,11 @@ def replicates(
         if record.id == newest:
             names += [ORIGINAL, *record.controls]
         for name, outcome in outcomes(record, shown.side, statistic, names).items():
-            own = row if name == GENERATED else control_row_name(name)
-            found.setdefault(own, []).append(outcome)
+            name_of_row = row if name == GENERATED else control_row_name(name)
+            found.setdefault(name_of_row, []).append(outcome)
             if outcome.right is None and record.task.metric.mean_over_units:
-                unpaired.add(own)
-    for own in unpaired:
-        del found[own]
+                unpaired.add(name_of_row)
+    for name in unpaired:
+        del found[name]
     higher = all(shown.record.task.metric.higher_is_better for _, shown in runs)
     return ties.draws(found, statistic, higher_is_better=higher, seed=seed)

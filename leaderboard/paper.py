@@ -1,4 +1,4 @@
-"""The p-diff paper's tables (``bench.records.paper``) beside the official logs and our records; no widgets."""
+"""Comparison of the p-diff paper's tables (``bench.records.paper``) with official logs and our records; no widgets."""
 
 import functools
 import json
@@ -18,11 +18,11 @@ DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
 
 
 def command(settings: Mapping[str, Any]) -> str:
-    """Return the command line that measures a row with the paper's recipe."""
+    """Return the command line that measures a row of a table with the paper's recipe."""
     return _asked(tuple(settings.items())).command
 
 
-@functools.cache  # the page asks for all of a table's whenever it is drawn
+@functools.cache  # the page needs the requests of a whole table each time that it is drawn
 def _asked(settings: tuple[tuple[str, Any], ...]) -> Asked:
     return Request.named({**dict(settings), "preset": "paper"}).asked
 
@@ -31,9 +31,14 @@ def _asked(settings: tuple[tuple[str, Any], ...]) -> Asked:
 
 
 def matching(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the runs of a row, of the board that is nearest to the paper's setting.
+    """Return the runs that measure a row of a table, on the board that is nearest to the paper's setting.
 
-    The column ``differs`` says how they differ from that setting.
+    Args:
+        runs: the table of runs.
+        settings: options of the row's run.
+
+    Returns:
+        Rows of ``runs``, one a seed, with the column ``differs``: in words, how they differ from the paper's setting.
     """
     asked = {**DEFAULTS, **settings}
     wanted = {name: asked[name] for name in OPTIONS if name in asked and name != "pretrained"}
@@ -64,7 +69,7 @@ def _differs(run: Mapping[Any, Any], wanted: Mapping[str, Any]) -> str:
 
 
 def _changes(asked: Mapping[str, Any]) -> list[str]:
-    """Return what was changed of the task in words; settings with an option of their own are columns of their own."""
+    """Return the task's changed settings in words, without those with an option of their own, which are columns."""
     changed = asked["task_settings"].items()
     return [
         printable(f"{name}={written(value)}") for name, value in changed if name not in TASK_OPTIONS
@@ -72,9 +77,9 @@ def _changes(asked: Mapping[str, Any]) -> list[str]:
 
 
 def shown(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as text: the paper's numbers, the official log's and ours.
+    """Return a table of the paper as text: the paper's numbers, the official log's and ours.
 
-    Columns are named "paper: best", "log: best", "ours: best". Scores are in percent.
+    Columns are named "paper: best", "log: best", "ours: best". Scores are in the unit of the paper's table.
     """
     rows = [_cells(table, row, runs) for row in table.row]
     named = [{": ".join(filter(None, name)): text for name, text in row.items()} for row in rows]
@@ -87,7 +92,7 @@ def _cells(table: Table, row: Row, runs: pd.DataFrame) -> dict[tuple[str, str], 
         cells["paper", name] = "" if number == "" else f"{number:.{table.digits}f}"
     log = logs().get(row.log or "", {})
     if any(one.log for one in table.row):
-        for name in (n for n in table.columns if n != "ensemble"):  # they have none
+        for name in (n for n in table.columns if n != "ensemble"):  # the logs have no ensemble
             theirs = logged(table, row, name)
             cells["log", name] = "" if theirs is None else f"{theirs:.2f}"
         cells["log", "K"] = log.get("n_ckpt", "")
@@ -106,7 +111,7 @@ def _cells(table: Table, row: Row, runs: pd.DataFrame) -> dict[tuple[str, str], 
 
 
 def missing(table: Table, runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the rows that no record measures at the paper's setting, each with the command that does."""
+    """Return label and command of each row that no record measures at the paper's setting."""
     found = []
     for row in table.row:
         settings = table.settings(row)

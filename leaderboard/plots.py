@@ -1,6 +1,6 @@
-"""Figures of runs: pure functions from records and side files to plotly, no widgets.
+"""Figures of runs: pure functions that make plotly figures from records and side files, no widgets.
 
-Backgrounds are transparent, so that a figure stands on a light and on a dark page.
+Backgrounds are transparent, so that a figure suits a light and a dark page.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from leaderboard.opened import Shown
 
 Array = NDArray[Any]
 
-# Colours that stay apart for the colour-blind (after Okabe and Ito, 2008), of equal weight on light and dark.
+# Colours that the colour-blind can distinguish (after Okabe and Ito, 2008), visible on light and on dark pages.
 COLOURS = {
     "pdiff": "#3b82f6",
     "vae": "#e69f00",
@@ -37,8 +37,9 @@ COLOURS = {
     "original": "#858c99",
     "random": "#c4c9d1",
 }
+# Colours of other generators, by a hash of the name.
 OTHERS = ("#7c5cd6", "#0f9d9d", "#d6457a", "#5c8a1e", "#b8860b", "#4059ad")
-HEIGHT = 420
+HEIGHT = 420  # of a figure, in pixels
 
 
 def colour(name: str) -> str:
@@ -49,7 +50,7 @@ def colour(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a record's text with the marks escaped that plotly would read as markup."""
+    """Return a record's text with the special characters of plotly's markup escaped."""
     return html.escape(printable(text))
 
 
@@ -63,7 +64,7 @@ def _metric(record: Record) -> str:
 
 
 def duration(value: float) -> str:
-    """Return a time in seconds as a person reads it.
+    """Return a time, given in seconds, as text in ms or s.
 
     >>> duration(0.0004), duration(75.2)
     ('0.4 ms', '75 s')
@@ -96,7 +97,7 @@ def _label(shown: Shown, several: bool) -> str:
 
 
 def _colours(shown: Sequence[Shown]) -> list[str]:
-    """Return a colour for each run: its generator's, or the next free one where another run has that."""
+    """Return a colour for each run: its generator's, or the next free one if another run has that."""
     taken: list[str] = []
     for one in shown:
         own = colour(one.record.generator.name)
@@ -109,9 +110,9 @@ def _colours(shown: Sequence[Shown]) -> list[str]:
 
 
 def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
-    """Draw every model by its score and its similarity to the nearest original (the paper's Fig. 4b).
+    """Draw every model's score against its similarity to the nearest original (the paper's Fig. 4b).
 
-    Noise-added originals are a curve, one point an amplitude. Originals and controls are the first run's.
+    Noise-added originals are a curve, one point an amplitude. Originals and controls are those of the first run.
     """
     figure = go.Figure()
     first, several = shown[0], len(shown) > 1
@@ -130,7 +131,7 @@ def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
 
 
 def _zoom(figure: go.Figure, higher_is_better: bool) -> go.Figure:
-    """Fit the axes to the models that are visible; the noise curve and a few bad models may lie outside."""
+    """Fit the axes to the visible models; the noise curve and a few bad models may lie outside."""
     clouds = [t for t in figure.data if t.mode == "markers" and t.visible is True]
     if not clouds:
         return figure
@@ -186,7 +187,7 @@ def _noise_curve(figure: go.Figure, shown: Shown) -> None:
 
 
 def distributions(shown: Sequence[Shown]) -> go.Figure:
-    """Draw the scores of all models of a population on validation and, where known, on training data (Fig. 6a)."""
+    """Draw the scores of all models: on validation and, where known, on training data (the paper's Fig. 6a)."""
     figure = go.Figure()
     first, several = shown[0], len(shown) > 1
     controls = first.record.controls
@@ -230,7 +231,7 @@ PAIRS: dict[str, Callable[[Record], Likeness | None]] = {
 
 
 def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
-    """Draw the paper's four comparisons as bars with their 95 % intervals (Fig. 4a)."""
+    """Draw the paper's four mean similarities as bars with their 95 % intervals (the paper's Fig. 4a)."""
     figure = go.Figure()
     for one, own in zip(shown, _colours(shown), strict=True):
         found = [(name, value) for name, get in PAIRS.items() if (value := get(one.record))]
@@ -255,13 +256,13 @@ def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
 
 
 def controls_similarity(shown: Shown) -> go.Figure:
-    """Draw the mean similarity to the originals, and to the nearest one, of the generator and of every control."""
+    """Draw the mean similarity to all originals, and to the nearest one, of the generator and every control."""
     made = shown.record.generator.name
-    rows = _alike(_text(made), shown.record.generated, colour(made))
+    rows = _similarity_row(_text(made), shown.record.generated, colour(made))
     controls = [
         row
         for name, control in shown.record.controls.items()
-        for row in _alike(_text(name), control, colour(name))
+        for row in _similarity_row(_text(name), control, colour(name))
     ]
     rows += sorted(controls, key=lambda row: -row[2])
     figure = go.Figure()
@@ -278,14 +279,16 @@ def controls_similarity(shown: Shown) -> go.Figure:
     return figure.update_yaxes(autorange="reversed")
 
 
-def _alike(label: str, population: Population, tint: str) -> list[tuple[str, float, float, str]]:
-    """Return one row of a population, with its similarity to the originals; none where that is not known."""
+def _similarity_row(
+    label: str, population: Population, tint: str
+) -> list[tuple[str, float, float, str]]:
+    """Return one row with a population's similarity to the originals; an empty list where it is unknown."""
     mean, nearest = population.similarity.originals, population.similarity.nearest
     return [(label, mean.value, nearest.value, tint)] if mean and nearest else []
 
 
 def iou_heat_map(shown: Shown) -> go.Figure | None:
-    """Draw the similarity of every pair of models, originals first; None without a side file."""
+    """Draw the similarity of every pair of models, originals first; return None without a side file."""
     matrix, count = shown.side.get("iou"), shown.side.get("iou_originals")
     if matrix is None or count is None:
         return None
@@ -321,7 +324,7 @@ def iou_heat_map(shown: Shown) -> go.Figure | None:
 
 
 def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
-    """Draw similarity to the nearest original against the number of checkpoints (Fig. 5b).
+    """Draw the similarity to the nearest original against K, the number of checkpoints (the paper's Fig. 5b).
 
     Args:
         runs: rows of ``leaderboard.load`` that differ in K, seed and generator alone.
@@ -353,12 +356,12 @@ def similarity_against_k(runs: pd.DataFrame) -> go.Figure:
 
 
 def embedding(shown: Shown, kind: str, *, paths: bool = False) -> go.Figure | None:
-    """Draw a t-SNE map of parameters ("map") or of the generator's latents ("latent") (Figs. 4c and 5a).
+    """Draw a t-SNE map of parameters or of the generator's latents (the paper's Figs. 4c and 5a); None without data.
 
     Args:
         shown: the run.
-        kind: "map" or "latent".
-        paths: also draw the denoising trajectories.
+        kind: "map" for parameters, "latent" for latents.
+        paths: whether to draw the denoising trajectories too.
     """
     figure = go.Figure()
     own = colour(shown.record.generator.name)
@@ -403,7 +406,10 @@ def embedding(shown: Shown, kind: str, *, paths: bool = False) -> go.Figure | No
 
 
 def score_against_time(shown: Sequence[Shown]) -> go.Figure:
-    """Draw score against wall time, of SGD and of the generator, with and without collect, fit and select (Fig. 7)."""
+    """Draw score against wall time in seconds, of SGD and of the generator (the paper's Fig. 7).
+
+    The generator has two points: the time to sample one model, and the time of collect, fit, select and sampling.
+    """
     figure = go.Figure()
     first = shown[0].record
     curve = shown[0].side.get("curve")
@@ -429,7 +435,7 @@ def score_against_time(shown: Sequence[Shown]) -> go.Figure:
 
 
 def fixed_seconds(record: Record) -> float | None:
-    """Return the seconds of collect, fit and select together; None without a collect time."""
+    """Return the seconds of collect, fit and select together; None where the collect time is unknown."""
     timing = record.timing
     if timing.collect_s is None:
         return None
@@ -456,7 +462,7 @@ def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> N
 
 
 def break_even(shown: Shown) -> go.Figure | None:
-    """Draw the seconds that N models cost, by SGD and by the generator; None where one of them is unknown."""
+    """Draw the seconds that N models take by SGD and by the generator; return None where a time is unknown."""
     timing, fixed = shown.record.timing, fixed_seconds(shown.record)
     if timing.sgd_s is None or fixed is None:
         return None
@@ -501,7 +507,10 @@ def _bands(shown: Shown) -> list[tuple[str, Array]]:
 
 
 def parameter_heat_map(shown: Shown) -> go.Figure | None:
-    """Draw parameters of some originals, generated models and networks at random initialisation (Figs. 3 and 6b)."""
+    """Draw parameters of some originals, generated models and networks at random initialisation.
+
+    After the paper's Figs. 3 and 6b. Returns None without a side file.
+    """
     bands, index = _bands(shown), shown.side.get("weights_index")
     if not bands or index is None:
         return None
@@ -530,7 +539,7 @@ def parameter_heat_map(shown: Shown) -> go.Figure | None:
 
 
 def parameter_histogram(shown: Shown) -> go.Figure | None:
-    """Draw the distribution of the values of these parameters."""
+    """Draw the distribution of these parameters' values; return None without a side file."""
     bands = _bands(shown)
     if not bands:
         return None

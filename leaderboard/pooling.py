@@ -1,4 +1,4 @@
-"""Ways to pool a field over the seeds of one generator, and over the rows of a board."""
+"""Pooling of a field's values: over the seeds of one generator, and over the rows of a board."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,21 +11,21 @@ from bench.records import student
 
 Pool = Callable[
     [pd.DataFrame, str], Any
-]  # the runs of one row and the field's name -> the row's value
+]  # from the runs of one row and the field's name to the row's value
 
 
 def mean(runs: pd.DataFrame, name: str) -> float:
-    """Return the mean; NaN where one of the values is unknown, since a mean of the rest would flatter."""
+    """Return the mean over runs; NaN where one value is unknown, since a mean of the others could be biased."""
     return float(runs[name].mean(skipna=False))
 
 
 def total(runs: pd.DataFrame, name: str) -> int:
-    """Return the sum of whole numbers."""
+    """Return the sum over runs of a whole number."""
     return int(runs[name].sum())
 
 
 def largest(runs: pd.DataFrame, name: str) -> float:
-    """Return the largest value; NaN where one of them is unknown."""
+    """Return the largest value; NaN where one is unknown."""
     return float(runs[name].max(skipna=False))
 
 
@@ -35,7 +35,7 @@ def first(runs: pd.DataFrame, name: str) -> Any:
 
 
 def counted(runs: pd.DataFrame, name: str) -> str | None:
-    """Return the word, or where words differ how many runs have which; None where a run has none."""
+    """Return the word that runs share or, where they differ, each with its count; None where a run has none."""
     words = runs[name].tolist()
     known = Counter(word for word in words if isinstance(word, str))
     if known.total() < len(words) or not known:
@@ -46,16 +46,16 @@ def counted(runs: pd.DataFrame, name: str) -> str | None:
 
 
 def mean_below(of: str) -> Pool:
-    """Make the pooling of a lower bound of a mean: over several runs Student's t instead.
+    """Return the pooling of the lower end of a mean's interval: of several runs, Student's t interval over seeds.
 
     Args:
-        of: name of the field that is bounded.
+        of: name of the field whose mean it is.
     """
     return lambda runs, name: _bound(runs, name, of, -1.0)
 
 
 def mean_above(of: str) -> Pool:
-    """Make the pooling of an upper bound of a mean; see ``mean_below``."""
+    """Return the pooling of the upper end of a mean's interval; see ``mean_below``."""
     return lambda runs, name: _bound(runs, name, of, 1.0)
 
 
@@ -67,7 +67,7 @@ def _bound(runs: pd.DataFrame, name: str, of: str, sign: float) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p-values of several tests, corrected by Holm's step-down method: any below 0.05 holds beside all others.
+    """Return p-values of several tests after Holm's step-down correction for multiple testing.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]

@@ -1,15 +1,16 @@
-"""A ranked table as the page and its exports show it. Pure functions, no widgets, no torch."""
+"""A ranked table in the form that the page and its exports show. Pure functions, no widgets, no torch."""
 
 import pandas as pd
 
 from bench.records.scale import Scale
 from leaderboard.columns import COLUMNS, FIXED, NAMED, Column
 
-LETTER, MARGIN, WIDEST = 7, 20, 280  # pixels
+# Pixels of one letter, of the cell's margins, and of the widest column.
+LETTER, MARGIN, WIDEST = 7, 20, 280
 
 
 def texts(ranked: pd.DataFrame, scale: Scale) -> pd.DataFrame:
-    """Return a table as text, one column a ``Column``."""
+    """Return a ranked table as text, with one column for each ``Column``."""
     return pd.DataFrame({one.name: _cells(ranked, one, scale) for one in (*FIXED, *COLUMNS)})
 
 
@@ -19,7 +20,7 @@ def _cells(ranked: pd.DataFrame, column: Column, scale: Scale) -> list[str]:
 
 
 def sortable(ranked: pd.DataFrame, scale: Scale) -> pd.DataFrame:
-    """Return a table like that of ``texts`` with numbers where a page formats them, so that they can be sorted."""
+    """Return a table like that of ``texts``, with numbers in the columns that the page formats and sorts."""
     found = texts(ranked, scale)
     for column in COLUMNS:
         if column.format.printf:
@@ -29,12 +30,12 @@ def sortable(ranked: pd.DataFrame, scale: Scale) -> pd.DataFrame:
 
 
 def labelled(shown: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of ``texts`` under the headings that people read."""
+    """Return a table of ``texts`` with the columns' labels as headings."""
     return shown.rename(columns={name: column.label for name, column in NAMED.items()})
 
 
 def width(column: Column, ranked: pd.DataFrame) -> int | None:
-    """Return a column's width in pixels, as wide as its longest text where it says so; None leaves it to the page."""
+    """Return a column's width in pixels, by its longest text if the column fits it; None leaves it to the page."""
     if not column.fits:
         return column.width
     shown = [text for text in ranked[column.names[0]] if isinstance(text, str)]
@@ -43,13 +44,13 @@ def width(column: Column, ranked: pd.DataFrame) -> int | None:
 
 
 def caption(by: str, tested: bool, problem: str, *, paired: bool) -> str:
-    """Return how to read the ranks.
+    """Return the text below a table that says how to read its ranks.
 
     Args:
-        by: the column.
-        tested: whether rows were drawn again.
-        problem: why some were not, or empty.
-        paired: whether the score is a mean over validation units, which are drawn again too.
+        by: name of the column that rows are ranked by.
+        tested: whether ties were found by a bootstrap.
+        problem: why ties were not found for all rows, or empty.
+        paired: whether the score is a mean over validation units, which the bootstrap draws too.
     """
     if not tested:
         why = problem or "there is no test of ties for this column"

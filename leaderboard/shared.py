@@ -1,4 +1,4 @@
-"""Parts that the pages share: the records, the filters in the sidebar, the choice of runs. Widgets only."""
+"""Parts that the pages share: the table of runs, the filters in the sidebar, the choice of runs. Widgets only."""
 
 import dataclasses
 import re
@@ -24,7 +24,7 @@ FILTERS = {
     "k": "K",
     "generator": "Generator",
 }
-MOST = 500  # runs that a list offers: more is slow, and nobody reads it
+MOST = 500  # largest number of runs in a list; more would be slow
 
 
 @st.cache_resource(ttl="10m", show_spinner="Reading records", max_entries=4)
@@ -38,17 +38,17 @@ def _folders() -> tuple[str, ...]:
 
 
 def runs() -> pd.DataFrame:
-    """Return all runs as the table of ``leaderboard.load``; readers share it, so do not change it."""
+    """Return the table of all runs (``leaderboard.load``); it is shared by all readers, so do not change it."""
     return _load(_folders())[0]
 
 
 def broken() -> list[Broken]:
-    """Return the files that are in no table, each with the reason."""
+    """Return the files and folders that are in no table, each with the reason."""
     return _load(_folders())[1]
 
 
 def reload() -> None:
-    """Read the folders again."""
+    """Clear the cached table, so that the folders are read again."""
     _load.clear()
 
 
@@ -56,14 +56,14 @@ def reload() -> None:
 
 
 def filters(frame: pd.DataFrame) -> None:
-    """Show the filters in the sidebar; the page's address keeps them, and an empty one leaves all."""
+    """Show the filters in the sidebar; the page's address keeps them, and an empty filter keeps all runs."""
     for name, label in FILTERS.items():
         options = [str(value) for value in sorted(frame[name].unique())]
         st.sidebar.multiselect(label, options, key=name, placeholder="All", bind="query-params")
 
 
 def chosen() -> pd.DataFrame:
-    """Return the runs that the filters leave."""
+    """Return the runs that pass the filters."""
     frame = runs()
     keep = pd.Series(True, index=frame.index)
     for name in FILTERS:
@@ -82,21 +82,21 @@ def _open(path: str, modified: float) -> Shown:
 
 
 def open_run(path: str, label: str = "") -> Shown:
-    """Return a record with its side file; it is read again only when the file has changed.
+    """Return a record with its side file; it is read again only if the file has changed.
 
     Args:
-        path: of the record, from ``runs``.
-        label: what legends call it.
+        path: path of the record, from the table of runs.
+        label: its name in legends.
 
     Raises:
-        BadRequest: the record is no longer there, or no longer valid.
+        BadRequest: the record is missing or invalid.
     """
     modified = Path(path).stat().st_mtime if Path(path).is_file() else 0.0
     return dataclasses.replace(_open(path, modified), label=label)
 
 
 def labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Return by record id a name that tells the runs of a table apart: generator, seed, and what else differs.
+    """Return by record id a label that is unique among these runs: generator, seed, and other facts that differ.
 
     Args:
         frame: rows of ``runs``, with the column ``variant``.
@@ -113,11 +113,12 @@ def labels(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def opening(frame: pd.DataFrame, count: int) -> list[str]:
-    """Return the runs that a page opens with: one a generator of the largest board, the longest fit first.
+    """Return the ids of the runs that a page shows at first: one of each generator of the largest board.
 
-    Of variants of a generator it is the one whose name has the fewest settings.
+    They are sorted by fit time, longest first. Of a generator's variants the one with the fewest settings in its name
+    counts.
     """
-    largest = frame["board"].value_counts().index[0]  # of equal ones the first
+    largest = frame["board"].value_counts().index[0]  # the first of several
     own = frame[frame["board"] == largest]
     own = own.assign(settings=own["variant"].str.count(", "))
     own = own.sort_values(["settings", "seed"], kind="stable").drop_duplicates("generator")
@@ -125,15 +126,13 @@ def opening(frame: pd.DataFrame, count: int) -> list[str]:
 
 
 def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
-    """Show a list of runs, and return those that the reader picks.
-
-    The page's address keeps their ids under "run".
+    """Show a list of runs, and return those that the reader picks; the page's address keeps their ids under "run".
 
     Args:
         frame: rows of ``runs``.
-        most: how many may be picked.
-        label: of the widget.
-        first: how many are shown before the reader picks any.
+        most: largest number of runs to pick.
+        label: label of the list.
+        first: number of runs that are shown before the reader picks any.
     """
     linked = st.query_params.get_all("run")
     frame = frame.assign(variant=variants.names(frame))
@@ -155,7 +154,7 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) ->
         )
     st.query_params["run"] = ids
     paths = dict(zip(offered["id"], offered["path"], strict=True))
-    names = labels(offered[offered["id"].isin(ids)])  # shorter: these alone are told apart
+    names = labels(offered[offered["id"].isin(ids)])  # shorter labels, unique among the picked runs
     found = []
     for run in ids:
         try:
@@ -166,14 +165,15 @@ def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) ->
 
 
 def pick_runs(most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
-    """Return the runs that the reader picks of those that the filters leave; the page says why where there is none.
+    """Show a list of the runs that pass the filters, and return those that the reader picks.
 
-    The page also says where they are of several boards, or lack a side file.
+    The page says so where no run passes the filters, where the picked runs are of several boards, and where one lacks
+    its side file.
 
     Args:
-        most: how many may be picked.
-        label: of the list.
-        first: how many are shown before the reader picks any.
+        most: largest number of runs to pick.
+        label: label of the list.
+        first: number of runs that are shown before the reader picks any.
     """
     frame = chosen()
     if frame.empty:

@@ -1,4 +1,4 @@
-"""The table of one board, from its runs: rows and ranks. Pure functions, no widgets, no torch."""
+"""The table of one board: rows and ranks, from the table of runs. Pure functions, no widgets, no torch."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -17,43 +17,43 @@ TYPES = {field.name: field.dtype for field in FIELDS if field.dtype != "object"}
 
 
 def rows(runs: pd.DataFrame, record: Record) -> pd.DataFrame:
-    """Return one row a generator (seeds pooled), one for the originals and one a control, in no order.
+    """Return the unranked rows of a board: one a generator (seeds pooled), one for the originals, one a control.
 
     Args:
         runs: the runs of one board.
         record: one of its records, for the originals and controls that all of them share.
 
     Returns:
-        Columns ``NAMES``: ``row`` names the row in an address, ``name`` is the generator's without its settings,
-        ``runs`` has the ids of its records. Scores are in the metric's own unit, times in seconds. What is not known,
-        and a single model's interval, is missing.
+        Columns ``NAMES``: ``row`` is the row's name in a page's address, ``name`` the generator's without its settings,
+        ``runs`` the ids of its records. Scores are in the metric's own unit, times in seconds. Unknown values, and the
+        interval of a single model, are missing.
     """
     named = runs.assign(variant=variants.names(runs))
     groups = named.groupby(VARIANT, sort=False)
-    generators = [_generator_row(own.sort_values("seed", kind="stable")) for _, own in groups]
+    generators = [_generator_row(group.sort_values("seed", kind="stable")) for _, group in groups]
     for field in FIELDS:
-        _correct(generators, field)
+        _correct_for_multiple_tests(generators, field)
     return pd.DataFrame([*generators, *_control_rows(record)], columns=list(NAMES)).astype(TYPES)
 
 
 def row_names(runs: pd.DataFrame) -> list[str]:
-    """Return for every run the name of its row in an address: a hash of what its seeds share."""
+    """Return the row name of every run in a page's address: a hash of the facts that the row's seeds share."""
     variants = runs[VARIANT].astype(str).agg("\n".join, axis=1)
     return [hashlib.sha256(variant.encode()).hexdigest()[:10] for variant in variants]
 
 
 def control_row_name(name: str) -> str:
-    """Return the name of a control's row in an address."""
+    """Return the row name of a control in a page's address."""
     return printable(name).replace(" ", "-")
 
 
 def controls_agree(runs: pd.DataFrame) -> bool:
-    """Return whether the runs of one board hold the same scores of originals and controls."""
+    """Return whether all runs of a board have the same scores of originals and controls."""
     return bool(runs["controls"].nunique() <= 1)
 
 
 def _generator_row(runs: pd.DataFrame) -> dict[str, Any]:
-    """Return one generator's row, from the runs of its seeds."""
+    """Return the row of one generator, from its runs with different seeds."""
     first = runs.iloc[0]
     return {
         "row": row_names(runs.head(1))[0],
@@ -66,8 +66,8 @@ def _generator_row(runs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _correct(generators: list[dict[str, Any]], field: Field) -> None:
-    """Correct a field's values for being several, where it says how."""
+def _correct_for_multiple_tests(generators: list[dict[str, Any]], field: Field) -> None:
+    """Correct a field of all rows for multiple testing, if the field declares how."""
     if field.across is None:
         return
     known = [row for row in generators if pd.notna(row[field.name])]
@@ -94,13 +94,15 @@ def _control_rows(record: Record) -> Iterator[dict[str, Any]]:
 def ranked(
     table: pd.DataFrame, by: str, higher_is_better: bool, drawn: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return the table with its ``rank``, best first; ties share a rank, rows without the number come last, unranked.
+    """Return the table with the column ``rank``, best first.
+
+    Ties share a rank; rows without the value come last and have no rank.
 
     Args:
-        table: of ``rows``.
-        by: a column of ``RANKED``.
-        higher_is_better: of the score.
-        drawn: replicates of ``by`` by row, from ``ties.draws``; none where it cannot be drawn again.
+        table: table of ``rows``.
+        by: name of a column in ``RANKED``.
+        higher_is_better: whether a higher score is better.
+        drawn: replicates of ``by`` by row, from ``ties.draws``; empty where there are none.
     """
     field = NAMED[by].names[0]
     higher = higher_is_better if RANKED[by] == "score" else RANKED[by] == "higher"

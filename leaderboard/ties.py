@@ -1,11 +1,11 @@
-"""Find which rows of a board can be told apart, by a paired bootstrap over units, and over seeds and samples.
+"""Test of ties: which rows of a board differ by more than chance, by a paired bootstrap over units, seeds and samples.
 
-Every replicate weighs the same validation units for all rows, so that what makes a unit easy for everyone cancels (a
-multiplier bootstrap: van der Vaart and Wellner, Weak Convergence, 1996, section 3.6), and draws seeds and samples of
-each row anew. Both parts are deviations from the row's own value, and add up. Where rows differ in a handful of units
-a bootstrap is too sure of itself: every row also gets the spread of one unit more, so that a pair has that of two
-(Agresti and Min, Biometrics 2005). One model that gets 5 units right that the other gets wrong, and none the other way
-round, is a tie; 6 are not, as in the exact test of McNemar.
+Every replicate weights the same validation units for all rows, so that the difficulty of a unit cancels (a multiplier
+bootstrap: van der Vaart and Wellner, Weak Convergence, 1996, section 3.6), and draws seeds and samples of each row
+independently. Both parts are deviations from the row's own value, and are added. Where rows differ in a handful of
+units a bootstrap underestimates the error: every row also gets the spread of one unit more, so that a pair has that
+of two (Agresti and Min, Biometrics 2005). If one of two models gets 5 units right that the other gets wrong, and the
+other none, they are a tie; with 6 they are not, as in the exact test of McNemar.
 """
 
 import math
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-REPLICATES = 1000
-LEVEL = 0.95
-TESTED = ("selected", "mean", "best", "median", "worst")  # statistics that can be drawn again
+REPLICATES = 1000  # of the bootstrap
+LEVEL = 0.95  # confidence of a difference between two rows
+TESTED = ("selected", "mean", "best", "median", "worst")  # statistics with a bootstrap
 REDUCE: dict[str, Any] = {"mean": np.mean, "median": np.median, "best": np.max, "worst": np.min}
 
 
@@ -30,10 +30,10 @@ class Outcome:
 
     Attributes:
         value: the statistic that rows are ranked by.
-        values: the score of every model.
-        right: for each validation unit the share of the statistic's models that get it right; None where that is not
-            known, or where the score is no mean over units.
-        units: how many units there are in all; ``right`` may hold a part of them.
+        values: score of every model.
+        right: for each kept validation unit the share of the statistic's models that get it right; None where that is
+            unknown, or where the score is no mean over units.
+        units: number of all validation units; ``right`` may have a part of them.
     """
 
     value: float
@@ -45,13 +45,13 @@ class Outcome:
 def draws(
     rows: Mapping[str, Sequence[Outcome]], statistic: str, *, higher_is_better: bool, seed: int
 ) -> dict[str, Array]:
-    """Draw replicates of every row's value, paired over units.
+    """Return bootstrap replicates of every row's value, paired over units.
 
     Args:
-        rows: for each row its populations, one a seed.
+        rows: populations of each row, one a seed.
         statistic: one of ``TESTED``.
-        higher_is_better: of the score.
-        seed: of the random draws; the same one gives the same ties on every page.
+        higher_is_better: whether a higher score is better.
+        seed: seed of the bootstrap; the same seed gives the same ties on every page.
 
     Returns:
         ``REPLICATES`` numbers a row.
@@ -76,7 +76,7 @@ def draws(
 def _units(
     outcome: Outcome, weights: dict[int, Array], seed: int, rng: np.random.Generator
 ) -> Array:
-    """Draw deviations of the mean over units, scaled down to all units where only some of them are known."""
+    """Return deviations of the mean over units, scaled down where only a part of the units is known."""
     if outcome.right is None:
         return np.zeros(REPLICATES)
     count = len(outcome.right)
@@ -91,7 +91,7 @@ def _units(
 def _samples(
     values: Sequence[float], statistic: str, higher_is_better: bool, rng: np.random.Generator
 ) -> Array:
-    """Draw deviations of the statistic over samples; the selected model is one model, whatever else was drawn."""
+    """Return deviations of the statistic over samples; 0 for the selected model, which is one model."""
     if statistic == "selected" or len(values) < 2:
         return np.zeros(REPLICATES)
     scores = np.asarray(values) if higher_is_better else -np.asarray(values)
@@ -103,7 +103,7 @@ def _samples(
 def ranks(
     values: Mapping[str, float], drawn: Mapping[str, Array], *, higher_is_better: bool
 ) -> dict[str, int]:
-    """Return ranks with ties: 1 and the number of rows that are better beyond chance (95 %, each pair by itself).
+    """Return ranks with ties: 1 + the number of rows that are significantly better (95 %, each pair by itself).
 
     A row without replicates is compared by its value alone.
     """

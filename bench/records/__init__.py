@@ -1,1 +1,1 @@
-"""Records: their form, side files, reports and checks. Imports no torch."""
+"""Records: their schema, side files, reports and checks. Imports no torch."""

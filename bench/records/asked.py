@@ -1,8 +1,8 @@
-"""The canonical request: what a run was asked for, as a record holds it and as requests are compared.
+"""The canonical request: what a run was asked for, as records hold it and requests are compared. Imports no torch.
 
-Two requests are equal where they ask for the same: the order of settings and the way a number is written do not count,
-and a setting that is left out equals its default, so that a record from before a setting existed asks for that
-setting's default. The command line is printed from it. Imports no torch.
+Two requests are equal where they ask for the same run: the order of settings and the notation of a number do not
+count, and a setting that is left out equals its default. So a record from before a setting existed asks for that
+setting's default. The command line of a run is printed from its canonical request.
 """
 
 import functools
@@ -46,10 +46,10 @@ TASK_OPTIONS: Mapping[str, object] = {
     ],
     "fid_images": Annotated[int, "Images that each model draws for FID: 50,000 for publication."],
 }
-TASK = "task."  # what the name of a task's setting begins with in --set
+TASK = "task."  # prefix of the task's settings in --set
 WORDS = ["python", "-m", "bench", "run"]
-LONGEST, LONGEST_NAME = 4000, 300  # characters of a command and of a name
-USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick", "align": False}  # values of what is left out
+LONGEST, LONGEST_NAME = 4000, 300  # most characters of a command and of a name
+USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick", "align": False}  # defaults of options
 
 
 def _settings(values: dict[str, Json]) -> dict[str, Json]:
@@ -60,7 +60,7 @@ def _settings(values: dict[str, Json]) -> dict[str, Json]:
 
 
 def set_at(name: str) -> tuple[str, str]:
-    """Return which settings ``--set NAME=`` belongs to, and its name there."""
+    """Return which settings ``--set NAME=`` changes, the task's or the generator's, and the name in these settings."""
     of_task = name.startswith(TASK)
     return "task_settings" if of_task else "generator_settings", name.removeprefix(TASK)
 
@@ -74,16 +74,16 @@ Settings = Annotated[dict[str, Json], AfterValidator(_settings)]
 class Asked(BaseModel):
     """What a run was asked for, without what belongs to one machine: device, folders, force.
 
-    Settings are held as they were said, so that the printed command stays the same when a default changes; what is
-    None was left out.
+    Settings are held as they were given, so that the printed command stays the same when a default changes. None stands
+    for an option that was left out.
 
     Attributes:
         task, generator: names, or ``module:Class``.
-        zoo: file of the zoo that was used instead of collecting one.
-        k, samples: checkpoints in the zoo, models to generate.
-        seed, zoo_seed: of the generator's fit and samples, and of the checkpoints.
+        zoo: path of the file of a zoo, used instead of collecting one.
+        k, samples: number of checkpoints in the zoo, and of models to generate.
+        seed, zoo_seed: seed of the generator's fit and samples, and seed of the checkpoints.
         preset: quick or paper.
-        min_score: models of this score or better were compared alone as well.
+        min_score: models of this score or better are also compared alone.
         align: whether hidden units were aligned before the generator was fitted.
         task_settings, generator_settings: fields of the task's and the generator's class by name.
     """
@@ -105,28 +105,28 @@ class Asked(BaseModel):
 
     @classmethod
     def of(cls, request: "Request") -> Self:
-        """Return what a request asks for; sizes, seeds and the preset are left out where they are the usual ones.
+        """Return the canonical request of a request, without sizes, seeds and preset where they are the usual ones.
 
         Raises:
             BadRequest: the command would be longer than a record holds.
         """
-        said = {name: getattr(request, name) for name in cls.model_fields}
-        said["zoo"] = str(request.zoo) if request.zoo else None
-        return cls._made(
-            {n: v for n, v in said.items() if n not in request.usual or v != request.usual[n]}
+        given = {name: getattr(request, name) for name in cls.model_fields}
+        given["zoo"] = str(request.zoo) if request.zoo else None
+        return cls._validated(
+            {n: v for n, v in given.items() if n not in request.usual or v != request.usual[n]}
         )
 
     @classmethod
     def read(cls, command_line: str) -> Self:
-        """Return what a printed command line asks for. Only records of schema 1 are read so.
+        """Return the canonical request of a printed command line. Only records of schema 1 are read in this way.
 
         Raises:
-            BadRequest: it is no command of ``bench run``, or an option or value is none of it.
+            BadRequest: the text is no command of ``bench run``, or has an unknown option or a wrong value.
         """
-        return cls._made(_said(command_line), strict=False)
+        return cls._validated(_command_fields(command_line), strict=False)
 
     @classmethod
-    def _made(cls, values: Mapping[str, Json], *, strict: bool = True) -> Self:
+    def _validated(cls, values: Mapping[str, Json], *, strict: bool = True) -> Self:
         try:
             return cls.model_validate(values, strict=strict)
         except ValidationError as error:
@@ -146,19 +146,19 @@ class Asked(BaseModel):
         return self
 
     @model_serializer
-    def said(self) -> dict[str, Json]:
+    def given(self) -> dict[str, Json]:
         """Return the fields that were not left out, as plain data."""
         fields = type(self).model_fields.items()
         return {n: getattr(self, n) for n, f in fields if getattr(self, n) != f.default}
 
     @functools.cached_property
     def command(self) -> str:
-        """The command line that repeats the run; device, data folder and results folder are the reader's own."""
+        """The command line that repeats the run, without the reader's own device, data folder and results folder."""
         task = dict(self.task_settings)
         own = {n: task.pop(n) for n in TASK_OPTIONS if n in task and _has_option(n, task[n])}
-        said = self.said()
-        first = [name for name in ("task", "generator", "zoo") if name in said]
-        options = {name: said.pop(name) for name in first} | own | said
+        given = self.given()
+        first = [name for name in ("task", "generator", "zoo") if name in given]
+        options = {name: given.pop(name) for name in first} | own | given
         words = list(WORDS)
         for name, value in options.items():
             if name not in ("align", "task_settings", "generator_settings"):
@@ -172,26 +172,26 @@ class Asked(BaseModel):
 
     @functools.cached_property
     def changes(self) -> Mapping[str, Json]:
-        """What is said and is no default: fields by name, with settings in mappings of their own."""
+        """The fields that differ from their defaults, by name, with settings in two mappings of their own."""
         usual, task, generator = self._defaults()
         return {
-            **_beyond(self.said(), usual),
-            "task_settings": _beyond(self.task_settings, task),
-            "generator_settings": _beyond(self.generator_settings, generator),
+            **_not_default(self.given(), usual),
+            "task_settings": _not_default(self.task_settings, task),
+            "generator_settings": _not_default(self.generator_settings, generator),
         }
 
     @functools.cached_property
     def canonical(self) -> str:
-        """JSON text that is the same for all requests that ask for the same."""
+        """The JSON text that is the same for all equal requests."""
         return canonical(self.changes)
 
     def _defaults(self) -> tuple[dict[str, Json], dict[str, Json], dict[str, Json]]:
-        """Return the defaults of options, task settings and hyperparameters, as far as source code declares them."""
+        """Return the declared defaults of options, task settings and hyperparameters."""
         usual: dict[str, Json] = dict(USUAL)
         task: dict[str, Json] = {}
         preset = self.preset or "quick"
         known, made = declared.task(self.task), declared.generator(self.generator)
-        if known and not self.zoo:  # a zoo's file says what its task was set to
+        if known and not self.zoo:  # the file of a zoo has the task's settings
             variant = plugins.task_variant(self.task)
             usual |= {"k": variant.k, "samples": variant.samples}
             task = {**known.fields, **variant.settings, **known.preset(preset)}
@@ -199,7 +199,7 @@ class Asked(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that are the same for all requests that ask for the same."""
+        """The sixteen hexadecimal digits that are the same for all equal requests."""
         return digest(self.canonical)
 
     def __eq__(self, other: object) -> bool:
@@ -209,17 +209,17 @@ class Asked(BaseModel):
         return hash(self.canonical)
 
 
-def _beyond(said: Mapping[str, Json], usual: Mapping[str, Json]) -> dict[str, Json]:
-    """Return what is said and is not the default."""
+def _not_default(given: Mapping[str, Json], usual: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the values that differ from the defaults, or have none."""
     return {
         name: value
-        for name, value in said.items()
+        for name, value in given.items()
         if name not in usual or canonical(recorded(usual[name])) != canonical(value)
     }
 
 
 def _has_option(name: str, value: Json) -> bool:
-    """Return whether a task setting is printed as the option of its name; of another type it is set like any other."""
+    """Return whether a task setting can be printed as the option of its name, or, by its type, only by ``--set``."""
     kind = get_args(TASK_OPTIONS[name])[0]
     return isinstance(value, kind) and not isinstance(value, bool)
 
@@ -227,33 +227,33 @@ def _has_option(name: str, value: Json) -> bool:
 # Command lines of records of schema 1 --------------------------------------------------------------------------------
 
 
-def _said(command_line: str) -> dict[str, Json]:
-    """Return the fields that a command line gives, as texts; ``pydantic`` makes numbers of them."""
+def _command_fields(command_line: str) -> dict[str, Json]:
+    """Return the fields that a command line gives, as text that ``pydantic`` converts."""
     try:
         words = shlex.split(command_line)
     except ValueError:
         words = []
     if words[: len(WORDS)] != WORDS:
         raise BadRequest(f"{command_line[:80]!a} is no command of 'python -m bench run'")
-    said: dict[str, Json] = {"task_settings": {}, "generator_settings": {}}
+    given: dict[str, Json] = {"task_settings": {}, "generator_settings": {}}
     for option, text in _pairs(words[len(WORDS) :]):
         name = option.removeprefix("--").replace("-", "_")
         if name == "set":
             setting, _, value = text.partition("=")
             field, bare = set_at(setting)
-            said[field][bare] = parsed(value)
+            given[field][bare] = parsed(value)
         elif name in TASK_OPTIONS:
             number = get_args(TASK_OPTIONS[name])[0] is int
-            said["task_settings"][name] = parsed(text) if number else text
+            given["task_settings"][name] = parsed(text) if number else text
         elif name in Asked.model_fields and not name.endswith("_settings"):
-            said[name] = text
+            given[name] = text
         else:
             raise BadRequest(f"{option[:80]} is no option of 'python -m bench run'")
-    return said
+    return given
 
 
 def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield each option with its value, however it is joined to it; --align has none."""
+    """Yield each option of a command line with its value, after a space or ``=``; --align has none."""
     left = iter(words)
     for word in left:
         option, equals, text = word.partition("=")

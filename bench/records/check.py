@@ -1,8 +1,8 @@
-"""What somebody sends, validated: records, their side files, and exported zips. Imports no torch.
+"""Checks of submitted files: records, their side files, and exported zips. Imports no torch.
 
-A record's schema checks each number by itself. Here everything that follows from something else, in the record or in
-its side file, is computed again (``bench.records.checks``), and files are what the record names. Nothing is computed
-from weights: that is ``bench verify``.
+A record's schema checks each number by itself. This module also computes again everything that follows from other
+numbers of the record or its side file (``bench.records.checks``), and compares files with the hashes that the record
+has of them. Nothing is computed from weights: that is ``bench verify``.
 """
 
 import functools
@@ -34,17 +34,15 @@ from bench.records.side import PATHS, STEPS
 from bench.records.tensors import Vectors
 from bench.system import reading
 
-WEIGHTS_LIMIT = (
-    8_000_000_000  # bytes of generated weights, with vectors along the sampling and latents
-)
-LATENTS_LIMIT = 1_000_000_000
-LINE = 500  # characters of a problem
-LINES = 200  # problems of a file that are told
+WEIGHTS_LIMIT = 8_000_000_000  # bytes of a file of generated weights, sampling paths and latents
+LATENTS_LIMIT = 1_000_000_000  # bytes of latents in this file
+LINE = 500  # characters of a problem that are printed
+LINES = 200  # problems of a file that are printed
 SUBJECTS = (identity, asked, scores, outcomes, plausible, alike, implied, novel, weights, times)
 
 
 def files(paths: Iterable[Path]) -> list[Path]:
-    """The records and zips that are named, and those below folders that are named.
+    """Return the files that are named, and all records, zips and lone side files below the folders that are named.
 
     Raises:
         BadRequest: a path that is not there, or nothing to check.
@@ -73,23 +71,23 @@ def _orphan(path: Path) -> bool:
 
 
 def check(path: Path) -> list[str]:
-    """Everything that is wrong with a file, a line each; nothing if all is well."""
+    """Return a line of text for each problem of a file; an empty list if all is well."""
     kinds: dict[str, Callable[[Path], Iterator[str]]] = {".zip": _zip, ".npz": _side}
-    found = _guarded("the file", functools.partial(kinds.get(path.suffix, _file), path))
-    told = [line(problem.removeprefix(f"{path} ")) for problem in dict.fromkeys(found)]
-    if len(told) > LINES:
-        told = [*told[:LINES], f"and {len(told) - LINES} more problems"]
-    return told
+    problems = _guarded("the file", functools.partial(kinds.get(path.suffix, _file), path))
+    lines = [line(problem.removeprefix(f"{path} ")) for problem in dict.fromkeys(problems)]
+    if len(lines) > LINES:
+        lines = [*lines[:LINES], f"and {len(lines) - LINES} more problems"]
+    return lines
 
 
 def line(text: str) -> str:
-    """A text as one line of which all can be seen."""
-    seen = printable(text)
-    return seen if len(seen) <= LINE else f"{seen[:LINE]}..."
+    """Return a text as one line of printable characters, at most ``LINE`` of them and an ellipsis."""
+    shown = printable(text)
+    return shown if len(shown) <= LINE else f"{shown[:LINE]}..."
 
 
 def _guarded(what: str, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
-    """The problems; what cannot even be looked at is one.
+    """Yield the problems that a check finds; an exception that it raises is one more problem.
 
     Whoever sends a file may put anything into it: no single file ends the check of all.
     """
@@ -110,7 +108,7 @@ def _side(path: Path) -> Iterator[str]:
 
 
 def _file(path: Path) -> Iterator[str]:
-    """A record where its key and id say, and the side file beside it."""
+    """Check a record, its file name, its folder, and the side file beside it."""
     data = reading.content(path, LIMIT, "record")
     record, wrong = Record.parsed(data)
     if record is None:
@@ -127,19 +125,19 @@ def _file(path: Path) -> Iterator[str]:
 
 
 def _content(record: Record, data: bytes, beside: Callable[[], bytes], name: str) -> Iterator[str]:
-    """What a record says, against itself and its side file.
+    """Check what a record says against itself and its side file.
 
     Args:
         record: the record.
-        data: as it is written.
-        beside: gives the side file's content.
-        name: of the side file.
+        data: content of the record's file.
+        beside: returns the content of the side file; raises BadRequest.
+        name: file name of the side file.
     """
     arrays, problems = _arrays(record, beside, name)
     yield from problems
     case = Case(record, arrays or {})
     if arrays is not None:
-        case, problems = shapes.sound(case)
+        case, problems = shapes.valid_arrays(case)
         yield from problems
     yield from _guarded("tier", functools.partial(tiers.problems, record, data))
     for subject in SUBJECTS:
@@ -150,7 +148,7 @@ def _content(record: Record, data: bytes, beside: Callable[[], bytes], name: str
 def _arrays(
     record: Record, beside: Callable[[], bytes], name: str
 ) -> tuple[dict[str, side.Array] | None, list[str]]:
-    """The side file's arrays, or None, and what is wrong with it; its hash is looked at before anything in it."""
+    """Return the side file's arrays, or None, and its problems; its hash is checked before its content is read."""
     named = record.artifacts.side
     if named is None:
         return None, [
@@ -170,7 +168,7 @@ def _arrays(
 
 
 def _zip(path: Path) -> Iterator[str]:
-    """An exported zip: its members, their sizes and hashes, and what is in them."""
+    """Check an exported zip: its members, their sizes and hashes, the record, the side file and the weights."""
     limits = {RECORD: LIMIT, SIDE: side.LIMIT, WEIGHTS: WEIGHTS_LIMIT}
     with reading.opened(path, sum(limits.values()), "zip") as file:
         archive = reading.Archive(file)
@@ -201,7 +199,7 @@ def _members(names: list[str], limits: Iterable[str]) -> Iterator[str]:
 
 
 def _weights(blocks: Iterator[bytes], record: Record) -> Iterator[str]:
-    """The generated weights: the file that the record names, a matrix of finite numbers; never held as a whole."""
+    """Check hash, shape and values of the generated weights, block by block: they need not fit into memory."""
     digest, vectors = hashlib.sha256(), Vectors()
     for block in blocks:
         digest.update(block)

@@ -1,4 +1,4 @@
-"""What a record says of the run itself: task, zoo, generator, protocol, times, machine and files."""
+"""Parts of a record on the run itself: task, zoo, generator, protocol, times, machine and files."""
 
 from typing import Annotated
 
@@ -20,13 +20,15 @@ from bench.records.fields import (
 
 
 class Task(Model):
-    """What was solved: the data, the architecture, the metric.
+    """The task of the run: data, architecture, metric.
 
     Attributes:
-        metric: of the scores.
+        kind: the kind of task, such as classification.
+        layers: the generated part of the network's parameters.
+        metric: facts of the scores.
         compared: what two models are compared by.
-        settings: how the checkpoints were trained, and under ``scoring`` what else decides a score, if there is
-            something.
+        settings: how the checkpoints were trained; under ``scoring`` further settings that decide a score, if there are
+            any.
     """
 
     name: Name
@@ -41,7 +43,15 @@ class Task(Model):
 
 
 class Zoo(Model):
-    """The checkpoints. ``base_score`` is the trained network's score before its generated part was collected."""
+    """The zoo: the checkpoints that the generator was fitted on.
+
+    Attributes:
+        hash: SHA-256 of the zoo's content.
+        track: trajectory, seeds or imported.
+        k, d: number of checkpoints, and of parameters in each.
+        seed: seed of the training; null where it is unknown.
+        base_score: validation score of the trained network before the checkpoints were collected; null where unknown.
+    """
 
     hash: Hash
     track: Name
@@ -52,11 +62,11 @@ class Zoo(Model):
 
 
 class Generator(Model):
-    """The generator.
+    """The generator and its hyperparameters.
 
     Attributes:
         code: SHA-256 of its code.
-        uses: what it got beyond the zoo.
+        uses: what it was given beyond the zoo: "score", "train", or nothing.
         aligned: whether it was fitted on checkpoints with their hidden units aligned.
     """
 
@@ -68,7 +78,16 @@ class Generator(Model):
 
 
 class Protocol(Model):
-    """How it was run. ``selection`` says by what, on the training split, the selected model was chosen."""
+    """How the models were sampled, selected and scored.
+
+    Attributes:
+        version: version of the protocol.
+        preset: quick or paper.
+        samples: number of generated models.
+        seed: seed of the generator's fit and samples.
+        selection: in words, by what on the training split the selected model is chosen.
+        train_size, val_size: examples of each split that are scored.
+    """
 
     version: Version
     preset: Name
@@ -80,11 +99,11 @@ class Protocol(Model):
 
 
 class Timing(Model):
-    """Wall time, device-synchronised.
+    """Wall time in seconds, measured after the device has finished its work.
 
     Attributes:
         collect_s: training all checkpoints, evaluation pauses excluded; null for an imported zoo.
-        fit_s, sample_s: the generator's; sampling is warmed up first.
+        fit_s, sample_s: fitting the generator, and sampling all models after a warm-up.
         sample_per_model_s: sample_s over the number of models.
         select_s, score_s: scoring the generated models on the training and on the validation split.
         target_score: the lower of the selected generated and the best original score (the higher, for errors).
@@ -92,7 +111,7 @@ class Timing(Model):
         speedup: sgd_s / sample_per_model_s.
         speedup_amortised: sgd_s over one model's share of collect + fit + sample + select.
         break_even_models: models after which the generator has cost less time than SGD would have.
-        peak_memory_bytes: of the device (GPU) or the process (CPU).
+        peak_memory_bytes: peak memory of the device (GPU) or the process (CPU).
     """
 
     device: Name
@@ -111,7 +130,7 @@ class Timing(Model):
 
 
 class Environment(Model):
-    """Where it ran."""
+    """The machine and the software that made the record; ``git_*`` are null outside a repository."""
 
     git_commit: str | None
     git_dirty: bool | None
@@ -123,14 +142,14 @@ class Environment(Model):
 
 
 class Artifact(Model):
-    """A file that the record's numbers come from."""
+    """A file that the record's numbers come from, by its name and SHA-256."""
 
     file: FileName
     sha256: Hash
 
 
 class Artifacts(Model):
-    """The checkpoints, the generated weights, and the side file (``bench.records.side``) beside the record."""
+    """The files of a run: checkpoints, generated weights, and the side file (``bench.records.side``), if any."""
 
     zoo: Artifact
     generated: Artifact
@@ -138,7 +157,7 @@ class Artifacts(Model):
 
 
 class Verified(Model):
-    """What ``bench verify --mark`` leaves beside a tier.
+    """The mark that ``bench verify --mark`` leaves beside a tier.
 
     Attributes:
         code: SHA-256 of the code that verified.

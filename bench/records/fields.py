@@ -1,4 +1,4 @@
-"""Types that the parts of a record are made of, each checked when it is read."""
+"""Types of a record's fields, each with the check that runs when a record is read."""
 
 import datetime
 import math
@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-LARGEST = 2**53  # whole numbers up to it are exact wherever JSON is read
-FIRST = 2024  # the year before which no record was made
-SKEW = datetime.timedelta(minutes=5)  # by which the clocks of two machines may differ
+LARGEST = 2**53  # largest whole number that every reader of JSON keeps exactly
+FIRST = 2024  # year of the first record
+# Largest accepted difference between the clocks of two machines.
+SKEW = datetime.timedelta(minutes=5)
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Short = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -25,7 +26,7 @@ Role = Literal["original", "reference", "generated", "control"]
 
 
 def _finite(value: Any) -> Any:
-    """Refuse NaN, inf and huge whole numbers anywhere in plain data."""
+    """Return plain data; raise ValueError where it has NaN, inf or a whole number beyond 2^53."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         _finite(part)
@@ -37,7 +38,7 @@ def _finite(value: Any) -> Any:
 
 
 def _plausible(created: datetime.datetime) -> datetime.datetime:
-    """Refuse times at which no record can have been made."""
+    """Return a time; raise ValueError where no record can have been made then."""
     try:
         moment = created.astimezone(datetime.UTC)
     except (OverflowError, ValueError):
@@ -50,7 +51,7 @@ def _plausible(created: datetime.datetime) -> datetime.datetime:
 
 
 def _plain(name: str) -> str:
-    """Refuse names of files that lead into another folder, or nowhere."""
+    """Return a file name; raise ValueError where it has a folder or characters that cannot be printed."""
     if name in (".", "..") or not name.isprintable() or any(mark in name for mark in "/\\"):
         raise ValueError("not the plain name of a file")
     return name
@@ -84,7 +85,7 @@ class Interval(Model):
 
 
 def close(a: float | None, b: float | None) -> bool:
-    """Return whether two numbers are equal but for rounding, or neither is there."""
+    """Return whether two numbers are equal up to rounding, or both None."""
     if a is None or b is None:
         return a is b
     return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)

@@ -1,4 +1,4 @@
-"""What follows from the populations of a record: the verdict and all that it reads, and paired tests."""
+"""Parts of a record that follow from its populations: the verdict with the numbers it is made of, and paired tests."""
 
 from typing import Annotated
 
@@ -10,11 +10,12 @@ Ratio = Annotated[float, Field(ge=0)]
 
 
 class Advantage(Model):
-    """Scores of the generated models above a control's at the same novelty; see design section 5.
+    """The score of the generated models above a control's at the same novelty (docs/record.md, "novelty").
 
     Attributes:
-        mean: null where no generated model lies within the control's range of novelty.
-        typical: the 40th percentile instead of the mean; against noise alone.
+        mean: mean difference in the metric's unit; null where no generated model is within the control's range of
+            novelty.
+        typical: the 40th percentile of the difference instead of the mean; given for the control noise alone.
         beyond: share of generated models that are more novel than any of the control's, and so not compared.
     """
 
@@ -40,11 +41,11 @@ class Origin(Model):
 
 
 class Paired(Model):
-    """Two models on the same validation units.
+    """A paired test of two models on the same validation units.
 
     Attributes:
-        wins, losses: units that only the first, or only the second, gets right.
-        p: of the exact McNemar test, two-sided.
+        wins, losses: number of units that only the first, or only the second, gets right.
+        p: p-value of the exact McNemar test, two-sided.
     """
 
     wins: Count
@@ -53,7 +54,7 @@ class Paired(Model):
 
 
 class Tests(Model):
-    """The selected generated model against the best original (on validation), and against their uniform average."""
+    """Paired tests of the selected generated model with the best original (on validation), and with the average."""
 
     best_original: Paired
     average: Paired
@@ -63,8 +64,8 @@ class GoodModels(Model):
     """The paper's four comparisons among good models only (section 4): those that score ``min_score`` or better.
 
     Attributes:
-        min_score: on validation.
-        originals, generated: how many there are.
+        min_score: the lowest validation score of a good model; the highest where a lower one is better.
+        originals, generated: number of good models.
         original_original, generated_generated, original_generated, original_generated_max: mean similarity; null where
             there are too few models.
     """
@@ -86,7 +87,7 @@ class Judge(Model):
         rule: version of the rule, and of the intervals it reads; null in records from before there was one.
         collapsed: whether generated models are more alike than the originals are.
         median_novelty: median over generated models of 1 - similarity with the nearest original.
-        advantages: over noise, interpolation and gaussian, by the control's name.
+        advantages: advantage over each of noise, interpolation and gaussian, by the control's name.
         sees_training: whether the rule calls the fine-tuned originals novel. Where it does not, it cannot tell really
             trained models from controls here, and "copies" or "averages" means no more than that.
         origin: where the generated models lie in weight space.

@@ -1,4 +1,4 @@
-"""Tables in Markdown."""
+"""Markdown tables as text."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
-"""The p-diff paper's tables and the figures of its official logs, number by number. Imports neither torch nor pandas.
+"""The p-diff paper's tables and the figures of its official logs as data. Imports neither torch nor pandas.
 
-Facts: "Neural Network Diffusion" (arXiv 2402.13144) in ``paper.toml``; the 62 log files that its official repository
-ships (NUS-HPC-AI-Lab/Neural-Network-Diffusion, commit 0ecca89) in ``official_logs.csv``, accuracies in [0, 1].
+Sources: "Neural Network Diffusion" (arXiv 2402.13144) in ``paper.toml``; the 62 log files in the paper's official
+repository (NUS-HPC-AI-Lab/Neural-Network-Diffusion, commit 0ecca89) in ``official_logs.csv``, accuracies in [0, 1].
 """
 
 import csv
@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bench.system.data import Json
 
 FOLDER = Path(__file__).parent
-# Mean IoU within and between populations; "good" is among models of a run's ``min_score`` or better alone.
+# Mean IoU within and between populations; the columns "good ..." are among models of ``min_score`` or better alone.
 SIMILARITIES = {"orig.-orig.": "oo", "gen.-gen.": "gg", "orig.-gen.": "og", "nearest": "og_max"}
-# Which of our numbers (columns of ``leaderboard.load``) stands against which of theirs, for generated models and for
-# the rows that are the originals'.
+# The record's number (a column of ``leaderboard.load``) for each column of the paper's tables, by the population of the
+# row.
 OURS = {
     "generated": {
         "original": "original_best", "ensemble": "average_selected", "best": "generated_best",
@@ -31,6 +31,7 @@ OURS = {
     },
     "original": {"best": "original_best", "avg.": "original_mean", "med.": "original_median"},
 }  # fmt: skip
+# The field of ``official_logs.csv`` for each column, by the population of the row.
 LOGGED = {
     "generated": {
         "original": "o_max", "best": "g_max", "avg.": "g_mean", "med.": "g_med", "worst": "g_min",
@@ -49,11 +50,11 @@ class Row(_Facts):
     """One row of a table: the paper's numbers, and the run that measures them.
 
     Attributes:
-        label: what the row is called, one part for each of the table's ``head``.
-        paper: one number a column; "" where there is none.
-        run: what the run is asked for, beyond what the whole table shares.
+        label: the row's label, one part for each of the table's ``head``.
+        paper: one number a column; "" where the paper has none.
+        run: options of the run, beyond those that all rows of the table share.
         log: tag of the official log of the same setting.
-        population: whose scores the numbers are.
+        population: the population whose scores the numbers are.
     """
 
     label: list[str]
@@ -67,9 +68,10 @@ class Table(_Facts):
     """One table, or one part of a table.
 
     Attributes:
-        head: names of the label's parts.
-        columns: names of the numbers, of ``OURS``.
-        run: what all rows' runs are asked for; a row whose run has no task cannot be run.
+        head: headings of the label's parts.
+        columns: names of the numbers, among the keys of ``OURS``.
+        run: options that the runs of all rows share; a row whose options name no task cannot be run.
+        note: remark on the table, for readers.
         digits: decimals that the paper prints.
         percent: whether scores are printed in percent.
     """
@@ -95,12 +97,12 @@ class Table(_Facts):
         return self
 
     def settings(self, row: Row) -> dict[str, Json]:
-        """Return the settings that the row's run is asked for; none where there is no such task."""
+        """Return the options of the row's run; none where no task measures the row."""
         merged = {**self.run, **row.run}
         return merged if "task" in merged else {}
 
     def factor(self, column: str) -> float:
-        """Return the factor that brings our number to the paper's unit."""
+        """Return the factor that converts a record's number to the paper's unit: percent, megabytes or the same."""
         if column == "memory, MB":
             return 1e-6
         return 100.0 if self.percent and column in SCORES else 1.0
@@ -108,14 +110,14 @@ class Table(_Facts):
 
 @functools.cache
 def tables() -> dict[str, Table]:
-    """Return all tables by their number."""
+    """Return all tables of the paper by their number."""
     data = tomllib.loads((FOLDER / "paper.toml").read_text(encoding="utf-8"))
     return {table.id: table for table in map(Table.model_validate, data["table"])}
 
 
 @functools.cache
 def logs() -> dict[str, dict[str, str]]:
-    """Return the figures of the official logs by tag."""
+    """Return the figures of the official logs by their tag."""
     with (FOLDER / "official_logs.csv").open(encoding="utf-8") as file:
         return {row["tag"]: row for row in csv.DictReader(file)}
 

@@ -1,4 +1,4 @@
-"""One population of a record: the scores of its models on validation, and how similar they are to the originals."""
+"""A population in a record: its models' validation scores, and their similarity to the originals."""
 
 import math
 from typing import Annotated, Self
@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 from bench.contract.control import Control
 from bench.records.fields import Count, Interval, Model, Name, Positive, Role, close
 
-SLACK = 1e-9  # what rounding may add to a similarity of 1
+SLACK = 1e-9  # largest excess of a similarity over [0, 1] by rounding
 
 
 def _moments(values: list[float], ordered: list[float]) -> dict[str, float | None]:
-    """Return mean, median and std (of n - 1; None for one value)."""
+    """Return mean, median and standard deviation (denominator n - 1; None for one value)."""
     n = len(values)
     mean = math.fsum(values) / n
     return {
@@ -23,7 +23,7 @@ def _moments(values: list[float], ordered: list[float]) -> dict[str, float | Non
 
 
 class Further(Model):
-    """Another metric of a population on validation: the mean over its models, and that of the selected one."""
+    """Another metric of a population on validation: the mean over its models, and the selected model's value."""
 
     mean: float
     selected: float
@@ -33,7 +33,7 @@ class Scores(Model):
     """Scores of one population of models on validation.
 
     Attributes:
-        best, mean, median, worst, std: over ``values``; std has n - 1 in its denominator, null for one model.
+        best, mean, median, worst, std: statistics of ``values``; std with denominator n - 1, null for one model.
         selected: the score of the model that was chosen on the training split.
         low, high: 95 % bootstrap interval of the mean over models.
         values: the score of every model.
@@ -69,7 +69,7 @@ class Scores(Model):
         for name, value in _moments(self.values, ordered).items():
             if not close(getattr(self, name), value):
                 raise ValueError(f"{name} is not that of values")
-        # Membership first: it is nearly always there as it stands, and a leaderboard reads thousands of records.
+        # Exact equality first: it nearly always holds and is fast, and a leaderboard reads thousands of records.
         if self.selected not in self.values and not any(
             math.isclose(value, self.selected) for value in self.values
         ):
@@ -100,26 +100,26 @@ class Likeness(Model):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The interval; the value itself twice where there is none."""
+        """The ends of the interval; twice the value itself where there is no interval."""
         if self.low is None or self.high is None:
             return self.value, self.value
         return self.low, self.high
 
     @classmethod
     def of(cls, interval: Interval | None) -> "Likeness | None":
-        """Return the likeness with an interval, or None where there is none."""
+        """Return a similarity from a value with its interval; None for None."""
         if interval is None:
             return None
         return cls(value=interval.value, low=interval.low, high=interval.high)
 
 
 class Similarity(Model):
-    """Similarity of a population's models (paper, equation 7); pairs of a model with itself are left out.
+    """Mean similarities of a population's models (paper, equation 7), without pairs of a model with itself.
 
     Attributes:
-        originals: with all originals; null for the originals, of which ``within`` says it.
-        nearest: with the nearest original; null for the originals.
-        within: of two models of the population; null for a single model.
+        originals: similarity to all originals; null for the originals, whose ``within`` it is.
+        nearest: similarity to the nearest original; null for the originals.
+        within: similarity of two models of the population; null for a single model.
     """
 
     originals: Likeness | None = None
@@ -128,15 +128,15 @@ class Similarity(Model):
 
 
 class Population(Scores):
-    """Models of one origin.
+    """The models of one origin: originals, generated models, or one control.
 
     Attributes:
-        name: of the control's generator; otherwise the role.
-        role: the population's part in the comparison.
+        name: name of the control's generator; otherwise the role.
+        role: part in the comparison: original, reference, generated or control.
         aligned: whether the checkpoints' hidden units were aligned before the models were made.
-        amplitude: of the noise, for one level of a sweep: the multiple of each tensor's own std within the checkpoint.
-        n: how many models there are.
-        similarity: of the models, to each other and to the originals.
+        amplitude: amplitude of the control noise, as a multiple of each tensor's std; null for other models.
+        n: number of models.
+        similarity: similarity of the models to each other and to the originals.
     """
 
     name: Name

@@ -1,4 +1,4 @@
-"""The record: one run's result, typed, validated on write and on load. Imports neither torch nor the harness.
+"""The record: the result of one run, validated when it is written and read. Imports neither torch nor the harness.
 
 Its parts are in ``facts``, ``population`` and ``judged`` beside this module; ``schema1`` reads files of schema 1.
 """
@@ -32,23 +32,24 @@ from bench.system.store import digest, write_text
 
 __all__ = ["Artifact", "Interval", "Judge", "Population", "Record"]
 SCHEMA = 2
-PROTOCOL = 1  # its version: records of different versions are never ranked together
-LIMIT = 20_000_000  # bytes of a file
-FIRST = re.compile(rb'\s*\{\s*"schema"\s*:\s*(\d{1,9})\s*,')  # what files begin with
+PROTOCOL = 1  # version of the protocol; records of different versions are never ranked together
+LIMIT = 20_000_000  # largest size of a record's file in bytes
+FIRST = re.compile(rb'\s*\{\s*"schema"\s*:\s*(\d{1,9})\s*,')  # beginning of a file
 
 
 class Record(Model):
-    """One run's result.
+    """The result of one run.
 
     Attributes:
-        id: of the run; the same run has the same.
-        key: ``comparability_key``.
-        request: what was asked for.
+        id: identity of the run; the same run has the same id.
+        created: when the record was made.
+        key: ``comparability_key``; records with the same key are ranked together.
+        request: what the run was asked for.
         populations: the models that were scored, by ``Population.key``: originals, generated models, every control.
-        judge: what follows from the populations.
-        tier: how far it was verified: not at all, its numbers computed again from the stored weights, or the weights
-            themselves made again from their seed as well.
-        verified: by which code, and which record that was.
+        judge: the verdict and the numbers that follow from the populations.
+        tier: how far it was verified: "claimed" (not at all), "rescored" (numbers computed again from the stored
+            weights) or "regenerated" (weights made again from their seed as well).
+        verified: the mark of ``bench verify`` beside a tier other than claimed.
     """
 
     schema_: Literal[2] = Field(alias="schema")
@@ -91,12 +92,12 @@ class Record(Model):
 
     @property
     def original(self) -> Population:
-        """The checkpoints of the zoo."""
+        """The population of originals: the checkpoints of the zoo."""
         return self.populations["original"]
 
     @property
     def generated(self) -> Population:
-        """The generated models."""
+        """The population of generated models."""
         return self.populations["generated"]
 
     @property
@@ -105,18 +106,18 @@ class Record(Model):
         return {name: one for name, one in self.populations.items() if one.role == "control"}
 
     def to_json(self) -> str:
-        """Return indented JSON, ending in a line break."""
+        """Return the record as indented JSON, ending in a line break."""
         return self.model_dump_json(indent=1) + "\n"
 
     def write(self, results: Path) -> Path:
-        """Write to ``<results>/<key>/<id>.json``, atomically; the same run overwrites its own record."""
+        """Write the record to ``<results>/<key>/<id>.json``, atomically, in place of an earlier one of the same run."""
         path = results / self.key / f"{self.id}.json"
         write_text(path, self.to_json())
         return path
 
     @classmethod
     def read(cls, path: Path) -> "Record":
-        """Read and validate a record of any schema.
+        """Return the valid record in a file of any schema.
 
         Raises:
             BadRequest: the file is missing, no regular file, too large or no valid record; the message names the first
@@ -129,7 +130,7 @@ class Record(Model):
 
     @classmethod
     def parsed(cls, data: bytes) -> tuple["Record | None", list[str]]:
-        """Return the record of a file's content, or None and every field that is wrong."""
+        """Return the record in a file's content and no problems, or None and a line for each wrong field."""
         from bench.records import schema1  # here, because it is made of the parts of this schema
 
         try:
@@ -137,13 +138,14 @@ class Record(Model):
                 return schema1.Record.model_validate_json(data).converted(), []
             return cls.model_validate_json(data), []
         except ValidationError as error:
-            return None, [_told(one["loc"], one["msg"]) for one in error.errors()]
+            return None, [_field_error(one["loc"], one["msg"]) for one in error.errors()]
         except (ArithmeticError, RecursionError) as error:
-            return None, [_told((), str(error))]  # numbers that are too large to compute with
+            # Numbers that are too large to compute with.
+            return None, [_field_error((), str(error))]
 
 
 class _Head(BaseModel):
-    """The field of a record that says how to read the others."""
+    """The field of a record that names its schema."""
 
     schema_: int = Field(alias="schema", strict=True)
 
@@ -158,20 +160,20 @@ def _schema(data: bytes) -> int | None:
         return None
 
 
-def _told(place: tuple[int | str, ...], message: str) -> str:
-    """Return one wrong field in words."""
+def _field_error(place: tuple[int | str, ...], message: str) -> str:
+    """Return a wrong field and what is wrong with it as one line."""
     where = ".".join(str(part) for part in place) or "the file"
     return printable(f"{where}: {message.removeprefix('Value error, ')}")
 
 
 def selection(higher_is_better: bool) -> str:
-    """Return by what, on the training split, protocol 1 chooses a population's selected model, in words."""
+    """Return in words how protocol 1 chooses a population's selected model on the training split."""
     best = "highest" if higher_is_better else "lowest"
     return f"{best} train score, ties by lowest train loss, then the first"
 
 
 def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:
-    """Return the hash under which records may be ranked together: same checkpoints, data, metric and protocol."""
+    """Return the hash of what records must share to be ranked together: checkpoints, data, metric, protocol."""
     sizes = [protocol.samples, protocol.train_size, protocol.val_size]
     metric = [task.metric.name, *([task.metric.version] if task.metric.version > 1 else [])]
     facts = [task.name, task.dataset_hash, task.arch, task.layers, *metric]
@@ -180,7 +182,7 @@ def comparability_key(task: Task, zoo: Zoo, protocol: Protocol) -> str:
 
 
 def content_hash(text: str | bytes) -> str:
-    """Return SHA-256 of all that a record's JSON says but for ``verified``, however it is written."""
+    """Return the SHA-256 of a record's JSON without ``verified``; order and white space do not count."""
     data = json.loads(text)
     data.pop("verified", None)
     plain = json.dumps(data, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""A record as a person reads it: tables and sentences that follow from its numbers."""
+"""The report on a record for people: tables, and sentences that follow from its numbers."""
 
 import io
 import re
@@ -13,15 +13,15 @@ from bench.records.population import Likeness, Population
 from bench.records.record import Record
 from bench.records.scale import Scale
 
-WIDTH = 96  # columns that the widest table needs
+WIDTH = 96  # characters of the widest table
 
 
 def render(record: Record, path: str) -> RenderableType:
-    """The whole report.
+    """Return the whole report.
 
     Args:
-        record: what to show.
-        path: where it lies.
+        record: the record to show.
+        path: path of its file, as the report prints it.
     """
     return Group(
         _title(record),
@@ -45,7 +45,7 @@ def show(record: Record, path: str) -> None:
 
 
 def picture(record: Record, path: str) -> str:
-    """The report as an SVG picture that needs nothing from the network."""
+    """Return the report as an SVG picture that loads nothing from the network."""
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(render(record, path))
     svg = console.export_svg(title=f"python -m bench show {path}")
@@ -64,17 +64,17 @@ def _title(record: Record) -> Text:
 
 
 def _scores(record: Record) -> Table:
-    """One row a population, the generator last."""
+    """Return the table of scores, one row a population, the generator last."""
     table = Table(header_style="bold", pad_edge=False, box=None)
     table.add_column("population", no_wrap=True)
     for column in ("n", "best", "selected", "mean", "±", "median", "worst", "alike", "nearest"):
         table.add_column(column, justify="right", no_wrap=True)
     within = record.original.similarity.within
-    table.add_row("original", *_numbers(record, record.original), _share(within), "-")
+    table.add_row("original", *_numbers(record, record.original), _similarity_text(within), "-")
     for name, control in record.controls.items():
-        table.add_row(escape(name), *_numbers(record, control), *_alike(control))
+        table.add_row(escape(name), *_numbers(record, control), *_similarity_cells(control))
     made, name = record.generated, escape(record.generator.name)
-    table.add_row(name, *_numbers(record, made), *_alike(made), style="bold green")
+    table.add_row(name, *_numbers(record, made), *_similarity_cells(made), style="bold green")
     table.caption = (
         "±: half the width of the mean's 95 % interval. alike, nearest: "
         f"{record.task.compared.likeness}\nwith the originals, on average and with the nearest one."
@@ -83,12 +83,14 @@ def _scores(record: Record) -> Table:
     return table
 
 
-def _alike(population: Population) -> tuple[str, str]:
-    """Return the similarity to the originals, and to the nearest, as text."""
-    return _share(population.similarity.originals), _share(population.similarity.nearest)
+def _similarity_cells(population: Population) -> tuple[str, str]:
+    """Return a population's similarity to the originals, and to the nearest original, as text."""
+    return _similarity_text(population.similarity.originals), _similarity_text(
+        population.similarity.nearest
+    )
 
 
-def _share(likeness: Likeness | None) -> str:
+def _similarity_text(likeness: Likeness | None) -> str:
     return f"{likeness.value:.3f}" if likeness else "-"
 
 
@@ -101,7 +103,7 @@ def _numbers(record: Record, population: Population) -> list[str]:
 
 
 def _further(record: Record) -> list[Table]:
-    """Other metrics of the originals and the generator's models, where there are some."""
+    """Return a table of further metrics of originals and generated models; an empty list where there are none."""
     if not record.generated.further:
         return []
     table = Table(header_style="bold", pad_edge=False, box=None)
@@ -170,7 +172,7 @@ VERDICTS = {
 
 
 def _verdict(record: Record) -> list[str]:
-    """The verdict and, where the rule could not have seen better, that it could not."""
+    """Say the verdict and, where the rule calls not even fine-tuned originals novel, that it cannot."""
     judge = record.judge
     if judge.word is None:
         return []
@@ -184,7 +186,7 @@ def _verdict(record: Record) -> list[str]:
 
 
 def _not_finite(record: Record) -> list[str]:
-    """How many models of which populations put out something that is not finite, where some did."""
+    """Say how many models of each population put out NaN or infinite values; an empty list where none did."""
     populations = {"original": record.original, **record.controls}
     populations[record.generator.name] = record.generated
     counts = [
@@ -196,7 +198,7 @@ def _not_finite(record: Record) -> list[str]:
 
 
 def factor(value: float) -> str:
-    """A factor with three digits, and no exponent.
+    """Return a factor as text: three significant digits, or a whole number from 100 on.
 
     >>> factor(10123.4), factor(0.0212)
     ('10,123', '0.0212')
@@ -205,7 +207,7 @@ def factor(value: float) -> str:
 
 
 def sentences(record: Record) -> list[str]:
-    """Say in words what the numbers say; every sentence follows from the record."""
+    """Return sentences, one a line, that say the record's main results."""
     return [
         "",
         *_verdict(record),
@@ -230,12 +232,12 @@ def _collapsed(record: Record) -> list[str]:
 
 
 def _against_noise(record: Record) -> list[str]:
-    """Say how much better the models are than noise-added originals, and how many are beyond them."""
+    """Say how much better the models are than equally novel noise-added originals, and how many are more novel."""
     advantage, metric = record.judge.advantages["noise"], record.task.metric
     lines = []
     if advantage.mean is not None:
         unit = "points" if metric.percent else metric.name
-        value, low, high = (metric.scale * part for part in _parts(advantage.mean))
+        value, low, high = (metric.scale * part for part in _ends(advantage.mean))
         lines.append(
             f"against noise-added originals that are as novel: {value:+.2f} {unit} "
             f"(95 %: {low:+.2f} to {high:+.2f})"
@@ -248,12 +250,12 @@ def _against_noise(record: Record) -> list[str]:
     return lines
 
 
-def _parts(interval: Interval) -> tuple[float, float, float]:
+def _ends(interval: Interval) -> tuple[float, float, float]:
     return interval.value, interval.low, interval.high
 
 
 def _speedup(record: Record) -> list[str]:
-    """Say how much faster sampling is than SGD, alone and with all that comes before it."""
+    """Say the speedup over SGD: of sampling alone, and with collecting, fitting and selecting."""
     timing = record.timing
     if timing.speedup is None:
         if timing.sgd_s is None:
@@ -272,7 +274,7 @@ def _speedup(record: Record) -> list[str]:
 
 
 def _few_images(record: Record) -> list[str]:
-    """Say that a distance of few images is too large, where models are compared by images that they draw."""
+    """Say that distances of few images are biased upwards, where models are scored by images that they draw."""
     if not record.task.compared.features:
         return []
     return [

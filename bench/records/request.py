@@ -1,4 +1,4 @@
-"""What a run is asked to do, checked before any work starts. The options of the command line are declared here."""
+"""The request: what a run is asked to do, checked before any work starts. It declares the command line's options."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from bench.system.data import Json, Settings
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SET = "set."  # what the name of a setting begins with that the command line sets with --set NAME=
+SET = "set."  # prefix of settings that the command line sets with --set NAME=
 CANONICAL = tuple(name for name in Asked.model_fields if not name.endswith("_settings"))
 
 
@@ -34,10 +34,11 @@ class Request:
     Attributes:
         task, generator: names, or ``module:Class``.
         task_settings, generator_settings: fields of the task's and the generator's class by name, as plain data.
-        k, samples: checkpoints in the zoo, models to generate. None takes those of the zoo's file, or the task's own.
-        seed: of the generator's fit and samples.
-        zoo_seed: of the checkpoints. None takes that of the zoo's file, or 0; it stays None where the file does not
-            say.
+        k, samples: number of checkpoints in the zoo, and of models to generate. None takes the numbers of the zoo's
+            file, or the task's own.
+        seed: seed of the generator's fit and samples.
+        zoo_seed: seed of the checkpoints. None takes that of the zoo's file, or 0; it stays None where the file has
+            none.
         zoo: file of a zoo to use instead of collecting one.
         preset: quick or paper.
         align: permute the checkpoints' hidden units alike before the generator is fitted.
@@ -49,7 +50,7 @@ class Request:
         collected: checkpoints that are collected, of which the first k are the zoo; None collects k.
 
     Raises:
-        BadRequest: a value of the wrong type, one that cannot be, or one that a given zoo contradicts.
+        BadRequest: a value has the wrong type, is out of range, or contradicts the given zoo.
     """
 
     task: Annotated[str, "What to solve; see 'bench list'."]
@@ -74,14 +75,14 @@ class Request:
 
     @classmethod
     def named(cls, options: Settings) -> Self:
-        """Return the request of options by their names, as recipes, the paper's tables and the command line have them.
+        """Return the request for options by name, as recipes, the paper's tables and the command line have them.
 
         Args:
             options: fields of a request; task settings with an option of their own (``arch``); and as ``set.NAME`` or
                 ``set.task.NAME`` what the command line sets with ``--set``.
 
         Raises:
-            BadRequest: no such task or option, or a value of the wrong type or out of range.
+            BadRequest: the task or an option is unknown, or a value has a wrong type or is out of range.
         """
         plugins.task_variant(str(options.get("task", "")))
         whole = {name: value for name, value in options.items() if place(name)[1] is None}
@@ -94,7 +95,7 @@ class Request:
 
     def __post_init__(self) -> None:
         self._set(_typed({name: getattr(self, name) for name in _adapters()}))
-        self._set({n: self.usual[n] for n in ("k", "samples", "zoo_seed") if self._misses(n)})
+        self._set({n: self.usual[n] for n in ("k", "samples", "zoo_seed") if self._is_left_out(n)})
         self._set({"task_settings": _settings(self.task_settings, "task.")})
         self._set({"generator_settings": _settings(self.generator_settings)})
         self._check_numbers()
@@ -105,7 +106,7 @@ class Request:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _misses(self, name: str) -> bool:
+    def _is_left_out(self, name: str) -> bool:
         return getattr(self, name) is None
 
     def _check_numbers(self) -> None:
@@ -116,9 +117,9 @@ class Request:
             if abs(getattr(self, name) or 0) > LARGEST:
                 raise BadRequest(f"{name} is {getattr(self, name)}, expected at most 2^53")
         if self.header and self.zoo_seed != (seed := self.header.seed):
-            said = "does not say its seed" if seed is None else f"has seed {seed}"
+            known = "does not say its seed" if seed is None else f"has seed {seed}"
             raise BadRequest(
-                f"the zoo {self.zoo} {said}, {self.zoo_seed} was asked for: leave --zoo-seed out"
+                f"the zoo {self.zoo} {known}, {self.zoo_seed} was asked for: leave --zoo-seed out"
             )
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise BadRequest(f"min_score is {self.min_score}, expected a finite number")
@@ -133,17 +134,17 @@ class Request:
 
     @functools.cached_property
     def asked(self) -> Asked:
-        """The canonical request, which the record holds."""
+        """The canonical request, as the record holds it."""
         return Asked.of(self)
 
     @functools.cached_property
     def header(self) -> ZooHeader | None:
-        """The facts that the given zoo's file tells; None where no zoo is given."""
+        """The facts in the header of the given zoo's file; None where no zoo is given."""
         return read_header(self.zoo) if self.zoo else None
 
     @functools.cached_property
     def usual(self) -> Settings:
-        """The values of options that are left out: as the zoo's file says, or the task."""
+        """The values of options that are left out, by the given zoo's file or by the task."""
         variant = plugins.task_variant(self.task)
         usual = {"k": variant.k, "samples": variant.samples, **USUAL}
         return usual | ({"k": self.header.k, "zoo_seed": self.header.seed} if self.header else {})
@@ -151,11 +152,11 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option of a run, as it is declared.
+    """The declaration of one option of a run.
 
     Attributes:
-        hint: the type of its values, ``Annotated`` with the help where the command line has it.
-        default: of one that is left out; ``inspect.Parameter.empty`` where it must be given.
+        hint: type of its values, ``Annotated`` with a help text where the command line has the option.
+        default: default value; ``inspect.Parameter.empty`` where the option is required.
     """
 
     hint: object
@@ -164,7 +165,7 @@ class Option:
 
 @functools.cache
 def options() -> Mapping[str, Option]:
-    """Return every option by its name: the fields of a request, and task settings with an option of their own."""
+    """Return all options by name: the fields of a request, and the task settings with an option of their own."""
     hints = typing.get_type_hints(Request, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(Request)}
     own = {name: Option(hints[name], _default(field)) for name, field in fields.items()}
@@ -179,13 +180,13 @@ def _default(field: "dataclasses.Field[object]") -> object:
 
 
 def place(name: str) -> tuple[str, str | None]:
-    """Return where a named option belongs: the request's field, and of a setting its name in it.
+    """Return the request's field that holds a named option and, of a setting, its name in that field; else None.
 
     >>> place("k"), place("arch"), place("set.task.epochs"), place("set.lr")
     (('k', None), ('task_settings', 'arch'), ('task_settings', 'epochs'), ('generator_settings', 'lr'))
 
     Raises:
-        BadRequest: no such option.
+        BadRequest: the option is unknown.
     """
     if name.startswith(SET):
         return set_at(name.removeprefix(SET))
@@ -197,7 +198,7 @@ def place(name: str) -> tuple[str, str | None]:
 
 
 def _typed(values: Settings) -> dict[str, Json]:
-    """Return values as the types of the fields of a request; None stands for what is left out.
+    """Return values converted to the types of a request's fields; None, an option left out, stays None.
 
     Raises:
         BadRequest: a value that its type does not allow.
@@ -223,8 +224,12 @@ def _adapters() -> "Mapping[str, TypeAdapter[Json]]":
 def _settings(settings: Settings, prefix: str = "") -> dict[str, Json]:
     """Return settings as plain data that a command line and a record can hold.
 
+    Args:
+        settings: values by name.
+        prefix: prefix of the names on the command line, "task." or nothing.
+
     Raises:
-        BadRequest: a name that none can have, or a value that no text stands for.
+        BadRequest: a name or a value that cannot be written on a command line.
     """
     for name in settings:
         if not re.fullmatch(r"[^\W\d][\w.]*", f"{prefix}{name}") or (

@@ -1,4 +1,4 @@
-"""How the scores of a metric are shown: a share in percent, any other number as it is. Imports no torch."""
+"""The unit in which scores are shown: a share in percent, any other number as it is. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -1,6 +1,6 @@
-"""Records of schema 1, which are read for ever: their form, and what they are in the schema of today.
+"""Records of schema 1: their form, and their conversion to the current schema.
 
-What they lack is null there. Nothing is written in this schema any more.
+They can be read for ever, and are no longer written. Fields that schema 1 lacks are null after the conversion.
 """
 
 from typing import Annotated, Literal, Self
@@ -28,14 +28,14 @@ from bench.records.fields import (
 from bench.records.judged import Ratio
 from bench.records.population import SLACK, Likeness, Population, Similarity
 
-# Facts of the metrics that schema 1 tells by name alone; of any other metric nothing is known.
+# The metrics that schema 1 names alone; of any other metric it says only whether higher is better.
 METRICS = {
     "accuracy": Metric("accuracy", scale=100, mean_over_units=True),
     "mAP": Metric("mAP", scale=100),
     "mean IoU": Metric("mean IoU", scale=100),
 }
-DRAWN = "image generation"  # the kind whose models are compared by features
-# Whether units are independent, by kind; of other kinds schema 1 does not tell.
+DRAWN = "image generation"  # the kind of task whose models are compared by features
+# Whether units are independent, by kind of task; schema 1 does not say it of other kinds.
 INDEPENDENT = {"classification": True, "detection": False, "segmentation": False, DRAWN: True}
 CONTROLS = (
     "average",
@@ -44,9 +44,9 @@ CONTROLS = (
     "interpolation",
     "gaussian",
     "finetune",
-)  # beside noise
+)  # controls other than noise
 ADVANTAGES = ("noise", "interpolation", "gaussian")
-# Fields that are the same in both schemas.
+# Fields of a record that are the same in both schemas.
 SAME = (
     "id",
     "created",
@@ -62,7 +62,7 @@ SAME = (
 
 
 class Task(Model):
-    """What was solved."""
+    """The task of the run, with its metric by name."""
 
     name: Name
     kind: Name
@@ -76,10 +76,10 @@ class Task(Model):
     settings: Settings
 
     def converted(self, *, tested: bool) -> facts.Task:
-        """Return the task with all facts of its metric.
+        """Return the task in the current schema, with all facts of its metric.
 
         Args:
-            tested: whether the record has paired tests, which says of unknown kinds that units are independent.
+            tested: whether the record has paired tests; if so, units are independent in an unknown kind of task.
         """
         metric = METRICS.get(self.metric) if self.higher_is_better else None
         independent = INDEPENDENT.get(self.kind, tested)
@@ -107,7 +107,7 @@ class Generator(Model):
         return self
 
     def converted(self) -> facts.Generator:
-        """Return the generator."""
+        """Return the generator in the current schema."""
         return facts.Generator(
             name=self.name,
             code=self.source,
@@ -118,13 +118,13 @@ class Generator(Model):
 
 
 class Noise(population.Scores):
-    """One amplitude of the noise sweep."""
+    """Scores of the control noise at one amplitude."""
 
     amplitude: Annotated[float, Field(gt=0)]
 
 
 class Scores(Model):
-    """Every population that was scored."""
+    """Scores of every population."""
 
     original: population.Scores
     generated: population.Scores
@@ -145,21 +145,21 @@ class Scores(Model):
 
 
 def _likeness(value: float | None) -> Likeness | None:
-    """Return a similarity without an interval, or None where there is none."""
+    """Return a similarity without an interval; None for None."""
     if value is None:
         return None
     return Likeness.model_construct(value=value, low=None, high=None)
 
 
 class ControlSimilarity(Model):
-    """A control's mean IoU with originals, with the nearest original, and within itself."""
+    """Mean IoU of a control's models with all originals, with the nearest original, and with each other."""
 
     original: Unit
     original_max: Unit
     within: Unit | None
 
     def converted(self) -> Similarity:
-        """Return the similarity; no intervals were drawn."""
+        """Return the similarity in the current schema; controls have no intervals."""
         return Similarity.model_construct(
             originals=_likeness(self.original),
             nearest=_likeness(self.original_max),
@@ -168,7 +168,7 @@ class ControlSimilarity(Model):
 
 
 class Similarities(Model):
-    """IoU of wrong sets of originals, generated models and controls."""
+    """Mean IoU of the wrong predictions of originals, generated models and controls."""
 
     original_original: Interval | None
     generated_generated: Interval | None
@@ -187,7 +187,7 @@ class Similarities(Model):
         return interval
 
     def of(self, name: str) -> Similarity:
-        """Return the similarity of one population; nothing of a control that is not there."""
+        """Return the similarity of one population; an empty one for a control that is not there."""
         if name == "original":
             return Similarity(within=Likeness.of(self.original_original))
         if name == "generated":
@@ -200,7 +200,7 @@ class Similarities(Model):
 
 
 class Novelty(Model):
-    """How new the generated models are, and the verdict. Fields with a default are missing in older records."""
+    """Novelty of the generated models, and the verdict. Fields with a default are missing in older records."""
 
     advantage_over_noise: Interval | None
     advantage_over_interpolation: Interval | None
@@ -219,7 +219,7 @@ class Novelty(Model):
     sees_training: bool | None = None
 
     def advantage(self, control: str) -> judged.Advantage:
-        """Return the advantage over one control."""
+        """Return the advantage over one control in the current schema."""
         return judged.Advantage(
             mean=getattr(self, f"advantage_over_{control}"),
             typical=getattr(self, f"typical_advantage_over_{control}", None),
@@ -228,7 +228,7 @@ class Novelty(Model):
 
 
 def _asked(command: object) -> Asked:
-    """Read what a command line asks for."""
+    """Return the canonical request of a command line; raise ValueError where it is none."""
     if not isinstance(command, str):
         raise ValueError("expected a command line")
     try:
@@ -238,7 +238,7 @@ def _asked(command: object) -> Asked:
 
 
 class Record(Model):
-    """One run's result, in schema 1; of its command what it asks for is kept."""
+    """The result of one run in schema 1; of the command line its canonical request is kept."""
 
     schema_: Literal[1] = Field(alias="schema")
     id: Short
@@ -274,7 +274,7 @@ class Record(Model):
         return self
 
     def converted(self) -> record.Record:
-        """Return the record in the schema of today; what has been checked is not checked again, which takes a while."""
+        """Return the record in the current schema. For speed, what was valid before is not validated again."""
         return record.Record.model_construct(
             schema_=2,
             request=self.command,
@@ -286,7 +286,7 @@ class Record(Model):
         )
 
     def _populations(self) -> dict[str, Population]:
-        """Return all populations, the noise sweep last."""
+        """Return all populations by key, the noise sweep last."""
         named = {**vars(self.scores), "copy": self.scores.copy_}
         found = [
             self._population(name, named[name]) for name in ("original", "generated", *CONTROLS)
@@ -295,7 +295,7 @@ class Record(Model):
         return {one.key: one for one in found}
 
     def _population(self, name: str, scores: population.Scores) -> Population:
-        """Return one population."""
+        """Return one population in the current schema, with its similarity."""
         role = "control" if name in (*CONTROLS, "noise") else name
         amplitude = scores.amplitude if isinstance(scores, Noise) else None
         aligned = role == "generated" and self.generator.aligned
@@ -314,7 +314,7 @@ class Record(Model):
         )
 
     def _judge(self) -> judged.Judge:
-        """Return the verdict and what it reads."""
+        """Return the verdict and the numbers it is made of in the current schema."""
         novelty = self.novelty
         return judged.Judge(
             word=novelty.verdict,

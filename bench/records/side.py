@@ -1,10 +1,10 @@
 """A record's side file: small arrays that figures and the ranking need beyond the record. Imports no torch.
 
-Populations are named as in the record's scores: "original", "generated", "average", ..., "noise 0.1". Values of models
-come in the order of the record's ``values``; of more than ``MODELS`` models, those that ``evenly`` picks.
+Populations are named as in the record: "original", "generated", "average", ..., "noise 0.1". Values of models come in
+the order of the record's ``values``; of more than ``MODELS`` models, those that ``evenly`` picks are kept.
 
 ==================== ================= =======================================================================
-array                shape, type       what
+array                shape, type       content
 ==================== ================= =======================================================================
 nearest.POPULATION   (N,) float16      IoU of wrong predictions with the nearest original; of an original, with
                                        the nearest other one
@@ -15,12 +15,12 @@ map.POPULATION       (N, 2) float16    t-SNE of parameters: original, generated,
 map_path             (m, s, 2) float16 m denoising trajectories of s steps each, in the same map, noise first
 latent.POPULATION    (N, 2) float16    t-SNE of the generator's latents: original, generated, noise 0.1
 weights.NAME         (r, c) float16    parameter values of a few models: original, generated, random (initial)
-weights_index        (c,) int32        which parameters these are
+weights_index        (c,) int32        indices of these parameters in a model's vector
 right_mean.POP       (u,) uint8        share of the population that gets a unit right, times 255, rounded
 right_STAT.POP       (u / 8,) uint8    units that the population's best, selected, median or worst model gets
                                        right, as packed bits
-units                (2,) int32        u, and how many units there are in all
-curve                (p, 2) float32    SGD: seconds of training, validation score
+units                (2,) int32        u, and the number of all validation units
+curve                (p, 2) float32    SGD: seconds of training, validation score, one row a point
 ==================== ================= =======================================================================
 """
 
@@ -40,19 +40,19 @@ from bench.errors import BadRequest, BenchError
 from bench.system import reading
 from bench.system.store import atomic
 
-Array = NDArray[Any]  # of a type that its name decides, see ``KNOWN``
+Array = NDArray[Any]  # the type of its values depends on its name, see ``KNOWN``
 Arrays = Mapping[str, Array]
 
-LIMIT = 300_000  # bytes of a file
-UNPACKED = 8_000_000  # bytes that a file of this size may unpack to
-MODELS = 400  # of a population
+LIMIT = 300_000  # largest size of a side file in bytes
+UNPACKED = 8_000_000  # largest size of its arrays in bytes
+MODELS = 400  # models of a population that are kept
 IOU_MODELS = 100  # of the originals, and of the generated models, in the IoU matrix
-HEAT_MODELS, HEAT_PARAMETERS = 8, 512  # whose parameters are kept
-UNITS = 4000  # validation units whose outcome is kept
-CURVE_POINTS = 500
-EMBEDDED = ("original", "generated", "noise 0.1")  # on the maps
-MAPPED = 5  # points that a map has at least
-PATHS, STEPS = 5, 11  # samples whose way from noise is kept, and vectors along each
+HEAT_MODELS, HEAT_PARAMETERS = 8, 512  # models, and parameters of each, whose values are kept
+UNITS = 4000  # validation units whose outcomes are kept
+CURVE_POINTS = 500  # points of the curve that are kept
+EMBEDDED = ("original", "generated", "noise 0.1")  # populations on the maps
+MAPPED = 5  # fewest points of a map
+PATHS, STEPS = 5, 11  # denoising trajectories that are kept, and vectors along each
 STATISTICS = ("best", "selected", "median", "worst")
 POPULATION = r"(original|generated|average|greedy_soup|copy|interpolation|gaussian|finetune|noise [0-9.e+-]{1,12})"
 
@@ -73,7 +73,7 @@ KNOWN: dict[str, tuple[int, str]] = {
 
 
 def evenly(count: int, most: int) -> Array:
-    """Return the indices of at most ``most`` of ``count`` things, evenly spaced, first and last among them.
+    """Return at most ``most`` of the indices 0 to ``count`` - 1, evenly spaced, the first and the last among them.
 
     >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
     ([0, 2, 4], [0, 1])
@@ -84,10 +84,10 @@ def evenly(count: int, most: int) -> Array:
 
 
 def write(path: Path, arrays: Arrays) -> None:
-    """Write the arrays, atomically; the same arrays give the same bytes.
+    """Write the arrays to a side file, atomically; the same arrays give the same bytes.
 
     Raises:
-        BenchError: an array that is not of this format, or a file above the limit.
+        BenchError: an array is not of this format, or the file is larger than ``LIMIT``.
     """
     _check(arrays)
     with atomic(path) as temporary:
@@ -99,11 +99,11 @@ def write(path: Path, arrays: Arrays) -> None:
 
 
 def read(path: Path, sha256: str | None = None) -> dict[str, Array]:
-    """Read and validate a side file.
+    """Return the arrays of a side file.
 
     Args:
-        path: the file.
-        sha256: the hash that a record has of it; None does not compare.
+        path: path of the file.
+        sha256: hash of the file in its record; None does not compare.
 
     Raises:
         BadRequest: it is missing, no regular file, too large, damaged, holds arrays that are not of this format, or is
@@ -122,9 +122,10 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Array]:
 
 
 def unpacked(data: bytes) -> tuple[dict[str, Array], list[str]]:
-    """Return the arrays of a side file's content that are of this format, and what is wrong with the others.
+    """Return the arrays of a side file's content that are of this format, and the problems of the others.
 
-    What a header says is held against the format and the size of what follows it before there is an array of it.
+    The shape and type in an array's header are compared with the format and with the size of its data before the array
+    is made.
 
     Raises:
         BadRequest: the whole file is damaged.
@@ -147,10 +148,10 @@ def unpacked(data: bytes) -> tuple[dict[str, Array], list[str]]:
 
 
 def _array(name: str, content: bytes) -> Array:
-    """Return one array of the format, from a file as numpy writes it.
+    """Return one array from a member of the side file, a file in numpy's format.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the member is damaged, or no array of the side file's format.
     """
     start = 10 + int.from_bytes(content[8:10], "little")
     try:
@@ -173,7 +174,7 @@ def _array(name: str, content: bytes) -> Array:
 
 @functools.lru_cache(maxsize=256)  # most arrays of many files have one of a few shapes
 def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Shape, whether it is in Fortran's order, and type, from the beginning of a file as numpy writes it."""
+    """Return shape, whether the order is Fortran's, and type, from the header of a file in numpy's format."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
     if version != (1, 0):
@@ -183,7 +184,7 @@ def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]
 
 
 def _check(arrays: Arrays) -> None:
-    """Check names, dimensions, types and that values are finite.
+    """Check that names, dimensions and types are those of the format, and that values are finite.
 
     Raises:
         BenchError: the first array that is wrong.
@@ -196,7 +197,7 @@ def _check(arrays: Arrays) -> None:
 
 
 def _format(name: str, dimensions: int, dtype: np.dtype[np.generic]) -> Iterator[str]:
-    """Return the problem of an array that is not what the format has under its name."""
+    """Yield a problem if an array's name is unknown, or its dimensions or type are not those of its name."""
     found = next((kind for known, kind in KNOWN.items() if re.fullmatch(known, name)), None)
     if found is None:
         yield f"unknown array {name[:80]!a}"

@@ -1,10 +1,10 @@
-"""Student's t interval of a mean over a few runs. Imports no torch."""
+"""Student's t interval of the mean of a few values. Imports no torch."""
 
 import math
 
 from scipy.special import stdtrit
 
-LEVEL = 0.95
+LEVEL = 0.95  # coverage of the interval
 
 
 def half_width(spread: float, count: int) -> float:
@@ -12,7 +12,7 @@ def half_width(spread: float, count: int) -> float:
 
     Args:
         spread: standard deviation of the values, with n - 1 in its denominator.
-        count: how many values there are, at least 2.
+        count: number of values, at least 2.
 
     >>> round(half_width(1.0, 3), 4)
     2.4841

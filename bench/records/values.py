@@ -1,4 +1,4 @@
-"""Values of settings: as plain data, as a command line writes them, as a record holds them."""
+"""Values of settings: as plain data, as text on a command line, and as a record holds them."""
 
 import enum
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 from bench.errors import BadRequest
 from bench.system.data import Json
 
-LARGEST = 2**53  # of whole numbers: beyond it not every program reads them back
+LARGEST = 2**53  # largest whole number that every reader of JSON keeps exactly
 
 
 def plain(value: object, name: str = "a setting") -> Json:
-    """Return a value as plain data: numbers, texts, lists and mappings of them; paths and enumerations as texts.
+    """Return a value as plain data: numbers, texts, lists and mappings of them; paths and enumerations become texts.
 
     Raises:
-        BadRequest: a value that is none of that, a whole number beyond 2^53, or a text that is no valid Unicode.
+        BadRequest: the value is of another type, a whole number beyond 2^53, or a text that is no valid Unicode.
     """
     match value:
         case enum.Enum():
@@ -47,7 +47,7 @@ def _valid(text: str) -> bool:
 
 
 def recorded(value: Json) -> Json:
-    """Return plain data as a record holds it: a number that is not finite as the text that reads as it.
+    """Return plain data with each number that is not finite as text, as a record holds it.
 
     >>> recorded([0.5, float("-inf")])
     [0.5, '-inf']
@@ -60,7 +60,7 @@ def recorded(value: Json) -> Json:
 
 
 def canonical(value: Json) -> str:
-    """Return plain data as the one JSON text of all that is equal: keys sorted, whole numbers without a point.
+    """Return plain data as canonical JSON: keys sorted, whole numbers without a point.
 
     >>> canonical({"b": 1.0, "a": [True, 0.5]})
     '{"a": [true, 0.5], "b": 1}'
@@ -77,7 +77,7 @@ def _whole(value: Json) -> Json:
 
 
 def parsed(text: str) -> Json:
-    """Return the value that a text on the command line stands for: JSON, Python's constants, or the text itself."""
+    """Return the value of a text on the command line: JSON, True, False or None as in Python, or the text itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -85,7 +85,7 @@ def parsed(text: str) -> Json:
 
 
 def written(value: Json) -> str:
-    """Return the text that ``parsed`` reads as this value.
+    """Return the text on a command line from which ``parsed`` gives this value.
 
     >>> written("adam"), written("2"), written([1, 0.5]), written(float("inf"))
     ('adam', '"2"', '[1, 0.5]', 'Infinity')

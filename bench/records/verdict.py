@@ -1,4 +1,4 @@
-"""The verdict: one word for a generator, by a rule on the record's numbers alone. docs/verdict.md has the reasons."""
+"""The verdict: one word for a generator, by a rule on the record's numbers alone. docs/verdict.md explains the rule."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,23 +8,25 @@ from bench.records.judged import Advantage
 from bench.records.population import Population, Similarity
 from bench.records.record import Record
 
-RULE = 1  # of the verdict and of the intervals it reads; a record says by which it was written
-LOST = 0.5  # share of what separates originals from the noisiest control; a generator that lost more is broken
-BEYOND = 0.95  # a control is beaten by reach alone if this share of models is more novel than any of its models
-TOWARD_MEAN = 0.48  # models below it are nearer to a checkpoint than to the checkpoints' mean
-MODELS = 10  # a population of fewer is not called novel
+RULE = 1  # version of the rule and of the intervals it reads, as written into records
+LOST = 0.5  # largest ``Means.lost`` of a generator that is not broken
+# Share of models more novel than any of a control's, from which on the control is beaten by that alone.
+BEYOND = 0.95
+TOWARD_MEAN = 0.48  # below it, models are nearer to a checkpoint than to the checkpoints' mean
+MODELS = 10  # fewest models that can be called novel
 AVERAGES = ("average", "interpolation", "gaussian")
-LIKENED = (*AVERAGES, "copy", "noise")  # controls that copy or average
+# Controls that generated models are compared with to tell copies from averages.
+LIKENED = (*AVERAGES, "copy", "noise")
 
 
 @dataclasses.dataclass(frozen=True)
 class Means:
-    """Mean scores that say whether a generator is broken.
+    """Mean scores that decide whether a generator is broken, in the metric's unit.
 
     Attributes:
-        generated: of the models that are judged.
-        original: of the zoo.
-        ruined: of the noise control at its largest amplitude.
+        generated: mean score of the models that are judged.
+        original: mean score of the zoo's checkpoints.
+        ruined: mean score of the noise control at its largest amplitude.
     """
 
     generated: float
@@ -33,19 +35,19 @@ class Means:
 
     @property
     def lost(self) -> float:
-        """Share of what separates the originals from the noisiest control that is lost."""
+        """The loss of score as a share of the difference between the originals and the noisiest control."""
         apart = self.original - self.ruined
         return (self.original - self.generated) / apart if apart else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What the rule reads of the models that are judged.
+    """The numbers on the judged models that the rule reads.
 
     Attributes:
-        models: how many there are.
-        median_novelty: median of 1 - similarity with the nearest original.
-        toward_mean: where they lie between the nearest original and the mean of all, see ``judged.Origin``.
+        models: number of models.
+        median_novelty: median of 1 - similarity to the nearest original.
+        toward_mean: position between the nearest original (0) and the mean of all (1), see ``judged.Origin``.
         advantages: score above each control's at the same novelty.
     """
 
@@ -62,9 +64,9 @@ def verdict(
 
     Args:
         means: mean scores.
-        evidence: of the judged models.
+        evidence: numbers on the judged models.
         own: similarity of the judged models.
-        controls: that of every control that copies or averages, by the control's name.
+        controls: similarity of every control that copies or averages, by the control's name.
     """
     if means.lost > LOST or worse_than_all(evidence.advantages):
         return "broken"
@@ -75,7 +77,7 @@ def verdict(
 
 
 def of(record: Record) -> Verdict:
-    """Return the verdict that a record's numbers give."""
+    """Return the verdict on a record's generated models, by its numbers."""
     made, judge = record.generated, record.judge
     means = Means(made.mean, record.original.mean, noisiest(record.controls).mean)
     evidence = Evidence(made.n, judge.median_novelty, judge.origin.toward_mean, judge.advantages)
@@ -91,13 +93,13 @@ def noisiest(controls: Mapping[str, Population]) -> Population:
 
 
 def worse_than_all(advantages: Mapping[str, Advantage]) -> bool:
-    """Return whether the models are below every control at equal novelty, the intervals wholly below zero."""
+    """Return whether every control scores higher at equal novelty, with all intervals below zero."""
     means = [advantage.mean for advantage in advantages.values()]
     return all(mean is not None and mean.high < 0 for mean in means)
 
 
 def is_novel(evidence: Evidence) -> bool:
-    """Return whether most models differ from every original, and at matched novelty score above every control.
+    """Return whether most models differ from every original, and at equal novelty score above every control.
 
     Against noise the 40th percentile counts too: a few new models among copies raise the mean alone.
     """
@@ -108,16 +110,16 @@ def is_novel(evidence: Evidence) -> bool:
 
 
 def beats(advantage: Advantage) -> bool:
-    """Return whether the interval is above zero, or hardly any model is within the control's range of novelty."""
+    """Return whether the advantage's interval is above zero, or nearly all models are beyond the control's novelty."""
     above = advantage.mean is not None and advantage.mean.low > 0
     return above or (advantage.beyond is not None and advantage.beyond >= BEYOND)
 
 
 def nearest_control(own: Similarity, controls: Mapping[str, Similarity]) -> str:
-    """Return the control whose similarities are most like the judged models'.
+    """Return the name of the control whose similarities are closest to those of the judged models.
 
-    Compared are those with the originals, with the nearest original, and within the population: the mean absolute
-    difference of those that both have.
+    The distance of two populations is the mean absolute difference of those similarities that both have: to all
+    originals, to the nearest original, and within the population.
     """
     return min(controls, key=lambda name: _distance(own, controls[name]))
 

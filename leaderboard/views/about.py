@@ -1,4 +1,4 @@
-"""The page that explains the protocol, how to read each number, and how to submit."""
+"""The page on the protocol, the meaning of each number, the controls, and how to submit."""
 
 import streamlit as st
 
@@ -44,13 +44,13 @@ A record that was not run from its named command, or whose numbers do not follow
 
 
 def numbers() -> str:
-    """Return how to read each column of a board, as a Markdown table."""
-    told = [[column.label, column.help] for column in (*FIXED, *COLUMNS) if column.help]
-    return table(["column", "how to read it"], told, [False, False])
+    """Return a Markdown table that says how to read each column of a board's table."""
+    rows = [[column.label, column.help] for column in (*FIXED, *COLUMNS) if column.help]
+    return table(["column", "how to read it"], rows, [False, False])
 
 
 def page() -> None:
-    """Draw the page."""
+    """Show the page."""
     st.title("About")
     st.markdown(PROTOCOL)
     st.header("How to read each number")

@@ -1,4 +1,4 @@
-"""The page that shows runs side by side: score against similarity, and the distribution of scores."""
+"""The page that compares runs: score against similarity, main numbers, and the distribution of scores."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from leaderboard import plots, shared
 from leaderboard.columns import GENERATED, NAMED, ORIGINAL
 from leaderboard.opened import Shown
 
-# Rows of the table of numbers: what each is called, the board's column that reads it, and the population that it is of.
+# Rows of the table of numbers: label, name of the column that reads the number, and population.
 NUMBERS = (
     *(
         (f"{name} generated", name, GENERATED)
@@ -27,7 +27,7 @@ NUMBERS = (
 
 
 def page() -> None:
-    """Draw the page."""
+    """Show the page."""
     st.title("Compare")
     shown = shared.pick_runs(most=6, first=3)
     if not shown:
@@ -51,7 +51,7 @@ def page() -> None:
 
 
 def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
-    """Return the main numbers as text, one column a run."""
+    """Return a table of the main numbers as text, one column a run."""
     return pd.DataFrame({one.label: _numbers(one.record) for one in shown})
 
 

@@ -15,14 +15,14 @@ from leaderboard.columns import COLUMNS, FIXED, NAMED, OPENING, RANKED, Column
 from leaderboard.shared import verbatim
 
 RUN = "views/run.py"
-QUIET = "#858c99"  # of controls; readable on light and on dark
+QUIET = "#858c99"  # colour of controls; readable on light and on dark pages
 ALWAYS = [column.name for column in FIXED]
-FIRST = "selected"  # the column that a table is ranked by when it is opened
+FIRST = "selected"  # the column that a table is ranked by at first
 Drawn = dict[str, NDArray[np.float64]]  # replicates by row
 
 
 def page() -> None:
-    """Draw the page."""
+    """Show the page."""
     st.title("Leaderboard of weight generators")
     st.markdown(
         "Networks whose weights were generated, scored beside the checkpoints that the generator learned from and "
@@ -36,14 +36,14 @@ def page() -> None:
     found = boards.boards(runs)
     board = choose_board(found)
     st.markdown(description(board))
-    # Ranks and corrections are among all of the board, whatever the filters leave of it.
+    # Ranks and corrections are computed over all runs of the board, whatever the filters hide.
     everything = shared.runs()
     show_board(board, everything[everything["board"] == board["board"]], set(runs["id"]))
     show_elsewhere(board, found)
 
 
 def choose_board(found: pd.DataFrame) -> dict[str, Any]:
-    """Return the board that the reader chooses; the page's address keeps it."""
+    """Show a list of boards, and return the one that the reader chooses; the page's address keeps it."""
     entries = {str(entry["board"]): entry for entry in boards.records(found)}
     # Not bound to the address as the other widgets are: that would keep the whole title there.
     linked = st.query_params.get("board")
@@ -65,7 +65,7 @@ def choose_board(found: pd.DataFrame) -> dict[str, Any]:
 
 
 def description(board: dict[str, Any]) -> str:
-    """Return what all rows of a board share, as Markdown."""
+    """Return a Markdown sentence on the facts that all rows of a board share."""
     better = "higher" if board["higher_is_better"] else "lower"
     how = "" if board["scoring"] == "{}" else f", scored with {verbatim(board['scoring'])}"
     return (
@@ -77,12 +77,12 @@ def description(board: dict[str, Any]) -> str:
 
 
 def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> None:
-    """Show the ranked table of one board, its exports, and one row's details.
+    """Show the ranked table of one board, its exports, and the details of one row.
 
     Args:
-        board: of ``boards.boards``.
-        runs: all of its runs.
-        left: ids of the runs that the filters leave.
+        board: a row of ``boards.boards``.
+        runs: all runs of the board.
+        left: ids of the runs that pass the filters.
     """
     newest = runs.sort_values("created").iloc[-1]
     try:
@@ -110,14 +110,14 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
 
 
 def chosen_rows(ranked: pd.DataFrame, left: Set[str], words: str) -> pd.DataFrame:
-    """Return the rows that filters and search leave; controls have no runs, and no filter hides them."""
+    """Return the rows that pass filters and search; filters never hide controls, which have no runs."""
     keep = pd.Series([not ids or not left.isdisjoint(ids) for ids in ranked["runs"]])
     keep &= ranked["generator"].str.contains(words, case=False, regex=False)
     return ranked[keep].reset_index(drop=True)
 
 
 def controls() -> tuple[str, list[str], str]:
-    """Return the column that the table is ranked by, the columns it has, and the words that are searched for."""
+    """Show the table's controls; return the column to rank by, the columns to show, and the words to search for."""
     left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
     ranked = sorted(RANKED, key=lambda name: name != FIRST)
     by = left.selectbox("Rank by", ranked, key="by", format_func=label, bind="query-params")
@@ -137,7 +137,7 @@ def controls() -> tuple[str, list[str], str]:
 
 
 def label(name: str) -> str:
-    """Return a column's heading."""
+    """Return a column's label."""
     return NAMED[name].label
 
 
@@ -145,13 +145,13 @@ def label(name: str) -> str:
 def _replicates(
     paths: Sequence[tuple[str, str]], newest: str, by: str, board: str
 ) -> tuple[Drawn, str]:
-    """Return replicates of every row, and in words how many side files are missing.
+    """Return bootstrap replicates of every row's value, and in words how many side files are missing.
 
     Args:
         paths: row and path of every run.
-        newest: id of the record that the controls are taken of.
-        by: the statistic.
-        board: seeds the draws.
+        newest: id of the record that originals and controls are taken from.
+        by: the statistic that rows are ranked by.
+        board: name of the board, which seeds the bootstrap.
     """
     runs = [(row, shared.open_run(path)) for row, path in paths]
     drawn = outcomes.replicates(runs, newest, by, int.from_bytes(board.encode()[:8]))
@@ -160,7 +160,7 @@ def _replicates(
 
 
 def replicates(runs: pd.DataFrame, newest: str, by: str, board: str) -> tuple[Drawn, str]:
-    """Return what ties are found from, and why some is missing; nothing for columns that cannot be drawn again."""
+    """Return bootstrap replicates by row, and why some are missing; none for columns without a test of ties."""
     if by not in ties.TESTED:
         return {}, ""
     paths = tuple(zip(table.row_names(runs), runs["path"], strict=True))
@@ -174,7 +174,7 @@ def replicates(runs: pd.DataFrame, newest: str, by: str, board: str) -> tuple[Dr
 
 
 def configured(column: Column, ranked: pd.DataFrame, scale: Scale) -> Any:
-    """Return how the page shows a column."""
+    """Return the configuration of a column for the page."""
     about: dict[str, Any] = {
         "label": column.label,
         "width": present.width(column, ranked),
@@ -187,7 +187,7 @@ def configured(column: Column, ranked: pd.DataFrame, scale: Scale) -> Any:
 
 
 def show_table(ranked: pd.DataFrame, columns: list[str], scale: Scale) -> str | None:
-    """Show the table; return the row that the reader chose, which the page's address keeps."""
+    """Show the table; return the row that the reader chooses, which the page's address keeps."""
     names = list(ranked["row"])
     before = st.query_params.get("row")
     default: Any = {"selection": {"rows": [names.index(before)]}} if before in names else None
@@ -214,7 +214,7 @@ def show_table(ranked: pd.DataFrame, columns: list[str], scale: Scale) -> str | 
 
 
 def emphasis(row: "pd.Series[Any]", ranked: pd.DataFrame) -> list[str]:
-    """Return the styles of a row: generators in bold and in their colour, controls and originals quiet."""
+    """Return the CSS styles of a row's cells: generators bold and coloured, controls and originals grey."""
     if row["kind"] != "generator":
         # Streamlit fades pinned columns by itself.
         return ["" if NAMED[str(name)].pinned else f"color: {QUIET}" for name in row.index]
@@ -226,7 +226,7 @@ def emphasis(row: "pd.Series[Any]", ranked: pd.DataFrame) -> list[str]:
 
 
 def show_exports(shown: pd.DataFrame, full: pd.DataFrame, board: dict[str, Any]) -> None:
-    """Offer downloads: all numbers as CSV, the table as shown as LaTeX and Markdown."""
+    """Show downloads: all numbers as CSV, the table as shown as LaTeX and Markdown."""
     name = f"leaderboard-{board['key']}"
     files = {
         "CSV": (export.csv(full), f"{name}.csv", "text/csv", "All columns with all digits."),
@@ -241,7 +241,7 @@ def show_exports(shown: pd.DataFrame, full: pd.DataFrame, board: dict[str, Any])
 
 
 def show_row(row: str, runs: pd.DataFrame) -> None:
-    """Show the chosen row: its commands, and its runs one by one."""
+    """Show the details of the chosen row: its commands, and links to its runs."""
     own = runs[[name == row for name in table.row_names(runs)]]
     if own.empty:
         st.info(
@@ -260,7 +260,7 @@ def show_row(row: str, runs: pd.DataFrame) -> None:
 
 
 def show_commands(ranked: pd.DataFrame) -> None:
-    """Show the commands that repeat each generator's row, to copy."""
+    """Show the commands that repeat each generator's row."""
     with st.expander("Commands that repeat these rows", icon=":material/terminal:"):
         for row in ranked[ranked["kind"] == "generator"].head(100).itertuples():
             st.text(f"{row.generator} on {row.device}")
@@ -268,7 +268,7 @@ def show_commands(ranked: pd.DataFrame) -> None:
 
 
 def show_elsewhere(board: dict[str, Any], found: pd.DataFrame) -> None:
-    """Show the other boards, and why their records are not ranked here."""
+    """Show the other boards, and in which facts they differ from this one."""
     others = found[found["board"] != board["board"]].head(shared.MOST)
     if others.empty:
         return

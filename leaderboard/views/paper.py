@@ -1,4 +1,4 @@
-"""The page of the paper's tables, with the numbers of the official logs and of our records."""
+"""The page that compares the paper's tables with its official logs and with our records."""
 
 import streamlit as st
 
@@ -15,7 +15,7 @@ the best checkpoint, *ensemble* the average of all of them.
 
 
 def page() -> None:
-    """Draw the page."""
+    """Show the page."""
     st.title("Paper")
     st.markdown(INTRODUCTION)
     numbers = sorted({name.rstrip("abc") for name in tables()}, key=int)

@@ -1,4 +1,4 @@
-"""The page of one whole record."""
+"""The page on one run: the whole record, figures and files."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ POPULATION = ("best", "selected", "mean", "low", "high", "median", "worst", "std
 
 
 def page() -> None:
-    """Draw the page."""
+    """Show the page."""
     st.title("Run")
     shown = shared.pick_runs(most=1, label="Run")
     if not shown:
@@ -35,7 +35,7 @@ def page() -> None:
 
 
 def show_populations(one: Shown) -> None:
-    """Show every population's statistics."""
+    """Show a table with the statistics of every population."""
     record, scale = one.record, Scale.of(one.record)
     name = record.generator.name
     rows = {
@@ -71,7 +71,7 @@ def show_populations(one: Shown) -> None:
 
 
 def show_figures(one: Shown) -> None:
-    """Show figures of parameters, and of the way from noise to a sample."""
+    """Show figures of the parameters, and of denoising trajectories."""
     figure = plots.parameter_heat_map(one)
     if figure:
         st.subheader("Parameters")
@@ -92,7 +92,7 @@ def show_figures(one: Shown) -> None:
 
 
 def show_facts(one: Shown) -> None:
-    """Show the record's other fields."""
+    """Show the other fields of the record."""
     record: dict[str, Any] = json.loads(one.record.to_json())
     st.subheader("Protocol and environment")
     facts = {
@@ -116,7 +116,7 @@ def show_facts(one: Shown) -> None:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested facts as pairs of text: dotted name and value."""
+    """Return the entries of nested mappings as pairs of dotted name and text."""
     found: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, dict):
@@ -128,7 +128,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def show_files(one: Shown, path: Path) -> None:
-    """Show the record's files with their hashes, and offer them as downloads."""
+    """Show the record's files with their SHA-256, and downloads of record and side file."""
     st.subheader("Files")
     artifacts = one.record.artifacts
     named = {"zoo": artifacts.zoo, "generated": artifacts.generated, "side file": artifacts.side}

@@ -1,4 +1,4 @@
-"""The page of similarity: the four comparisons, the whole matrix, the influence of K, and maps of the weights."""
+"""The page on similarity: four comparisons, all pairs of models, maps of the weights, and the influence of K."""
 
 import pandas as pd
 import streamlit as st
@@ -9,7 +9,7 @@ from leaderboard.opened import Shown
 
 
 def page() -> None:
-    """Draw the page."""
+    """Show the page."""
     st.title("Similarity")
     shown = shared.pick_runs(most=4)
     if not shown:
@@ -29,7 +29,7 @@ def page() -> None:
 
 
 def show_one(one: Shown, number: int) -> None:
-    """Show the figures of one run."""
+    """Show the figures of similarity of one run."""
     left, right = st.columns(2)
     with left:
         st.subheader("Beside the controls")
@@ -64,7 +64,7 @@ def show_one(one: Shown, number: int) -> None:
 
 
 def show_sizes(runs: pd.DataFrame, first: Shown) -> None:
-    """Show similarity against K, over the runs that differ from the first one in K, seed and generator alone."""
+    """Show similarity against K, for runs that differ from the first one in K, seed and generator alone."""
     own = runs[runs["id"] == first.record.id].iloc[0]
     varies = {"key", "k", "zoo_hash", *VARIANT}
     same = [name for name in (*BOARD, "device", "settings") if name not in varies] + ["device"]

@@ -1,4 +1,4 @@
-"""The page of times: the cost of generated models, and that of training them."""
+"""The page on times: of generated models, and of SGD."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ ROWS = {
 
 
 def page() -> None:
-    """Draw the page."""
+    """Show the page."""
     st.title("Speed")
     shown = shared.pick_runs(most=4, first=2)
     if not shown:
@@ -52,7 +52,7 @@ def page() -> None:
 
 
 def sentence(one: Shown) -> str:
-    """Return both speedups in words."""
+    """Return a phrase on both speedups over SGD and the break-even."""
     timing = one.record.timing
     if timing.speedup is None:
         return "has no speedup: SGD's time to the same score is not known."
@@ -66,7 +66,7 @@ def sentence(one: Shown) -> str:
 
 
 def seconds(shown: Sequence[Shown]) -> pd.DataFrame:
-    """Return times as text, one column a run."""
+    """Return a table of times, peak memory and machine as text, one column a run."""
     found = {}
     for one in shown:
         values = {name: getattr(one.record.timing, field) for name, field in ROWS.items()}

@@ -1,1 +1,1 @@
-"""What must hold between the numbers of a record and of its side file, one module a subject. Imports no torch."""
+"""Checks of the numbers of a record and its side file against each other, one module a subject. Imports no torch."""

@@ -1,4 +1,4 @@
-"""The command a record names, held against what the record says was run: an option left out means its default."""
+"""Checks of a record against the command that it names: an option that is left out means its default."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ from bench.contract import registry
 from bench.contract.declarations import Variant
 from bench.declared import Declared, recipe
 from bench.records.asked import USUAL, Asked
-from bench.records.checks.case import Case, told
+from bench.records.checks.case import Case, mismatch
 from bench.records.record import Record
 
-# What a task's settings hold besides its fields, or in another form than they were asked for.
-OTHER = (
+# Settings in a record that are no fields of the task, or that have another form in a command.
+TRANSFORMED = (
     "kind",
     "dataset_hash",
     "train_size",
@@ -29,7 +29,7 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def problems(case: Case) -> Iterator[str]:
-    """Yield where the record was asked for something else than it says was run."""
+    """Yield a problem for each option or setting of the command that the record contradicts."""
     asked = case.record.request
     yield from _options(case.record, asked)
     yield from _task(case, asked)
@@ -37,7 +37,7 @@ def problems(case: Case) -> Iterator[str]:
 
 
 def _options(record: Record, asked: Asked) -> Iterator[str]:
-    """Yield options that the record has another value for; one that was left out stands for its default."""
+    """Yield a problem for each option whose value in the command, or default, is not that of the record."""
     variant = plugins.tasks().get(record.task.name, Variant("", ""))
     good = record.judge.good
     says: dict[str, Any] = {
@@ -50,41 +50,48 @@ def _options(record: Record, asked: Asked) -> Iterator[str]:
         "align": record.generator.aligned,
     }
     usual: dict[str, Any] = {**USUAL, "samples": variant.samples, "k": variant.k}
-    if asked.zoo:  # its file tells K and seed, and may not tell the latter
+    if asked.zoo:  # the zoo's file has K, and may lack the seed
         says |= {"zoo": record.artifacts.zoo.file, "k": record.zoo.k, "zoo_seed": record.zoo.seed}
         usual |= {"k": record.zoo.k, "zoo_seed": record.zoo.seed}
     elif record.zoo.seed is None:
-        yield told("zoo.seed", None, asked.zoo_seed or 0, "the command gives no zoo")
+        yield mismatch("zoo.seed", None, asked.zoo_seed or 0, "the command gives no zoo")
     else:
         says |= {"k": record.zoo.k, "zoo_seed": record.zoo.seed}
-    said = {**usual, **asked.said()}
+    options = {**usual, **asked.given()}
     for name, value in says.items():
-        given = said.get(name)
+        given = options.get(name)
         if not _same(Path(str(given)).name if name == "zoo" else given, value):
-            yield told(f"command's --{name.replace('_', '-')}", given, value, "as the record says")
+            yield mismatch(
+                f"command's --{name.replace('_', '-')}", given, value, "as the record says"
+            )
 
 
 def _task(case: Case, asked: Asked) -> Iterator[str]:
-    """Settings of the task: those asked for, and the defaults of the others, unless a zoo's file tells them."""
+    """Compare the task's settings with those of the command and the defaults of the others.
+
+    Defaults are not compared where the command names the file of a zoo: the file has the settings.
+    """
     says = case.record.task.settings
     given = asked.task_settings
     wanted = _expected(case, given) if case.task and not asked.zoo else given
     for name, value in wanted.items():
         if name in ("pretrained", "feature_weights"):
-            fine = name not in says or _weights(value, says[name])
+            fine = name not in says or _weights_match(value, says[name])
         elif name in ("train_size", "val_size"):
-            fine = _size(says.get("fid_images", value), says.get(name))
-        elif name in OTHER or (name not in says and name not in given):
+            fine = _size_fits(says.get("fid_images", value), says.get(name))
+        elif name in TRANSFORMED or (name not in says and name not in given):
             continue
         else:
             fine = name in says and _same(value, says[name])
         if not fine:
             place = f"task.settings.{name}"
-            yield told(place, says.get(name, "missing"), value, "by the command and its defaults")
+            yield mismatch(
+                place, says.get(name, "missing"), value, "by the command and its defaults"
+            )
 
 
 def _expected(case: Case, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a suite's own task is set to by a command."""
+    """Return the settings that a command gives one of the suite's own tasks, defaults included."""
     variant = plugins.tasks().get(case.record.task.name, Variant("", ""))
     assert case.task is not None
     preset = case.task.preset(case.record.protocol.preset)
@@ -94,39 +101,39 @@ def _expected(case: Case, given: Mapping[str, Any]) -> dict[str, Any]:
     return values | {n: v for n, v in trained.items() if values.get(n) is None}
 
 
-def _weights(given: Any, says: Any) -> bool:
-    """Files of weights are told by their hash, and not found again here."""
+def _weights_match(given: Any, says: Any) -> bool:
+    """Return whether the weights are those asked for; a SHA-256 stands for any file, since the file is not here."""
     return _same(given, says) or (
         isinstance(given, str) and isinstance(says, str) and bool(HASH.fullmatch(says))
     )
 
 
-def _size(given: Any, says: Any) -> bool:
-    """At most as many examples are scored as were asked for; a split may have fewer."""
+def _size_fits(given: Any, says: Any) -> bool:
+    """Return whether at most as many examples are scored as were asked for; a split may have fewer."""
     numbers = isinstance(given, int) and isinstance(says, int)
     return says <= given if numbers else given is None or says is None
 
 
 def _generator(case: Case, asked: Asked) -> Iterator[str]:
-    """Hyperparameters: those asked for, and the defaults of the others."""
+    """Compare the hyperparameters with those of the command and the defaults of the others."""
     made = case.record.generator
     given = asked.generator_settings
     wanted = {**_defaults(case.generator, case.record.protocol.preset), **given}
     for name, value in wanted.items():
         says = made.hyperparameters.get(name, "missing")
         if says == "missing" and name not in given:
-            continue  # there was no such hyperparameter when it was made
+            continue  # the record is older than this hyperparameter
         if not _same(value, says):
             why = "by the command and its defaults"
-            yield told(f"generator.hyperparameters.{name}", says, value, why)
+            yield mismatch(f"generator.hyperparameters.{name}", says, value, why)
 
 
-def _defaults(own: Declared | None, preset: str) -> dict[str, Any]:
-    return {**own.fields, **own.preset(preset)} if own else {}
+def _defaults(declared: Declared | None, preset: str) -> dict[str, Any]:
+    return {**declared.fields, **declared.preset(preset)} if declared else {}
 
 
 def _same(given: Any, says: Any) -> bool:
-    """Whether a value on a command line stands for one in a record, as its field's type converts it."""
+    """Return whether two values are equal once the command's value is converted to the type of the record's."""
     if isinstance(given, list | tuple) and isinstance(says, list | tuple):
         pairs = zip(given, says, strict=False)
         return len(given) == len(says) and all(_same(one, other) for one, other in pairs)

@@ -1,4 +1,4 @@
-"""What was run: the key, the id, the names of the weights' files, and what task and generator declare of themselves."""
+"""Checks of key, id and file names, and of the facts of task, generator, protocol and machine against each other."""
 
 import dataclasses
 import hashlib
@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.contract.metric import Metric
-from bench.records.checks.case import Case, told
+from bench.records.checks.case import Case, mismatch
 from bench.records.facts import Task
 from bench.records.record import PROTOCOL, Record, comparability_key, selection
 from bench.system.store import digest
 
 NEEDS = ("score", "train")
-LARGEST_ZOO = 20_000  # checkpoints: K may be the first of so many, by which the file is named
+LARGEST_ZOO = 20_000  # most checkpoints of a collected zoo, of which the record uses the first K
 DEVICES = ("cuda", *(f"cuda:{index}" for index in range(16)))
 COMMIT, PYTHON = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"), re.compile(r"\d+\.\d+")
 FILE = re.compile(r"[0-9a-f]{16}\.safetensors")
 
 
 def problems(case: Case) -> Iterator[str]:
-    """Where a record's facts do not belong together."""
+    """Yield a problem for each fact of a record that contradicts another."""
     record = case.record
     if record.key != comparability_key(record.task, record.zoo, record.protocol):
         yield "key is not that of its task, zoo and protocol"
@@ -35,7 +35,7 @@ def problems(case: Case) -> Iterator[str]:
 
 
 def devices(record: Record) -> tuple[str, ...]:
-    """What the device may have been called; a record has a GPU's model name only."""
+    """Return the devices that the run may have named; of a GPU a record has the model name only."""
     return ("cpu",) if record.timing.device == "cpu" else DEVICES
 
 
@@ -45,38 +45,39 @@ def _id(record: Record) -> Iterator[str]:
     more = ["align"] if made.aligned else []
     possible = [digest([*facts, device, *more]) for device in devices(record)]
     if record.id not in possible:
-        yield told("id", record.id, possible[0], "of its key, generator, seed and device")
+        yield mismatch("id", record.id, possible[0], "of its key, generator, seed and device")
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
 def _files(case: Case) -> Iterator[str]:
-    """The store calls files after what went into them."""
+    """Check the file names of the artifacts, which the store derives from what made them."""
     record = case.record
     side = record.artifacts.side
     if side and side.file != f"{record.id}.npz":
-        yield told("artifacts.side.file", side.file, f"{record.id}.npz")
+        yield mismatch("artifacts.side.file", side.file, f"{record.id}.npz")
     generated, zoo = record.artifacts.generated.file, record.artifacts.zoo.file
     if not FILE.fullmatch(generated):
-        yield told("artifacts.generated.file", generated, "16 hexadecimal digits.safetensors")
+        yield mismatch("artifacts.generated.file", generated, "16 hexadecimal digits.safetensors")
     elif earlier(case) and not record.generator.aligned and generated not in _generated(case):
         why = "of its generator, zoo, seed and device"
-        yield told("artifacts.generated.file", generated, next(iter(_generated(case))), why)
+        yield mismatch("artifacts.generated.file", generated, next(iter(_generated(case))), why)
     if earlier(case) and record.zoo.seed is not None and not _collected(record, zoo):
         yield f"artifacts.zoo.file is {zoo}, which is not the zoo of its task's settings, seed and device"
 
 
 def earlier(case: Case) -> bool:
-    """Whether a record is from before the store's names told the code of tasks, which no record has.
+    """Return whether the record was written before file names depended on the code of the task.
 
-    Since then the suite's own tasks count what is not finite.
+    A record does not have that code, so that later names cannot be checked. Records of the suite's own tasks have
+    counts in ``not_finite`` since then.
     """
     return case.task is not None and case.record.original.not_finite is None
 
 
 def _generated(case: Case) -> dict[str, None]:
-    """What the file of the generated weights may be called; an aligned zoo has a hash that nothing here tells."""
+    """Return the possible file names of the generated weights, one a device; not those of an aligned zoo."""
     record, made = case.record, case.record.generator
     count = record.generated.n
     facts = [record.protocol.version, made.name, made.code, made.hyperparameters]
@@ -89,11 +90,11 @@ def _generated(case: Case) -> dict[str, None]:
 
 
 def _collected(record: Record, file: str) -> bool:
-    """Whether the zoo's file is of these settings and this seed, for K checkpoints or any larger number."""
+    """Return whether the zoo's file is named for these settings and this seed, and for K or more checkpoints."""
     settings = {n: v for n, v in record.task.settings.items() if n != "train_size"}
     for device in devices(record):
         identity = {**settings, "k": "@", "seed": record.zoo.seed, "device": device}
-        before, after = _around(record.protocol.version, identity)
+        before, after = _identity_text(record.protocol.version, identity)
         for k in range(record.zoo.k, max(record.zoo.k, LARGEST_ZOO) + 1):
             found = hashlib.sha256(f"{before}{k}{after}".encode()).hexdigest()
             if f"{found[:16]}.safetensors" == file:
@@ -101,8 +102,8 @@ def _collected(record: Record, file: str) -> bool:
     return False
 
 
-def _around(version: int, identity: Mapping[str, Any]) -> tuple[str, str]:
-    """What ``store.digest`` hashes before and after the number of checkpoints."""
+def _identity_text(version: int, identity: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the text that ``store.digest`` hashes, before and after the number of checkpoints."""
     text = json.dumps([version, identity], sort_keys=True, separators=(",", ":"), allow_nan=False)
     before, _, after = text.partition('"k":"@"')
     return f'{before}"k":', after
@@ -112,28 +113,28 @@ def _around(version: int, identity: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _task(case: Case) -> Iterator[str]:
-    """Yield where the suite's own task declares something else of itself."""
+    """Yield a problem for each fact of the task that differs from what the suite's own task declares."""
     task = case.record.task
     if case.task is None:
         return
     why = f"of the task {task.name}"
     if task.kind != case.task.facts["kind"]:
-        yield told("task.kind", task.kind, case.task.facts["kind"], why)
-    metric = case.task.facts.get("metric") or _drawn(task)
+        yield mismatch("task.kind", task.kind, case.task.facts["kind"], why)
+    metric = case.task.facts.get("metric") or _image_metric(task)
     for part, says in (("metric", task.metric), ("compared", task.compared)):
         wanted = metric if part == "metric" else case.task.facts["compared"]
         for name, value in dataclasses.asdict(says).items():
             if value != getattr(wanted, name):
-                yield told(f"task.{part}.{name}", value, getattr(wanted, name), why)
+                yield mismatch(f"task.{part}.{name}", value, getattr(wanted, name), why)
 
 
-def _drawn(task: Task) -> Metric:
-    """Return the metric of drawn images, which depends on the settings."""
+def _image_metric(task: Task) -> Metric:
+    """Return the metric of drawn images, whose name depends on the settings."""
     return Metric(drawn_metric(task.settings), higher_is_better=False)
 
 
 def drawn_metric(settings: Mapping[str, Any]) -> str:
-    """What the distance of drawn images is called, by the network whose features are compared."""
+    """Return the name of the distance between drawn and real images, by the network that gives the features."""
     network, weights = settings.get("feature_network"), str(settings.get("feature_weights"))
     if network != "inception":
         return f"fd-{network}"
@@ -141,13 +142,13 @@ def drawn_metric(settings: Mapping[str, Any]) -> str:
 
 
 def _settings(case: Case) -> Iterator[str]:
-    """What is said of the task twice, and of its sizes."""
+    """Compare the task's settings with the same facts elsewhere in the record."""
     record = case.record
     task, settings = record.task, record.task.settings
     twice = {name: getattr(task, name) for name in ("dataset", "dataset_hash", "arch", "layers")}
     for name, value in twice.items():
         if settings.get(name) != value:
-            yield told(f"task.settings.{name}", settings.get(name), value, f"as task.{name}")
+            yield mismatch(f"task.settings.{name}", settings.get(name), value, f"as task.{name}")
     maybe = {
         "kind": task.kind,
         "train_size": record.protocol.train_size,
@@ -158,9 +159,9 @@ def _settings(case: Case) -> Iterator[str]:
     for name, value in maybe.items():
         said = settings.get(name, value)
         if said != value and (case.task or said is not None):
-            yield told(f"task.settings.{name}", said, value, "by the rest of the record")
+            yield mismatch(f"task.settings.{name}", said, value, "by the rest of the record")
     if record.zoo.seed is not None and record.zoo.track == "imported":
-        yield told(
+        yield mismatch(
             "zoo.track", "imported", "that of the task", "its seed says that it was collected"
         )
 
@@ -169,33 +170,37 @@ def _generator(case: Case) -> Iterator[str]:
     made = case.record.generator
     own = case.generator.facts if case.generator else {}
     if len(set(made.uses)) < len(made.uses) or not set(made.uses) <= set(NEEDS):
-        yield told("generator.uses", made.uses, f"some of {list(NEEDS)}")
+        yield mismatch("generator.uses", made.uses, f"some of {list(NEEDS)}")
     if made.aligned is not case.record.generated.aligned:
         aligned = case.record.generated.aligned
-        yield told("populations.generated.aligned", aligned, made.aligned, "as generator.aligned")
+        yield mismatch(
+            "populations.generated.aligned", aligned, made.aligned, "as generator.aligned"
+        )
     if "needs" in own and made.uses != list(own["needs"]):
-        yield told("generator.uses", made.uses, list(own["needs"]), f"as {made.name} declares")
+        yield mismatch("generator.uses", made.uses, list(own["needs"]), f"as {made.name} declares")
 
 
 def _protocol(record: Record) -> Iterator[str]:
     protocol = record.protocol
     if protocol.version != PROTOCOL:
-        yield told("protocol.version", protocol.version, PROTOCOL)
+        yield mismatch("protocol.version", protocol.version, PROTOCOL)
     if protocol.preset not in ("quick", "paper"):
-        yield told("protocol.preset", protocol.preset, "quick or paper")
+        yield mismatch("protocol.preset", protocol.preset, "quick or paper")
     wanted = selection(record.task.metric.higher_is_better)
     if protocol.selection != wanted:
-        yield told("protocol.selection", protocol.selection, wanted)
+        yield mismatch("protocol.selection", protocol.selection, wanted)
 
 
 def _machine(record: Record) -> Iterator[str]:
     gpu, device = record.environment.gpu, record.timing.device
     if gpu != (None if device == "cpu" else device):
-        yield told("environment.gpu", gpu, None if device == "cpu" else device, "as timing.device")
+        yield mismatch(
+            "environment.gpu", gpu, None if device == "cpu" else device, "as timing.device"
+        )
     commit, dirty = record.environment.git_commit, record.environment.git_dirty
     if commit is None and dirty is not None:
-        yield told("environment.git_dirty", dirty, None, "no commit is known")
+        yield mismatch("environment.git_dirty", dirty, None, "no commit is known")
     if commit is not None and not COMMIT.fullmatch(commit):
-        yield told("environment.git_commit", commit, "40 or 64 hexadecimal digits")
+        yield mismatch("environment.git_commit", commit, "40 or 64 hexadecimal digits")
     if not PYTHON.match(record.environment.python):
-        yield told("environment.python", record.environment.python, "a version")
+        yield mismatch("environment.python", record.environment.python, "a version")

@@ -1,10 +1,10 @@
-"""IoU that numbers of errors allow: of each pair of models exactly, of populations on average.
+"""Bounds of the IoU that follow from numbers of errors: for each pair of models, and for means over populations.
 
 Where a score is a share of units, each model's number of errors is known, and an IoU is a fraction of two whole
-numbers. Of two populations the mean number of common errors is known from how many of each get which unit wrong. The
-mean IoU follows if common errors are the same share of the smaller error set in every pair. They are more often less
-evenly shared, as where some pairs are of copies of one original, and then the mean IoU is larger, at most as large as
-if all sets were equal or disjoint.
+numbers. The mean number of common errors of two populations follows from the share of each that gets each unit wrong.
+If common errors were the same share of the smaller error set in every pair, the mean IoU would follow. In fact they
+are less evenly shared, as where some pairs are copies of one original, and then the mean IoU is larger, at most as
+large as if all error sets were equal or disjoint.
 """
 
 import math
@@ -14,20 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics.draws import Floats
-from bench.records.checks.case import Case, outside
+from bench.records.checks.case import Case, out_of_range
 from bench.records.side import IOU_MODELS, MODELS, evenly
 
-# How far the mean IoU was from what follows: at most 0.013 in 2,600 comparisons of 111 records, and 0.019 where the
-# models' own numbers of errors are not known.
+# Largest accepted difference of the mean IoU from the estimate. Measured in 2,600 comparisons of 111 records: at most
+# 0.013, and 0.019 where the models' own numbers of errors are not known.
 KNOWN, GUESSED = 0.02, 0.04
-SMALL = 0.5  # over the mean number of errors of a pair: common errors of few vary more
-CLUMPED = 5  # over K: what part of the way to the largest possible mean is allowed for pairs of one original
-SIGMAS = 4
-FEW = 2000  # different numbers of errors that a nearest original is looked for among
+SMALL = 0.5  # further difference, divided by the mean number of errors of a pair
+# Divided by K: accepted part of the way from the estimate to the upper bound, for copies of one original.
+CLUMPED = 5
+SIGMAS = 4  # standard errors that a part of the units may differ from all units
+# Different numbers of errors among originals, above which the nearest one is not checked.
+MOST_COUNTS = 2000
 
 
 def problems(case: Case) -> Iterator[str]:
-    """Where similarities are none that the errors allow."""
+    """Yield a problem for each similarity that the numbers of errors make impossible."""
     if case.exact:
         yield from _pairs(case)
         yield from _nearest(case)
@@ -35,14 +37,14 @@ def problems(case: Case) -> Iterator[str]:
 
 
 def errors(case: Case, name: str) -> NDArray[np.int64]:
-    """How many units each model gets wrong, where scores are shares of them."""
+    """Return the number of units that each model gets wrong, where scores are shares of units."""
     return np.round((1 - case.values(name)) * case.record.protocol.val_size).astype(np.int64)
 
 
-def fraction(
+def possible_iou(
     iou: NDArray[np.float16], a: NDArray[np.int64], b: NDArray[np.int64], units: int
 ) -> NDArray[np.bool_]:
-    """Whether each IoU can be that of error sets of these sizes, rounded as it is."""
+    """Return whether each IoU, rounded to float16, is possible for error sets of these sizes."""
     total = a + b
     rough = iou.astype(float) * total / (1 + iou.astype(float))
     possible = np.zeros(np.broadcast(iou, total).shape, dtype=bool)
@@ -60,9 +62,9 @@ def _pairs(case: Case) -> Iterator[str]:
     matrix = case.arrays.get("iou")
     if matrix is None:
         return
-    sizes = [errors(case, n)[case.kept(n, IOU_MODELS)] for n in ("original", "generated")]
+    sizes = [errors(case, n)[case.stored(n, IOU_MODELS)] for n in ("original", "generated")]
     every = np.concatenate(sizes)
-    fine = fraction(matrix, every[:, None], every[None], case.record.protocol.val_size)
+    fine = possible_iou(matrix, every[:, None], every[None], case.record.protocol.val_size)
     if not fine.all():
         row, column = np.argwhere(~fine)[0]
         pair = f"{every[row]} and {every[column]} errors"
@@ -72,18 +74,18 @@ def _pairs(case: Case) -> Iterator[str]:
 
 def _nearest(case: Case) -> Iterator[str]:
     originals = np.unique(errors(case, "original"))
-    if len(originals) > FEW:
+    if len(originals) > MOST_COUNTS:
         return
     for name in case.populations:
         nearest = case.arrays.get(f"nearest.{name}")
         if nearest is None:
             continue
-        own = errors(case, name)[case.kept(name)]
+        counts = errors(case, name)[case.stored(name)]
         size = case.record.protocol.val_size
-        fine = fraction(nearest[:, None], own[:, None], originals[None], size).any(1)
+        fine = possible_iou(nearest[:, None], counts[:, None], originals[None], size).any(1)
         if not fine.all():
             worst = int(np.argmin(fine))
-            which = f"{nearest[worst]:.4g} of a model with {own[worst]} errors"
+            which = f"{nearest[worst]:.4g} of a model with {counts[worst]} errors"
             yield f"side file: nearest.{name} cannot be with any original, such as {which}"
 
 
@@ -102,7 +104,7 @@ def _means(case: Case) -> Iterator[str]:
 
 
 def _mean(case: Case, place: str, says: float, ours: str, theirs: str) -> Iterator[str]:
-    """The mean IoU of two populations, or within one."""
+    """Compare the mean IoU of two populations, or within one, with the numbers of errors."""
     a, b = case.wrong_share(ours), case.wrong_share(theirs)
     if a is None or b is None or case.units is None:
         return
@@ -113,18 +115,22 @@ def _mean(case: Case, place: str, says: float, ours: str, theirs: str) -> Iterat
         common = float(((count * a) ** 2 - count * a).sum() / (count * (count - 1)))
     else:
         return
-    usual, most = _likely(_sizes(case, ours, a), _sizes(case, theirs, b), common)
+    usual, most = _estimated_mean(
+        _error_counts(case, ours, a), _error_counts(case, theirs, b), common
+    )
     clumped = min(1.0, CLUMPED / case.record.zoo.k) * max(0.0, most - usual)
     kept, total = case.units
     either = max(1.0, float(a.sum() + b.sum()) - common)
     slack = (KNOWN if case.exact else GUESSED) + SMALL / either
     slack += SIGMAS * math.sqrt(0.25 / either * (1 - kept / total))
     why = "by what they get wrong"
-    yield from outside(place, says, max(0.0, usual - slack), min(1.0, usual + clumped + slack), why)
+    yield from out_of_range(
+        place, says, max(0.0, usual - slack), min(1.0, usual + clumped + slack), why
+    )
 
 
-def _sizes(case: Case, name: str, wrong: Floats) -> Floats:
-    """How many of the kept units each model, or each of some evenly spaced in score, gets wrong."""
+def _error_counts(case: Case, name: str, wrong: Floats) -> Floats:
+    """Return the number of kept units that models get wrong: each model, or some evenly spaced in score."""
     count = case.populations[name].n
     few = evenly(count, MODELS)
     if case.exact:
@@ -144,12 +150,12 @@ def _sizes(case: Case, name: str, wrong: Floats) -> Floats:
     return scaled
 
 
-def _likely(a: Floats, b: Floats, common: float) -> tuple[float, float]:
-    """The mean IoU if common errors are the same share of the smaller set in all pairs; and the most it can be.
+def _estimated_mean(a: Floats, b: Floats, common: float) -> tuple[float, float]:
+    """Return the mean IoU if common errors are the same share of the smaller set in all pairs, and its upper bound.
 
     Args:
         a, b: sizes of the error sets of two populations.
-        common: the mean number of common errors.
+        common: mean number of common errors over pairs.
     """
     smaller = np.minimum(a[:, None], b[None])
     total = a[:, None] + b[None]

@@ -1,4 +1,4 @@
-"""Which validation units are right: what scores and paired tests follow from, wholly or within bounds."""
+"""Checks of scores and paired tests against the outcomes of validation units, exactly or within statistical bounds."""
 
 import itertools
 import math
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.metrics.exact import mcnemar
-from bench.records.checks.case import Case, near, outside, told
+from bench.records.checks.case import Case, mismatch, nearly_equal, out_of_range
 from bench.records.judged import Paired
 from bench.records.population import Population
 from bench.records.side import IOU_MODELS, STATISTICS
 
-SIGMAS = 6  # standard errors by which a part of the units may differ from all of them
+SIGMAS = 6  # standard errors that a share among the kept units may be from that among all
 TESTS = {"best_original": ("original", "best"), "average": ("average", "selected")}
 
 
 def problems(case: Case) -> Iterator[str]:
-    """Where outcomes, scores and tests disagree."""
+    """Yield a problem for each contradiction between outcomes, scores and paired tests."""
     for name, population in case.populations.items():
         yield from _mean(case, name, population)
         yield from _single(case, name)
@@ -28,8 +28,8 @@ def problems(case: Case) -> Iterator[str]:
     yield from _matrix(case)
 
 
-def _spread(case: Case, share: float) -> float:
-    """How far the share among the units that are kept may be from that among all; 0 where all are."""
+def _sampling_error(case: Case, share: float) -> float:
+    """Return how far a share among the kept units may be from that among all units; 0 where all are kept."""
     assert case.units is not None
     kept, total = case.units
     part = 1 - kept / total
@@ -37,20 +37,22 @@ def _spread(case: Case, share: float) -> float:
 
 
 def _mean(case: Case, name: str, population: Population) -> Iterator[str]:
-    """What a population gets right on average is its mean accuracy."""
+    """Check that the mean share of units that a population gets right is its mean score."""
     wrong = case.wrong_share(name)
     if wrong is None or case.units is None or not case.exact:
         return
     share = 1 - float(wrong.mean())
     rounding = 1e-6 if population.n <= 255 else 0.5 / 255 + 1e-6
-    slack = rounding + _spread(case, population.mean)
+    slack = rounding + _sampling_error(case, population.mean)
     if abs(share - population.mean) > slack:
         why = "of right_mean in the side file"
-        yield told(f"populations.{name}.mean", population.mean, (share - slack, share + slack), why)
+        yield mismatch(
+            f"populations.{name}.mean", population.mean, (share - slack, share + slack), why
+        )
 
 
 def _single(case: Case, name: str) -> Iterator[str]:
-    """Single models get right what somebody in their population does, and wrong what not all get right."""
+    """Check that single models agree with units that all, or none, of their population get right."""
     wrong = case.wrong_share(name)
     if wrong is None or case.populations[name].n > 255:
         return
@@ -61,26 +63,28 @@ def _single(case: Case, name: str) -> Iterator[str]:
 
 
 def _statistics(case: Case, name: str, population: Population) -> Iterator[str]:
-    """The share that a single model gets right is its score."""
+    """Check that the share of units that a single model gets right is its score."""
     values = case.values(name)
     for statistic in STATISTICS:
         right = case.right(name, statistic)
         if right is None or case.units is None:
             continue
         chosen = statistic == "selected"
-        score = population.selected if chosen else float(values[case.chosen(name, statistic)])
+        score = population.selected if chosen else float(values[case.model_index(name, statistic)])
         kept, total = case.units
-        found, count = int(right.sum()), round(score * total)
+        correct, count = int(right.sum()), round(score * total)
         low, high = max(0, count - (total - kept)), min(count, kept)
-        slack = _spread(case, score) * kept
+        slack = _sampling_error(case, score) * kept
         low, high = (
             max(low, math.floor(score * kept - slack)),
             min(high, math.ceil(score * kept + slack)),
         )
-        if not low <= found <= high:
+        if not low <= correct <= high:
             wanted = low if low == high else f"{low} to {high}"
             why = f"of {kept} units, by its score"
-            yield told(f"side file: right_{statistic}.{name}", f"right {found} times", wanted, why)
+            yield mismatch(
+                f"side file: right_{statistic}.{name}", f"right {correct} times", wanted, why
+            )
 
 
 # Paired tests --------------------------------------------------------------------------------------------------------
@@ -89,68 +93,74 @@ def _statistics(case: Case, name: str, population: Population) -> Iterator[str]:
 def _tests(case: Case) -> Iterator[str]:
     tests, tested = case.record.judge.tests, case.record.task.compared.tested
     if tested and tests is None:
-        yield told("judge.tests", None, "wins and losses", "units are independent")
+        yield mismatch("judge.tests", None, "wins and losses", "units are independent")
     if not tested and tests is not None:
-        yield told("judge.tests", "there", None, "units are not independent, or not right or wrong")
+        yield mismatch(
+            "judge.tests", "there", None, "units are not independent, or not right or wrong"
+        )
     for name, (population, statistic) in TESTS.items() if tests else ():
         paired: Paired = getattr(tests, name)
         units = case.units[1] if case.units else case.record.protocol.val_size
         if paired.wins + paired.losses > units:
             says = f"{paired.wins} wins and {paired.losses} losses"
-            yield told(f"judge.tests.{name}", says, f"at most {units} units in all")
+            yield mismatch(f"judge.tests.{name}", says, f"at most {units} units in all")
             continue
         p = mcnemar(paired.wins, paired.losses)
-        if not near(p, paired.p, absolute=1e-300):
+        if not nearly_equal(p, paired.p, absolute=1e-300):
             why = f"of {paired.wins} wins and {paired.losses} losses"
-            yield told(f"judge.tests.{name}.p", paired.p, p, why)
+            yield mismatch(f"judge.tests.{name}.p", paired.p, p, why)
         yield from _paired(case, name, paired, population, statistic)
 
 
 def _paired(
     case: Case, name: str, paired: Paired, population: str, statistic: str
 ) -> Iterator[str]:
-    """Wins and losses follow from the scores, and from the outcomes of the two models."""
+    """Check wins and losses against the scores, and against the outcomes of the two models."""
     place, size = f"judge.tests.{name}", case.record.protocol.val_size
     scores = case.record.generated.selected, getattr(case.populations[population], statistic)
     if case.exact and round((scores[0] - scores[1]) * size) != paired.wins - paired.losses:
         wanted = round((scores[0] - scores[1]) * size)
-        yield told(f"{place}: wins - losses", paired.wins - paired.losses, wanted, "by the scores")
+        yield mismatch(
+            f"{place}: wins - losses", paired.wins - paired.losses, wanted, "by the scores"
+        )
     ours, theirs = case.right("generated", "selected"), case.right(population, statistic)
     if ours is None or theirs is None or case.units is None:
         return
     kept, total = case.units
     for part, only in (("wins", ours & ~theirs), ("losses", theirs & ~ours)):
         found, says = int(only.sum()), getattr(paired, part)
-        slack = _spread(case, found / kept) * total
+        slack = _sampling_error(case, found / kept) * total
         high = min(found + total - kept, math.ceil(found / kept * total + slack))
         low = max(found, math.floor(found / kept * total - slack))
-        yield from outside(f"{place}.{part}", says, low, high, f"of {kept} of {total} units")
+        yield from out_of_range(f"{place}.{part}", says, low, high, f"of {kept} of {total} units")
 
 
 # The IoU matrix ------------------------------------------------------------------------------------------------------
 
 
-def _marked(case: Case) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Rows of the IoU matrix whose models' outcomes are known, with these outcomes: wrong units."""
+def _rows_with_outcomes(case: Case) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield each row of the IoU matrix whose model's outcomes are kept, with the units that the model gets wrong."""
     offset = 0
     for name in ("original", "generated"):
-        rows = case.kept(name, IOU_MODELS).tolist()
+        rows = case.stored(name, IOU_MODELS).tolist()
         for statistic in ("best", "median", "worst"):
-            right, model = case.right(name, statistic), case.chosen(name, statistic)
+            right, model = case.right(name, statistic), case.model_index(name, statistic)
             if right is not None and model in rows:
                 yield offset + rows.index(model), ~right
         offset += len(rows)
 
 
 def _matrix(case: Case) -> Iterator[str]:
-    """IoU between models whose outcomes are known is that of the outcomes."""
+    """Check the IoU of each two models whose outcomes are kept."""
     found = case.arrays.get("iou")
     if found is None or case.units is None:
         return
-    for (row, ours), (column, theirs) in itertools.combinations(_marked(case), 2):
+    for (row, ours), (column, theirs) in itertools.combinations(_rows_with_outcomes(case), 2):
         either = int((ours | theirs).sum())
         wanted = int((ours & theirs).sum()) / either if either else 1.0
-        slack = 5e-4 + _spread(case, 0.5) * math.sqrt(case.units[0] / max(1, either))
+        slack = 5e-4 + _sampling_error(case, 0.5) * math.sqrt(case.units[0] / max(1, either))
         if abs(float(found[row, column]) - wanted) > slack:
             why = "by the outcomes of the two models"
-            yield told(f"side file: iou[{row}, {column}]", float(found[row, column]), wanted, why)
+            yield mismatch(
+                f"side file: iou[{row}, {column}]", float(found[row, column]), wanted, why
+            )

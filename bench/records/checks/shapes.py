@@ -1,4 +1,4 @@
-"""The side file's arrays: all that a run writes and nothing else, each of the shape and range that it must have."""
+"""Checks of the side file's arrays: exactly those that a run writes, each of the right shape, range and content."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,30 +12,30 @@ from bench.records.side import Array
 
 
 class Expected(NamedTuple):
-    """One array that may be in a side file.
+    """An array that a side file may have.
 
     Attributes:
-        name: of the array.
-        shape: None for any number above 0.
-        must: whether it must be there.
+        name: name of the array.
+        shape: its dimensions; None for any size above 0.
+        required: whether it must be there.
     """
 
     name: str
     shape: tuple[int | None, ...]
-    must: bool = True
+    required: bool = True
 
     def fits(self, array: Array) -> bool:
-        """Whether an array has this shape."""
+        """Return whether an array has this shape."""
         pairs = zip(array.shape, self.shape, strict=True)
         return all(there == size if size is not None else there > 0 for there, size in pairs)
 
-    def told(self) -> str:
-        """The shape in words."""
+    def shape_text(self) -> str:
+        """Return the shape in words."""
         return f"({', '.join('any' if size is None else str(size) for size in self.shape)})"
 
 
-def sound(case: Case) -> tuple[Case, list[str]]:
-    """The case with only the arrays that have the right shape and range, and what is wrong with the others."""
+def valid_arrays(case: Case) -> tuple[Case, list[str]]:
+    """Return the case with the valid arrays only, and the problems of the others."""
     problems: list[str] = []
     arrays = {}
     every = {one.name: one for one in expected(case)}
@@ -43,48 +43,48 @@ def sound(case: Case) -> tuple[Case, list[str]]:
         if name not in every:
             problems.append(f"'{name}' is not among the arrays of such a run")
         elif not every[name].fits(array):
-            told = f"has shape {array.shape}, expected {every[name].told()}"
-            problems.append(f"'{name}' {told}")
+            shapes = f"has shape {array.shape}, expected {every[name].shape_text()}"
+            problems.append(f"'{name}' {shapes}")
         elif wrong := list(_content(case, name, array)):
             problems += wrong
         else:
             arrays[name] = array
     problems += _missing(
-        [one for one in every.values() if one.must and one.name not in case.arrays]
+        [one for one in every.values() if one.required and one.name not in case.arrays]
     )
-    sound = Case(case.record, arrays, frozenset(case.arrays))
-    return sound, [f"side file: {problem}" for problem in problems]
+    valid = Case(case.record, arrays, frozenset(case.arrays))
+    return valid, [f"side file: {problem}" for problem in problems]
 
 
 def _missing(lacking: Sequence[Expected]) -> Iterator[str]:
-    """One line for each kind of array that is not there."""
+    """Yield a problem for each kind of array that is missing."""
     kinds: dict[str, list[Expected]] = {}
     for one in lacking:
         kinds.setdefault(one.name.partition(".")[0], []).append(one)
     for kind, ones in kinds.items():
         populations = ", ".join(one.name.partition(".")[2] for one in ones)
         of = f" of {populations}" if populations else ""
-        yield f"'{kind}'{of} is missing, expected shape {ones[0].told()}"
+        yield f"'{kind}'{of} is missing, expected shape {ones[0].shape_text()}"
 
 
 def expected(case: Case) -> Iterator[Expected]:
-    """Every array of a run like this one."""
+    """Yield every array that the record's run may have written."""
     yield from _models(case)
     yield from _weights(case)
     yield from _outcomes(case)
     yield from _maps(case)
-    # A given zoo may have none: it was made elsewhere, or scored otherwise.
+    # The file of a zoo may lack the curve of SGD: the zoo was made elsewhere, or scored in another way.
     yield Expected("curve", (None, 2), case.task is not None and not case.record.request.zoo)
 
 
 def _models(case: Case) -> Iterator[Expected]:
-    """Numbers of single models."""
+    """Yield the arrays with numbers of single models."""
     for name in case.populations:
-        count = len(case.kept(name))
+        count = len(case.stored(name))
         yield Expected(f"train.{name}", (count,))
         if name != "original" or count > 1:
             yield Expected(f"nearest.{name}", (count,))
-    models = sum(len(case.kept(name, side.IOU_MODELS)) for name in ("original", "generated"))
+    models = sum(len(case.stored(name, side.IOU_MODELS)) for name in ("original", "generated"))
     yield Expected("iou", (models, models))
     yield Expected("iou_originals", (1,))
 
@@ -93,25 +93,25 @@ def _weights(case: Case) -> Iterator[Expected]:
     columns = min(case.record.zoo.d, side.HEAT_PARAMETERS)
     yield Expected("weights_index", (columns,))
     for name in ("original", "generated"):
-        yield Expected(f"weights.{name}", (len(case.kept(name, side.HEAT_MODELS)), columns))
-    own = case.task is not None  # which can make untrained networks
-    yield Expected("weights.random", (side.HEAT_MODELS if own else None, columns), own)
+        yield Expected(f"weights.{name}", (len(case.stored(name, side.HEAT_MODELS)), columns))
+    known = case.task is not None  # the suite's own tasks can make untrained networks
+    yield Expected("weights.random", (side.HEAT_MODELS if known else None, columns), known)
 
 
 def _outcomes(case: Case) -> Iterator[Expected]:
-    """Which units are right."""
+    """Yield the arrays with outcomes of validation units."""
     if case.record.task.compared.features:
         return
-    kept, must = min(total(case), side.UNITS), True
-    yield Expected("units", (2,), must)
+    kept, required = min(unit_count(case), side.UNITS), True
+    yield Expected("units", (2,), required)
     for name in case.populations:
-        yield Expected(f"right_mean.{name}", (kept,), must)
+        yield Expected(f"right_mean.{name}", (kept,), required)
         for statistic in side.STATISTICS:
-            yield Expected(f"right_{statistic}.{name}", (math.ceil(kept / 8),), must)
+            yield Expected(f"right_{statistic}.{name}", (math.ceil(kept / 8),), required)
 
 
-def total(case: Case) -> int:
-    """How many validation units there are: what the record says of it, or else what the side file does."""
+def unit_count(case: Case) -> int:
+    """Return the number of validation units: by the record, or by the side file where the record does not say."""
     record = case.record
     pixels = record.task.settings.get("pixels")
     if case.exact:
@@ -123,10 +123,10 @@ def total(case: Case) -> int:
 
 
 def _maps(case: Case) -> Iterator[Expected]:
-    """Parameters, and latents where the generator has them, in two dimensions."""
+    """Yield the arrays with two-dimensional maps of parameters, and of latents where the generator has them."""
     facts = case.generator.facts if case.generator else {}
     named = [name for name in side.EMBEDDED if name in case.populations]
-    points = {name: len(case.kept(name)) for name in named}
+    points = {name: len(case.stored(name)) for name in named}
     enough = sum(points.values()) >= side.MAPPED
     path, known = bool(facts.get("has_path")), case.generator is not None
     latents = bool(facts.get("has_latents")) or (
@@ -141,11 +141,11 @@ def _maps(case: Case) -> Iterator[Expected]:
         yield Expected("map_path", (side.PATHS if known else None, None, 2), path)
 
 
-# What is in them -----------------------------------------------------------------------------------------------------
+# Content of the arrays -----------------------------------------------------------------------------------------------
 
 
 def _content(case: Case, name: str, array: Array) -> Iterator[str]:
-    """Where the values of an array of the right shape are none that it can have."""
+    """Yield a problem for each value that an array of the right shape cannot have."""
     kind = name.partition(".")[0]
     if kind in ("iou", "nearest") and not _within(array, 0.0, 1.0):
         yield f"'{name}' is not between 0 and 1"
@@ -159,8 +159,8 @@ def _content(case: Case, name: str, array: Array) -> Iterator[str]:
         yield from _units(case, array)
     elif kind == "right_mean":
         yield from _shares(case, name, array)
-    elif kind.startswith("right_") and total(case) < side.UNITS:
-        if np.unpackbits(array)[total(case) :].any():
+    elif kind.startswith("right_") and unit_count(case) < side.UNITS:
+        if np.unpackbits(array)[unit_count(case) :].any():
             yield f"'{name}' has outcomes after the last unit"
     elif kind == "map_path" and array.shape[1] > side.STEPS and case.generator:
         yield f"'{name}' has {array.shape[1]} steps, expected at most {side.STEPS}"
@@ -180,8 +180,8 @@ def _matrix(array: Array) -> Iterator[str]:
 
 
 def _indices(case: Case, name: str, array: Array) -> Iterator[str]:
-    """Which models the matrix is of, and which parameters are kept."""
-    originals = [len(case.kept("original", side.IOU_MODELS))]
+    """Compare the number of originals in the matrix, or the kept parameters, with what every run keeps."""
+    originals = [len(case.stored("original", side.IOU_MODELS))]
     wanted = {
         "iou_originals": np.array(originals),
         "weights_index": side.evenly(case.record.zoo.d, side.HEAT_PARAMETERS),
@@ -192,14 +192,14 @@ def _indices(case: Case, name: str, array: Array) -> Iterator[str]:
 
 
 def _units(case: Case, array: Array) -> Iterator[str]:
-    every = total(case)
+    every = unit_count(case)
     wanted = [min(every, side.UNITS), every]
     if array.tolist() != wanted:
         yield f"'units' is {array.tolist()}, expected {wanted}: those kept, and all that are scored"
 
 
 def _shares(case: Case, name: str, array: Array) -> Iterator[str]:
-    """A share of N models is one of N + 1 numbers."""
+    """Check that shares of the N models of a population are multiples of 1 / N, rounded to 1 / 255."""
     count = case.populations[name.partition(".")[2]].n
     possible = np.round(255 * np.arange(count + 1) / count) if count <= 255 else np.arange(256)
     if not np.isin(array, possible).all():

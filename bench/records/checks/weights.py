@@ -1,4 +1,4 @@
-"""Distances in weight space, as far as a few parameters of a few models tell them."""
+"""Checks of distances in weight space, within the bounds that the side file's parameters of a few models give."""
 
 import math
 from collections.abc import Iterator
@@ -9,27 +9,26 @@ from scipy.spatial.distance import cdist
 
 from bench.contract import registry
 from bench.metrics.draws import Floats
-from bench.records.checks.case import Case, outside, told
+from bench.records.checks.case import Case, mismatch, out_of_range
 from bench.records.side import HEAT_MODELS, HEAT_PARAMETERS
 
-ROUNDED = 2**-12  # of a vector's length: what float16 loses
-ERRORS = 1.5  # standard errors by which the mean of a few originals may be from that of all
-PART = 0.1  # by which ``toward_mean`` of eight models may be from that of all; measured: 0.07
-TIMES = (
-    3  # how often what a step is estimated to be it may be; measured: half of the estimate at most
-)
+FLOAT16_RELATIVE = 2**-12  # relative rounding error of a vector in float16
+ERRORS = 1.5  # standard errors that the mean of the kept originals may be from the mean of all
+# Largest difference of ``toward_mean`` between eight models and all; measured: 0.07.
+SUBSET_ERROR = 0.1
+MOST_RATIO = 3  # largest accepted ratio of the distance to its estimate; measured: at most 0.5
 FROZEN = (
     "last-norms:",
     "norms:",
     "conv:first",
     "shortcut",
     "head",
-)  # choices that freeze a part of these networks
-LARGEST = 2**28  # values of a zoo of which distances are aligned
+)  # choices of layers that freeze a part of the network
+LARGEST = 2**28  # values in a zoo; a larger one is not aligned
 
 
 def problems(case: Case) -> Iterator[str]:
-    """Where distances are none that the weights allow."""
+    """Yield a problem for each distance that the weights make impossible."""
     if case.record.judge.rule is None:
         return
     yield from _nulls(case)
@@ -40,14 +39,14 @@ def problems(case: Case) -> Iterator[str]:
 
 
 class Distances(NamedTuple):
-    """Of eight generated models at most, in the parameters that are kept.
+    """Euclidean distances of at most eight generated models, in the parameters that the side file keeps.
 
     Attributes:
-        nearest: to the nearest of eight originals.
-        mean: to the mean of these originals.
-        usual: median distance of these originals to the nearest other; None for a single one.
-        rounding: by which rounding may change any distance.
-        error: by which the mean of all originals may be from that of these.
+        nearest: to the nearest of at most eight originals, one a model.
+        mean: to the mean of these originals, one a model.
+        usual: median distance of these originals to the nearest other; None for a single original.
+        rounding: largest change of a distance by float16.
+        error: largest distance between the mean of all originals and the mean of these.
     """
 
     nearest: Floats
@@ -70,13 +69,17 @@ def _distances(case: Case) -> Distances | None:
         nearest=cdist(generated, originals).min(1),
         mean=cdist(generated, centre[None])[:, 0],
         usual=float(np.median(among.min(1))) if few > 1 else None,
-        rounding=ROUNDED * float(lengths.max()),
+        rounding=FLOAT16_RELATIVE * float(lengths.max()),
         error=ERRORS * spread * math.sqrt(max(0.0, 1 / few - 1 / k)),
     )
 
 
 def _toward_mean(case: Case, found: Distances) -> Iterator[str]:
-    """Nearer to one of eight originals is nearer to some original; and the mean of all is near that of eight."""
+    """Check ``toward_mean``, the position between the nearest original (0) and the originals' mean (1).
+
+    The distance to the nearest original is at most that to the nearest of those that are kept, and the mean of all
+    originals lies near the mean of those.
+    """
     says, k = case.record.judge.origin.toward_mean, case.record.zoo.k
     if says is None:
         return
@@ -87,60 +90,63 @@ def _toward_mean(case: Case, found: Distances) -> Iterator[str]:
     )
     near = np.maximum(found.nearest - off, 0)
     low = float(np.median(near / (near + found.mean + off + 1e-30))) if k <= HEAT_MODELS else 0.0
-    everything = case.record.zoo.d <= HEAT_PARAMETERS and case.whole("generated", HEAT_MODELS)
-    slack = 1e-3 if everything and k <= HEAT_MODELS else PART
+    everything = case.record.zoo.d <= HEAT_PARAMETERS and case.all_stored("generated", HEAT_MODELS)
+    slack = 1e-3 if everything and k <= HEAT_MODELS else SUBSET_ERROR
     low, high = max(0.0, low - slack), min(1.0, high + slack)
-    yield from outside(
+    yield from out_of_range(
         "judge.origin.toward_mean", says, low, high, "by the weights in the side file"
     )
     made = case.record.generator
     average = made.name == "average" and case.generator is not None and not made.aligned
     if average and found.error > off and says < 0.99:
-        yield told("judge.origin.toward_mean", says, 1.0, "of the average itself")
+        yield mismatch("judge.origin.toward_mean", says, 1.0, "of the average itself")
 
 
 def _ratio(case: Case, found: Distances) -> Iterator[str]:
-    """Along a trajectory eight originals are so many steps apart; originals of independent runs are all as far."""
+    """Check the distance to the nearest original, relative to that between originals.
+
+    The kept originals of a trajectory are several steps apart; those of independent runs are as far apart as all.
+    """
     says, k = case.record.judge.origin.nearest_l2_ratio, case.record.zoo.k
     if says is None or found.usual is None or case.record.zoo.track == "imported":
         return
     steps = max(1.0, (k - 1) / (HEAT_MODELS - 1))
     most = float(np.median(found.nearest)) + found.rounding
     least = max(found.usual - found.rounding, 1e-30)
-    yield from outside(
+    yield from out_of_range(
         "judge.origin.nearest_l2_ratio",
         says,
         0.0,
-        TIMES * steps * most / least,
+        MOST_RATIO * steps * most / least,
         "by the weights in the side file",
     )
 
 
 def _nulls(case: Case) -> Iterator[str]:
-    """Distances are null where there is none, and nowhere else."""
+    """Check that distances are null where they are not defined, and there where they are."""
     origin, zoo, task = case.record.judge.origin, case.record.zoo, case.record.task
     nearest = case.arrays.get("nearest.original")
     coincide = nearest is not None and float(np.median(nearest)) == 1
     if origin.nearest_l2_ratio is None and zoo.k > 1 and not coincide:
-        yield told(
+        yield mismatch(
             "judge.origin.nearest_l2_ratio", None, "a distance", f"of {zoo.k} different originals"
         )
     if origin.nearest_l2_ratio is not None and zoo.k == 1:
-        yield told(
+        yield mismatch(
             "judge.origin.nearest_l2_ratio", origin.nearest_l2_ratio, None, "of a single original"
         )
     says, possible = origin.nearest_l2_ratio_aligned, _alignable(case)
     if case.task is None or possible is None:
         return
     if says is not None and not possible:
-        yield told(
+        yield mismatch(
             "judge.origin.nearest_l2_ratio_aligned",
             says,
             None,
             f"units of {task.arch}'s {task.layers}",
         )
     if says is None and possible and not coincide:
-        yield told(
+        yield mismatch(
             "judge.origin.nearest_l2_ratio_aligned",
             None,
             "a distance",
@@ -149,7 +155,7 @@ def _nulls(case: Case) -> Iterator[str]:
 
 
 def _alignable(case: Case) -> bool | None:
-    """Return whether hidden units of a record's networks can be permuted; None where that is not clear."""
+    """Return whether the hidden units of the record's networks can be aligned; None where that is unknown."""
     task, zoo = case.record.task, case.record.zoo
     frozen = any(part.startswith(FROZEN) for part in task.layers.split(","))
     architecture = registry.architectures().get(task.arch)
