@@ -4,7 +4,7 @@
 >>> bench.run  # doctest: +ELLIPSIS
 <function run at ...>
 
-Nothing heavy is imported before it is asked for: ``import bench`` loads no torch.
+Names are imported on first use: ``import bench`` alone loads no torch.
 """
 
 import importlib
@@ -21,7 +21,7 @@ __all__ = ["load_zoo", "read_record", "run", "testing"]
 
 
 def __getattr__(name: str) -> object:
-    """Import a part of the library's face when it is asked for."""
+    """Import a public name of the library on its first use."""
     if name == "testing":
         return importlib.import_module("bench.testing")
     if name in __all__:

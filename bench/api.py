@@ -1,4 +1,4 @@
-"""The library's face: what the command line does, as functions. Work alone imports torch."""
+"""The library's public functions, which do what the command line does; torch is imported only where they need it."""
 
 import dataclasses
 import inspect
@@ -25,7 +25,7 @@ def run(
     generator: "str | type[Generator] | Generator",
     **options: object,
 ) -> Record:
-    """Collect checkpoints, fit a generator, sample, score beside every control, and write one record.
+    """Collect checkpoints, fit a generator, sample models, score them and every control, and write one record.
 
     >>> record = bench.run(task="digits", generator="pdiff", k=50)  # doctest: +SKIP
 
@@ -39,7 +39,7 @@ def run(
         The record, which lies as ``<results>/<key>/<id>.json`` as well.
 
     Raises:
-        BadRequest: an option that there is not or a value that cannot be, before any work is done.
+        BadRequest: an unknown option or an invalid value; raised before any work is done.
         BenchError: a stage failed.
     """
     asked = request(task, generator, options)
@@ -52,7 +52,7 @@ def load_zoo(path: str | os.PathLike[str]) -> "Zoo":
     """Read a zoo's file, as ``python -m bench collect`` or ``zoo import`` wrote it.
 
     Raises:
-        BadRequest: there is none, or it is damaged.
+        BadRequest: the file is missing or damaged.
     """
     from bench.contract import Zoo  # here, because it imports torch
 
@@ -63,7 +63,7 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     """Read a record's file, of any version of the schema.
 
     Raises:
-        BadRequest: there is none, or it is no valid record.
+        BadRequest: the file is missing or holds no valid record.
     """
     return Record.read(Path(path))
 
@@ -76,7 +76,7 @@ def request(
     """Return the request of a task, a generator and options; see ``run``.
 
     Raises:
-        BadRequest: an option that there is not, or a value that cannot be.
+        BadRequest: an unknown option or an invalid value.
     """
     named = dict(options)
     preset = str(options.get("preset", "quick"))
@@ -96,7 +96,7 @@ def _mapping(options: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def asked_for(plugin: Plugin, preset: str) -> dict[str, object]:
-    """Return the settings of an instance that a preset would not give its class anyway."""
+    """Return the settings of an instance that differ from those of its class under a preset."""
     usual = dict(getattr(type(plugin), "presets", {}).get(preset, {}))
     for field in dataclasses.fields(plugin):
         if field.default is not dataclasses.MISSING:
@@ -114,21 +114,25 @@ def asked_for(plugin: Plugin, preset: str) -> dict[str, object]:
 
 
 def name_of(plugin: object) -> str:
-    """Return the name that a plugin can be found by again: a generator's own, or else ``module:Class``.
+    """Return the name of a plugin in a request: a generator's registered name, otherwise ``module:Class``.
 
     Raises:
-        BadRequest: a class that no other process could import, or that is no longer what its file says.
+        BadRequest: the class cannot be imported by another process, or its module now holds another one.
     """
     if isinstance(plugin, str):
         return plugin
     cls = plugin if isinstance(plugin, type) else type(plugin)
     target = f"{_module_of(cls)}:{cls.__qualname__}"
-    own = [name for name, listed in plugins.generators().items() if listed.target == target]
-    return own[0] if own else target
+    names = [name for name, listed in plugins.generators().items() if listed.target == target]
+    return names[0] if names else target
 
 
 def _module_of(cls: type[object]) -> str:
-    """Return the module that a class can be imported from by any process."""
+    """Return the name of the module that any process can import a class from.
+
+    Raises:
+        BadRequest: there is no such module.
+    """
     module = cls.__module__
     if module == "__main__":
         return _script_of(cls)
@@ -145,10 +149,10 @@ def _module_of(cls: type[object]) -> str:
 
 
 def _script_of(cls: type[object]) -> str:
-    """Return the name of the script that is running, as a module that can be imported.
+    """Return the module name of the running script, which a class is written in.
 
     Raises:
-        BadRequest: there is no script, such as in a notebook, or none that can be imported.
+        BadRequest: no script is running (as in a notebook), or it cannot be imported.
     """
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
@@ -167,15 +171,16 @@ def _script_of(cls: type[object]) -> str:
 
 
 def _signature() -> inspect.Signature:
-    """Return the signature of ``run`` with every option that there is, for ``help`` and for editors that ask Python."""
-    own = inspect.signature(run).parameters
+    """Return the signature of ``run`` with every option, for ``help`` and for editors."""
+    parameters = inspect.signature(run).parameters
     keyword = inspect.Parameter.KEYWORD_ONLY
     further = [
         inspect.Parameter(name, keyword, default=option.default)
         for name, option in options().items()
-        if name not in own
+        if name not in parameters
     ]
-    return inspect.Signature([own["task"], own["generator"], *further], return_annotation=Record)
+    declared = [parameters["task"], parameters["generator"]]
+    return inspect.Signature([*declared, *further], return_annotation=Record)
 
 
 run.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The command line: every command parses, calls one function and prints. torch is imported only by work."""
+"""The command line: every command parses, calls one function and prints. torch is imported only where it is needed."""
 
 import sys
 from pathlib import Path
@@ -236,16 +236,16 @@ def check(
     ],
     debug: Debug = False,
 ) -> None:
-    """Check what somebody sent: schema, hashes, ranges, and what must hold between the numbers."""
+    """Check records or exported zips from others: schema, hashes, ranges and consistency of the numbers."""
     from bench.records import check as checking
 
-    found = {path: checking.check(path) for path in checking.files(files)}
-    for path, problems in found.items():
+    by_file = {path: checking.check(path) for path in checking.files(files)}
+    for path, problems in by_file.items():
         for problem in problems or ["ok"]:
             typer.echo(f"{checking.line(str(path))}: {problem}")
-    wrong = sum(map(bool, found.values()))
+    wrong = sum(map(bool, by_file.values()))
     typer.echo(
-        f"{len(found)} files, {wrong} with problems" if wrong else f"{len(found)} files, all ok"
+        f"{len(by_file)} files, {wrong} with problems" if wrong else f"{len(by_file)} files, all ok"
     )
     if wrong:
         raise typer.Exit(1)
@@ -267,7 +267,7 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Seed of the trials.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """How often the verdict is right: generators whose answer is known, through the pipeline many times."""
+    """Measure how often the verdict is right, on generators whose verdict is known."""
     from rich.console import Console
 
     from bench.runs import calibrate as known
@@ -326,7 +326,11 @@ def leaderboard(
 
 
 def _numbers(option: str, text: str) -> list[int]:
-    """Whole numbers with commas between them."""
+    """Parse whole numbers that are separated by commas.
+
+    Raises:
+        BadRequest: a part is no whole number.
+    """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -334,7 +338,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def main() -> None:
-    """Run the command line; errors are one line, with a traceback only under ``--debug``."""
+    """Run the command line; print an error as one line, with a traceback only under ``--debug``."""
     try:
         app()
     except BenchError as error:

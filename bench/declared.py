@@ -1,8 +1,8 @@
-"""What the suite's own tasks and generators declare, read from their source text: nothing of them is imported.
+"""Declarations of the suite's own tasks and generators, read from their source text without importing them.
 
 A class declares its settings as fields with defaults, and what is true of all its instances as ``ClassVar``. Both are
-read here as plain values, base classes first. A value that is not written out (a call, or a name that stands for no
-constant of the package) is left out: nothing is known of it.
+read here as plain values, base classes first. A value that is not a literal (a call, or a name that stands for no
+constant of the package) is left out.
 """
 
 import ast
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]  # where the suite's packages lie
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What is written in a class and its base classes.
+    """The declarations of a class and its base classes.
 
     Attributes:
         fields: settings by name, with their defaults where these are plain values.
@@ -32,28 +32,28 @@ class Declared:
     facts: Settings
 
     def preset(self, name: str) -> Settings:
-        """What a preset sets, whose values win over those of the fields."""
+        """Return the settings of a preset, which override the defaults of the fields."""
         values: Settings = self.facts.get("presets", {}).get(name, {})
         return values
 
 
 @functools.cache
 def generator(name: str) -> Declared | None:
-    """What one of the suite's own generators declares; None for any other, which may declare anything."""
+    """Return the declarations of one of the suite's own generators; None for a generator of another package."""
     targets = {known: plugin.target for known, plugin in plugins.generators().items()}
     target = targets.get(name, name)
-    own = target in targets.values() and target.startswith("generators.")
-    return _read(target) if own else None
+    in_suite = target in targets.values() and target.startswith("generators.")
+    return _read(target) if in_suite else None
 
 
 @functools.cache
 def controls() -> tuple[Control, ...]:
     """Return every control: the suite's own generators in ``generators.controls``, one for each of their amplitudes."""
-    found: list[Control] = []
+    listed: list[Control] = []
     for name, listing in plugins.generators().items():
         if listing.target.startswith("generators.controls."):
-            found += [Control(name, amplitude) for amplitude in _amplitudes(name) or (None,)]
-    return tuple(found)
+            listed += [Control(name, amplitude) for amplitude in _amplitudes(name) or (None,)]
+    return tuple(listed)
 
 
 def _amplitudes(name: str) -> tuple[float, ...]:
@@ -63,16 +63,16 @@ def _amplitudes(name: str) -> tuple[float, ...]:
 
 @functools.cache
 def task(name: str) -> Declared | None:
-    """What the class of one of the suite's own tasks declares; None for any other."""
+    """Return the declarations of the class of one of the suite's own tasks; None for a task of another package."""
     known = {task: variant.target for task, variant in plugins.tasks().items()}
     target = known.get(name, name)
-    own = target in known.values() and target.startswith("tasks.")
-    return _read(target) if own else None
+    in_suite = target in known.values() and target.startswith("tasks.")
+    return _read(target) if in_suite else None
 
 
 @functools.cache
 def recipe() -> Settings:
-    """The defaults of training that hold where neither a task nor its architecture says otherwise."""
+    """Return the default training settings, which tasks and architectures may override."""
     return _read("tasks.training.recipe:Recipe").fields
 
 
@@ -82,25 +82,25 @@ def _read(target: str) -> Declared:
     facts: dict[str, Json] = {}
     classes = {
         node: source for source, node in _lineage(module, name)
-    }  # each where it is met first
+    }  # in the order of their first occurrence
     for node, source in classes.items():
         for item in node.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                found = facts if "ClassVar" in ast.unparse(item.annotation) else fields
-                found.pop(item.target.id, None)  # what a base class says no longer holds
+                group = facts if "ClassVar" in ast.unparse(item.annotation) else fields
+                group.pop(item.target.id, None)  # overrides the value of a base class
                 if item.value is not None and (value := source.value(item.value)) is not UNKNOWN:
-                    found[item.target.id] = value
+                    group[item.target.id] = value
             elif isinstance(item, ast.FunctionDef):
                 facts.pop(item.name, None)  # a property in place of a base class's constant
     return Declared(fields, facts)
 
 
 def _lineage(module: str, name: str) -> Iterator[tuple["_Source", ast.ClassDef]]:
-    """Yield the classes of a package that one inherits from, the farthest first, and it itself last."""
+    """Yield a class of the suite and its base classes, each with its source, base classes first."""
     source = _source(module)
     node = source.classes.get(name)
     if node is None:
-        if name in source.imported:  # a package that passes a class of one of its modules on
+        if name in source.imported:  # the package re-exports a class of one of its modules
             yield from _lineage(*source.imported[name])
         return
     for base in reversed(node.bases):
@@ -109,21 +109,21 @@ def _lineage(module: str, name: str) -> Iterator[tuple["_Source", ast.ClassDef]]
     yield source, node
 
 
-UNKNOWN = object()  # what no value is known of
+UNKNOWN = object()  # stands for a value that the source does not state
 VALUES: Mapping[str, Callable[..., object]] = {
     "Metric": Metric,
     "Compared": Compared,
-}  # of plain parts
+}  # classes whose calls with plain arguments are evaluated
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """One module's text.
+    """The declarations in the source text of one module.
 
     Attributes:
-        classes: by name.
-        constants: what module-level names stand for, unevaluated.
-        imported: module and name of what comes from elsewhere in the package, by the name it has here.
+        classes: class definitions by name.
+        constants: unevaluated values of module-level names.
+        imported: module and original name of everything imported with ``from``, by the name in this module.
     """
 
     classes: Mapping[str, ast.ClassDef]
@@ -131,7 +131,7 @@ class _Source:
     imported: Mapping[str, tuple[str, str]]
 
     def value(self, node: ast.expr) -> object:
-        """The plain value of an expression, or ``UNKNOWN``."""
+        """Return the plain value of an expression, or ``UNKNOWN``."""
         if isinstance(node, ast.Name) and node.id in self.constants:
             return self.value(self.constants[node.id])
         if isinstance(node, ast.Name) and node.id in self.imported:
@@ -148,7 +148,7 @@ class _Source:
             return UNKNOWN
 
     def _call(self, node: ast.Call) -> object:
-        """Return the value that a call of one of ``VALUES`` with plain arguments makes, or ``UNKNOWN``."""
+        """Return the result of a call of one of ``VALUES``, or ``UNKNOWN`` where an argument is unknown."""
         given = [self.value(one) for one in node.args]
         named = {str(one.arg): self.value(one.value) for one in node.keywords}
         if UNKNOWN in given or UNKNOWN in named.values():
@@ -163,7 +163,7 @@ def _constant(module: str, name: str) -> object:
 
 @functools.cache
 def _source(module: str) -> _Source:
-    """A module of the suite; an empty one for any other."""
+    """Return the parsed source of a module of the suite; an empty one for any other module."""
     package, _, inner = module.partition(".")
     if package not in ("bench", "generators", "tasks"):
         return _Source({}, {}, {})

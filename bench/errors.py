@@ -1,4 +1,4 @@
-"""The one exception tree. Its messages are for people: what was wrong, what was expected, what to do."""
+"""The suite's exceptions. Their messages say what was wrong, what was expected and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class BadRequest(BenchError):
 
 
 def printable(text: str) -> str:
-    r"""Text with what cannot be seen (control, direction, lone surrogate) spelled out, so that it is one line.
+    r"""Return text as one line, with unprintable characters (control, direction, lone surrogate) escaped.
 
     >>> printable("a\nb")
     'a\\nb'
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> BadRequest:
-    """The error for a name that is not among the valid ones; it offers the nearest."""
+    """Return the error for a name that is not among the valid ones; its message offers the nearest name."""
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else "valid names: " + ", ".join(names)
@@ -37,7 +37,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> BadRequest:
 
 
 def no_zoo(path: Path, error: Exception | None = None) -> BadRequest:
-    """The error for a file that was to hold a zoo and does not; it says why, where reading it raised something."""
+    """Return the error for a file that holds no zoo; its message gives the reason if reading raised ``error``."""
     if isinstance(error, FileNotFoundError):
         return BadRequest(f"no zoo at {path}: make one with 'python -m bench collect'")
     why = f" ({type(error).__name__}: {error})" if error else ""

@@ -1,4 +1,4 @@
-"""Options of the command line that ask for a run: declared by ``bench.records.request``, given to commands here."""
+"""Command-line options of a run, as ``bench.records.request`` declares them, for the commands that need them."""
 
 import functools
 import inspect
@@ -21,26 +21,26 @@ Set = Annotated[
 
 
 def asking(names: str, **defaults: Json) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options that are named, in this order.
+    """Return a decorator that gives a command the named options, in this order.
 
     A name that is a parameter of the command is passed to it as such. All others are options of ``Request`` and
     ``settings``, which is ``--set``; the command gets those that were given as its first argument, one mapping by
     name as ``Request.named`` takes it.
 
     Args:
-        names: with spaces between them.
-        defaults: of options whose default is another than the request's.
+        names: the options' names, separated by spaces.
+        defaults: default values that differ from the request's, by name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = dict(inspect.signature(command).parameters)
-        own.pop(next(iter(own)))  # the mapping
-        parameters = [own.get(name) or _parameter(name, defaults) for name in names.split()]
+        declared = dict(inspect.signature(command).parameters)
+        declared.pop(next(iter(declared)))  # the mapping of all other options
+        parameters = [declared.get(name) or _parameter(name, defaults) for name in names.split()]
 
         @functools.wraps(command)
         def called(**given: Json) -> None:
-            mine = {name: given.pop(name) for name in own}
-            command(_named(given), **mine)
+            arguments = {name: given.pop(name) for name in declared}
+            command(_named(given), **arguments)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature([one.replace(kind=keyword) for one in parameters])
@@ -65,17 +65,17 @@ def _parameter(name: str, defaults: dict[str, Json]) -> inspect.Parameter:
 
 
 def _named(given: dict[str, Json]) -> dict[str, Json]:
-    """Return the options that were given by their names, and what --set gives under ``set.NAME``."""
+    """Return the given options by name, with the settings of --set under ``set.NAME``."""
     sets = dict(pairs("--set", given.pop("settings", None)))
     named = {name: value for name, value in given.items() if value is not None}
     return named | {f"{SET}{name}": parsed(text) for name, text in sets.items()}
 
 
 def pairs(option: str, texts: Sequence[str] | None) -> list[tuple[str, str]]:
-    """Split texts such as ``name=value``.
+    """Split texts such as ``name=value`` into names and values.
 
     Raises:
-        BadRequest: there is no name or no equals sign.
+        BadRequest: a text has no name or no equals sign.
     """
     split = []
     for text in texts or ():

@@ -1,4 +1,4 @@
-"""Find generators and tasks by name, through entry points, and make them with their settings.
+"""Registry of generators and tasks, which finds them by name through entry points and constructs them.
 
 The value of an entry point is ``module:Class``, or a place where many are declared: a package whose files are read
 (``bench.generators``), or a light module with a mapping ``TASKS`` (``bench.tasks``). Nothing heavy is imported to list
@@ -31,10 +31,10 @@ GENERATORS, TASKS = "bench.generators", "bench.tasks"  # groups of entry points
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What is known of a generator before it is imported.
+    """The description of a generator, read without importing it.
 
     Attributes:
-        name: what the command line calls it.
+        name: its name on the command line.
         target: ``module:Class``.
         about: the first line of its docstring.
         fields: hyperparameters and their defaults, as written in the source.
@@ -72,17 +72,17 @@ def _tasks(entry: Entry) -> dict[str, Variant]:
 
 @functools.cache  # reading the sources takes a tenth of a second, and a run asks for fifteen generators
 def _package(package: str) -> dict[str, Listing]:
-    """Read the generators in the files of a package and of its packages."""
+    """Return the generators in the files of a package and its subpackages, by name."""
     folder = _package_folder(package)
-    found: dict[str, Listing] = {}
+    listings: dict[str, Listing] = {}
     for path in sorted(folder.rglob("*.py")):
         module = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
-        found |= {listing.name: listing for listing in _read(path, module)}
-    return found
+        listings |= {listing.name: listing for listing in _read(path, module)}
+    return listings
 
 
 def task_variant(name: str) -> Variant:
-    """Return what is known of a task before it is loaded, by name or as ``module:Class``.
+    """Return the variant of a task (its class, settings and sizes), by name or as ``module:Class``.
 
     Raises:
         BadRequest: no such task.
@@ -94,7 +94,7 @@ def load_generator(name: str) -> "type[Generator]":
     """Return the generator's class, by name or as ``module:Class``.
 
     Raises:
-        BadRequest: no such generator, or something that is none.
+        BadRequest: no such generator, or a class that is no generator.
     """
     from bench.contract import Generator  # here, because it imports torch
 
@@ -103,7 +103,7 @@ def load_generator(name: str) -> "type[Generator]":
 
 
 def load_task(name: str, preset: str, settings: Mapping[str, object]) -> "Task":
-    """Return the task, constructed with its variant's settings, then the preset's, then these.
+    """Return the task, constructed with the settings of its variant, the preset and ``settings``; later ones override.
 
     Raises:
         BadRequest: no such task, setting or value.
@@ -156,10 +156,10 @@ def _package_folder(package: str) -> Path:
 
 
 def _load(target: str, contract: type[P]) -> type[P]:
-    """Import a plugin's class.
+    """Import a plugin's class, ``module:Class``.
 
     Raises:
-        BadRequest: it is not there, or does not derive from what its kind of plugin must.
+        BadRequest: the class does not exist, is no dataclass or does not derive from ``contract``.
     """
     module, _, name = target.partition(":")
     try:

@@ -76,7 +76,7 @@ def test_what_is_missing_in_a_recipe(tmp_path, text, message):
 def test_settings_that_are_not_there_are_refused_before_anything_starts(tmp_path, text, message):
     made = recipe.read(written(tmp_path, FIXED + text))
     with pytest.raises(BadRequest, match="mine: ") as caught:
-        drive.run(made, recipe.cells(made), drive.How(tmp_path / "results"))
+        drive.run(made, recipe.cells(made), drive.Execution(tmp_path / "results"))
     assert message in str(caught.value)
     assert not list((tmp_path / "results").rglob("*.json"))
     assert not (tmp_path / "home").exists()

@@ -58,7 +58,7 @@ def test_theirs_stand_there_without_any_record_and_every_run_is_missing():
     assert (cell.paper, round(cell.log, 2), cell.ours) == (65.8, 76.54, None)
     assert entry(parts, "selected", "no noise").paper is None
     row = line(parts, "no noise")
-    assert (row.found, row.asked, len(row.missing)) == (0, 3, 3)
+    assert (row.recorded, row.asked, len(row.missing)) == (0, 3, 3)
     assert len(show.commands(parts)) == len(recipe.requests(cells())) == 12
 
 
@@ -96,7 +96,7 @@ def test_one_seed_has_the_interval_of_its_record():
     assert (mean.value, mean.low, mean.high) == pytest.approx((75, 71, 79))
     assert entry(parts, "best", "no noise").ours == Measured(80.0)
     row = line(parts, "no noise")
-    assert (row.found, row.asked, len(row.missing)) == (1, 3, 2)
+    assert (row.recorded, row.asked, len(row.missing)) == (1, 3, 2)
     assert all("--seed" in missing for missing in row.missing)
 
 
@@ -118,7 +118,7 @@ def test_devices_are_not_pooled():
     records = [made(cell, 0.5, 0.6) for cell in own]
     other = made(own[0], 0.9, 0.95, timing__device="NVIDIA H200")
     row = line(reported(*records, other), "no noise")
-    assert (row.device, row.found) == ("cpu", 3)
+    assert (row.device, row.recorded) == ("cpu", 3)
     assert entry(reported(*records, other), "best", "no noise").ours == Measured(60.0)
 
 
@@ -129,7 +129,7 @@ def test_the_order_of_options_does_not_matter():
     )
     assert line_ != first.request.asked.command
     parts = reported(record(command=line_))
-    assert line(parts, "no noise").found == 1
+    assert line(parts, "no noise").recorded == 1
 
 
 def test_similarity_among_all_models_and_among_good_ones():

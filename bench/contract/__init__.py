@@ -39,7 +39,7 @@ __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:
-    """Import a part of the contract when it is asked for: some of them import torch, which takes seconds."""
+    """Import a name of the contract on its first use: several modules import torch, which takes seconds."""
     if name not in _MODULES:
         raise AttributeError(f"module 'bench.contract' has no attribute '{name}'")
     return getattr(importlib.import_module(f"bench.contract.{_MODULES[name]}"), name)

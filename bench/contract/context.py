@@ -1,4 +1,4 @@
-"""What a plugin is told of the machine it works on. It decides no setting and no hyperparameter."""
+"""The device and the data folder that a plugin works with; neither is a setting or a hyperparameter."""
 
 import dataclasses
 from typing import Self
@@ -9,12 +9,12 @@ from bench.system.data import Json
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Where a plugin computes and finds its data.
+    """The device that a plugin computes on, and the folder of its data.
 
     Attributes:
-        device: where tensors live while it works, as torch calls it.
-        data_dir: the folder that real data is looked for in; None takes the suite's cache folder.
-        force: whether to make again what is in the store.
+        device: torch's name of the device that holds the tensors.
+        data_dir: the folder of real data; None stands for the suite's cache folder.
+        force: whether cached results are computed again.
     """
 
     device: str = "cpu"
@@ -27,7 +27,7 @@ class Plugin:
     """A dataclass whose fields are its settings, but for ``context``, which the harness fills in.
 
     Attributes:
-        context: where it computes and finds its data; no setting.
+        context: the device and the data folder; no setting.
     """
 
     context: Context = dataclasses.field(default=Context(), kw_only=True, repr=False)
@@ -42,7 +42,10 @@ class Plugin:
         return {name: getattr(self, name) for name in self.setting_names()}
 
     def declarations(self) -> tuple[Declaration, ...]:
-        """Return what it takes from the registry, whose code is part of its own; nothing by default."""
+        """Return the registered data sets and architectures that the plugin uses; by default none.
+
+        Their code counts as part of the plugin's own.
+        """
         return ()
 
     def within(self, context: Context) -> Self:
@@ -51,5 +54,5 @@ class Plugin:
 
     @property
     def device(self) -> str:
-        """Where tensors live while it works."""
+        """The device that holds the tensors."""
         return self.context.device

@@ -5,12 +5,12 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Control:
-    """One construction that any real generator must beat.
+    """A simple construction of models that any real generator must beat.
 
     Attributes:
-        name: the generator that makes it.
+        name: of the generator that makes the models.
         amplitude: of the noise, for one level of a sweep.
-        aligned: whether the checkpoints' hidden units are aligned before it is fitted.
+        aligned: whether the checkpoints' hidden units are aligned before the generator is fitted.
 
     >>> str(Control("noise", 0.1)), str(Control("average", aligned=True))
     ('noise 0.1', 'aligned average')

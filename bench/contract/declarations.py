@@ -44,7 +44,7 @@ class Declaration:
         about: one line for ``bench list``.
         form: the form of the data that it yields or takes.
         options: further keyword arguments of the function.
-        ignored: fields that change no result that settings do not show.
+        ignored: fields that do not affect results, or whose effect the settings show.
     """
 
     ignored: ClassVar[tuple[str, ...]] = ("about",)
@@ -64,12 +64,12 @@ class Declaration:
         """Import the function.
 
         Raises:
-            BadRequest: it is not there.
+            BadRequest: the function does not exist.
         """
         return _function(self.target)
 
     def facts(self) -> dict[str, Json]:
-        """Return the declared values that decide what the function yields."""
+        """Return the declared values that decide the function's results."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in self.ignored}
 
@@ -107,26 +107,26 @@ class DataSet(Declaration):
 
     @property
     def summary(self) -> str:
-        """One line with the form and the sizes."""
+        """The form and the sizes, in one line."""
         images = f"{self.train:,} + {self.val:,} images"
         return f"{self.form}; {images}, {self.size} pixels a side, {self.classes} classes"
 
     def load(self, kind: type[D], data_dir: "Path | None", **options: object) -> D:
-        """Load both splits.
+        """Load the training and validation splits.
 
         Args:
             kind: the type that the function must return.
-            data_dir: the folder of real data.
-            options: what the task adds.
+            data_dir: the folder of real data; None stands for the suite's cache folder.
+            options: further arguments of the function, from the task.
 
         Raises:
-            BadRequest: the function is not there, or files cannot be used.
-            BenchError: the function returns something else.
+            BadRequest: the function does not exist, or files cannot be used.
+            BenchError: the function returns another type.
         """
         data = self.function()(self, data_dir, **self.options, **options)
         if not isinstance(data, kind):
-            found = type(data).__name__
-            raise BenchError(f"{self.target} returned {found}, expected {kind.__name__}")
+            returned = type(data).__name__
+            raise BenchError(f"{self.target} returned {returned}, expected {kind.__name__}")
         return data
 
 
@@ -174,10 +174,10 @@ class Architecture(Declaration):
     forward: str | None = None
 
     def build(self, shape: Shape, pretrained: str | None = None) -> "torch.nn.Module":
-        """Build the network in eval mode, initialised from torch's global source or with pretrained weights.
+        """Build the network in eval mode, initialised from torch's global generator or with pretrained weights.
 
         Raises:
-            BadRequest: it takes no such images, or weights do not fit or cannot be read.
+            BadRequest: the images have an unsupported size, or weights do not fit or cannot be read.
             BenchError: the released weights could not be downloaded.
         """
         if shape.size % self.multiple:
@@ -191,12 +191,12 @@ class Architecture(Declaration):
 
         network = self.function()(shape, **self.options, **weights)
         if not isinstance(network, torch.nn.Module):
-            found = type(network).__name__
-            raise BenchError(f"{self.target} returned {found}, expected torch.nn.Module")
+            returned = type(network).__name__
+            raise BenchError(f"{self.target} returned {returned}, expected torch.nn.Module")
         return network.eval()
 
     def run(self, network: "torch.nn.Module", images: "torch.Tensor") -> None:
-        """Run a batch of images through a network, as far as its cost is the same for all images."""
+        """Run a batch of images through the part of a network whose cost is the same for all images."""
         if self.forward is None:
             network(images)
         else:
@@ -210,14 +210,14 @@ def imported(target: str) -> object:
         target: ``module:name``.
 
     Raises:
-        BadRequest: it is not there.
+        BadRequest: the object does not exist.
     """
     module, _, name = target.partition(":")
     try:
-        found: object = getattr(importlib.import_module(module), name)
+        value: object = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadRequest(f"cannot import {target}: {error}") from error
-    return found
+    return value
 
 
 def _function(target: str) -> Callable[..., object]:

@@ -1,4 +1,4 @@
-"""What a scorer returns of N models, its form and numbers checked."""
+"""The evaluation of N models that a scorer returns, and the check of its form and numbers."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -13,14 +13,14 @@ from bench.errors import BenchError
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What N models did on one split.
+    """Scores and predictions of N models on one split.
 
     Attributes:
         scores: the headline metric of each model, float64.
         wrong: which of the M units each model gets wrong, or None where the task has no such units.
         extra: further metrics by name, one value a model; ``loss`` breaks ties when a model is selected.
-        features: what models are compared by where there is no ``wrong``: numbers of 0 or more that describe what each
-            of them does; see ``bench.metrics.similarity.weighted_jaccard``.
+        features: where there is no ``wrong``, M numbers of 0 or more that describe each model's outputs, by which
+            models are compared; see ``bench.metrics.similarity.weighted_jaccard``.
         not_finite: for how many examples each model put out something that is not finite (NaN or infinite), which is
             wrong; None where the task does not count that.
     """
@@ -37,10 +37,10 @@ class Evaluation:
 
     @property
     def compared(self) -> Tensor:
-        """What similarity compares: wrong units, or else features."""
-        found = self.features if self.wrong is None else self.wrong
-        assert found is not None  # see above
-        return found
+        """The wrong units, or else the features, by which the similarity of models is computed: N x M."""
+        units = self.features if self.wrong is None else self.wrong
+        assert units is not None  # __post_init__ has checked that
+        return units
 
 
 @runtime_checkable
@@ -56,42 +56,42 @@ FLOATS = [torch.float64, torch.float32]
 Shape = tuple[int | None, ...]  # None: any length
 
 
-def check_evaluation(found: object, models: int, task: str) -> None:
-    """Refuse what is no evaluation.
+def check_evaluation(evaluation: object, models: int, task: str) -> None:
+    """Check that a scorer returned an evaluation of the right form.
 
-    Scores, features and further metrics are finite, and features not below 0; a loss may be inf.
+    Scores, features and further metrics must be finite, and features at least 0; a loss may be inf.
 
     Args:
-        found: what was returned.
-        models: how many were to be evaluated.
+        evaluation: the scorer's return value.
+        models: how many models it was called with.
         task: the name of the task's class.
 
     Raises:
-        BenchError: the task broke its contract; the first thing that is not as it should be.
+        BenchError: the task broke its contract; the message names the first problem.
     """
-    for problem in _problems(found, models):
+    for problem in _problems(evaluation, models):
         raise BenchError(f"the scorer of {task} returned {problem}")
 
 
-def _problems(found: object, models: int) -> Iterator[str]:
-    """Yield what is wrong, one thing after another; what comes later may rely on what came before."""
-    if not isinstance(found, Evaluation):
-        yield f"{type(found).__name__}, expected bench.contract.Evaluation"
+def _problems(evaluation: object, models: int) -> Iterator[str]:
+    """Yield the problems of an evaluation; later checks rely on earlier ones having yielded none."""
+    if not isinstance(evaluation, Evaluation):
+        yield f"{type(evaluation).__name__}, expected bench.contract.Evaluation"
         return
-    yield from _finite("scores", found.scores, (models,))
-    if (found.wrong is None) is (found.features is None):
+    yield from _finite("scores", evaluation.scores, (models,))
+    if (evaluation.wrong is None) is (evaluation.features is None):
         yield "both or neither of wrong units and features, expected one of them"
-    if found.wrong is not None:
-        yield from _form("wrong", found.wrong, (models, None), [torch.bool])
-    if found.features is not None:
-        yield from _finite("features", found.features, (models, None))
-        yield from _rows("features below 0", found.features < 0, "numbers of 0 or more")
-    if found.not_finite is not None:
-        yield from _form("not_finite", found.not_finite, (models,), [torch.int64])
-        yield from _rows("not_finite below 0", found.not_finite < 0, "a number of examples")
-    if not isinstance(found.extra, Mapping):
-        yield f"extra as {type(found.extra).__name__}, expected a mapping of names to values"
-    for name, values in found.extra.items():
+    if evaluation.wrong is not None:
+        yield from _form("wrong", evaluation.wrong, (models, None), [torch.bool])
+    if evaluation.features is not None:
+        yield from _finite("features", evaluation.features, (models, None))
+        yield from _rows("features below 0", evaluation.features < 0, "numbers of 0 or more")
+    if evaluation.not_finite is not None:
+        yield from _form("not_finite", evaluation.not_finite, (models,), [torch.int64])
+        yield from _rows("not_finite below 0", evaluation.not_finite < 0, "a number of examples")
+    if not isinstance(evaluation.extra, Mapping):
+        yield f"extra as {type(evaluation.extra).__name__}, expected a mapping of names to values"
+    for name, values in evaluation.extra.items():
         if name == "loss":
             yield from _form("loss", values, (models,), FLOATS)
             bad = values.isnan() | values.isneginf()
@@ -101,14 +101,14 @@ def _problems(found: object, models: int) -> Iterator[str]:
 
 
 def _finite(what: str, values: object, shape: Shape) -> Iterator[str]:
-    """Yield what is wrong with numbers that have to be finite."""
+    """Yield the problems of a tensor whose numbers must be finite."""
     yield from _form(what, values, shape, FLOATS)
-    assert isinstance(values, Tensor)  # see above
+    assert isinstance(values, Tensor)  # otherwise the caller has raised the problem
     yield from _rows(f"{what} with NaN or inf", ~values.isfinite(), "finite numbers")
 
 
 def _form(what: str, values: object, shape: Shape, types: list[torch.dtype]) -> Iterator[str]:
-    """Yield what is wrong with a value that should be a tensor of a shape and one of some types."""
+    """Yield the problem of a value that should be a tensor of a given shape and one of several types."""
     sizes = ", ".join("any" if size is None else str(size) for size in shape)
     expected = f"expected {types[0]} of shape ({sizes})"
     if not isinstance(values, Tensor):
@@ -122,7 +122,7 @@ def _form(what: str, values: object, shape: Shape, types: list[torch.dtype]) -> 
 
 
 def _rows(what: str, bad: Tensor, expected: str) -> Iterator[str]:
-    """Yield how many models, one a row, have a number that must not be."""
+    """Yield the number of models (rows of ``bad``) that have an invalid number, if there are any."""
     count = int(bad.reshape(len(bad), -1).any(1).sum()) if bad.numel() else 0
     if count:
         yield f"{what} for {count} of {len(bad)} models, expected {expected}"

@@ -27,12 +27,12 @@ class Score(Protocol):
 
 @runtime_checkable
 class Train(Protocol):
-    """A few more optimizer steps on the training split, from each of the given vectors."""
+    """Trains each of the given vectors for a few more optimizer steps on the training split."""
 
     def __call__(
         self, vectors: Float[Tensor, "n D"], *, steps: int, rng: torch.Generator
     ) -> Float[Tensor, "n D"]:
-        """Train n vectors further, each for this many steps."""
+        """Train each of n vectors for ``steps`` more optimizer steps."""
         ...
 
 
@@ -45,7 +45,7 @@ class Generator(Plugin, ABC):
     gets it as a keyword argument of ``fit``, and the record tells.
 
     Attributes:
-        needs: of "score" (train-split scores) and "train" (a few more optimizer steps), what ``fit`` is given.
+        needs: extra arguments of ``fit``: "score" (scores on the training split), "train" (more optimizer steps).
         deterministic: whether every sample is the same, so that one is enough.
         presets: hyperparameters that differ from the defaults (the quick preset), by preset name.
         amplitudes: as a control, the values of its hyperparameter ``amplitude``, each of which is a control of its own;
@@ -76,11 +76,11 @@ class Generator(Plugin, ABC):
         """Synthesise n vectors, float32, on the CPU."""
 
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
-        """The latent representation of vectors, on the CPU; for figures."""
+        """Return the latent representation of n vectors, n x l on the CPU; for figures."""
         raise NotImplementedError
 
     def sampling_path(self, n: int, steps: int, *, rng: torch.Generator) -> Float[Tensor, "n s D"]:
-        """Vectors along the way from noise to n samples, at most ``steps`` of them evenly spaced, on the CPU."""
+        """Return at most ``steps`` evenly spaced vectors along the path from noise to each of n samples, on the CPU."""
         raise NotImplementedError
 
     def hyperparameters(self) -> dict[str, Json]:

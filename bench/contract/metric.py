@@ -1,4 +1,4 @@
-"""Facts of a task's score, and of what two of its models are compared by. Imports nothing heavy."""
+"""Facts of a task's headline metric, and of the units by which its models are compared. Imports nothing heavy."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal
@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 CHECKED: dict[str, Any] = {
     "extra": "forbid",
     "strict": True,
-}  # how pydantic reads them from a record
+}  # pydantic's configuration, for reading these classes from a record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Metric:
 
     @property
     def sign(self) -> float:
-        """1 where a higher score is better, otherwise -1."""
+        """The factor that makes higher better: 1 where a higher score is better, otherwise -1."""
         return 1.0 if self.higher_is_better else -1.0
 
     @property
@@ -60,7 +60,7 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """What two models of a task are compared by.
+    """The units by which two models of a task are compared.
 
     Attributes:
         units: in words, what one column of ``Evaluation.wrong``, or of ``Evaluation.features``, stands for.
@@ -85,5 +85,5 @@ class Compared:
 
     @property
     def tested(self) -> bool:
-        """Whether two models can be held against each other by a paired test."""
+        """Whether two models can be compared by a paired test."""
         return self.independent and not self.features

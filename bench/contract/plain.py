@@ -1,4 +1,4 @@
-"""The contract of a second opinion: a task's plain network, and other people's metrics of it on the raw data."""
+"""The contract of an independent check: a task's plain network, scored on raw data by public implementations."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ class Plain:
     """The network of one model, and its validation metrics by code that shares nothing with the task's scorer.
 
     Attributes:
-        network: in eval mode, on the task's device.
+        network: a plain torch module in eval mode, on the task's device.
         base: the part of its state dict that all models of the zoo share.
         measure: returns the validation metrics of the network as it is, by the names that the scorer gives them, the
             headline metric among them; None where the network puts out something that is not finite, for which the
@@ -31,8 +31,8 @@ class Plain:
 
 @runtime_checkable
 class Comparable(Protocol):
-    """A task whose models can be scored by other people's code too; ``bench verify --reference`` asks for it."""
+    """A task whose models public implementations can score too; ``bench verify --reference`` needs it."""
 
     def plain(self, zoo: Zoo) -> Plain:
-        """Return the plain network of a zoo's models, and what measures it."""
+        """Return the plain network of a zoo's models, and the function that measures its metrics."""
         ...

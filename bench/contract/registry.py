@@ -29,25 +29,25 @@ def architectures() -> Named[Architecture]:
 
 
 def data_set(name: str, form: str) -> DataSet:
-    """Return the data set of that name and form.
+    """Return the registered data set of a name and form.
 
     Raises:
-        BadRequest: there is none; the message offers the nearest name.
+        BadRequest: no such data set; the message offers the nearest name.
     """
     return _of_form(data_sets(), form).find("data set", name)
 
 
 def with_sources(data_set: DataSet) -> tuple[DataSet, ...]:
-    """Return a data set and those that it is made of."""
+    """Return a data set, followed by the data sets that it is derived from."""
     source = data_sets().get(data_set.source) if data_set.source else None
     return (data_set, *(with_sources(source) if source else ()))
 
 
 def architecture(name: str, form: str) -> Architecture:
-    """Return the architecture of that name whose networks are of a form.
+    """Return the registered architecture of a name and form.
 
     Raises:
-        BadRequest: there is none; the message offers the nearest name.
+        BadRequest: no such architecture; the message offers the nearest name.
     """
     return _of_form(architectures(), form).find("architecture", name)
 
@@ -58,7 +58,7 @@ def _of_form(declared: Named[D], form: str) -> Named[D]:
 
 
 def _read(entry: Entry, mapping: str, kind: type[D]) -> Mapping[str, D]:
-    """Read the declarations of an entry point, each by the name that it declares."""
+    """Return the declarations of an entry point, by name."""
     if not entry.single:
         return {one.name: one for one in entry_points.table(entry, mapping, kind).values()}
     one = imported(entry.value)

@@ -24,13 +24,13 @@ class Task(Plugin, ABC):
     Attributes:
         kind: classification, detection, segmentation or image generation.
         metric: the headline metric, that of ``Evaluation.scores``.
-        compared: what two models are compared by.
+        compared: the units by which two models are compared.
         presets: settings that differ from the defaults (the quick preset), by preset name.
-        beside_base: settings that do not decide what ``prepare`` makes.
-        scoring: settings that decide how models are scored and not the checkpoints: a zoo can be scored otherwise than
-            it was when it was collected.
-        rescoring: those of them that decide validation scores.
-        collecting: settings that only tell how checkpoints were trained; not known of a zoo that was made elsewhere.
+        beside_base: settings that do not affect the base that ``prepare`` makes.
+        scoring: settings that affect the scoring of models but not the checkpoints; a collected zoo can be scored
+            with other values of them.
+        rescoring: the settings of ``scoring`` that affect validation scores.
+        collecting: settings that only describe the training of checkpoints; unknown for an imported zoo.
         embedded: whether the data come with the suite, so that no data folder is read.
     """
 
@@ -45,20 +45,20 @@ class Task(Plugin, ABC):
 
     @abstractmethod
     def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:
-        """Train k checkpoints.
+        """Train k checkpoints and return them as a zoo.
 
         Args:
-            k: how many.
+            k: the number of checkpoints.
             rng: the source of every random draw.
-            work: a folder for unfinished work. Interrupted, a second call goes on from what lies there; the harness
-                removes it once the zoo is saved.
+            work: a folder for unfinished work, from which a call after an interruption continues; the harness removes
+                it once the zoo is saved.
         """
 
     def prepare(self, *, rng: torch.Generator) -> None:
-        """Make what zoos share that differ in ``beside_base`` alone, for ``collect`` to find; nothing by default.
+        """Make the base that zoos which differ only in ``beside_base`` share; by default nothing.
 
         Args:
-            rng: the one that ``collect`` gets.
+            rng: the generator that ``collect`` gets too.
         """
 
     @property
@@ -68,25 +68,26 @@ class Task(Plugin, ABC):
 
     @classmethod
     def of_zoo(cls, facts: Settings) -> dict[str, Json]:
-        """Return the settings that a zoo's own settings tell: the fields of the task among them."""
+        """Return the task's settings that a zoo's file records: those among ``facts`` that are fields of the task."""
         return {name: value for name, value in facts.items() if name in cls.setting_names()}
 
     def adopt(self, zoo: Zoo, asked: Set[str]) -> None:
-        """Take over what only the checkpoints of a given zoo tell; nothing by default.
+        """Take over the settings that only the checkpoints of a given zoo determine; by default none.
 
         Args:
             zoo: the checkpoints.
-            asked: names of the settings that were asked for.
+            asked: names of the settings that the user set.
 
         Raises:
-            BadRequest: the zoo contradicts a setting that was asked for.
+            BadRequest: the zoo contradicts a setting that the user set.
         """
 
     @abstractmethod
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
-        """Return what scores models of a zoo on a split ("train" or "val").
+        """Return the scorer of a zoo's models on a split ("train" or "val").
 
-        What all candidates share is computed here, so that the time of a call is that of the models it is given.
+        Features that all candidates share are computed here, so that a call of the scorer takes only the time of the
+        models it is given.
         """
 
     @abstractmethod
@@ -96,17 +97,17 @@ class Task(Plugin, ABC):
         """Train each vector for a few more steps on the training split, on batches of its own."""
 
     def initial(self, zoo: Zoo, count: int, *, rng: torch.Generator) -> Float[Tensor, "r D"] | None:
-        """The generated part of untrained networks, to look at beside trained ones; None where there is none."""
+        """Return the vectors of ``count`` untrained networks, for figures; None where the task has none."""
         return None
 
     @abstractmethod
     def identity(self) -> dict[str, Json]:
-        """Everything that decides what ``collect`` and ``scorer`` compute, as plain JSON data.
+        """Return everything that determines the results of ``collect`` and ``scorer``, as plain JSON data.
 
-        It has ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers`` at least. What decides a score besides
-        checkpoints and ``size`` is under ``scoring``, which is part of the comparability key.
+        It has ``dataset``, ``dataset_hash`` (SHA-256), ``arch`` and ``layers`` at least. What determines a score
+        besides checkpoints and ``size`` is under ``scoring``, which is part of the comparability key.
         """
 
     @abstractmethod
     def size(self, split: str) -> int:
-        """How many examples of the split are scored."""
+        """Return the number of examples of a split ("train" or "val") on which models are scored."""

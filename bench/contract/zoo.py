@@ -1,4 +1,4 @@
-"""A zoo: K checkpoints of one base as a K x D matrix, and the layout that says which slice is which tensor."""
+"""A zoo: K checkpoints of one base as a K x D matrix, and the layout that maps slices of a row to tensors."""
 
 import copy
 import dataclasses
@@ -25,7 +25,7 @@ _BASE = "base."
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which slice of a vector is which named tensor, in order and without gaps."""
+    """The names and shapes of the tensors that a vector holds, in order and without gaps."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -36,21 +36,21 @@ class Layout:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """The layout of these tensors, in their order."""
+        """Return the layout of named tensors, in their order."""
         return cls(tuple(tensors), tuple(tuple(tensor.shape) for tensor in tensors.values()))
 
     @functools.cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Number of values in each tensor."""
+        """The number of values in each tensor."""
         return tuple(math.prod(shape) for shape in self.shapes)
 
     @property
     def dim(self) -> int:
-        """D, the length of a vector."""
+        """The length D of a vector."""
         return sum(self.sizes)
 
     def slices(self) -> dict[str, slice]:
-        """Name to slice of the vector."""
+        """Return the slice of a vector that holds each tensor, by name."""
         ends = torch.tensor(self.sizes).cumsum(0).tolist()
         return {
             name: slice(end - size, end)
@@ -99,7 +99,7 @@ class Zoo:
 
     Attributes:
         vectors: the checkpoints, float32 on the CPU, row k is checkpoint k.
-        layout: which slice of a row is which tensor.
+        layout: the names and shapes of the tensors that a row holds.
         base: the frozen rest of the model, parameters and buffers by name.
         scores: the validation score of each checkpoint when it was collected (empty if imported).
         curve: (seconds of training, validation score) along the way, evaluation pauses not counted; its last K points
@@ -139,14 +139,14 @@ class Zoo:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of the content (vectors, layout, base), independent of how long it took to collect."""
+        """The SHA-256 of vectors, layout and base; scores, times and settings do not affect it."""
         return self._content_hash()
 
     def check_unchanged(self) -> None:
-        """Make sure that nobody has changed the content since its hash was first asked for.
+        """Check that vectors, layout and base are unchanged since ``hash`` was first read.
 
         Raises:
-            BenchError: somebody has.
+            BenchError: one of them was changed.
         """
         if self._content_hash() != self.hash:
             raise BenchError(
@@ -154,7 +154,7 @@ class Zoo:
             )
 
     def copy(self) -> "Zoo":
-        """Return a zoo that shares nothing with this one: what its owner does to it reaches nobody else."""
+        """Return a deep copy: changes of the copy do not affect this zoo."""
         return Zoo(
             vectors=self.vectors.clone(),
             layout=Layout(self.layout.names, self.layout.shapes),
@@ -176,10 +176,10 @@ class Zoo:
         return digest.hexdigest()
 
     def head(self, k: int) -> "Zoo":
-        """The zoo of the first k checkpoints; its time is theirs.
+        """Return the zoo of the first k checkpoints, with the time that collecting them took.
 
         Raises:
-            BadRequest: there are fewer.
+            BadRequest: k is less than 1, or the zoo has fewer than k checkpoints.
         """
         if k < 1:
             raise BadRequest(f"k is {k}, expected at least 1")
@@ -197,7 +197,7 @@ class Zoo:
         )
 
     def save(self, path: Path) -> None:
-        """Write it to one safetensors file, atomically."""
+        """Write the zoo to one safetensors file, atomically."""
         tensors = {"vectors": self.vectors} | {_BASE + n: t for n, t in self.base.items()}
         facts = {
             "names": self.layout.names,
@@ -217,7 +217,7 @@ class Zoo:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a zoo.
+        """Read a zoo from a file that ``save`` wrote.
 
         Raises:
             BadRequest: the file is missing, truncated, not a zoo, or holds inconsistent or non-finite data.
@@ -243,7 +243,7 @@ class Zoo:
 
 
 def per_tensor_std(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:
-    """For every value, the standard deviation of its tensor within its own checkpoint (biased, 0 for scalars)."""
+    """Return for every value the (biased) standard deviation of its tensor within its checkpoint; 0 for scalars."""
     spread = [
         piece.std(dim=1, correction=0, keepdim=True).expand_as(piece)
         for piece in vectors.split(layout.sizes, dim=1)

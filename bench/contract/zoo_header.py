@@ -1,4 +1,4 @@
-"""What a zoo's file says of itself, read from its first bytes alone. Imports no torch."""
+"""The header of a zoo's file, read without its tensors. Imports no torch."""
 
 import dataclasses
 import json
@@ -12,11 +12,11 @@ LIMIT = 100_000_000  # bytes of a header, as in the safetensors format
 
 @dataclasses.dataclass(frozen=True)
 class ZooHeader:
-    """Facts of a zoo's file.
+    """The header of a zoo's file.
 
     Attributes:
-        k: checkpoints.
-        settings: how they were collected, see ``bench.contract.zoo.Zoo``.
+        k: number of checkpoints.
+        settings: how the checkpoints were collected, see ``bench.contract.zoo.Zoo``.
     """
 
     k: int
@@ -30,7 +30,7 @@ class ZooHeader:
 
 
 def read_header(path: Path) -> ZooHeader:
-    """Read the facts of a zoo's file.
+    """Read the header of a zoo's file.
 
     Raises:
         BadRequest: the file is missing, or is no zoo.

@@ -1,1 +1,1 @@
-"""From scored populations to the numbers of a record."""
+"""Computation of a record's numbers from scored populations."""

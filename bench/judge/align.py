@@ -1,4 +1,4 @@
-"""Hidden units are interchangeable: permuting them changes the weights and not the function.
+"""Alignment of hidden units, which can be permuted without changing a network's function.
 
 Weight matching of Git Re-Basin (Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 and algorithm 1).
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 
-Places = list[tuple[str, int]]  # tensors and the axis that one group of hidden units runs along
+Places = list[tuple[str, int]]  # tensors and their axes that one group of hidden units runs along
 CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
 LARGEST = 2**28  # values of a zoo whose tensors are sorted to look for nearest originals: 1 GiB
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
@@ -46,8 +46,8 @@ def groups(zoo: Zoo) -> dict[str, Places]:
 
 
 def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
-    """Return the groups of MLP-3 and ConvNet-3, where every weight reads the units that the weight before it makes."""
-    found: dict[str, Places] = {}
+    """Return the groups of MLP-3 and ConvNet-3: the outputs of each layer are the inputs of the next one."""
+    unit_groups: dict[str, Places] = {}
     last: str | None = None
     # In the order of the layers, whatever the layout's: files of state dicts are sorted by name.
     for name in sorted(
@@ -55,19 +55,19 @@ def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
     ):
         if len(shapes[name]) > 1:
             if last is not None:
-                found[last].append((name, 1))
+                unit_groups[last].append((name, 1))
             last = name
-            found[last] = []
+            unit_groups[last] = []
         if last is not None:
-            found[last].append((name, 0))
+            unit_groups[last].append((name, 0))
     if last is not None:
-        del found[last]  # the classes are not interchangeable
-    return found
+        del unit_groups[last]  # the classes are not interchangeable
+    return unit_groups
 
 
 def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
     """Return the groups of a ResNet: units inside a block, and the residual stream until a shortcut projects it."""
-    found: dict[str, Places] = {"stem": [("conv1.weight", 0), *_norm("bn1")]}
+    unit_groups: dict[str, Places] = {"stem": [("conv1.weight", 0), *_norm("bn1")]}
     stream = "stem"
     blocks = dict.fromkeys(m[0] for m in (re.match(r"layer\d+\.\d+", name) for name in shapes) if m)
     for block in blocks:
@@ -75,18 +75,21 @@ def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
         out = stream
         if f"{block}.downsample.0.weight" in shapes:
             out = block
-            found[stream].append((f"{block}.downsample.0.weight", 1))
-            found[out] = [(f"{block}.downsample.0.weight", 0), *_norm(f"{block}.downsample.1")]
+            unit_groups[stream].append((f"{block}.downsample.0.weight", 1))
+            unit_groups[out] = [
+                (f"{block}.downsample.0.weight", 0),
+                *_norm(f"{block}.downsample.1"),
+            ]
         source = stream
         for index in range(1, convolutions + 1):
             target = out if index == convolutions else f"{block}.{index}"
-            found[source].append((f"{block}.conv{index}.weight", 1))
+            unit_groups[source].append((f"{block}.conv{index}.weight", 1))
             made = [(f"{block}.conv{index}.weight", 0), *_norm(f"{block}.bn{index}")]
-            found.setdefault(target, []).extend(made)
+            unit_groups.setdefault(target, []).extend(made)
             source = target
         stream = out
-    found[stream].append(("fc.weight", 1))
-    return found
+    unit_groups[stream].append(("fc.weight", 1))
+    return unit_groups
 
 
 def _norm(name: str) -> Places:
@@ -112,13 +115,15 @@ def permute(
 
 
 def match(
-    tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor], found: Mapping[str, Places]
+    tensors: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    unit_groups: Mapping[str, Places],
 ) -> dict[str, Tensor]:
-    """Order the hidden units of the tensors as near to a reference's as may be, group by group until none moves."""
+    """Permute hidden units to match a reference, group by group until no group improves; return the tensors."""
     current = dict(tensors)
     for _ in range(PASSES):
         moved = False
-        for places in found.values():
+        for places in unit_groups.values():
             units = current[places[0][0]].shape[places[0][1]]
             gain = torch.zeros(units, units, dtype=torch.float64)
             for name, axis in places:
@@ -136,19 +141,19 @@ def align(
     vectors: Float[Tensor, "n D"],
     reference: Float[Tensor, " D"],
     layout: Layout,
-    found: Mapping[str, Places],
+    unit_groups: Mapping[str, Places],
 ) -> Float[Tensor, "n D"]:
-    """Return every vector with its hidden units in the reference's order."""
+    """Return every vector with its hidden units permuted to match the reference's."""
     target = layout.unflatten(reference.double())
-    matched = (match(layout.unflatten(vector.double()), target, found) for vector in vectors)
+    matched = (match(layout.unflatten(vector.double()), target, unit_groups) for vector in vectors)
     return torch.stack([layout.flatten(tensors).float() for tensors in matched])
 
 
 def align_zoo(zoo: Zoo) -> Zoo:
-    """Return the same checkpoints as functions, every one with its hidden units in the order of the first one's.
+    """Return the zoo with every checkpoint's hidden units permuted to match the first one's; functions stay the same.
 
     Raises:
-        BadRequest: nothing can be permuted; see ``groups``.
+        BadRequest: hidden units cannot be permuted; see ``groups``.
     """
     vectors = align(zoo.vectors, zoo.vectors[0], zoo.layout, groups(zoo))
     return dataclasses.replace(zoo, vectors=vectors)
@@ -157,32 +162,37 @@ def align_zoo(zoo: Zoo) -> Zoo:
 def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
     """Return the median distance to the nearest original over that among originals, each pair of models aligned.
 
-    None where nothing can be permuted, for a single original, and for zoos too large to sort.
+    None where hidden units cannot be permuted, for a single original, and for zoos too large to sort.
     """
     if zoo.vectors.numel() > LARGEST:
         return None
     try:
-        found = groups(zoo)
+        unit_groups = groups(zoo)
     except BadRequest:
         return None
     if len(zoo) < 2:
         return None
-    among = nearest(zoo.vectors, zoo, found, others=True).quantile(0.5)
-    ours = nearest(generated, zoo, found).quantile(0.5)
+    among = nearest(zoo.vectors, zoo, unit_groups, others=True).quantile(0.5)
+    ours = nearest(generated, zoo, unit_groups).quantile(0.5)
     return float(ours / among) if among > 0 else None
 
 
 def nearest(
-    vectors: Float[Tensor, "n D"], zoo: Zoo, found: Mapping[str, Places], *, others: bool = False
+    vectors: Float[Tensor, "n D"],
+    zoo: Zoo,
+    unit_groups: Mapping[str, Places],
+    *,
+    others: bool = False,
 ) -> Float[Tensor, " n"]:
-    """Return the distance to the nearest original after alignment to it.
+    """Return each model's L2 distance to the nearest original after alignment to it.
 
     Sorting every tensor's values gives a distance that no permutation can fall below (rearrangement inequality); only
     the ``CANDIDATES`` originals for which it is smallest are aligned to.
 
     Args:
-        vectors: the models; the zoo's own rows with ``others``, which leaves out the pair of a row with itself.
-        zoo, found: the originals, and their groups.
+        vectors: the models; with ``others`` the zoo's own rows, of which no row is compared with itself.
+        zoo, unit_groups: the originals, and their groups of hidden units.
+        others: whether ``vectors`` are the zoo's own rows.
     """
     bound = torch.cdist(_sorted(vectors, zoo.layout), _sorted(zoo.vectors, zoo.layout))
     if others:
@@ -191,8 +201,8 @@ def nearest(
     candidates = bound.topk(count, largest=False).indices
     return torch.stack(
         [
-            min(_distance(vector, zoo.vectors[row], zoo.layout, found) for row in own)
-            for vector, own in zip(vectors, candidates, strict=True)
+            min(_distance(vector, zoo.vectors[row], zoo.layout, unit_groups) for row in indices)
+            for vector, indices in zip(vectors, candidates, strict=True)
         ]
     )
 
@@ -201,9 +211,9 @@ def _distance(
     vector: Float[Tensor, " D"],
     original: Float[Tensor, " D"],
     layout: Layout,
-    found: Mapping[str, Places],
+    unit_groups: Mapping[str, Places],
 ) -> Float[Tensor, ""]:
-    difference = align(vector[None], original, layout, found)[0] - original
+    difference = align(vector[None], original, layout, unit_groups)[0] - original
     length: Tensor = torch.linalg.vector_norm(difference)
     if not bool(length.isfinite()):  # squares overflow
         length = torch.linalg.vector_norm(difference, dtype=torch.float64)

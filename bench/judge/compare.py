@@ -1,4 +1,4 @@
-"""Generated models against originals and controls: similarity, novelty and the verdict."""
+"""Comparison of generated models with originals and controls: similarity, novelty and the verdict."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ CURVES = ("noise", "interpolation", "gaussian")  # controls whose score at a nov
 
 @dataclasses.dataclass(frozen=True)
 class Baselines:
-    """Originals and controls, and what follows from them whatever is held against them.
+    """Originals and controls, and the numbers that do not depend on the generated models.
 
     Attributes:
-        metric: of the scores.
+        metric: the headline metric of the scores.
         original: the zoo's checkpoints.
-        controls: by key.
+        controls: their populations by key.
         similarities: of the originals and of every control, by key.
         curves: score at novelty, of the controls that have one, by name.
-        sees_training: whether fine-tuned originals are called novel; None where there are none.
+        sees_training: whether the rule calls fine-tuned originals novel; None without that control.
     """
 
     metric: Metric
@@ -47,13 +47,13 @@ class Baselines:
     def of(
         cls, populations: Sequence[Population], metric: Metric, rng: torch.Generator
     ) -> "Baselines":
-        """Compare originals and controls, which are among ``populations``.
+        """Compare the controls with the originals.
 
         Args:
-            populations: each once; of other roles, they are left out.
+            populations: originals and controls, each once; populations of other roles are ignored.
             metric: of the scores.
-            rng: of the bootstrap. Every interval draws from a source of its own, so that a control's is the same in
-                every record, whatever was generated.
+            rng: of the bootstrap. Every interval draws from its own generator, so that a control's interval is the
+                same in every record of a zoo.
         """
         original = next(one for one in populations if one.origin.role == "original")
         controls = {one.key: one for one in populations if one.origin.role == "control"}
@@ -83,29 +83,29 @@ def _curves(
     rng: torch.Generator,
 ) -> dict[str, novel.Curve]:
     """Fit every control's score as a function of novelty; the levels of the noise sweep make one curve."""
-    found = {}
+    fitted = {}
     for name in CURVES:
         levels = [
             key
             for key, one in controls.items()
             if one.origin.name == name and not one.origin.aligned
         ]
-        found[name] = novel.Curve(
+        fitted[name] = novel.Curve(
             torch.stack([controls[key].val for key in levels]),
             torch.stack([novel.novelty(alike[key]) for key in levels]),
             higher_is_better=metric.higher_is_better,
             rng=derive(rng, "curve", name),
         )
-    return found
+    return fitted
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What is found of generated models beside the baselines.
+    """The comparison of generated models with the baselines.
 
     Attributes:
         similarity: of the models, to each other and to the originals.
-        evidence: what the rule reads.
+        evidence: the numbers that the verdict's rule reads.
         nearest_l2_ratio: see ``bench.records.judged.Origin``.
         word: the verdict.
     """
@@ -123,11 +123,11 @@ class Finding:
         tests: Tests | None,
         good: GoodModels | None,
     ) -> Judge:
-        """Return what a record holds of it.
+        """Return the verdict and its evidence, in the form of a record.
 
         Args:
-            baselines: what the models were compared with.
-            aligned: the L2 ratio after hidden units were aligned.
+            baselines: the originals and controls that the models were compared with.
+            aligned: the L2 ratio after alignment of hidden units.
             tests: paired tests.
             good: comparisons of good models alone.
         """
@@ -160,7 +160,7 @@ def assess(
 
     Args:
         baselines: originals and controls.
-        generated: the models that are judged.
+        generated: the generated models.
         vectors, originals: weights of the generated models and of the originals.
         rng: of the bootstrap.
     """
@@ -191,12 +191,12 @@ def _advantages(
 ) -> tuple[dict[str, Advantage], float]:
     """Return one population's advantages over the controls, and the median of its novelties."""
     novelties = novel.novelty(alike)
-    found = {}
+    advantages = {}
     for name, curve in curves.items():
         above = novel.advantage(population.val, novelties, curve, rng=derive(rng, name))
         typical = _bounds(above.typical) if name == "noise" else None
-        found[name] = Advantage(mean=_bounds(above.mean), typical=typical, beyond=above.beyond)
-    return found, float(novelties.double().quantile(0.5))
+        advantages[name] = Advantage(mean=_bounds(above.mean), typical=typical, beyond=above.beyond)
+    return advantages, float(novelties.double().quantile(0.5))
 
 
 def _bounds(bounds: novel.Bounds | None) -> Interval | None:
@@ -206,13 +206,13 @@ def _bounds(bounds: novel.Bounds | None) -> Interval | None:
 def described(
     baselines: Baselines, generated: Population, similarity: Similarity, rng: torch.Generator
 ) -> dict[str, records.Population]:
-    """Return what a record holds of every population, originals and generated models first.
+    """Return the statistics of every population, in the form of a record; originals and generated models come first.
 
     Args:
         baselines: originals and controls.
         generated: the generated models.
         similarity: of the generated models.
-        rng: of the bootstrap; every population draws from a source of its own.
+        rng: of the bootstrap; every population draws from its own generator.
     """
     everything = {"original": baselines.original, "generated": generated, **baselines.controls}
     similarities = {**baselines.similarities, "generated": similarity}
@@ -225,7 +225,7 @@ def described(
 def good_models(
     original: Population, generated: Population, min_score: float, metric: Metric
 ) -> GoodModels:
-    """Return the paper's comparisons among models that score ``min_score`` or better on validation."""
+    """Return the similarities among models whose validation score is ``min_score`` or better, as in the paper."""
     ours, theirs = (
         one.compared[metric.sign * one.val >= metric.sign * min_score]
         for one in (generated, original)
@@ -245,7 +245,10 @@ def good_models(
 def paired_tests(
     original: Population, generated: Population, average: Population, metric: Metric
 ) -> Tests | None:
-    """Test the selected generated model against the best original, and the average; None without wrong units."""
+    """Compare the selected generated model with the best original and the average by paired tests.
+
+    None where the task has no wrong units.
+    """
     if generated.wrong is None or original.wrong is None or average.wrong is None:
         return None
     chosen = generated.wrong[generated.selected(metric.sign)]

@@ -1,4 +1,4 @@
-"""From one population's scores to the numbers that a record holds of it."""
+"""Statistics of one population's scores and similarities, in the form of a record."""
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from bench.system.randomness import derive
 def describe(
     population: Population, similarity: Similarity, metric: Metric, rng: torch.Generator
 ) -> records.Population:
-    """Return statistics of a population's validation scores; the selected model is chosen on train alone.
+    """Return statistics of a population's validation scores; the training split alone selects one model.
 
     Args:
         population: the models.
@@ -91,6 +91,6 @@ def _pairs(within: Float[Tensor, "N N"], rng: torch.Generator) -> Likeness | Non
 
 
 def interval(value: float, bounds: tuple[float, float] | None) -> Interval:
-    """Return a value with its interval, widened to hold the value; the value itself where there is none."""
+    """Return a value with its interval, widened to contain it; without bounds the interval is the value itself."""
     low, high = bounds or (value, value)
     return Interval(value=value, low=min(low, value), high=max(high, value))

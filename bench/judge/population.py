@@ -1,4 +1,4 @@
-"""Models of one origin with their scores on both splits: what every comparison is made of."""
+"""Populations: models of one origin with their scores on both splits."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from bench.records.fields import Role
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where the models of a population come from.
+    """The origin of a population's models.
 
     Attributes:
         name: of the control's generator; otherwise the role.
@@ -52,8 +52,8 @@ class Population:
         origin: where the models come from.
         val: scores on the validation split, float64.
         wrong: which validation units each model gets wrong; None where the task has no such units.
-        features: what models are compared by where there is no ``wrong``.
-        train, train_loss: scores on the training split, by which one model is selected, and what breaks ties of them;
+        features: numbers by which models are compared where there is no ``wrong``.
+        train, train_loss: scores on the training split, by which one model is selected, and losses, which break ties;
             None where nothing is selected.
         further: other metrics on validation, by name.
         not_finite: for how many validation examples each model put out something that is not finite; None where the
@@ -82,7 +82,7 @@ class Population:
 
     @property
     def compared(self) -> Tensor:
-        """What similarity compares: wrong units, or else features."""
+        """The wrong units, or else the features, by which the similarity of models is computed: N x M."""
         units = self.features if self.wrong is None else self.wrong
         assert units is not None  # the task's evaluation has one of them
         return units
@@ -93,7 +93,7 @@ class Population:
         return mean(self.val)
 
     def selected(self, sign: float) -> int:
-        """Return which model the training split selects: the best score, of several the lowest loss, then the first.
+        """Return the index of the model that the training split selects: best score, then lowest loss, then first.
 
         Args:
             sign: 1 where a higher score is better, otherwise -1.
@@ -103,7 +103,7 @@ class Population:
         return select(sign * self.train, self.train_loss)
 
     def rows(self, index: Int64[Tensor, " n"]) -> Self:
-        """Return some of the models; times are still those of all."""
+        """Return the population of the models at ``index``; its times are still those of all models."""
         fields = vars(self).items()
         kept: dict[str, Any] = {n: v[index] for n, v in fields if isinstance(v, Tensor)}
         further = {name: values[index] for name, values in self.further.items()}
@@ -111,11 +111,11 @@ class Population:
 
 
 def mean(values: Float[Tensor, " N"]) -> float:
-    """Return the mean, summed exactly."""
+    """Return the mean of N values, summed without rounding errors."""
     return math.fsum(values.tolist()) / len(values)
 
 
 def select(train: Float[Tensor, " N"], loss: Float[Tensor, " N"]) -> int:
-    """Return the model with the highest of ``train``; of several, the one with the lowest loss, then the first."""
+    """Return the index of the highest value of ``train``; ties go to the lowest loss, then to the first."""
     best = (train == train.max()).nonzero().flatten()
     return int(best[loss[best].argmin()])

@@ -1,4 +1,4 @@
-"""Times of a run, and what follows from them: speedups and the break-even."""
+"""Times of a run, and the speedups and the break-even computed from them."""
 
 import math
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ def timing(
     metric: Metric,
     peak_memory_bytes: int,
 ) -> Timing:
-    """Return times and what follows from them; definitions are in ``bench.records.facts.Timing``.
+    """Return a run's times, speedups and break-even; ``bench.records.facts.Timing`` defines them.
 
     Args:
         curve: (seconds of training, validation score) of SGD, in order.
         samples: models that ``sample_s`` and ``select_s`` are for.
         selected: validation score of the selected generated model.
-        best: that of the best original.
+        best: validation score of the best original.
         metric: of the scores.
     """
     sign, worse = metric.sign, min if metric.higher_is_better else max

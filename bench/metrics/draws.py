@@ -1,4 +1,4 @@
-"""The numbers that ``bench.system.randomness`` and torch draw, drawn again without torch; and the bootstrap on them.
+"""The bootstrap without torch, on the same random numbers that ``bench.system.randomness`` and torch draw.
 
 torch's source of random numbers on a CPU is the Mersenne Twister that numpy has too, and a whole number below ``high``
 is one of its outputs modulo ``high``. So the very resamples that a record's intervals were made with can be drawn
@@ -31,7 +31,7 @@ class Stream:
         self._source = np.random.RandomState(seed & 0xFFFFFFFF)
 
     def integers(self, high: int, rows: int, columns: int) -> NDArray[np.int64]:
-        """Return what ``torch.randint(high, (rows, columns))`` gives: whole numbers from 0 to ``high`` - 1."""
+        """Return the matrix of ``torch.randint(high, (rows, columns))``: whole numbers from 0 to ``high`` - 1."""
         drawn = self._source.randint(0, 2**32, size=(rows, columns), dtype=np.uint32)
         return (drawn % high).astype(np.int64)
 

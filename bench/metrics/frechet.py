@@ -1,6 +1,6 @@
 """Distances between sets of images in the features of a network: Fréchet distance, KID, precision and recall.
 
-Everything takes N sets of generated images at once and compares each with one set of real images.
+Every function takes N sets of generated images at once and compares each with one set of real images.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from bench.errors import BenchError
 
 BLOCK = 2048  # images at a time in kernels and distances: all pairs at once would fill the memory
 NEIGHBOURS = 3  # of precision and recall, as in their paper
-GROUPS = 10  # of images, for the jackknife
-HALVINGS = 4  # of the images, for the estimate without bias
+GROUPS = 10  # groups of images in the jackknife
+HALVINGS = 4  # random halvings of the images in the unbiased estimate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Scores above a control's at the same novelty, from what a side file keeps; ``bench.metrics.novelty`` without torch.
+"""Advantages over a control at equal novelty, computed from a side file; ``bench.metrics.novelty`` without torch.
 
 A side file keeps each model's IoU with its nearest original as float16. Rounding moves models past each other, so
 that a number cannot be had exactly; it lies between those of a few *variants*: models of one rounded novelty are taken
@@ -15,18 +15,18 @@ from scipy.optimize import isotonic_regression
 
 from bench.metrics.draws import RESAMPLES, TYPICAL, Floats, Stream, percentiles
 
-TOGETHER = 100  # fits at a time
+TOGETHER = 100  # isotonic fits in one call
 Half = NDArray[np.float16]
 Triple = tuple[float, float, float]  # value, low, high
 
 
 class Models(NamedTuple):
-    """Models with their scores and novelties, as a value that what was computed is found again by.
+    """Models with their scores and similarities, as a hashable key of cached results.
 
     Attributes:
-        scores: one a model, times -1 where lower is better; of a control level by level, of equally many each.
+        scores: one per model, times -1 where lower is better; a control's level by level, equally many each.
         similarities: IoU with the nearest original.
-        levels: of the control.
+        levels: number of the control's levels.
         seed: of the bootstrap over models, or draws of a control.
     """
 
@@ -37,7 +37,7 @@ class Models(NamedTuple):
 
     @classmethod
     def of(cls, scores: Floats, nearest: Half, seed: int) -> Self:
-        """Make it from the scores of a control, one row a level, or from one row of models."""
+        """Return the models of a control (scores with one row per level), or of one row of scores."""
         rows = np.atleast_2d(scores)
         return cls(rows.tobytes(), nearest.tobytes(), len(rows), seed)
 
@@ -53,7 +53,7 @@ class Models(NamedTuple):
 
     @property
     def novelties(self) -> Floats:
-        """1 - IoU with the nearest original."""
+        """The novelties: 1 - IoU with the nearest original."""
         return 1 - self.nearest.astype(float)
 
 
@@ -83,14 +83,14 @@ class Curve(NamedTuple):
         return np.maximum(np.searchsorted(self.knots, novelties, side="right") - 1, 0)
 
 
-@functools.lru_cache(maxsize=3)  # the records of one board share them
+@functools.lru_cache(maxsize=3)  # all records of one board share their controls
 def curves(control: Models) -> tuple[Curve, ...]:
     """Return a control's lowest and highest curve: models of one rounded novelty in the worst and in the best order."""
     scores, novelties = control.values, control.novelties
     draws = len(scores) // control.levels
     counts = Stream(control.seed).resamples(draws)
     bounds = []
-    for sign in (1, -1):  # the former puts together what has one novelty, as the metric does
+    for sign in (1, -1):  # with 1, models of one novelty are pooled, as in the metric
         order = np.lexsort((sign * scores, novelties))
         draw = np.tile(np.arange(draws), control.levels)[order]
         fitted = _isotonic(scores[order], np.ones((1, len(order))))[0]
@@ -101,7 +101,7 @@ def curves(control: Models) -> tuple[Curve, ...]:
 def _isotonic(scores: Floats, weights: Floats) -> Floats:
     """Fit non-increasing least squares for every row of weights; models without weight take the value before them.
 
-    Many fits are one: each begins so far below the one before it that models of two are never put together.
+    One call does many fits: each starts so far below the one before it that models of two fits are never pooled.
     """
     apart = 2 * float(np.ptp(scores)) + 1
     fits = []
@@ -117,22 +117,22 @@ def _isotonic(scores: Floats, weights: Floats) -> Floats:
 
 
 def inside(judged: Models, control: Models) -> tuple[int, int]:
-    """Count the models that surely are less novel than the control's most novel one, and those that may be."""
+    """Count the models that are certainly, and those that are possibly, no more novel than the control's most novel."""
     reach = control.novelties.max()
     return int((judged.novelties < reach).sum()), int((judged.novelties <= reach).sum())
 
 
 @functools.lru_cache(
     maxsize=12
-)  # the fine-tuned originals are judged alike in all records of one board
+)  # the fine-tuned originals are the same in all records of one board
 def advantage(judged: Models, control: Models, count: int, *, typical: bool = False) -> Range:
-    """Return the bounds that the mean advantage over a control lies between.
+    """Return the bounds of the mean advantage over a control.
 
     Args:
-        judged: the models.
-        control: the models that they are compared with.
-        count: how many of the models are within its range of novelty, at least 1.
-        typical: the 40th percentile instead of the mean.
+        judged: the generated models.
+        control: the control's models.
+        count: how many generated models lie within the control's range of novelty, at least 1.
+        typical: whether to take the 40th percentile instead of the mean.
     """
     table = np.array(list(_variants(judged, control, count, typical=typical)))
     width = float(np.median(table[:, 2] - table[:, 1]))
@@ -153,7 +153,7 @@ def _variants(judged: Models, control: Models, count: int, *, typical: bool) -> 
         resampled = Stream(judged.seed).integers(count, RESAMPLES, count)
         steps = (np.nextafter(near, np.float16(2)), near, np.nextafter(near, np.float16(-1)))
         places = {
-            (index, place.tobytes()): (curve, place)  # steps that lead to the same place are one
+            (index, place.tobytes()): (curve, place)  # steps that lead to the same knots count once
             for index, curve in enumerate(curves(control))
             for place in (curve.place(1 - step.astype(float)) for step in steps)
         }
@@ -165,7 +165,7 @@ def _variants(judged: Models, control: Models, count: int, *, typical: bool) -> 
 
 
 def _members(judged: Models, control: Models, count: int) -> Sequence[NDArray[np.intp]]:
-    """Return the models within range: those that surely are, and of those that may be the best or the worst."""
+    """Return one or two sets of ``count`` indices: certain models, and the worst or the best of the uncertain ones."""
     novelties, reach = judged.novelties, control.novelties.max()
     sure, maybe = np.flatnonzero(novelties < reach), np.flatnonzero(novelties == reach)
     more = count - len(sure)
@@ -182,7 +182,7 @@ def _mean(values: Floats) -> Floats:
 
 
 def _typical(values: Floats) -> Floats:
-    """Return the quantile of every row; faster than numpy's own, which does not know that two ranks are enough."""
+    """Return the quantile ``TYPICAL`` of every row; faster than ``np.quantile``, as two ranks are enough."""
     position = TYPICAL * (values.shape[1] - 1)
     low = int(position)
     high = min(low + 1, values.shape[1] - 1)

@@ -18,9 +18,9 @@ class Advantage(NamedTuple):
     """A population's scores above a control's curve.
 
     Attributes:
-        mean, typical: mean, and what all but a share ``TYPICAL`` exceed, of the models that were compared, each with
-            its 95 % interval; None where there is none.
-        beyond: share of models that are more novel than any of the control's, and so not compared.
+        mean, typical: mean and quantile ``TYPICAL`` of the compared models' advantages, each with its 95 % interval;
+            None where no model is compared.
+        beyond: share of models that are more novel than all of the control's, and so not compared.
     """
 
     mean: Bounds | None
@@ -70,7 +70,7 @@ class Curve:
     def _fit(
         self, counts: Float[Tensor, "B P"], signed: Float[Tensor, " N"], place: Int64[Tensor, " N"]
     ) -> Float[Tensor, "B U"]:
-        """Return the curve at every knot, with every draw of a level counted so often; N is L levels of P draws."""
+        """Return the curve at every knot, with draws weighted by ``counts``; N is L levels times P draws."""
         tiled = counts.repeat(1, len(signed) // counts.shape[1])
         zeros = torch.zeros(len(counts), len(self.knots), dtype=torch.float64)
         places = place.expand(len(counts), -1)
@@ -138,5 +138,5 @@ def advantage(
 
 
 def _typical(values: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
-    """Return the quantile of every row; torch's own takes ten times as long."""
+    """Return the quantile ``TYPICAL`` of every row; ``torch.quantile`` takes ten times as long."""
     return torch.from_numpy(np.quantile(values.numpy(), TYPICAL, axis=1))

@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-BLOCK = 10_000  # units at a time, as numbers: the whole matrix of them would be four times the sets
-ROWS = 200  # models at a time against all that come after them
+BLOCK = 10_000  # units at a time: as float32 the whole matrix would take four times the memory of the booleans
+ROWS = 200  # models at a time, multiplied with themselves and all later ones
 
 
 def pairwise(a: Shaped[Tensor, "N M"], b: Shaped[Tensor, "P M"]) -> Float[Tensor, "N P"]:

@@ -52,7 +52,10 @@ def cross_interval(matrix: Float[Tensor, "N P"], rng: torch.Generator) -> tuple[
 
 
 def mcnemar(a: Bool[Tensor, " M"], b: Bool[Tensor, " M"]) -> tuple[int, int, float]:
-    """Two models' wrong units: how many only a gets right, how many only b, and the exact two-sided McNemar p-value.
+    """Return how many units only a gets right, how many only b, and the exact two-sided McNemar p-value.
+
+    Args:
+        a, b: which of M units each of two models gets wrong.
 
     >>> mcnemar(torch.tensor([False] * 5), torch.tensor([True] * 5))
     (5, 0, 0.0625)

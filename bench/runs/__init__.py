@@ -1,1 +1,1 @@
-"""One run: from a request to a record."""
+"""The stages of one run, which turn a request into a record."""

@@ -1,4 +1,4 @@
-"""The record of a run, put together from what its stages made."""
+"""Assembly of a run's record from the results of its stages."""
 
 import dataclasses
 import datetime
@@ -41,11 +41,12 @@ class Asking(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """What a record says of a run before anything is scored.
+    """The part of a record that is known before anything is scored.
 
     Attributes:
-        key: the board that the record belongs to.
-        id: of the run; the same run has the same.
+        task, zoo, generator, protocol: fields of the record.
+        key: the comparability key, which names the board of the record.
+        id: of the run; equal runs have equal ids.
     """
 
     task: facts.Task
@@ -57,7 +58,7 @@ class Heading:
 
 
 def heading(run: Asking, zoo: Zoo) -> Heading:
-    """Return what the record of a run on a zoo begins with."""
+    """Return the heading of the record of a run on a zoo."""
     task, checkpoints, made, protocol = (
         _task(run, zoo),
         _zoo(run, zoo),
@@ -65,9 +66,9 @@ def heading(run: Asking, zoo: Zoo) -> Heading:
         _protocol(run),
     )
     key = comparability_key(task, checkpoints, protocol)
-    own = [key, made.name, made.code, made.hyperparameters, protocol.seed, run.device]
-    own += ["align"] if made.aligned else []
-    return Heading(task, checkpoints, made, protocol, key, store.digest(own))
+    identity_facts = [key, made.name, made.code, made.hyperparameters, protocol.seed, run.device]
+    identity_facts += ["align"] if made.aligned else []
+    return Heading(task, checkpoints, made, protocol, key, store.digest(identity_facts))
 
 
 def assemble(
@@ -79,15 +80,15 @@ def assemble(
     populations: Sequence[Population],
     side: Path | None,
 ) -> Record:
-    """Compute every number of the record, and make it.
+    """Compute every number of a run's record; return the record.
 
     Args:
         run: the request, and the plugins that carried it out.
-        head: what the record begins with.
+        head: the record's heading.
         zoo, zoo_path: the checkpoints, and the file they lie in.
         sampled: the generated vectors.
         populations: originals, generated models and every control.
-        side: the side file.
+        side: the side file; None without one.
     """
     rng, metric = generator(0, head.key, "bootstrap"), run.task.metric
     generated = next(one for one in populations if one.origin.role == "generated")
@@ -191,7 +192,7 @@ def _protocol(run: Asking) -> facts.Protocol:
 
 
 def _tests(run: Asking, baselines: compare.Baselines, generated: Population) -> Tests | None:
-    """Return the paired tests, where units are independent."""
+    """Return the paired tests; None where the task's units do not allow them."""
     if not run.task.compared.tested:
         return None
     average = baselines.controls["average"]
@@ -199,7 +200,7 @@ def _tests(run: Asking, baselines: compare.Baselines, generated: Population) -> 
 
 
 def _good(run: Asking, baselines: compare.Baselines, generated: Population) -> GoodModels | None:
-    """Return the comparisons of good models, where a ``min_score`` was asked for."""
+    """Return the comparisons of good models; None without a ``min_score`` in the request."""
     if run.request.min_score is None:
         return None
     least, metric = run.request.min_score, run.task.metric

@@ -1,4 +1,4 @@
-"""Known-answer trials: planted generators through the pipeline's own functions, and how often each verdict falls."""
+"""Known-answer trials: verdicts of the pipeline on planted generators whose verdict is known."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ class Shuffled(Generator):
         return self
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """Another checkpoint and another order each time."""
+        """Return n shuffled copies of checkpoints drawn at random."""
         rows = self.zoo_.vectors[torch.randint(len(self.zoo_), (n,), generator=rng)]
         pieces = [
             piece.gather(1, torch.rand(piece.shape, generator=rng).argsort(1))
@@ -66,13 +66,13 @@ class Mixture(Generator):
     share: float = 1.0
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
-        """Fit what makes the rest."""
+        """Fit the other generator, if there is one."""
         if self.rest is not None:
             self.rest.fit(zoo, rng=rng)
         return self
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """New models without replacement, then the rest."""
+        """Return new models, drawn without replacement, followed by samples of the other generator."""
         count = round(self.share * n)
         new = self.new[torch.randperm(len(self.new), generator=rng)[:count]]
         return torch.cat([new, self.rest.sample(n - count, rng=rng)]) if self.rest else new
@@ -95,7 +95,7 @@ class Pool:
     compared: Shaped[Tensor, "P M"]
 
     def draw(self, k: int, rng: torch.Generator) -> tuple[Zoo, Float[Tensor, "m D"]]:
-        """A zoo of k checkpoints, and the trained models it has not seen."""
+        """Return a zoo of k checkpoints, and trained models that are not in it."""
         if len(self.held):
             return self.zoo.head(k), self.held
         order = torch.randperm(len(self.zoo), generator=rng)
@@ -121,7 +121,7 @@ class Pool:
     def scores(
         self, score: Scorer, vectors: Float[Tensor, "N D"]
     ) -> tuple[Float[Tensor, " N"], Shaped[Tensor, "N M"]]:
-        """Return scores on validation, and what models are compared by; rows of the pool are looked up."""
+        """Return validation scores and wrong units (or features); rows of the pool are looked up, not scored."""
         places = known.places(vectors, torch.cat([self.zoo.vectors, self.held]))
         val, compared = self.val[places].clone(), self.compared[places].clone()
         if (places < 0).any():
@@ -136,7 +136,7 @@ def _make(name: str, preset: str, device: str, **settings: int | float) -> Gener
 
 
 def planted(new: Float[Tensor, "M D"], preset: str, device: str) -> dict[str, Generator]:
-    """Generators whose verdict is known; all but the oracle must not be called novel."""
+    """Return generators whose verdict is known; all but the oracle must not be called novel."""
 
     def make(name: str, **settings: int | float) -> Generator:
         return _make(name, preset, device, **settings)
@@ -214,7 +214,7 @@ def _sampled(
 
 
 def pools(run: Run, trials: int, size: int) -> Iterator[tuple[Pool, range]]:
-    """Pools of checkpoints, and the numbers of the trials that draw from each.
+    """Yield pools of checkpoints, each with the numbers of the trials that draw from it.
 
     Where checkpoints are independent runs, one pool of ``size`` serves all trials: a zoo is k of them at random, an
     oracle's models are others. Checkpoints of a trajectory are steps of one run; there every ``ZOO_TRIALS`` trials have
@@ -245,7 +245,7 @@ def scored_pool(run: Run, request: Request, held: int) -> Pool:
 
 
 def independent(task: Task, zoo: Zoo, count: int, rng: torch.Generator) -> Float[Tensor, "n D"]:
-    """Models of runs that start where the zoo's did, on other batches; they end at ``RUNS`` points of its length."""
+    """Train models from the zoo's first checkpoint on other batches, for ``RUNS`` different numbers of steps."""
     every = int(task.identity().get("every", 1))
     each = -(-count // RUNS)
     start = zoo.vectors[:1].expand(each, -1)
@@ -258,7 +258,7 @@ def independent(task: Task, zoo: Zoo, count: int, rng: torch.Generator) -> Float
 
 
 def calibrate(request: Request, trials: int, size: int) -> dict[str, Counter[str]]:
-    """How often each planted generator got each verdict.
+    """Count the verdicts on each planted generator over all trials.
 
     Args:
         request: the task, k, samples and seeds; its generator is not used.
@@ -284,7 +284,7 @@ def calibrate(request: Request, trials: int, size: int) -> dict[str, Counter[str
 
 
 def share(table: Mapping[str, Counter[str]], name: str) -> tuple[float, float, float]:
-    """How often a planted generator is called novel, with the Clopper-Pearson 95 % interval."""
+    """Return the share of trials that call a generator novel, with its Clopper-Pearson 95 % interval."""
     counts = table[name]
     found = binomtest(counts["novel"], counts.total())
     low, high = found.proportion_ci(method="exact")
@@ -292,7 +292,7 @@ def share(table: Mapping[str, Counter[str]], name: str) -> tuple[float, float, f
 
 
 def render(table: Mapping[str, Counter[str]]) -> Table:
-    """The confusion table: a row a planted generator, a column a verdict."""
+    """Return the confusion table, with a row per planted generator and a column per verdict."""
     shown = Table(header_style="bold", pad_edge=False, box=None)
     shown.add_column("planted", no_wrap=True)
     for column in (*VERDICTS, "called novel", "95 %"):
@@ -305,7 +305,7 @@ def render(table: Mapping[str, Counter[str]]) -> Table:
 
 
 def conclusion(table: Mapping[str, Counter[str]]) -> str:
-    """Whether the wanted rates were reached."""
+    """Say in one line whether the wanted rates were reached."""
     worst = max((name for name in table if name != ORACLE), key=lambda name: share(table, name)[0])
     oracle, most = share(table, ORACLE)[0], share(table, worst)[0]
     reached = "reached" if oracle >= WANTED and most <= ALLOWED else "not reached"

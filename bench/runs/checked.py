@@ -1,4 +1,4 @@
-"""Checks of a record's fields: how they are named, grouped and summed up as a tier."""
+"""Checks of a record's fields: their names, groups, and the tier that follows from them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from bench.records.fields import Tier
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One field of a record.
+    """The check of one field of a record.
 
     Attributes:
         field: its dotted name.
@@ -20,7 +20,7 @@ class Check:
 
 
 def tier(checks: Sequence[Check], *, from_seed: bool) -> Tier:
-    """Return what a record has shown: nothing if any field disagrees."""
+    """Return the tier that checks justify: "claimed" if any field disagrees."""
     if any(check.problem for check in checks):
         return "claimed"
     return "regenerated" if from_seed else "rescored"

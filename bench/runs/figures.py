@@ -1,4 +1,4 @@
-"""What a record's side file holds (``bench.records.side``), computed from what the run's stages made."""
+"""Arrays of a record's side file (``bench.records.side``), computed from the results of a run's stages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +24,7 @@ from bench.records.side import (
     evenly,
 )
 
-COMPONENTS = 50  # of the PCA before t-SNE
+COMPONENTS = 50  # principal components that t-SNE is given
 
 
 def arrays(
@@ -41,7 +41,7 @@ def arrays(
     Args:
         zoo: the checkpoints.
         vectors: of the populations in ``EMBEDDED``.
-        views: latents of these populations ("latent.<population>") and vectors along the sampling ("path",
+        views: latents of these populations ("latent.<population>") and vectors along the sampling path ("path",
             m x s x D), where the generator has them.
         populations: originals, generated models and every control.
         initial: untrained vectors, if the task can make them.
@@ -64,29 +64,29 @@ def arrays(
 
 
 def _few(rows: Tensor, most: int) -> Tensor:
-    """At most so many rows, evenly spaced."""
+    """Return at most ``most`` rows, evenly spaced."""
     return rows[torch.from_numpy(evenly(len(rows), most))]
 
 
 def _half(tensor: Tensor) -> Array:
-    """As float16; what is beyond its range becomes its largest."""
+    """Return a tensor as float16, with values beyond its range clamped to the largest."""
     largest = float(np.finfo(np.float16).max)
     return tensor.detach().float().cpu().clamp(-largest, largest).numpy().astype(np.float16)
 
 
 def _per_model(populations: Mapping[str, Population]) -> dict[str, Array]:
-    """Similarity to the nearest original, and the training score, of every model."""
-    found: dict[str, Array] = {}
+    """Return every model's similarity to the nearest original and its training score, by population."""
+    per_model: dict[str, Array] = {}
     originals = populations["original"].compared
     for name, population in populations.items():
         alike = similar.pairwise(population.compared, originals)
         if name == "original":
             alike = alike.fill_diagonal_(-1.0)
         if alike.shape[1] > 1 or name != "original":
-            found[f"nearest.{name}"] = _half(_few(alike.max(dim=1).values, MODELS))
+            per_model[f"nearest.{name}"] = _half(_few(alike.max(dim=1).values, MODELS))
         if population.train is not None:
-            found[f"train.{name}"] = _few(population.train, MODELS).float().numpy()
-    return found
+            per_model[f"train.{name}"] = _few(population.train, MODELS).float().numpy()
+    return per_model
 
 
 def _iou(original: Population, generated: Population) -> dict[str, Array]:
@@ -97,9 +97,9 @@ def _iou(original: Population, generated: Population) -> dict[str, Array]:
 
 
 def embed(points: Mapping[str, Float[Tensor, "*rows D"]]) -> dict[str, Array]:
-    """Two dimensions by PCA and t-SNE (van der Maaten and Hinton, 2008), all groups in one map.
+    """Map all groups of points to one plane by PCA and t-SNE (van der Maaten and Hinton, 2008).
 
-    Nothing where there are too few points for a map.
+    Return float16 coordinates by group; an empty mapping for fewer than ``MAPPED`` points.
     """
     flat = {name: group.flatten(0, -2) for name, group in points.items()}
     sizes = [len(group) for group in flat.values()]
@@ -122,7 +122,7 @@ def _tsne(points: Float[Tensor, "n D"]) -> Float[Tensor, "n 2"]:
 
 
 def _principal(points: Float[Tensor, "n D"]) -> Array:
-    """Coordinates along the first principal components, from the n x n products; the first has unit variance."""
+    """Return coordinates along the first principal components, from the n x n products; the first has unit variance."""
     # By a power of two, which changes no digit: sums and squares of a broken generator's weights would overflow.
     exponent = int(torch.frexp(points.abs().max()).exponent) - 1
     points = points / 2.0 ** max(exponent, -126)
@@ -142,7 +142,7 @@ def _principal(points: Float[Tensor, "n D"]) -> Array:
 def _weights(
     vectors: Mapping[str, Float[Tensor, "N D"]], initial: Float[Tensor, "r D"] | None
 ) -> dict[str, Array]:
-    """Some parameters of a few models of each kind."""
+    """Return evenly spaced parameters of a few original, generated and untrained models, and their indices."""
     groups = {"original": vectors["original"], "generated": vectors["generated"]}
     if initial is not None:
         groups["random"] = initial
@@ -157,24 +157,24 @@ def _weights(
 
 
 def _right(populations: Mapping[str, Population], sign: float) -> dict[str, Array]:
-    """Which validation units populations and their chosen models get right; nothing where there are none."""
+    """Return which validation units are right, per population and chosen model; empty without wrong units."""
     wrong = {name: one.wrong for name, one in populations.items() if one.wrong is not None}
     if not wrong:
         return {}
     total = wrong["original"].shape[1]
     kept = torch.from_numpy(evenly(total, UNITS))
-    found: dict[str, Array] = {"units": np.array([len(kept), total], dtype=np.int32)}
+    correct: dict[str, Array] = {"units": np.array([len(kept), total], dtype=np.int32)}
     for name, outcomes in wrong.items():
         right = ~outcomes[:, kept]
         share = right.double().mean(0)
-        found[f"right_mean.{name}"] = (255 * share).round().to(torch.uint8).numpy()
+        correct[f"right_mean.{name}"] = (255 * share).round().to(torch.uint8).numpy()
         for statistic, model in _chosen(populations[name], sign).items():
-            found[f"right_{statistic}.{name}"] = np.packbits(right[model].numpy())
-    return found
+            correct[f"right_{statistic}.{name}"] = np.packbits(right[model].numpy())
+    return correct
 
 
 def _chosen(population: Population, sign: float) -> dict[str, int]:
-    """The population's best, selected, median and worst model."""
+    """Return the indices of a population's best, selected, median and worst model."""
     order = (sign * population.val).argsort(descending=True, stable=True)
     chosen = {
         "best": int(order[0]),

@@ -1,4 +1,4 @@
-"""Running other people's code so that nothing that it does to the process or to what it was given reaches a number."""
+"""Isolation of plugins' code: its changes to the process or to its arguments must not affect any number."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from bench.system.data import Json
 
 Setting = tuple[Callable[[], object], Callable[..., object]]  # how to read it, and how to set it
 
-# Settings of the process that decide numbers.
+# Settings of the process that affect numbers.
 _SETTINGS: tuple[Setting, ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, lambda device: torch.set_default_device(None)),
@@ -40,7 +40,7 @@ _SOURCES: tuple[Setting, ...] = (
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Put back, at the end, every setting of the process that decides numbers: types, threads, precision, sources."""
+    """Restore after the block the settings of the process that affect numbers, and global random states."""
     settings = [(read, write, read()) for read, write in _SETTINGS]
     sources = [(write, read()) for read, write in _SOURCES]
     try:
@@ -54,17 +54,17 @@ def preserved() -> Iterator[None]:
 
 
 def hyperparameters(maker: Generator) -> dict[str, Json]:
-    """Return what a generator says its hyperparameters are, as plain data.
+    """Return a generator's hyperparameters as plain data.
 
     Raises:
-        BadRequest: one that no command line or record can hold.
+        BadRequest: a value that no command line or record can hold.
     """
-    found: dict[str, Json] = plain(maker.hyperparameters(), "hyperparameters")
-    return found
+    values: dict[str, Json] = plain(maker.hyperparameters(), "hyperparameters")
+    return values
 
 
 def check_vectors(vectors: object, count: int, zoo: Zoo, name: str) -> None:
-    """Refuse samples that are no n x D float32 matrix of finite numbers on the CPU.
+    """Check that samples are an n x D float32 matrix of finite numbers on the CPU.
 
     Raises:
         BenchError: the generator broke its contract.
@@ -87,16 +87,16 @@ def check_vectors(vectors: object, count: int, zoo: Zoo, name: str) -> None:
 
 
 def check_view(view: object, rows: int, dimensions: int, name: str) -> Tensor:
-    """Return what a figure shows of a generator, as numbers that nobody else can change.
+    """Check the latents or the sampling path of a generator; return a copy of them on the CPU.
 
     Args:
-        view: what ``latents`` (two dimensions) or ``sampling_path`` (three) returned.
-        rows: how many models it is of.
-        dimensions: how many dimensions it must have.
+        view: the return value of ``latents`` (two dimensions) or ``sampling_path`` (three).
+        rows: its number of models.
+        dimensions: its number of dimensions.
         name: the method, for the message.
 
     Raises:
-        BenchError: it is something else.
+        BenchError: the view has another form, or numbers that are not finite.
     """
     if isinstance(view, Tensor):
         form = view.ndim == dimensions and len(view) == rows and view.is_floating_point()

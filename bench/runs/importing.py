@@ -1,4 +1,4 @@
-"""State dicts made elsewhere become a zoo."""
+"""Import of state dicts from other programs as a zoo."""
 
 import re
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def import_zoo(files: Sequence[Path], base: Path | None = None) -> Zoo:
-    """A zoo of the state dicts in these files and folders, in the order of their names.
+    """Return the zoo of the state dicts in files and folders, in the order of their names.
 
-    The floating-point tensors that differ between the files are the checkpoints' layout; what is equal in all of them,
-    and what ``base`` adds, is the base.
+    The floating-point tensors that differ between the files make up the checkpoints; tensors that are equal in all of
+    them, and those that the file ``base`` adds, make up the base.
 
     Raises:
         BadRequest: no file, an unreadable one, or files that do not hold the same tensors.
@@ -44,13 +44,13 @@ def import_zoo(files: Sequence[Path], base: Path | None = None) -> Zoo:
 
 
 def _number_order(path: Path) -> list[tuple[bool, str | int]]:
-    """A sort key that puts 2.pth before 10.pth."""
+    """Return a sort key that puts 2.pth before 10.pth."""
     parts = re.split(r"(\d+)", str(path))
     return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
 
 
 def _inside(path: Path) -> list[Path]:
-    """The checkpoints of a folder, or the file itself."""
+    """Return the checkpoint files of a folder, or the file itself."""
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
     return [path]

@@ -1,4 +1,4 @@
-"""Models that were scored already, found by their weights."""
+"""Look-up of models that were scored already, by their weights."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 def places(vectors: Float[Tensor, "N D"], known: Float[Tensor, "K D"]) -> Int64[Tensor, " N"]:
-    """Return the row of ``known`` that equals each vector bit for bit; -1 where none does.
+    """Return the index of the row of ``known`` that equals each vector bit for bit; -1 where none does.
 
     >>> places(torch.tensor([[2.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
     tensor([ 1, -1])
     """
     rows = {row.numpy().tobytes(): index for index, row in enumerate(known)}
-    found = [rows.get(row.numpy().tobytes(), -1) for row in vectors]
-    return torch.tensor(found, dtype=torch.int64)
+    indices = [rows.get(row.numpy().tobytes(), -1) for row in vectors]
+    return torch.tensor(indices, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The main job: collect -> fit -> sample -> score -> compare -> record. Every stage is cached by its content."""
+"""The stages of a run: collect, fit, sample, score, compare, record. Each is cached by the content of its input."""
 
 import dataclasses
 import functools
@@ -52,12 +52,12 @@ NOISY = Control("noise", 0.1)  # the level that maps of parameters and latents s
 
 
 class Run:
-    """One request being carried out; each stage reads what is in the store, or makes it.
+    """One request being carried out; each stage reads its result from the store, or computes and saves it.
 
     Attributes:
         task, generator: the plugins, with their settings.
-        device: where tensors live.
-        stage: what every stage runs inside, by its name; a profiler, or nothing.
+        device: the device that holds the tensors.
+        stage: returns the context manager that a stage of a given name runs in, such as a profiler's.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Run:
             identity.check_loaded(type(plugin))
         check_min_score(request.min_score, self.task.metric)
         self._fitted: tuple[Generator, str, int, float] | None = (
-            None  # generator, zoo, seed, seconds
+            None  # generator, hash of the zoo, seed, seconds of fitting
         )
         self._scorers: dict[tuple[str, str], Scorer] = {}  # by zoo and split
 
@@ -97,11 +97,11 @@ class Run:
         return record, record.write(results)
 
     def generate(self, zoo: Zoo, samples: int | None = None) -> Sampled:
-        """What the generator makes of the zoo, its hidden units aligned first where that was asked for.
+        """Return the generator's samples, fitted to the zoo; its hidden units are aligned first if the request says so.
 
         Args:
             zoo: the checkpoints.
-            samples: how many models, if not as many as the request says; all counts are sampled from one fit.
+            samples: number of models, by default the request's; samples of all counts come from one fit.
         """
         seen = align_zoo(zoo) if self.request.align else zoo
         count = samples or self.request.samples
@@ -140,7 +140,7 @@ class Run:
     def side_arrays(
         self, zoo: Zoo, sampled: Sampled, populations: Sequence[Population]
     ) -> dict[str, side.Array]:
-        """Return what the side file holds."""
+        """Return the arrays of the side file."""
         return figures.arrays(
             zoo,
             {"original": zoo.vectors, "generated": sampled.vectors, str(NOISY): self.noisy(zoo)},
@@ -153,17 +153,17 @@ class Run:
     # Stages --------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """What other zoos need as well: the trained network that checkpoints are collected from."""
+        """Make the trained network that this and other zoos are collected from; nothing for a given zoo."""
         if not self.request.zoo:
             self.task.prepare(rng=generator(self.request.zoo_seed or 0, "zoo"))
 
     def zoo(self) -> tuple[Zoo, Path]:
-        """The checkpoints: given, cached or collected."""
+        """Return the zoo (given, cached or collected) and the path of its file."""
         if self.request.zoo:
             return self._given(self.request.zoo), self.request.zoo
         k, seed = self.request.collected or self.request.k, self.request.zoo_seed or 0
         facts = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
-        facts.pop("train_size", None)  # it decides how models are scored, not the checkpoints
+        facts.pop("train_size", None)  # it affects how models are scored, not the checkpoints
         facts["code"] = self.task_code
         path = store.home() / "zoos" / f"{store.digest([VERSION, facts])}.safetensors"
         work = path.with_suffix(".partial")
@@ -178,17 +178,17 @@ class Run:
         return zoo.head(self.request.k), path
 
     def _given(self, path: Path) -> Zoo:
-        """The checkpoints of a file, with the settings that only they tell put into the task.
+        """Return the zoo of a file; the task adopts the settings that only its checkpoints determine.
 
         Raises:
-            BadRequest: no zoo, one of other data or of another network, or fewer checkpoints than were asked for.
+            BadRequest: the file holds no zoo, one of other data or another network, or too few checkpoints.
         """
         zoo = Zoo.load(path)
-        said, found = zoo.settings.get("dataset_hash"), self.task.identity()["dataset_hash"]
-        if said not in (None, found):
+        zoo_hash, data_hash = zoo.settings.get("dataset_hash"), self.task.identity()["dataset_hash"]
+        if zoo_hash not in (None, data_hash):
             raise BadRequest(
-                f"the zoo {path} was collected on other data (SHA-256 {said[:16]}) than those that are here "
-                f"({found[:16]}): name their folder with --data-dir"
+                f"the zoo {path} was collected on other data (SHA-256 {zoo_hash[:16]}) than those that are here "
+                f"({data_hash[:16]}): name their folder with --data-dir"
             )
         zoo = zoo.head(self.request.k)
         self.task.adopt(zoo, frozenset(self.request.task_settings))
@@ -196,7 +196,7 @@ class Run:
         differing = [
             n for n in self.task.rescoring if n in zoo.settings and zoo.settings[n] != now[n]
         ]
-        if differing:  # scores along SGD's way are no longer comparable with these
+        if differing:  # scores recorded during training are not comparable with the new ones
             say(
                 f"note: the zoo was scored with another {', '.join(differing)}: no time of SGD to the same score"
             )
@@ -205,13 +205,13 @@ class Run:
 
     @functools.cached_property
     def task_code(self) -> list[str]:
-        """What a zoo and a score depend on beside data and settings: the task's code, and the libraries it runs on."""
+        """The hash of the task's code and the versions of its libraries, which zoos and scores depend on."""
         return [identity.plugin_hash(self.task, self.task.settings()), *identity.libraries()]
 
     def sample(
         self, maker: Generator, name: str, zoo: Zoo, count: int, *, control: bool = False
     ) -> Sampled:
-        """Fit a generator and sample from it. Controls are seeded by the zoo, so that all runs share them."""
+        """Fit a generator and return its samples. Controls are seeded by the zoo, so that all runs share them."""
         count = 1 if maker.deterministic else count
         seed = zoo.hash if control else str(self.request.seed)
         settings = foreign.hyperparameters(maker)
@@ -247,22 +247,24 @@ class Run:
         return Sampled(vectors, fit_s, sampling.seconds, peak, path, views)
 
     def _fit(self, maker: Generator, zoo: Zoo, rng: torch.Generator) -> float:
-        """Seconds that fitting took; what was fitted last, with the same seed on the same zoo, is left as it is."""
+        """Fit a generator, unless it was fitted last with the same zoo and seed; return the seconds that took."""
         if self._fitted and self._fitted[0] is maker:
             _, known, seed, seconds = self._fitted
             if (known, seed) == (zoo.hash, rng.initial_seed()):
                 return seconds
         allowed = {"score": self._score(zoo), "train": self._train(zoo)}
-        own = zoo.copy()  # it may do with it what it likes
+        zoo_copy = zoo.copy()  # the generator may change it
         with Stopwatch(self.device) as fitting:
-            maker.fit(own, rng=derive(rng, "fit"), **{need: allowed[need] for need in maker.needs})
+            maker.fit(
+                zoo_copy, rng=derive(rng, "fit"), **{need: allowed[need] for need in maker.needs}
+            )
         self._fitted = (maker, zoo.hash, rng.initial_seed(), fitting.seconds)
         return fitting.seconds
 
     def _views(
         self, maker: Generator, zoo: Zoo, vectors: Float[Tensor, "n D"], rng: torch.Generator
     ) -> dict[str, Tensor]:
-        """What figures show of a fitted generator, outside of its times; one from outside need not know of it."""
+        """Return latents and the sampling path of a fitted generator, for figures; empty where it offers neither."""
         views = {}
         if maker.has_latents:
             shown = {"original": zoo.vectors, "generated": vectors, str(NOISY): self.noisy(zoo)}
@@ -276,8 +278,8 @@ class Run:
         return views
 
     def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
-        """The noise-added originals that figures show."""
-        control, maker, count = next(found for found in self.controls() if found[0] == NOISY)
+        """Return the originals with added noise that figures show."""
+        control, maker, count = next(entry for entry in self.controls() if entry[0] == NOISY)
         return self.sample(maker, control.name, zoo, count, control=True).vectors
 
     def _score(self, zoo: Zoo) -> Score:
@@ -326,25 +328,24 @@ class Run:
     def _timed(
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str
     ) -> tuple[Evaluation, float]:
-        """Score models; return what they did and the seconds that took, without those for what all of them share."""
+        """Score models; return their evaluation and the seconds that took, without making the scorer."""
         scorer = self.scorer(zoo, split)
         with Stopwatch(self.device) as scoring:
             evaluation = scorer(vectors)
         return evaluation, scoring.seconds
 
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
-        """Return the task's scorer of a zoo's models on a split, made once; what it returns is checked.
+        """Return the task's scorer of a zoo's models on a split, made once; its evaluations are checked.
 
-        Raises:
-            BenchError: when it is called, where the task breaks its contract.
+        A call of the scorer raises ``BenchError`` where the task breaks its contract.
         """
         key = (zoo.hash, split)
         if key not in self._scorers:
             self._scorers[key] = self.task.scorer(zoo, split)
-        own, name = self._scorers[key], type(self.task).__name__
+        scorer, name = self._scorers[key], type(self.task).__name__
 
         def checked(vectors: Float[Tensor, "N D"]) -> Evaluation:
-            evaluation = own(vectors)
+            evaluation = scorer(vectors)
             check_evaluation(evaluation, len(vectors), name)
             return evaluation
 
@@ -353,7 +354,7 @@ class Run:
     def controls(self) -> Iterator[tuple[Control, Generator, int]]:
         """Yield every control with its generator and number of models.
 
-        Each generator is made when it is asked for: fitted, it holds checkpoints of its own.
+        Generators are made one at a time: a fitted one holds a copy of the checkpoints.
         """
         for control in declared.controls():
             settings = {} if control.amplitude is None else {"amplitude": control.amplitude}
@@ -363,11 +364,11 @@ class Run:
 
 
 def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
-    """Carry out a request; returns the record and its file.
+    """Carry out a request; return the record and its file.
 
     Args:
-        request: what to do.
-        profiled: also print where the time went, and keep traces in ``<results>/profile``.
+        request: the run.
+        profiled: whether to print the times of stages and keep traces in ``<results>/profile``.
     """
     if not profiled:
         return Run(request).execute()
@@ -382,16 +383,19 @@ def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
 def nested(
     request: Request, sizes: Sequence[int], *, profiled: bool = False
 ) -> Iterator[tuple[Record, Path]]:
-    """One run for every zoo size: the largest zoo is collected once, the others are its first checkpoints."""
+    """Carry out one run per zoo size; yield records and files.
+
+    The largest zoo is collected once, the others are its first checkpoints.
+    """
     for k in sizes:
         yield run(dataclasses.replace(request, k=k, collected=max(sizes)), profiled=profiled)
 
 
 def load_task(request: Request, device: str) -> Task:
-    """The task with its preset and settings, ready for a device; of a given zoo it has the zoo's own settings.
+    """Return the request's task on a device, with the settings of preset, request and given zoo.
 
     Raises:
-        BadRequest: no such task or setting, one that the zoo contradicts, or a data folder that is not read.
+        BadRequest: no such task or setting, a setting that the zoo contradicts, or a data folder that is never read.
     """
     said = said_by_zoo(request, request.header.settings) if request.header else {}
     task = plugins.load_task(request.task, request.preset, {**said, **request.task_settings})
@@ -403,10 +407,10 @@ def load_task(request: Request, device: str) -> Task:
 
 
 def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the task that a zoo's file tells.
+    """Return the task's settings that a zoo's file records and the request does not set.
 
     Raises:
-        BadRequest: the request says otherwise.
+        BadRequest: the request sets another value.
     """
     cls = plugins.task_class(request.task)
     variant = plugins.task_variant(request.task).settings
@@ -425,10 +429,10 @@ def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_min_score(score: float | None, metric: Metric) -> None:
-    """Refuse a score that no model can have.
+    """Check that a minimal score lies in the metric's range.
 
     Raises:
-        BadRequest: it is outside of the metric's range.
+        BadRequest: it does not.
     """
     if score is None:
         return
@@ -444,7 +448,7 @@ def _content(vectors: Float[Tensor, "N D"]) -> str:
 
 
 def make_generator(name: str, settings: Mapping[str, Any], preset: str, device: str) -> Generator:
-    """The generator with its preset and settings, ready for a device."""
+    """Return a generator on a device, with the hyperparameters of its preset and ``settings``, which override them."""
     cls = plugins.load_generator(name)
     values = {**cls.presets.get(preset, {}), **settings}
     made = plugins.construct(cls, values, f"hyperparameter of {name}")
@@ -452,10 +456,10 @@ def make_generator(name: str, settings: Mapping[str, Any], preset: str, device: 
 
 
 def choose_device(name: str) -> str:
-    """The device to compute on; "auto" takes a GPU where there is one.
+    """Return the name of the device to compute on; "auto" chooses a GPU if there is one.
 
     Raises:
-        BadRequest: a device that is not there.
+        BadRequest: the device is unknown, unsupported or missing.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

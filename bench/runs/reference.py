@@ -1,8 +1,8 @@
-"""Score a few models of every population one by one with other people's code, and compare with the record.
+"""Comparison of a record with scores of a few models by public implementations, one model at a time.
 
 A task's scorer runs many models at once, on features that they share, and has formulas of its own. Here each model is
 loaded into the plain network, which runs over the raw validation data, and its outputs go to public implementations of
-the metrics (``bench.contract.plain``). What both agree on is no slip of either.
+the metrics (``bench.contract.plain``). Scores on which both agree are unlikely to be wrong.
 """
 
 import math
@@ -22,7 +22,7 @@ from bench.runs.checked import Check
 from bench.system.progress import say, track
 from bench.system.randomness import generator
 
-MODELS = 3  # of each population, drawn at random by the record's id; the selected one comes to them
+MODELS = 3  # drawn from each population with the record's id as seed; the selected model is added
 
 
 def compare(
@@ -31,13 +31,13 @@ def compare(
     """Compare the record's scores with those of other implementations.
 
     Args:
-        record: what is checked.
+        record: the record to check.
         task: with the record's settings.
         zoo: the record's checkpoints.
         populations: vectors of the models that the record has scores of, by the populations' names.
 
     Raises:
-        BadRequest: the task has no plain network to offer.
+        BadRequest: the task has no plain network.
     """
     if not isinstance(task, Comparable):
         raise BadRequest(
@@ -70,7 +70,7 @@ def _population(
     metric: str,
     rng: torch.Generator,
 ) -> Iterator[Check]:
-    """Check the scores of some models of one population, and the further metrics of the selected one."""
+    """Yield checks of a few models' scores in one population, and of the selected model's further metrics."""
     if claimed.n != len(vectors):
         problem = f"the record has {claimed.n} scores of {len(vectors)} models"
         yield Check(f"{field}.values", problem)
@@ -95,13 +95,13 @@ def _selected(claimed: Population) -> int | None:
 
 
 def chosen(count: int, selected: int | None, rng: torch.Generator) -> Sequence[int]:
-    """Return the rows of the models that are compared."""
+    """Return the sorted rows of the models to compare: ``MODELS`` random ones and the selected one."""
     drawn = torch.randperm(count, generator=rng)[:MODELS].tolist()
     return sorted({*drawn, *([] if selected is None else [selected])})
 
 
 def measure(plain: Plain, layout: Layout, vector: Float[Tensor, " D"]) -> dict[str, float] | None:
-    """Return the metrics of one model by the other implementations."""
+    """Return one model's metrics by public implementations; None where its outputs are not finite."""
     plain.network.load_state_dict({**plain.base, **layout.unflatten(vector)})
     return plain.measure(plain.network)
 

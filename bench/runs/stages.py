@@ -1,4 +1,4 @@
-"""Results of stages, and how they lie in the store."""
+"""Results of stages, and their files in the store."""
 
 import dataclasses
 import json
@@ -14,19 +14,19 @@ from bench.errors import BenchError
 from bench.judge.population import Origin, Population
 from bench.system.store import atomic
 
-_FURTHER = "further."  # of the names of further metrics in an evaluation's file
+_FURTHER = "further."  # prefix of the names of further metrics in an evaluation's file
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """Vectors that a generator made, and what that took.
+    """Vectors that a generator made, and the time and memory that took.
 
     Attributes:
         vectors: the samples.
-        fit_s, sample_s, peak_memory_bytes: what making them took.
-        path: the file they lie in.
-        views: what figures show of the fitted generator: latents of populations ("latent.<population>") and vectors
-            along the sampling ("path", m x s x D); empty where it has none.
+        fit_s, sample_s, peak_memory_bytes: seconds of fitting and sampling, and the peak of memory.
+        path: the file of this result.
+        views: latents of populations ("latent.<population>") and vectors along the sampling path ("path", m x s x D)
+            for figures; empty where the generator has none.
     """
 
     vectors: Float[Tensor, "n D"]
@@ -38,7 +38,11 @@ class Sampled:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a stage's file."""
+    """Read the tensors and the facts (JSON) of a stage's file.
+
+    Raises:
+        BenchError: the file is damaged.
+    """
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
@@ -53,20 +57,20 @@ def _write(tensors: dict[str, Tensor], facts: dict[str, Any], path: Path) -> Non
 
 
 def load_sampled(path: Path) -> Sampled:
-    """Read what ``save_sampled`` wrote."""
+    """Read the samples that ``save_sampled`` wrote."""
     tensors, facts = _read(path)
     return Sampled(tensors.pop("vectors"), **facts, path=path, views=tensors)
 
 
 def save_sampled(sampled: Sampled, path: Path) -> None:
-    """Vectors, views and times to one safetensors file."""
+    """Write vectors, views, times and peak memory to one safetensors file."""
     facts = {name: getattr(sampled, name) for name in ("fit_s", "sample_s", "peak_memory_bytes")}
     tensors = {"vectors": sampled.vectors, **sampled.views}
     _write({name: tensor.contiguous() for name, tensor in tensors.items()}, facts, path)
 
 
 def load_population(path: Path, origin: Origin) -> Population:
-    """Read what ``save_population`` wrote: scores of the same weights, wherever they came from."""
+    """Read the scores that ``save_population`` wrote, as the population of an origin."""
     tensors, facts = _read(path)
     names = [name for name in tensors if name.startswith(_FURTHER)]
     further = {name.removeprefix(_FURTHER): tensors.pop(name) for name in names}

@@ -1,4 +1,4 @@
-"""Check a record against the weights that it names: every score and similarity is computed again."""
+"""Verification of a record: every score and similarity is computed again from the stored weights."""
 
 import dataclasses
 import hashlib
@@ -30,8 +30,8 @@ from bench.runs.reference import compare
 from bench.runs.stages import Sampled, load_sampled
 from bench.system import store
 
-TOLERANCE = 1e-9  # relative; one unit that is predicted otherwise changes a score by far more
-# What another machine, time or folder changes, and what only says how the record came about.
+TOLERANCE = 1e-9  # relative; a single differing prediction changes a score by far more
+# Fields that depend on machine, time or folder, and those that describe the making of the record.
 NOT_COMPARED = (
     "schema",
     "id",
@@ -43,7 +43,7 @@ NOT_COMPARED = (
     "generator",
     "timing.device",
 )
-# What of the verdict's numbers a record had before there was a rule.
+# Numbers of the verdict that records have whatever the version of its rule.
 EARLIER = ("judge.origin.nearest_l2_ratio", "judge.advantages.noise.beyond", "judge.collapsed")
 RULED = ("word", "rule", "median_novelty", "advantages", "sees_training", "origin", "collapsed")
 
@@ -58,19 +58,19 @@ def verify(
     from_seed: bool = False,
     reference: bool = False,
 ) -> list[Check]:
-    """Compute every field again that can be, and say whether it agrees.
+    """Compute again every field of a record that the stored weights determine; return a check of each.
 
     Args:
-        record: what is checked.
+        record: the record to check.
         side_file: of the record; None leaves it out.
         zoo: the zoo's file, where it is not in the store.
-        device: where to compute; other devices than the record's may predict a few units otherwise.
+        device: the device to compute on; another one than the record's may give a few other predictions.
         data_dir: the folder of the task's data.
-        from_seed: also fit and sample again, and compare the weights.
-        reference: also score some models by other implementations, see ``bench.runs.reference``.
+        from_seed: whether to fit and sample again as well, and compare the weights.
+        reference: whether to score a few models by public implementations as well, see ``bench.runs.reference``.
 
     Raises:
-        BadRequest: the weights are not there, or the record's task or generator cannot be made.
+        BadRequest: the weights are missing, or the record's task or generator cannot be made.
     """
     zoo_path = zoo or store.fetch(store.home() / "zoos" / record.artifacts.zoo.file)
     path = store.fetch(store.home() / "generated" / record.artifacts.generated.file)
@@ -97,7 +97,7 @@ def verify(
 
 
 def vectors(run: Run, zoo: Zoo, sampled: Sampled) -> dict[str, Float[Tensor, "n D"]]:
-    """Return the models of every population by its name; the controls are those that were just scored."""
+    """Return the vectors of every population by its name; controls come from the store, where scoring put them."""
     controls = {
         str(control): run.sample(maker, control.name, zoo, count, control=True).vectors
         for control, maker, count in run.controls()
@@ -106,7 +106,7 @@ def vectors(run: Run, zoo: Zoo, sampled: Sampled) -> dict[str, Float[Tensor, "n 
 
 
 def _timed(population: Population, record: Record) -> Population:
-    """Return generated models with the record's times of scoring them, which cannot be measured again."""
+    """Return a population, the generated one with the record's scoring times, which cannot be measured again."""
     if population.origin.role != "generated":
         return population
     times = record.timing
@@ -114,7 +114,7 @@ def _timed(population: Population, record: Record) -> Population:
 
 
 def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
-    """Compare the side file's arrays, but for maps, which rounding on another machine changes, and SGD's seconds."""
+    """Compare the side file's arrays, except maps (rounding changes them) and the training curve (it holds times)."""
     checks = []
     for name in sorted({*claimed, *computed}):
         if name.startswith(("map", "latent")) or name == "curve":
@@ -131,11 +131,11 @@ def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
 
 
 def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Request:
-    """Return the request whose run a record claims to be, on a zoo's file."""
+    """Return the request that repeats a record's run, on a zoo's file."""
     cls = plugins.task_class(record.task.name)
     fields = set(cls.setting_names())
     if record.zoo.track == IMPORTED:
-        fields -= {*cls.collecting}  # they are not known, and decide nothing
+        fields -= {*cls.collecting}  # unknown, and without effect on an imported zoo
     good = record.judge.good
     return Request(
         task=record.task.name,
@@ -173,7 +173,7 @@ def _compared(name: str, record: Record) -> bool:
 
 
 def _later(name: str, claimed: Mapping[str, Any]) -> bool:
-    """Return whether a record is older than a field: a count, or a setting, which then stood at its default."""
+    """Return whether a record was written before a field existed (a setting, then at its default, or a count)."""
     setting = name.startswith("task.settings.") and name not in claimed
     return setting or (name.endswith(".not_finite") and claimed.get(name) is None)
 
@@ -197,13 +197,13 @@ def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def marked(content: bytes, tier: Tier) -> str:
-    """Return a record's text with a tier, the code that gave it, and the content it was given to.
+    """Return a record's text with its tier, the hash of the verifying code, and the hash of its content.
 
-    The file keeps its schema; any later change shows.
+    The text keeps its schema; the hash of its content reveals later changes.
 
     Args:
         content: of the record's file.
-        tier: what the record has shown.
+        tier: the tier that the checks justify.
     """
     data = {**json.loads(content), "tier": tier, "verified": None}
     mark = Verified(code=code_hash(), record=content_hash(json.dumps(data)))
@@ -233,7 +233,7 @@ def _artifact(field: str, path: Path, claimed: Artifact) -> Check:
 
 
 def _regenerated(run: Run, zoo: Zoo, stored: Sampled) -> Check:
-    """Fit and sample once more; the same code on the same device gives the same weights, bit for bit."""
+    """Fit and sample again; check that the weights equal the stored ones bit for bit."""
     made = run.generate(zoo)
     if torch.equal(made.vectors, stored.vectors):
         return Check("generated weights")

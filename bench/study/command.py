@@ -14,19 +14,19 @@ from bench.records.values import parsed
 from bench.system.data import Json
 
 if TYPE_CHECKING:
-    from bench.study.drive import How, Summary
+    from bench.study.drive import Execution, Summary
     from bench.study.recipe import Cell, Recipe
 
 
 class Engine(StrEnum):
-    """Where stages are done."""
+    """The executor of stages."""
 
     local = "local"
     ray = "ray"
 
 
 class Format(StrEnum):
-    """How a report is written."""
+    """The format of a report."""
 
     text = "text"
     markdown = "markdown"
@@ -88,22 +88,24 @@ def study(
     wanted = {n: [parsed(t) for t in text.split(",")] for n, text in pairs("--only", only)}
     cells = recipes.only(cells, wanted) if wanted else cells
     results = options["results"]
-    how = drive.How(results, device, options.get("data_dir"), executor.value, ray_address, retries)
+    execution = drive.Execution(
+        results, device, options.get("data_dir"), executor.value, ray_address, retries
+    )
     if report:
         _report(chosen, cells, results, format_)
     elif dry_run:
-        _dry_run(chosen, cells, how)
+        _dry_run(chosen, cells, execution)
     else:
-        _summary(recipe, drive.run(chosen, cells, how), results)
+        _summary(recipe, drive.run(chosen, cells, execution), results)
 
 
 def _list() -> None:
     from bench.study import recipe as recipes
 
     for name in recipes.names():
-        found = recipes.read(name)
+        listed = recipes.read(name)
         typer.echo(
-            f"{name:<10}{len(recipes.requests(recipes.cells(found))):>5} runs  {found.title}"
+            f"{name:<10}{len(recipes.requests(recipes.cells(listed))):>5} runs  {listed.title}"
         )
 
 
@@ -123,18 +125,18 @@ def _report(chosen: "Recipe", cells: "Sequence[Cell]", results: Path, format_: F
         typer.echo(written, nl=False)
 
 
-def _dry_run(chosen: "Recipe", cells: "Sequence[Cell]", how: "How") -> None:
+def _dry_run(chosen: "Recipe", cells: "Sequence[Cell]", execution: "Execution") -> None:
     from rich.console import Console
 
     from bench.study import drive, plan
 
     console = Console()
     console.width = max(console.width, 100)
-    console.print(plan.render(drive.plan(chosen, cells, how)), crop=False)
+    console.print(plan.render(drive.plan(chosen, cells, execution)), crop=False)
 
 
 def _summary(name: str, summary: "Summary", results: Path) -> None:
-    """Print what became of a study; exit with code 1 where something failed."""
+    """Print a study's summary; exit with code 1 if a stage failed."""
     stages = ", ".join(f"{count} {state}" for state, count in summary.stages.items())
     typer.echo(
         f"{summary.now} records written to {results}, {summary.before} were there before"

@@ -1,4 +1,4 @@
-"""The work and the size of a network, counted on one image without computing anything."""
+"""The operations and parameters of a network, counted for one image without computing anything."""
 
 import dataclasses
 import functools
@@ -9,23 +9,23 @@ from bench.contract.declarations import Shape
 
 @dataclasses.dataclass(frozen=True)
 class NetworkCost:
-    """What a network costs.
+    """The size of a network and the operations of its forward pass.
 
     Attributes:
         gflop: 10^9 floating-point operations for one image, forward; an addition and a multiplication are two.
-        parameters: how many it has.
+        parameters: number of parameters.
     """
 
     gflop: float
     parameters: int
 
 
-OTHER = NetworkCost(20.0, 40_000_000)  # of a network that cannot be counted
+OTHER = NetworkCost(20.0, 40_000_000)  # assumed for a network whose operations cannot be counted
 
 
 @functools.cache  # building it takes up to a second
 def network_cost(arch: str, shape: Shape) -> NetworkCost:
-    """Count an architecture's operations and parameters.
+    """Count an architecture's operations and parameters; return ``OTHER`` where it cannot be built.
 
     Args:
         arch: its name.

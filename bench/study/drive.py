@@ -1,4 +1,4 @@
-"""A study from its cells to its records: what is there is found, the rest is made, failures are told at the end."""
+"""Execution of a study: records that exist are kept, missing ones are made, failures are reported at the end."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -27,15 +27,15 @@ EXECUTORS: dict[str, Callable[[Setting], AbstractContextManager[Executor]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class How:
-    """How a study is run.
+class Execution:
+    """Options of a study's execution.
 
     Attributes:
         results: folder of the records.
         device: auto, cpu or cuda.
-        data_dir: folder of real data.
+        data_dir: folder of real data; None stands for the suite's cache folder.
         executor, address: local or ray, and the address of a Ray cluster.
-        retries: how often a stage is begun again after its process died.
+        retries: how often a stage is restarted after its process died.
     """
 
     results: Path
@@ -48,12 +48,12 @@ class How:
 
 @dataclasses.dataclass
 class Summary:
-    """What became of a study.
+    """The result of a study's execution.
 
     Attributes:
-        before, now: runs whose record was there, and runs whose record was written.
-        stages: how many ended in each state.
-        failures: stages that failed, with the reason and the file of what they printed.
+        before, now: numbers of runs whose record existed before, and whose record was written now.
+        stages: numbers of stages that ended in each state.
+        failures: stages that failed, with the reason and the file of their output.
     """
 
     before: int = 0
@@ -62,28 +62,28 @@ class Summary:
     failures: list[tuple[Node, str, Path]] = dataclasses.field(default_factory=list)
 
     def count(self, node: Node, outcome: Outcome, log: Path) -> None:
-        """Count a stage that has ended."""
+        """Add a stage that has ended to the summary."""
         self.stages[outcome.state] = self.stages.get(outcome.state, 0) + 1
         self.now += node.kind == "record" and outcome.fine
         if outcome.state == "failed":
             self.failures.append((node, outcome.error, log))
 
 
-def run(recipe: Recipe, found: Sequence[Cell], how: How) -> Summary:
-    """Make every record of some cells that is not there yet.
+def run(recipe: Recipe, cells: Sequence[Cell], execution: Execution) -> Summary:
+    """Make every missing record of some cells.
 
     Raises:
-        BadRequest: the study cannot be run as it is; nothing was started.
+        BadRequest: the study cannot be run; nothing was started.
     """
-    store.check_writable(how.results)
+    store.check_writable(execution.results)
     remote.check()
-    check(recipe, found)
+    check(recipe, cells)
     logs = store.home() / "logs" / recipe.name
     environment = {"BENCH_HOME": str(store.home().resolve()), "BENCH_STORE": remote.url() or ""}
-    setting = Setting(environment, logs, modules(found), how.retries, how.address)
-    with EXECUTORS[how.executor](setting) as executor:
-        asked = placed(found, how, executor.gpus)
-        left = unfinished(asked, how.results)
+    setting = Setting(environment, logs, modules(cells), execution.retries, execution.address)
+    with EXECUTORS[execution.executor](setting) as executor:
+        asked = placed(cells, execution, executor.gpus)
+        left = unfinished(asked, execution.results)
         nodes = build(left, needs(recipe, asked[0].device))
         store.check_writable(logs)
         summary = Summary(before=len(asked) - len(left))
@@ -93,44 +93,44 @@ def run(recipe: Recipe, found: Sequence[Cell], how: How) -> Summary:
                 if isinstance(event, Started):
                     view.started(event)
                     continue
-                event = _written(event, how.results)
+                event = _written(event, execution.results)
                 past.keep(event.node, event.outcome)
                 summary.count(event.node, event.outcome, setting.log(event.node))
                 view.finished(event)
     return summary
 
 
-def plan(recipe: Recipe, found: Sequence[Cell], how: How) -> Plan:
-    """Plan what ``run`` would do, as far as this machine can tell: a cluster may have other devices."""
-    check(recipe, found)
+def plan(recipe: Recipe, cells: Sequence[Cell], execution: Execution) -> Plan:
+    """Return the plan of what ``run`` would do on this machine; a cluster may have other devices."""
+    check(recipe, cells)
     with EXECUTORS["local"](Setting({}, Path())) as executor:
-        asked = placed(found, how, executor.gpus)
-    left = unfinished(asked, how.results)
+        asked = placed(cells, execution, executor.gpus)
+    left = unfinished(asked, execution.results)
     return Plan(asked, left, build(left, needs(recipe, asked[0].device)))
 
 
-def modules(found: Sequence[Cell]) -> list[str]:
-    """List the modules that the stages of these cells import."""
-    loaded = {plugins.load_generator(cell.request.generator).__module__ for cell in found}
-    targets = {plugins.task_variant(cell.request.task).target for cell in found}
+def modules(cells: Sequence[Cell]) -> list[str]:
+    """Return the names of the modules that the stages of some cells import."""
+    loaded = {plugins.load_generator(cell.request.generator).__module__ for cell in cells}
+    targets = {plugins.task_variant(cell.request.task).target for cell in cells}
     named = {target.partition(":")[0] for target in targets}
     return ["bench.runs.pipeline", "bench.study.work", "sklearn.manifold", *sorted(loaded | named)]
 
 
-def check(recipe: Recipe, found: Sequence[Cell]) -> None:
-    """Refuse tasks, generators and their settings that are not there.
+def check(recipe: Recipe, cells: Sequence[Cell]) -> None:
+    """Check that all tasks and generators of some cells exist and accept their settings.
 
     Raises:
-        BadRequest: the first that is wrong.
+        BadRequest: one does not; the message names the recipe.
     """
     from bench.runs import pipeline  # here, because it takes seconds
 
     try:
-        for request in {repr(_task(r)): r for r in requests(found)}.values():
+        for request in {repr(_task(r)): r for r in requests(cells)}.values():
             pipeline.load_task(request, "cpu")
-        for request in {repr(_generator(r)): r for r in requests(found)}.values():
-            own = request.generator_settings
-            pipeline.make_generator(request.generator, own, request.preset, "cpu")
+        for request in {repr(_generator(r)): r for r in requests(cells)}.values():
+            settings = request.generator_settings
+            pipeline.make_generator(request.generator, settings, request.preset, "cpu")
     except BadRequest as error:
         raise BadRequest(f"{recipe.name}: {error}") from None
 
@@ -143,37 +143,39 @@ def _generator(request: Request) -> list[object]:
     return [request.generator, request.preset, sorted(request.generator_settings.items())]
 
 
-def placed(found: Sequence[Cell], how: How, gpus: int) -> list[Request]:
-    """Return the runs of some cells, each once, with the device and folders that they get.
+def placed(cells: Sequence[Cell], execution: Execution, gpus: int) -> list[Request]:
+    """Return the runs of some cells, each once, with their device and folders.
 
     Raises:
-        BadRequest: a device that is not there.
+        BadRequest: the device is unknown or missing.
     """
-    if how.device not in ("auto", "cpu", "cuda"):
-        raise BadRequest(f"unknown device '{how.device}' of a study: expected auto, cpu or cuda")
-    if how.device == "cuda" and not gpus:
+    if execution.device not in ("auto", "cpu", "cuda"):
+        raise BadRequest(
+            f"unknown device '{execution.device}' of a study: expected auto, cpu or cuda"
+        )
+    if execution.device == "cuda" and not gpus:
         raise BadRequest("device 'cuda' is not there: choose --device cpu")
-    device = "cuda" if gpus and how.device != "cpu" else "cpu"
-    data_dir = str(Path(how.data_dir).resolve()) if how.data_dir else None
+    device = "cuda" if gpus and execution.device != "cpu" else "cpu"
+    data_dir = str(Path(execution.data_dir).resolve()) if execution.data_dir else None
     return [
         dataclasses.replace(
             _absolute(request),
             device=device,
             data_dir=data_dir if _reads_folder(request) else None,
-            results=how.results,
+            results=execution.results,
         )
-        for request in requests(found)
+        for request in requests(cells)
     ]
 
 
 def _reads_folder(request: Request) -> bool:
-    """Return whether the data of a run lie in a folder, and do not come with the suite."""
+    """Return whether a run reads its data from a folder; other data come with the suite."""
     task = plugins.load_task(request.task, request.preset, request.task_settings)
     return not task.embedded
 
 
 def _absolute(request: Request) -> Request:
-    """Return the run with the paths of its files as any folder's process finds them."""
+    """Return a run with absolute paths of its files."""
     settings = dict(request.task_settings)
     weights = settings.get("pretrained")
     if weights and Path(str(weights)).exists():
@@ -183,25 +185,25 @@ def _absolute(request: Request) -> Request:
 
 
 def needs(recipe: Recipe, device: str) -> dict[Kind, Needs]:
-    """Return what stages occupy. All stages compute on one device: on a GPU each needs a share of one.
+    """Return the resources of each kind of stage. All stages compute on one device: on a GPU each needs a share.
 
     Raises:
-        BadRequest: a stage has no share.
+        BadRequest: the study computes on GPUs, and a kind of stage has no share of one.
     """
-    own = {kind: recipe.needs.get(kind, Needs()) for kind in KINDS}
+    by_kind = {kind: recipe.needs.get(kind, Needs()) for kind in KINDS}
     if device == "cpu":
-        return {kind: part.model_copy(update={"gpus": 0.0}) for kind, part in own.items()}
-    for kind, part in own.items():
+        return {kind: part.model_copy(update={"gpus": 0.0}) for kind, part in by_kind.items()}
+    for kind, part in by_kind.items():
         if not part.gpus:
             raise BadRequest(
                 f"{recipe.name}: needs.{kind}.gpus is 0, but the study computes on GPUs: "
                 "give it a share, or choose --device cpu"
             )
-    return own
+    return by_kind
 
 
 def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
-    """Return the runs that have no record yet, of the same code and on the same kind of device."""
+    """Return the runs without a record of the same code on the same kind of device."""
     known = records(results)
     distinct = {repr(_generator(request)): request for request in asked}
     sources = {name: _source(request) for name, request in distinct.items()}
@@ -227,21 +229,21 @@ def _source(request: Request) -> str:
 
 
 def records(results: Path) -> Mapping[Asked, list[Record]]:
-    """Read the records below a folder, by what they were asked for, oldest first; files that are none are left out."""
+    """Read the records below a folder, by request, oldest first; files that are no valid records are ignored."""
     known: dict[Asked, list[Record]] = {}
     for path in sorted(results.rglob("*.json")):
         try:
             record = Record.read(path)
             known.setdefault(record.request, []).append(record)
         except BadRequest:
-            continue  # 'bench check' tells about it
+            continue  # 'bench check' reports it
     for made in known.values():
         made.sort(key=lambda record: record.created)
     return known
 
 
 def _written(event: Finished, results: Path) -> Finished:
-    """Return the event, once its files are in the results folder; without them it has failed."""
+    """Write an event's files to the results folder; return the event, failed if they cannot be written."""
     try:
         for name, content in event.outcome.files.items():
             with store.atomic(results / name) as temporary:

@@ -1,4 +1,4 @@
-"""What the two executors have in common: what they are told, what they tell, and how a stage ends."""
+"""The interface of executors: their settings, their events, and the outcomes of stages."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -12,15 +12,15 @@ State = Literal["done", "cached", "failed", "skipped"]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a stage ended.
+    """The outcome of a stage.
 
     Attributes:
-        state: done (it made something), cached (all was there), failed, or skipped (what it needs was not made).
+        state: done (it made something), cached (everything existed), failed, or skipped (a stage it needs failed).
         seconds: wall time.
-        written: bytes that it added to the store.
-        error: one line, of what failed.
+        written: bytes added to the store.
+        error: the reason of a failure, in one line.
         files: a record and its side file, by their paths below the results folder.
-        log: what the stage printed, where that is in no file of this machine yet.
+        log: the stage's output, if it is in no file of this machine yet.
     """
 
     state: State
@@ -32,13 +32,13 @@ class Outcome:
 
     @property
     def fine(self) -> bool:
-        """Whether what needs this stage can go on."""
+        """Whether stages that need this one can begin."""
         return self.state in ("done", "cached")
 
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """A stage begins, on some machine."""
+    """The event that a stage has begun, on the machine ``where``."""
 
     node: Node
     where: str = ""
@@ -46,7 +46,7 @@ class Started:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A stage has ended."""
+    """The event that a stage has ended."""
 
     node: Node
     outcome: Outcome
@@ -57,14 +57,14 @@ Event = Started | Finished
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What an executor is told.
+    """Settings of an executor.
 
     Attributes:
-        environment: where the store is; variables of the processes that do the stages.
-        logs: folder of what the stages print, ``<id>.log`` each.
-        modules: what the stages import, to be imported ahead where that saves time.
-        retries: how often a stage is begun again after its process died.
-        address: of a Ray cluster; None starts one here.
+        environment: environment variables of the stages' processes, which name the store.
+        logs: folder of the stages' output, one file ``<id>.log`` each.
+        modules: modules that stages import, to be imported ahead where that saves time.
+        retries: how often a stage is restarted after its process died.
+        address: of a Ray cluster; None starts one on this machine.
     """
 
     environment: Mapping[str, str]
@@ -74,7 +74,7 @@ class Setting:
     address: str | None = None
 
     def log(self, node: Node) -> Path:
-        """Return the file of what a stage prints."""
+        """Return the file of a stage's output."""
         return self.logs / f"{node.id}.log"
 
 
@@ -83,9 +83,9 @@ class Executor:
     """Carries out stages.
 
     Attributes:
-        gpus: how many GPUs it has.
-        execute: does stages, each after those that it needs, and tells what happens. A stage whose process dies is
-            begun again; one that fails stops only what needs it. Closing the iterator stops those that run.
+        gpus: number of GPUs.
+        execute: carries out stages, each after the stages that it needs, and yields events. A stage whose process dies
+            is restarted; one that fails stops only the stages that need it. Closing the iterator stops running stages.
     """
 
     gpus: int
@@ -93,11 +93,11 @@ class Executor:
 
 
 def skipped(missing: Node) -> Outcome:
-    """Return the outcome of a stage that needs another one that was not made."""
+    """Return the outcome of a stage that is skipped because a stage it needs failed."""
     return Outcome("skipped", error=f"needs '{missing.label}', which was not made")
 
 
 def missing(node: Node, nodes: Mapping[str, Node], ended: Mapping[str, Outcome]) -> Node | None:
-    """Return the stage that this one needs and that was not made."""
+    """Return the first failed or skipped stage among those that ``node`` needs; None if there is none."""
     names = (name for name in node.after if name in ended and not ended[name].fine)
     return next((nodes[name] for name in names), None)

@@ -1,4 +1,4 @@
-"""A study as a graph: its stages, and what needs what. Plain values; the store makes each stage once."""
+"""The graph of a study's stages and their dependencies, as plain values; the store makes each stage once."""
 
 import dataclasses
 import functools
@@ -16,17 +16,17 @@ from bench.system.store import digest
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One stage.
+    """One stage of a study.
 
     Attributes:
-        id: the same for the same stage of any study.
-        kind: base (what several zoos are collected from), collect (a zoo), controls (originals and every control
+        id: equal for equal stages of any study.
+        kind: base (which several zoos are collected from), collect (a zoo), controls (originals and every control
             scored), fit (a generator, and all that is sampled from it) or record (generated models scored, compared).
-        label: for people.
+        label: a description for people.
         request: a run that the stage is part of.
-        samples: how many models are sampled, each count by itself; of a fit.
+        samples: of a fit, the numbers of models, each of which is sampled by itself.
         after: ids of the stages that it needs.
-        needs: what it occupies.
+        needs: the resources that it occupies.
     """
 
     id: str
@@ -41,9 +41,9 @@ class Node:
 def build(requests: Sequence[Request], needs: Mapping[Kind, Needs]) -> list[Node]:
     """Return every stage of some runs, run by run, each after those that it needs.
 
-    Runs share a base where they differ in what does not decide it alone; a zoo where what is trained, and from which
-    seed, is equal (the largest K is collected, the others are its first checkpoints); its controls where K and the
-    number of samples are; and a fit where the generator and its seed are.
+    Runs share a base if they differ only in settings that do not affect it; a zoo if training and seed are equal (the
+    largest K is collected, the others are its first checkpoints); the zoo's controls if K and the number of samples are
+    equal too; and a fit if the generator and its seed are equal.
     """
     zoos = [Shared.of(request) for request in requests]
     largest: dict[str, int] = {}
@@ -57,14 +57,14 @@ def build(requests: Sequence[Request], needs: Mapping[Kind, Needs]) -> list[Node
         for node in _stages(request, shared, based=several[shared.base] > 1 and not request.zoo):
             known = nodes.get(node.id, node)
             counts = tuple(sorted({*known.samples, *node.samples}))
-            own = needs.get(node.kind, Needs())
-            nodes[node.id] = dataclasses.replace(known, samples=counts, needs=own)
-    return _told_apart(list(nodes.values()))
+            resources = needs.get(node.kind, Needs())
+            nodes[node.id] = dataclasses.replace(known, samples=counts, needs=resources)
+    return _with_distinct_labels(list(nodes.values()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """What decides which base, which checkpoints (but for their number) and which scores a run gets."""
+    """Hashes of the settings that determine a run's base, its zoo (except for its size) and its scores."""
 
     base: str
     zoo: str
@@ -72,20 +72,20 @@ class Shared:
 
     @classmethod
     def of(cls, request: Request) -> "Shared":
-        """Make it from the task's settings, those that a run does not name included."""
+        """Return the hashes of a run, from all settings of its task, defaults included."""
         task = plugins.load_task(request.task, request.preset, request.task_settings)
-        own = task.settings()
+        settings = task.settings()
         facts = [request.task, request.zoo_seed, request.data_dir, str(request.zoo)]
 
         def part(without: Sequence[str]) -> str:
-            return digest([*facts, _plain({n: v for n, v in own.items() if n not in without})])
+            return digest([*facts, _plain({n: v for n, v in settings.items() if n not in without})])
 
-        # The size of the training split decides how models are scored, not the checkpoints.
+        # The size of the training split affects how models are scored, not the checkpoints.
         return cls(part(task.beside_base), part(["train_size"]), part([]))
 
 
 def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
-    """Return the stages of one run; ``based`` if other zoos need its base too."""
+    """Return the stages of one run; with a stage for its base if ``based``, because other zoos need the base too."""
     zoo_seed = {"zoo_seed": request.zoo_seed} if request.zoo_seed else {}
     words = functools.partial(_words, request, "task", "layers", "track", "arch", **zoo_seed)
     fit = [shared.scores, request.k, request.generator, _plain(request.generator_settings)]
@@ -103,13 +103,13 @@ def _stages(request: Request, shared: Shared, *, based: bool) -> list[Node]:
     )
     fits = _node("fit", fit, request, fitted, collect)
     fits = dataclasses.replace(fits, samples=(request.samples,))
-    own = [*fit, request.samples, request.min_score]
-    record = _node("record", own, request, fitted, controls, fits)
+    scored = [*fit, request.samples, request.min_score]
+    record = _node("record", scored, request, fitted, controls, fits)
     return [*bases, collect, controls, fits, record]
 
 
-def _told_apart(nodes: list[Node]) -> list[Node]:
-    """Return the stages; those of one label get the settings of the task in which they differ."""
+def _with_distinct_labels(nodes: list[Node]) -> list[Node]:
+    """Return the stages; equal labels are extended by the task's settings in which their stages differ."""
     alike: dict[str, list[Settings]] = {}
     for node in nodes:
         alike.setdefault(node.label, []).append(node.request.task_settings)
@@ -122,8 +122,10 @@ def _told_apart(nodes: list[Node]) -> list[Node]:
 
 
 def _differing(node: Node, others: Sequence[Settings]) -> list[str]:
-    own = node.request.task_settings
-    return [f"{n}={value}" for n, value in own.items() if any(o.get(n) != value for o in others)]
+    settings = node.request.task_settings
+    return [
+        f"{n}={value}" for n, value in settings.items() if any(o.get(n) != value for o in others)
+    ]
 
 
 def _node(kind: Kind, identity: list[Json], request: Request, label: str, *after: Node) -> Node:
@@ -132,12 +134,12 @@ def _node(kind: Kind, identity: list[Json], request: Request, label: str, *after
 
 
 def _plain(settings: Mapping[str, object]) -> object:
-    """Return settings as the plain data that a digest takes."""
+    """Return settings as plain JSON data, for a digest."""
     return json.loads(json.dumps(settings, default=str))
 
 
 def _words(request: Request, *names: str, **numbers: object) -> str:
-    """Return the parts of a label."""
+    """Return the part of a label that names a request's fields and given numbers."""
     settings = {**dict.fromkeys(TASK_OPTIONS), **request.task_settings}
     said = [settings[n] if n in TASK_OPTIONS else getattr(request, n) for n in names]
     given = [str(value or "") for value in said]

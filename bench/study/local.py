@@ -1,4 +1,4 @@
-"""Stages in processes of this machine, as many at once as it has room for."""
+"""The executor that runs stages in processes of this machine, as many at once as it has room for."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ from bench.study.graph import Node
 from bench.study.recipe import Needs
 from bench.study.work import carry_out, print_to
 
-GRACE = 5.0  # seconds that a stage gets to stop by itself
+GRACE = 5.0  # seconds that a stage has to stop before it is killed
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ def _execute(setting: Setting, nodes: Sequence[Node]) -> Generator[Event]:
 
 
 class Agenda:
-    """Which stages can begin: those that wait for no other, in the order they were given in."""
+    """The order of stages: those that wait for no other can begin, in their given order."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = {node.id: node for node in nodes}
@@ -81,15 +81,15 @@ class Agenda:
         return [node for name, node in self._nodes.items() if name in self._ready]
 
     def missing(self, node: Node) -> Node | None:
-        """Return what a stage needs and was not made."""
+        """Return the first failed or skipped stage among those that a stage needs; None if there is none."""
         return missing(node, self._nodes, self._ended)
 
     def begin(self, node: Node) -> None:
-        """Note that the stage is being done."""
+        """Note that a stage has begun."""
         self._ready.remove(node.id)
 
     def end(self, node: Node, outcome: Outcome) -> None:
-        """Note that the stage has ended: what waited for it can begin."""
+        """Note that a stage has ended: stages that waited for it can begin."""
         self._ready.discard(node.id)
         self._ended[node.id] = outcome
         self._order.done(node.id)
@@ -97,12 +97,12 @@ class Agenda:
 
 @dataclasses.dataclass
 class Room:
-    """What is free of this machine.
+    """Free resources of this machine.
 
     Attributes:
-        cpus, memory_gb: cores, and main memory.
+        cpus, memory_gb: free cores and main memory.
         gpus: the free share of each device, by what ``CUDA_VISIBLE_DEVICES`` calls it.
-        taken: stages that run.
+        taken: number of running stages.
     """
 
     cpus: int
@@ -112,14 +112,14 @@ class Room:
 
     @classmethod
     def of_machine(cls) -> "Room":
-        """Return all of this machine."""
+        """Return the resources of this machine, all free."""
         affinity = getattr(os, "sched_getaffinity", None)
         cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
         return cls(cpus, memory, dict.fromkeys(_devices(), 1.0))
 
     def take(self, needs: Needs) -> tuple[str, ...] | None:
-        """Return the devices of a stage that begins; None where there is no room. One at a time always has room."""
+        """Take a stage's resources; return its devices, or None without room. A single stage always has room."""
         share = min(needs.gpus, 1.0)
         free = [name for name, left in self.gpus.items() if left >= share - 1e-9]
         devices = tuple(free[: max(1, round(needs.gpus))]) if needs.gpus else ()
@@ -130,7 +130,7 @@ class Room:
         return devices
 
     def give_back(self, needs: Needs, devices: tuple[str, ...]) -> None:
-        """Take back the devices of a stage that has ended."""
+        """Free the resources of a stage that has ended."""
         self._change(needs, devices, 1)
 
     def _change(self, needs: Needs, devices: tuple[str, ...], sign: int) -> None:
@@ -162,9 +162,9 @@ class Job:
 
 
 class Jobs:
-    """The stages that run, each in a process of its own: its peak memory is its alone, and a crash takes nothing else.
+    """The running stages, each in its own process: peak memory is measured per stage, and a crash affects no other.
 
-    On Linux the processes are forked from one that has imported what they need and done nothing else.
+    On Linux the processes are forked from a server that has only imported the modules they need.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -178,7 +178,7 @@ class Jobs:
         self._jobs: list[Job] = []
 
     def start(self, node: Node, devices: tuple[str, ...], left: int | None = None) -> None:
-        """Begin a stage, which may be begun again ``left`` times."""
+        """Start the process of a stage, which may be restarted ``left`` times."""
         left = self.setting.retries if left is None else left
         environment = dict(self.setting.environment)
         if devices:
@@ -191,7 +191,7 @@ class Jobs:
         self._jobs.append(Job(node, devices, process, answer, left))
 
     def finished(self) -> Iterator[tuple[Job, Outcome]]:
-        """Wait for stages to end; those that have."""
+        """Wait up to a second for stages to end; yield those that have, with their outcomes."""
         waiting: list[Connection] = [job.answer for job in self._jobs]
         for answer in wait(waiting, timeout=1.0):
             job = next(job for job in self._jobs if job.answer is answer)
@@ -201,7 +201,7 @@ class Jobs:
                 yield job, outcome
 
     def _outcome(self, job: Job) -> Outcome | None:
-        """Return how a stage ended; None where its process died and it was begun again."""
+        """Return the outcome of a stage; None if its process died and was restarted."""
         outcome: Outcome | None = None
         with contextlib.suppress(EOFError, OSError):
             outcome = job.answer.recv()
@@ -220,7 +220,7 @@ class Jobs:
         return Outcome("failed", error=f"{reason} {self.setting.retries + 1} times")
 
     def stop(self) -> None:
-        """Stop every stage that runs."""
+        """Stop all running stages."""
         for job in self._jobs:
             job.process.terminate()
         for job in self._jobs:
@@ -233,7 +233,7 @@ class Jobs:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started within the block, and from their own: the driver stops them."""
+    """Ignore Ctrl-C in processes that are started within the block and in their children: the driver stops them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -250,8 +250,8 @@ def _reason(exitcode: int | None) -> str:
 
 
 def _serve(node: Node, environment: Mapping[str, str], log: Path, answer: Connection) -> None:
-    """Carry out one stage, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the driver says when
+    """Carry out one stage in this process, and send its outcome to the driver."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the driver stops them
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that half-written files are removed
     threading.Thread(target=_stop_with_driver, daemon=True).start()
     os.environ.update(environment)
@@ -260,7 +260,7 @@ def _serve(node: Node, environment: Mapping[str, str], log: Path, answer: Connec
 
 
 def _stop_with_driver() -> None:
-    """Wait for the driver's death, by which this process has lost its purpose."""
+    """Wait for the driver's process to end, then stop this one."""
     driver = multiprocessing.parent_process()
     if driver is not None:
         wait([driver.sentinel])

@@ -1,4 +1,4 @@
-"""Stages as tasks of a Ray cluster: it orders and places them, and begins them again when a process or machine dies."""
+"""The executor that runs stages as tasks of a Ray cluster, which orders, places and restarts them."""
 
 import contextlib
 import dataclasses
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
-GRACE = 5.0  # seconds that stages get to stop by themselves
-LOOK = 0.5  # seconds between two looks at what has happened
+GRACE = 5.0  # seconds to wait for stages to stop
+LOOK = 0.5  # seconds between two checks for new events
 
 
 @contextlib.contextmanager
@@ -50,9 +50,11 @@ def opened(setting: Setting) -> Iterator[Executor]:
         ) from None
     address = setting.address or os.environ.get("RAY_ADDRESS") or "local"
     _answers(address)
-    own = {"include_dashboard": False, "object_store_memory": 2**28} if address == "local" else {}
+    local_options = (
+        {"include_dashboard": False, "object_store_memory": 2**28} if address == "local" else {}
+    )
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address, log_to_driver=False, logging_level="error", **local_options)
     except (ConnectionError, ValueError) as error:
         raise BadRequest(f"no Ray cluster at {address}: {error}") from None
     try:
@@ -63,10 +65,10 @@ def opened(setting: Setting) -> Iterator[Executor]:
 
 
 def _answers(address: str) -> None:
-    """Check that something listens at the address; Ray itself waits for minutes.
+    """Check that a server listens at the address; Ray itself would wait for minutes.
 
     Raises:
-        BadRequest: nothing does.
+        BadRequest: none does.
     """
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "://" not in address:
@@ -103,8 +105,8 @@ def _execute(ray: ModuleType, setting: Setting, nodes: Sequence[Node]) -> Genera
 def _submit(
     ray: ModuleType, setting: Setting, nodes: Sequence[Node], board: "ActorHandle[Board]"
 ) -> "dict[str, ObjectRef[Outcome]]":
-    """Return all stages as tasks, each with the tasks that it needs; Ray does the rest."""
-    # One process a stage: its peak memory is its alone.
+    """Submit all stages as tasks, each with the tasks that it needs; return the tasks by stage."""
+    # One process per stage, so that peak memory is measured per stage.
     stage = ray.remote(max_calls=1)(_stage)
     environment = dict(setting.environment)
     if environment.get("BENCH_STORE"):  # then each machine has a local one of its own
@@ -141,17 +143,17 @@ def _stage(
 
 
 class Board:
-    """Where tasks say that they begin; an actor."""
+    """The actor to which tasks report that they begin."""
 
     def __init__(self) -> None:
         self._started: list[tuple[str, str]] = []
 
     def start(self, node: str, where: str) -> None:
-        """Note that a stage begins."""
+        """Note that a stage begins on the machine ``where``."""
         self._started.append((node, where))
 
     def take(self) -> list[tuple[str, str]]:
-        """Return the stages that have begun since the last look."""
+        """Return the stages that have begun since the last call, with their machines."""
         started, self._started = self._started, []
         return started
 
@@ -171,7 +173,7 @@ def _keep_log(setting: Setting, node: Node, outcome: Outcome) -> None:
 
 
 def _stop(ray: ModuleType, tasks: "Sequence[ObjectRef[Outcome]]") -> None:
-    """Stop tasks, those that run by an interrupt, so that half-written files are removed."""
+    """Cancel tasks; running ones are interrupted, so that they remove half-written files."""
     for task in tasks:
         ray.cancel(task)
     if tasks:
@@ -179,7 +181,7 @@ def _stop(ray: ModuleType, tasks: "Sequence[ObjectRef[Outcome]]") -> None:
 
 
 def _warn(ray: ModuleType, needs: Needs) -> None:
-    """Say if no machine of the cluster has what a stage needs; it waits until one joins that has."""
+    """Print a note if no machine of the cluster has the resources that a stage needs; it waits for one to join."""
     wanted = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": needs.memory_gb * 1e9}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(

@@ -1,4 +1,4 @@
-"""How long stages take and how much they write: what was measured before, or else rules of thumb."""
+"""Estimates of the time and disk space of stages, from earlier measurements or else from rules of thumb."""
 
 import contextlib
 import dataclasses
@@ -22,27 +22,27 @@ from bench.system.store import home
 if TYPE_CHECKING:
     from bench.contract import Task
 
-# Rules of thumb, where nothing was measured.
+# Rules of thumb, for stages without measurements.
 SPEED = {"cpu": 120.0, "cuda": 20_000.0}  # GFLOP/s, of a core and of a GPU
-CLASSES = 100  # of networks whose work is counted
-OTHER = DataSet(  # stands for one that is not registered
+CLASSES = 100  # output classes of the networks whose operations are counted
+OTHER = DataSet(  # stands for a data set that is not registered
     name="", target="", about="", form="", classes=10, channels=3, size=224, train=10_000, val=2_000
 )  # fmt: skip
-OWN = 0.1  # of a network's work that candidates do not share, where a part of it is generated
-FIT = {  # seconds, of p-diff
+UNSHARED = 0.1  # share of a network's operations that differ between candidates, where some layers are generated
+FIT = {  # seconds of fitting p-diff, by preset and device
     ("quick", "cpu"): 10.0, ("quick", "cuda"): 10.0, ("paper", "cpu"): 7200.0, ("paper", "cuda"): 600.0,
 }  # fmt: skip
-FITTED = {"pdiff": 1.0, "vae": 0.4}  # of FIT; what is not learned takes no time
-START = 2.0  # seconds of any stage: its process, the data
+FITTED = {"pdiff": 1.0, "vae": 0.4}  # share of FIT by generator; other generators take no time
+START = 2.0  # seconds that every stage takes to start its process and load data
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a stage takes.
+    """The estimated time and disk space of a stage.
 
     Attributes:
         seconds, written: wall time, and bytes added to the store.
-        measured: whether it follows from a measurement rather than a rule of thumb.
+        measured: whether the estimate is based on measurements rather than a rule of thumb.
     """
 
     seconds: float
@@ -51,7 +51,7 @@ class Estimate:
 
 
 class Past:
-    """What was measured in this store's studies."""
+    """Measurements of the stages of earlier studies in this store."""
 
     def __init__(self) -> None:
         self._path = home() / "measured.jsonl"
@@ -60,24 +60,24 @@ class Past:
             self._learn(line["like"], line["seconds"], line["written"])
 
     def keep(self, node: Node, outcome: Outcome) -> None:
-        """Write down what a stage took that made something."""
+        """Record the time and disk space of a stage that made something."""
         if outcome.state == "done":
             size = _size(node)
             seconds, written = outcome.seconds / size, outcome.written / size
             self._learn(_like(node), seconds, written)
             line = {"like": _like(node), "seconds": seconds, "written": written}
-            with contextlib.suppress(OSError):  # a full disk is the stages' to report
+            with contextlib.suppress(OSError):  # a full disk is reported by the stages
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open(
                     "a", encoding="utf-8"
-                ) as file:  # a line at once: studies share it
+                ) as file:  # one write per line: studies share the file
                     file.write(json.dumps(line) + "\n")
 
     def _learn(self, like: str, seconds: float, written: float) -> None:
         self._known.setdefault(like, []).append((seconds, written))
 
     def estimate(self, node: Node) -> Estimate:
-        """Return the median of stages like this one, or a rule of thumb."""
+        """Estimate a stage by the median of similar stages, or else by a rule of thumb."""
         known = self._known.get(_like(node))
         if not known:
             return _rule(node)
@@ -86,7 +86,7 @@ class Past:
 
 
 def _lines(path: Path) -> Iterable[dict[str, Json]]:
-    """Return the lines that can be read; one that a kill cut short counts for nothing."""
+    """Yield the valid JSON lines of a file; a line that was cut short is ignored."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             yield dict(json.loads(line))
@@ -95,7 +95,7 @@ def _lines(path: Path) -> Iterable[dict[str, Json]]:
 
 
 def _like(node: Node) -> str:
-    """Return the facts that stages share which take equally long, relative to their size."""
+    """Return a key that is equal for stages of equal time and disk space, relative to their size."""
     request = node.request
     parts: list[Json] = [
         node.kind,
@@ -114,23 +114,24 @@ def _like(node: Node) -> str:
 
 
 def _size(node: Node) -> float:
-    """Return the size of a stage, which its time grows with."""
+    """Return the size of a stage, to which its time is proportional."""
     request = node.request
     if node.kind == "collect":
         seeds = request.task_settings.get("track") == "seeds"
-        return float(request.collected or request.k) if seeds else 1.0  # else the base takes most
+        # Without seeds, training the base takes most of the time.
+        return float(request.collected or request.k) if seeds else 1.0
     if node.kind == "controls":
         return float(_models(request))
     return float(request.samples) if node.kind == "record" else 1.0
 
 
 def _models(request: Request) -> int:
-    """Count the models of originals and controls: interpolation, gaussian, a quarter each of finetune and 8 noises."""
+    """Count originals and control models: interpolation, gaussian, a quarter each of finetune and 8 noise levels, 2."""
     return request.k + request.samples * 17 // 4 + 2
 
 
 def _rule(node: Node) -> Estimate:
-    """Estimate seconds by a rule of thumb."""
+    """Estimate the time and disk space of a stage by a rule of thumb."""
     request = node.request
     settings = json.dumps(request.task_settings, default=str)
     cost = _cost(request.task, request.preset, settings, request.device, node.needs.cpus)
@@ -171,11 +172,11 @@ def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Co
     whole = get("layers", "") == "all"
     scored = min(train, get("train_size", None) or train)
     scored += min(val, get("val_size", None) or val)
-    if get("fid_images", None):  # it draws its own, in many steps
+    if get("fid_images", None):  # the task draws its own images, in many steps
         scored = 2 * get("fid_images") * get("steps")
     return _Cost(
         training=3 * network.gflop * train * get("epochs", 10) * get("passes", 1) / speed,
-        scoring=scored * network.gflop * (1.0 if whole else OWN) / speed,
+        scoring=scored * network.gflop * (1.0 if whole else UNSHARED) / speed,
         base=8.0 * network.parameters,
         vector=4.0 * network.parameters if whole else 8e3,
         outcomes=float(val),
@@ -184,9 +185,9 @@ def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Co
 
 
 def _shape(task: "Task", data_set: DataSet) -> Shape:
-    """Return the input of a task's network: the images as they are or as a setting says, 224 pixels for released ones.
+    """Return the shape of a task's network: images of their own or a set size, at least 224 pixels if pretrained.
 
-    The last layer is hardly any of the work: all data sets share the number of classes, and so the count.
+    The number of classes hardly affects the operations, so that all data sets share one number and its count.
     """
     released = bool(getattr(task, "pretrained", None))
     usual = max(data_set.size, 224) if released else data_set.size
@@ -195,7 +196,7 @@ def _shape(task: "Task", data_set: DataSet) -> Shape:
 
 
 def longest(nodes: Iterable[Node], seconds: Mapping[str, float]) -> float:
-    """Return the seconds of the longest chain of stages that need each other."""
+    """Return the seconds of the longest chain of dependent stages."""
     ends: dict[str, float] = {}
     for node in nodes:
         before = max((ends[name] for name in node.after), default=0.0)

@@ -1,4 +1,4 @@
-"""A study's plan, before anything starts: its runs, the stages that they share, and about what they take."""
+"""The plan of a study, before anything starts: its runs, their stages, and estimates of time and disk space."""
 
 import dataclasses
 import os
@@ -24,11 +24,11 @@ WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a study would do.
+    """The work that a study would do.
 
     Attributes:
-        asked, left: its runs, and those without a record.
-        nodes: the stages of those.
+        asked, left: the study's runs, and those without a record.
+        nodes: the stages of the runs without a record.
     """
 
     asked: Sequence[Request]
@@ -37,18 +37,18 @@ class Plan:
 
 
 def render(plan: Plan) -> RenderableType:
-    """Return the plan as a table, and a command for every run that is left."""
+    """Render the plan as a table, followed by a command for every run without a record."""
     past = Past()
     estimates = {node.id: past.estimate(node) for node in plan.nodes}
     table = Table(box=None, header_style="bold")
     for name in ("stage", "how many", "for runs", "about", "disk", "estimated by"):
         table.add_column(name, justify="left" if name in ("stage", "estimated by") else "right")
     for kind, words in WORDS.items():
-        own = [estimates[node.id] for node in plan.nodes if node.kind == kind]
-        if own:
-            seconds, written = sum(e.seconds for e in own), sum(e.written for e in own)
-            row = [str(len(own)), str(len(plan.left)), duration(seconds), size(written)]
-            table.add_row(words, *row, _source(own))
+        of_kind = [estimates[node.id] for node in plan.nodes if node.kind == kind]
+        if of_kind:
+            seconds, written = sum(e.seconds for e in of_kind), sum(e.written for e in of_kind)
+            row = [str(len(of_kind)), str(len(plan.left)), duration(seconds), size(written)]
+            table.add_row(words, *row, _source(of_kind))
     done = len(plan.asked) - len(plan.left)
     return Group(
         Text(f"{len(plan.asked)} runs, {done} of them recorded already", style="bold"),
@@ -59,7 +59,7 @@ def render(plan: Plan) -> RenderableType:
 
 
 def _total(plan: Plan, estimates: dict[str, Estimate]) -> str:
-    """Return the time in all, one stage after the other and side by side on this machine."""
+    """Return a sentence with the total time of all stages, in sequence and in parallel on this machine."""
     if not plan.nodes:
         return "nothing is left to do"
     seconds = {name: estimate.seconds for name, estimate in estimates.items()}
@@ -81,7 +81,7 @@ def _source(estimates: Sequence[Estimate]) -> str:
 
 
 def size(count: float) -> str:
-    """Return bytes as people say it.
+    """Format a number of bytes with its unit.
 
     >>> size(1500.0), size(2.34e6), size(7.2e9)
     ('1.5 kB', '2.3 MB', '7.2 GB')

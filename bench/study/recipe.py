@@ -1,6 +1,6 @@
 """A study's recipe: a short TOML file with axes, fixed settings and reference numbers, and the runs it stands for.
 
-Everything that is wrong with it is said before anything starts. Imports nothing heavy.
+Errors in a recipe are reported before anything starts. Imports nothing heavy.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from bench.records.request import CANONICAL, SET, Request, place
 from bench.system.data import Json, Settings
 
 FOLDER = Path(__file__).with_name("recipes")
-# What a recipe may set: everything that a record's command says.
+# Settings that a recipe may have: all options of a record's command.
 NAMES = (*CANONICAL, *TASK_OPTIONS)
 SEEDS = ("seed", "zoo_seed")  # axes that a report pools
 Kind = Literal["base", "collect", "controls", "fit", "record"]
@@ -39,12 +39,12 @@ def _flat(data: Json, prefix: str = "") -> Json:
 
 
 class Needs(_Part):
-    """What one stage occupies while it runs.
+    """Resources that one stage occupies while it runs.
 
     Attributes:
-        cpus: cores, and the threads it computes with.
-        gpus: devices, or a share of one; none where there is none.
-        memory_gb: of main memory.
+        cpus: number of cores, and of threads.
+        gpus: number of GPUs, or a share of one; ignored on a CPU.
+        memory_gb: main memory in GB.
     """
 
     cpus: int = Field(default=1, ge=1)
@@ -53,16 +53,16 @@ class Needs(_Part):
 
 
 class Recipe(_Part):
-    """A study.
+    """The recipe of a study.
 
     Attributes:
         name: of the file, without its ending.
-        title, about: for people.
+        title, about: descriptions for people.
         paper: ids of the paper's tables (``bench.records.paper``) whose rows are run.
         table: further tables, in the form of the paper's; their rows are run as well.
-        fixed: settings of all runs; they win over a table's own.
-        axes: every combination of their values is run; they win over a table's own too.
-        needs: what stages occupy, by kind.
+        fixed: settings of all runs; they override those of tables.
+        axes: settings with several values, of which every combination is run; they override those of tables too.
+        needs: resources of stages, by kind.
     """
 
     name: str
@@ -75,11 +75,11 @@ class Recipe(_Part):
     needs: dict[Kind, Needs] = Field(default_factory=dict)
 
     def tables(self) -> list[Table]:
-        """Return the tables whose rows are run."""
+        """Return the tables whose rows are run, those of the paper first."""
         return [*(tables()[name] for name in self.paper), *self.table]
 
     def fix(self, settings: Settings) -> Self:
-        """Return the recipe with further settings fixed; a fixed axis is no axis any more."""
+        """Return the recipe with further fixed settings, which are removed from the axes."""
         _known(self.name, "setting", settings)
         axes = {name: values for name, values in self.axes.items() if name not in settings}
         return self.model_copy(update={"fixed": {**self.fixed, **settings}, "axes": axes})
@@ -87,12 +87,12 @@ class Recipe(_Part):
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run of a study, and where its numbers belong.
+    """One run of a study, and its place in the report.
 
     Attributes:
         request: the run.
         at: the value of every axis.
-        table, row: whose reference numbers stand beside it; None in a study without tables.
+        table, row: the place of its reference numbers; None in a study without tables.
     """
 
     request: Request
@@ -102,21 +102,21 @@ class Cell:
 
     @property
     def label(self) -> tuple[str, ...]:
-        """What the cell is called; cells of a row that differ in their seed alone share it."""
-        own = (str(value) for name, value in self.at.items() if name not in SEEDS)
-        return (*(self.row.label if self.row else ()), *own)
+        """The cell's name, in parts; cells of a row that differ only in their seeds share it."""
+        axis_values = (str(value) for name, value in self.at.items() if name not in SEEDS)
+        return (*(self.row.label if self.row else ()), *axis_values)
 
 
 def names() -> dict[str, Path]:
-    """Return the recipes that ship with the suite."""
+    """Return the files of the recipes that ship with the suite, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
 def read(name: str) -> Recipe:
-    """Return the recipe of a name that ships with the suite, or of a file.
+    """Read a recipe, by the name of one that ships with the suite or by its file.
 
     Raises:
-        BadRequest: there is none, or something is wrong with it.
+        BadRequest: the recipe does not exist or is invalid.
     """
     path = names().get(name) or Path(name)
     if not path.is_file():
@@ -137,7 +137,11 @@ def read(name: str) -> Recipe:
 
 
 def _check(recipe: Recipe) -> None:
-    """Check the names of axes, settings and tables, and that axes have values."""
+    """Check the names of axes, settings and tables, and that axes have values.
+
+    Raises:
+        BadRequest: one of them is invalid.
+    """
     _known(recipe.name, "axis", recipe.axes)
     _known(recipe.name, "setting", recipe.fixed)
     for table in recipe.table:
@@ -163,19 +167,19 @@ def cells(recipe: Recipe) -> list[Cell]:
     """Return every run of a study.
 
     Raises:
-        BadRequest: a run twice, a run without task or generator, or a value that cannot be.
+        BadRequest: a duplicate run, a run without task or generator, or an invalid value.
     """
-    found = [
+    listed = [
         Cell(_request(recipe, {**settings, **recipe.fixed, **at}), at, table, row)
         for table, row, settings in _rows(recipe)
         for at in _combinations(recipe.axes)
     ]
-    _refuse_duplicates(recipe, found)
-    return found
+    _refuse_duplicates(recipe, listed)
+    return listed
 
 
 def _rows(recipe: Recipe) -> Iterator[tuple[Table | None, Row | None, dict[str, Json]]]:
-    """Yield the rows that can be run, with their settings; a study without tables is one row without any."""
+    """Yield the rows that can be run, with their settings; a study without tables has one empty row."""
     given = recipe.tables()
     if not given:
         yield None, None, {}
@@ -201,10 +205,14 @@ def _request(recipe: Recipe, settings: Settings) -> Request:
         raise BadRequest(f"{recipe.name}: {error}") from None
 
 
-def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
-    """Refuse rows that share a run, unless they show originals, and rows that differ in nothing that makes a run."""
+def _refuse_duplicates(recipe: Recipe, listed: Sequence[Cell]) -> None:
+    """Check that no two cells have the same run, except those of rows that show originals.
+
+    Raises:
+        BadRequest: two cells have the same run.
+    """
     seen: dict[Asked, Cell] = {}
-    for cell in found:
+    for cell in listed:
         if cell.row is not None and cell.row.population == "original":
             continue
         run = dataclasses.replace(cell.request, min_score=None).asked
@@ -217,20 +225,20 @@ def _refuse_duplicates(recipe: Recipe, found: Sequence[Cell]) -> None:
 
 
 def _place(cell: Cell) -> str:
-    """Return the place of a cell in its recipe."""
+    """Return the place of a cell in its recipe, in words."""
     table = [f"table {cell.table.id}"] if cell.table else []
     return ", ".join([*table, *cell.label]) or "an axis has a value twice"
 
 
-def only(found: Sequence[Cell], chosen: Mapping[str, Sequence[Json]]) -> list[Cell]:
-    """Return the cells whose settings have one of the chosen values.
+def only(listed: Sequence[Cell], chosen: Mapping[str, Sequence[Json]]) -> list[Cell]:
+    """Return the cells whose settings have one of the chosen values each.
 
     Raises:
-        BadRequest: there is none.
+        BadRequest: no cell is left.
     """
     kept = [
         cell
-        for cell in found
+        for cell in listed
         if all(setting(cell.request, name) in values for name, values in chosen.items())
     ]
     if not kept:
@@ -247,7 +255,7 @@ def setting(request: Request, name: str) -> Json:
     return value if key is None else value.get(key)
 
 
-def requests(found: Sequence[Cell]) -> list[Request]:
+def requests(listed: Sequence[Cell]) -> list[Request]:
     """Return the runs of some cells, each once."""
-    unique = {cell.request.asked: cell.request for cell in found}
+    unique = {cell.request.asked: cell.request for cell in listed}
     return list(unique.values())

@@ -1,4 +1,4 @@
-"""Our numbers beside the reference's, cell by cell. Imports no torch."""
+"""The report of a study: measured numbers beside reference numbers, cell by cell. Imports no torch."""
 
 import dataclasses
 import statistics
@@ -13,9 +13,9 @@ from bench.records.record import Record
 from bench.records.scale import Scale
 from bench.study.recipe import SEEDS, Cell, Recipe
 
-# What a study without reference numbers shows.
+# Columns of a study without reference numbers.
 PLAIN = ["original", "ensemble", "best", "selected", "avg.", "med.", "worst", "speedup"]
-# Similarities by their names in ``bench.records.paper``: whose, which of them, and its name among good models.
+# Similarities by their names in ``bench.records.paper``: population, its field, and the field among good models.
 ALIKE = {
     "oo": ("original", "within", "original_original"),
     "gg": ("generated", "within", "generated_generated"),
@@ -27,7 +27,7 @@ Known = Mapping[Asked, Sequence[Record]]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One of our numbers.
+    """One measured number.
 
     Attributes:
         value: the mean over runs.
@@ -42,7 +42,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One cell: the reference's numbers and ours; None where there is none."""
+    """One cell of a report: the paper's number, its log's and the measured one; None for a missing number."""
 
     column: str
     paper: float | None
@@ -52,19 +52,19 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One row.
+    """One row of a report's table.
 
     Attributes:
-        label: what it is called.
+        label: the row's name, in parts.
         entries: its cells.
-        found, asked: runs that have a record, and runs in all.
-        device: what they ran on.
+        recorded, asked: number of runs that have a record, and of all runs.
+        device: the device of the runs.
         missing: commands of the runs without a record.
     """
 
     label: tuple[str, ...]
     entries: list[Entry]
-    found: int
+    recorded: int
     asked: int
     device: str
     missing: list[str]
@@ -72,12 +72,12 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One table.
+    """One table of a report.
 
     Attributes:
-        title, note: for people.
-        head: names of the label's parts.
-        columns: names of the numbers.
+        title, note: descriptions for people.
+        head: names of the parts of a row's label.
+        columns: names of the columns with numbers.
         lines: its rows.
         digits: decimals of the paper's numbers.
     """
@@ -91,33 +91,33 @@ class Part:
 
 
 def parts(recipe: Recipe, cells: Sequence[Cell], known: Known) -> list[Part]:
-    """Return the report's tables; a study without any has one.
+    """Return the report's tables; a study without tables gets one.
 
     Args:
         recipe: the study.
-        cells: its cells, or those that are wanted.
-        known: records by what their commands ask for, the oldest first.
+        cells: the study's cells that are reported.
+        known: records by request, the oldest first.
     """
     axes = [name for name in recipe.axes if name not in SEEDS]
     if not recipe.tables():
         lines = _lines(None, None, cells, known)
         return [Part(recipe.title, recipe.about, axes, PLAIN, lines)]
-    found = []
+    made = []
     for table in recipe.tables():
-        own = [cell for cell in cells if cell.table == table]
+        table_cells = [cell for cell in cells if cell.table == table]
         lines = [
             line
             for row in table.row
-            for line in _lines(table, row, [cell for cell in own if cell.row == row], known)
+            for line in _lines(table, row, [cell for cell in table_cells if cell.row == row], known)
         ]
         head, columns = [*table.head, *axes], _columns(table)
         title = f"Table {table.id}: {table.title}"
-        found.append(Part(title, table.note, head, columns, lines, table.digits))
-    return [part for part in found if any(line.asked for line in part.lines)]
+        made.append(Part(title, table.note, head, columns, lines, table.digits))
+    return [part for part in made if any(line.asked for line in part.lines)]
 
 
 def _columns(table: Table) -> list[str]:
-    """Return the table's columns, and beside the best of our models the one that was selected on training data."""
+    """Return the table's columns, with "selected" (the model chosen on training data) after "best"."""
     columns = list(table.columns)
     if "best" in columns:
         columns.insert(columns.index("best") + 1, "selected")
@@ -125,12 +125,12 @@ def _columns(table: Table) -> list[str]:
 
 
 def _lines(table: Table | None, row: Row | None, cells: Sequence[Cell], known: Known) -> list[Line]:
-    """Return the lines of one row of the recipe: one for each combination of axes that are no seeds."""
+    """Return the lines of one row of the recipe: one for each combination of its axes other than seeds."""
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.label, []).append(cell)
     if row and table and not table.settings(row):
-        groups = {tuple(row.label): []}  # it cannot be run, and stands there for its reference
+        groups = {tuple(row.label): []}  # the row cannot be run, and shows only reference numbers
     return [_line(label, table, row, group, known) for label, group in groups.items()]
 
 
@@ -152,15 +152,15 @@ def _line(
 
 
 def _chosen(known: Known) -> tuple[dict[Asked, Record], str]:
-    """Choose the newest record of each run, on the device that most ran on: devices are not pooled."""
+    """Choose the newest record of each run on the most frequent device; return the records and the device."""
     devices = Counter(
         device for records in known.values() for device in {r.timing.device for r in records}
     )
     device = devices.most_common(1)[0][0] if devices else ""
-    own = {
+    on_device = {
         asked: [r for r in records if r.timing.device == device] for asked, records in known.items()
     }
-    return {asked: records[-1] for asked, records in own.items() if records}, device
+    return {asked: records[-1] for asked, records in on_device.items() if records}, device
 
 
 def _entry(column: str, table: Table | None, row: Row | None, made: Sequence[Record]) -> Entry:
@@ -177,12 +177,12 @@ def _entry(column: str, table: Table | None, row: Row | None, made: Sequence[Rec
 
 
 def measure(made: Sequence[Record], field: str | None, factor: float) -> Measured | None:
-    """Return the mean of a number over runs, with its interval.
+    """Return the mean of a number over runs, with its interval; None if a run lacks it.
 
     Args:
-        made: one record a run.
-        field: the number, of ``bench.records.paper.OURS``; None for what is not measured.
-        factor: the unit.
+        made: one record per run.
+        field: the number's name, a value of ``bench.records.paper.OURS``; None for a number that is not measured.
+        factor: by which the number is multiplied.
     """
     numbers = [read(record, field) for record in made] if field else []
     known = [number for number in numbers if number is not None]
@@ -194,7 +194,7 @@ def measure(made: Sequence[Record], field: str | None, factor: float) -> Measure
 
 
 def pooled(values: Sequence[float]) -> Measured:
-    """Return the mean with Student's t interval; runs that share a number (the originals') give it none.
+    """Return the mean with Student's t interval, or without one if all values are equal (as for the originals).
 
     >>> pooled([1.0, 2.0, 3.0])  # doctest: +ELLIPSIS
     Measured(value=2.0, low=-0.484137711..., high=4.484137711...)
@@ -212,7 +212,7 @@ def _scaled(number: Measured, factor: float) -> Measured:
 
 
 def read(record: Record, field: str) -> Measured | None:
-    """Return one number of a record; None where it has none."""
+    """Return one number of a record; None if the record lacks it."""
     if field.removeprefix("good_") in ALIKE:
         return _alike(record, field)
     if hasattr(record.timing, field):
@@ -227,7 +227,7 @@ def read(record: Record, field: str) -> Measured | None:
 
 
 def _alike(record: Record, field: str) -> Measured | None:
-    """Return a similarity; among good models alone where the run asked for them."""
+    """Return a similarity of a record, for "good_" names among good models alone; None if the record lacks it."""
     good, (name, part, among_good) = record.judge.good, ALIKE[field.removeprefix("good_")]
     if field.startswith("good_"):
         value = getattr(good, among_good) if good else None

@@ -1,4 +1,4 @@
-"""A report as text, Markdown or CSV."""
+"""Rendering of a study's report as text, Markdown or CSV."""
 
 import csv
 import io
@@ -56,14 +56,14 @@ FIELDS = (
 
 
 def csv_text(parts: Sequence[Part]) -> str:
-    """Return one line a cell, every number in full."""
+    """Render the report as CSV, with one line per cell and all digits of every number."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
     for part in parts:
         for line in part.lines:
             about = [part.title, ", ".join(line.label)]
-            runs = [line.found, line.asked, line.device, "; ".join(line.missing)]
+            runs = [line.recorded, line.asked, line.device, "; ".join(line.missing)]
             for entry in line.entries:
                 ours = entry.ours or Measured(float("nan"))
                 value = None if entry.ours is None else ours.value
@@ -73,13 +73,13 @@ def csv_text(parts: Sequence[Part]) -> str:
 
 
 def commands(parts: Sequence[Part]) -> list[str]:
-    """Return the commands of all runs that are missing, each once."""
-    found = (command for part in parts for line in part.lines for command in line.missing)
-    return list(dict.fromkeys(found))
+    """Return the commands of all runs without a record, each once."""
+    missing = (command for part in parts for line in part.lines for command in line.missing)
+    return list(dict.fromkeys(missing))
 
 
 def _headings(part: Part) -> list[str]:
-    """Return the names of the number columns, without those that are empty in every row."""
+    """Return the headings of the columns after the label, without those that are empty in every row."""
     return [f"{name}: {source}" for name, source in _shown(part)] + ["runs", "device"]
 
 
@@ -97,7 +97,7 @@ def _shown(part: Part) -> list[tuple[str, str]]:
 def _numbers(part: Part, line: Line) -> list[str]:
     entries = {entry.column: entry for entry in line.entries}
     cells = [_number(entries[name], source, part.digits) for name, source in _shown(part)]
-    return [*cells, f"{line.found} of {line.asked}" if line.asked else "", line.device]
+    return [*cells, f"{line.recorded} of {line.asked}" if line.asked else "", line.device]
 
 
 def _number(entry: Entry, source: str, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""What people see of a study that runs: one live view on a terminal, one line a stage elsewhere."""
+"""The progress of a running study: a live view on a terminal, otherwise one line per stage."""
 
 import sys
 from collections.abc import Sequence
@@ -19,17 +19,19 @@ STATES = ("done", "cached", "failed", "skipped")
 
 
 class View:
-    """Counts stages as they begin and end, and shows them.
+    """The count of stages as they begin and end, shown live.
 
-    On a terminal: a line for the study with what is done, cached, failed and running and the time that is left, and
-    one for every stage that runs.
+    A terminal shows a line for the study, with the numbers of done, cached, failed and running stages and the time
+    left, and a line for every running stage.
     """
 
     def __init__(self, title: str, nodes: Sequence[Node], past: Past) -> None:
         self._title, self._total, self._past = title, len(nodes), past
         self._left = {node.id: node for node in nodes}
         self._rules = {node.id: past.estimate(node).seconds for node in nodes}
-        self._expected = self._took = 0.0  # of the stages that were made so far
+        self._expected = self._took = (
+            0.0  # seconds by estimate and by clock of the stages that are done
+        )
         self._running: dict[str, TaskID | None] = {}
         self._most = 1
         self._counts = dict.fromkeys(STATES, 0)
@@ -63,7 +65,7 @@ class View:
         self._progress.stop()
 
     def started(self, event: Started) -> None:
-        """Note that a stage begins; word of it may come after its end."""
+        """Note that a stage has begun; ignored if the stage has already ended."""
         if event.node.id not in self._left:
             return
         place = f"on {event.where}" if event.where else ""
@@ -95,10 +97,10 @@ class View:
             self._progress.console.print(line, markup=False, style="red")
 
     def seconds_left(self) -> float | None:
-        """Estimate the seconds left, as many stages at once as there were at most; None where nothing tells yet.
+        """Estimate the seconds left, with as many stages at once as there were at most; None without a basis.
 
-        Stages like those that were made take as long as they did; those of another kind, what was estimated before at
-        the pace of what was made.
+        Stages with measurements of similar ones take as long as those did; for others, the rule of thumb is scaled by
+        the ratio of measured to estimated time so far.
         """
         estimates = [self._past.estimate(node) for node in self._left.values()]
         if not self._expected and not all(estimate.measured for estimate in estimates):
@@ -117,12 +119,12 @@ class View:
 
 
 def unbroken(commands: Sequence[str]) -> Text:
-    """Return commands for a console that does not crop, each on one line however long, so that they can be copied."""
+    """Return text that keeps each command on one line, however long, so that it can be copied from the console."""
     return Text("\n".join(commands), no_wrap=True, overflow="ignore")
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say it.
+    """Format a number of seconds with a suitable unit.
 
     >>> duration(42.4), duration(200.0), duration(9000.0), duration(2e5)
     ('42 s', '3 min', '2.5 h', '2.3 days')

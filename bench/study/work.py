@@ -1,4 +1,4 @@
-"""What one stage of a study does, in a process of its own, with the pipeline's own code."""
+"""The work of one stage of a study, in its own process, by the functions of the pipeline."""
 
 import contextlib
 import dataclasses
@@ -17,12 +17,12 @@ from bench.system.progress import say
 
 
 def carry_out(node: Node) -> Outcome:
-    """Do a stage; a failure is an outcome too."""
+    """Carry out a stage; return its outcome, also when it fails."""
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(node.needs.cpus)
-    threadpool_limits(node.needs.cpus)  # of everything else that computes
+    threadpool_limits(node.needs.cpus)  # for all other libraries
     began = time.monotonic()
     try:
         say(node.label)
@@ -39,7 +39,7 @@ def carry_out(node: Node) -> Outcome:
 
 
 def _do(node: Node) -> dict[str, bytes]:
-    """Carry out the stage; return the files that it made outside of the store."""
+    """Carry out a stage; return the files that it made outside of the store, by relative path."""
     from bench.judge.population import ORIGINAL
     from bench.runs.pipeline import Run
 
@@ -60,7 +60,7 @@ def _do(node: Node) -> dict[str, bytes]:
 
 
 def _record(node: Node) -> dict[str, bytes]:
-    """Return the record and its side file; they travel to whoever asked, who may be on another machine."""
+    """Make a record; return its file and its side file, which the driver, maybe on another machine, writes."""
     from bench.runs.pipeline import Run
 
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,7 @@ def _record(node: Node) -> dict[str, bytes]:
 
 
 def print_to(path: Path) -> None:
-    """Let everything that this process prints from now on go to a file."""
+    """Redirect all output of this process to a file, from now on."""
     sys.stdout.flush()
     sys.stderr.flush()
     with path.open("ab") as file:

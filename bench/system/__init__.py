@@ -1,1 +1,1 @@
-"""The machine: files, processors, time, memory, random numbers; nothing about models."""
+"""Access to the machine: files, devices, time, memory and random numbers; independent of models."""

@@ -1,4 +1,4 @@
-"""Types of plain data: what JSON, a command line and a record can hold. The only place that says ``Any`` for it."""
+"""Types of plain data, which JSON, a command line and a record can hold; ``Any`` stands for it only here."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias

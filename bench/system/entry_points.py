@@ -1,4 +1,4 @@
-"""Read what installed packages register as entry points; a broken one costs one line, never the command.
+"""Reader of the entry points of installed packages; a broken one costs a warning, never the command.
 
 The value of an entry point is ``module:Name`` for one thing, or a module or package that declares several. The reader
 of a group turns an entry into named values; ``named`` puts those of all packages together, the suite's own first.
@@ -34,20 +34,20 @@ class Entry:
 
     @property
     def single(self) -> bool:
-        """Return whether it names one thing, and not a module that declares several."""
+        """Whether the entry point names one object, not a module that declares several."""
         return ":" in self.value
 
     @property
     def origin(self) -> str:
-        """Return where it comes from, as a few words for a list."""
+        """The distribution that registers the entry point, in words."""
         return f"of the package {self.package}" if self.package else "of an unknown package"
 
 
 class Named(Mapping[str, V]):
-    """What the entry points of a group declare, by name.
+    """The values that the entry points of a group declare, by name.
 
     Attributes:
-        broken: one line for each entry point, or name of it, that is left out.
+        broken: one line for each entry point or name that is left out.
     """
 
     def __init__(self, values: Mapping[str, V], broken: tuple[str, ...] = ()) -> None:
@@ -66,11 +66,11 @@ class Named(Mapping[str, V]):
         """Return the value of a name.
 
         Args:
-            kind: the word for such a thing, for the message.
-            name: its name.
+            kind: a word for the kind of value, for the message.
+            name: of the value.
 
         Raises:
-            BadRequest: there is none; the message offers the nearest name, and says what could not be read.
+            BadRequest: no such name; the message offers the nearest one, and lists broken entry points.
         """
         if name in self:
             return self[name]
@@ -83,18 +83,18 @@ def entries(group: str) -> tuple[Entry, ...]:
 
 
 def named(group: str, read: Callable[[Entry], Mapping[str, V]]) -> Named[V]:
-    """Put together what the entry points of a group declare; of two values of one name the first stays.
+    """Collect the values that the entry points of a group declare; of two values of one name the first is kept.
 
     Args:
         group: the group's name, such as ``bench.tasks``.
-        read: returns what one entry declares, by name; whatever it raises makes that entry a broken one.
+        read: returns the values that one entry declares, by name; an entry for which it raises counts as broken.
     """
     values: dict[str, V] = {}
     broken = []
     for entry in entries(group):
         try:
             declared = dict(read(entry))
-        except (Exception, SystemExit) as error:  # anything can go wrong in somebody else's module
+        except (Exception, SystemExit) as error:  # modules of other packages may raise anything
             broken.append(_line(entry, f"cannot be read ({_reason(error)})"))
             continue
         broken += [
@@ -108,30 +108,30 @@ def table(entry: Entry, attribute: str, kind: type[V]) -> dict[str, V]:
     """Import the module that an entry names, and return its mapping of names to values.
 
     Args:
-        entry: one that is not single.
+        entry: an entry point that names a module.
         attribute: the name of the mapping in the module, such as ``TASKS``.
         kind: the type of every value.
 
     Raises:
-        BadRequest: the module has no such mapping.
+        BadRequest: the module has no such mapping, or a value has another type.
     """
-    found = getattr(importlib.import_module(entry.value), attribute, None)
-    if not isinstance(found, Mapping):
+    values = getattr(importlib.import_module(entry.value), attribute, None)
+    if not isinstance(values, Mapping):
         raise BadRequest(f"{entry.value} has no mapping {attribute}")
-    for name, value in found.items():
+    for name, value in values.items():
         if not isinstance(name, str) or not isinstance(value, kind):
             raise BadRequest(f"{attribute}[{name!r}] of {entry.value} is no {kind.__name__}")
-    return dict(found)
+    return dict(values)
 
 
 @functools.cache  # looking through all installed packages takes a while
 def _entries(group: str, path: tuple[str, ...]) -> tuple[Entry, ...]:
     """Read the entry points of a group for one ``sys.path``."""
-    found = [
+    registered = [
         Entry(entry.name, entry.value, entry.dist.name if entry.dist else "")
         for entry in importlib.metadata.entry_points(group=group)
     ]
-    return tuple(sorted(found, key=lambda entry: entry.package != SUITE))
+    return tuple(sorted(registered, key=lambda entry: entry.package != SUITE))
 
 
 def _line(entry: Entry, what: str) -> str:

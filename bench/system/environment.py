@@ -1,4 +1,4 @@
-"""Where a run happened: versions, hardware, and the suite's own commit."""
+"""The environment of a run: versions, hardware, and the suite's own commit."""
 
 import importlib.metadata
 import platform
@@ -28,7 +28,7 @@ def describe(device: str) -> dict[str, Json]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Run git in the suite's checkout, wherever the process was started; None where there is no checkout."""
+    """Return the output of git in the suite's checkout; None without a checkout or if git fails."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -46,17 +46,17 @@ def _git(*arguments: str) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _cpu() -> str:
-    """Return the processor's model name, where the system tells."""
+    """Return the processor's model name, or its architecture where the system does not tell the name."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():

@@ -1,12 +1,12 @@
-"""What a plugin's results depend on: its code, followed through its imports, and the files that it is pointed to.
+"""The identity of a plugin's results: its code, followed through its imports, and the files that its settings name.
 
 The code identity of a plugin is a hash of the file that it is written in and of every file that this one imports, in
-turn, from its own package. Neighbours that it does not import leave it as it is. For a plugin from outside, "its own"
-is all that is neither installed nor part of Python: modules beside it, and what it takes from the suite's plugins. It
-also counts the data files that its code names (``Path(__file__).with_name("prior.pt")``, ``open("a.csv")``). Of the
-suite itself, ``NUMERICAL`` counts for every plugin: what computes numbers or draws them.
+turn, from its own package; other files of the package do not count. For a plugin from outside the suite, "its own" is
+all code that is neither installed nor part of Python: modules beside it, and those that it imports from the suite's
+plugins. The data files that its code names (``Path(__file__).with_name("prior.pt")``, ``open("a.csv")``) count too. Of
+the suite itself, the modules in ``NUMERICAL``, which compute or draw numbers, count for every plugin.
 
-Nothing is imported to find this out: modules are looked up and read, not run. Imports no torch.
+Modules are located and read, never imported or run. Imports no torch.
 """
 
 import ast
@@ -28,24 +28,24 @@ from bench.errors import BadRequest
 from bench.system.data import Settings
 from bench.system.store import file_hash
 
-SUITE = ("bench", "leaderboard")  # packages that no plugin's identity follows ...
+SUITE = ("bench", "leaderboard")  # packages that count for no plugin's identity ...
 NUMERICAL = (
     "bench.metrics",
     "bench.system.randomness",
     "bench.system.seeds",
-)  # ... but for these of theirs
+)  # ... except for these modules
 LIBRARIES = ("torch", "torchvision", "timm", "diffusers")
-PLUGINS = ("generators", "tasks")  # the suite's own plugins, which name no data files
+PLUGINS = ("generators", "tasks")  # packages of the suite's plugins, which name no data files
 DEPTH = 3  # folders between a module and a data file that it names part by part
 Stamp = tuple[int, int, int, int]
 
 
 def code_hash(cls: type[object], modules: Sequence[str] = ()) -> str:
-    """Return the SHA-256 of a plugin class's code: its file, and what that imports from its own package.
+    """Return the SHA-256 of a plugin class's code: its file, and the files that it imports from its own package.
 
     Args:
         cls: the class.
-        modules: further modules that it uses without an import statement, such as those of declarations.
+        modules: further modules that the class uses without importing them, such as those of declarations.
 
     Raises:
         BadRequest: the class was not read from a file.
@@ -60,7 +60,7 @@ def code_hash(cls: type[object], modules: Sequence[str] = ()) -> str:
 
 @runtime_checkable
 class Declaration(Protocol):
-    """What a plugin takes from a registry: a function, and values that decide what it yields."""
+    """A registered function that a plugin uses, with values that determine its results."""
 
     @property
     def module(self) -> str:
@@ -68,16 +68,16 @@ class Declaration(Protocol):
         ...
 
     def facts(self) -> Settings:
-        """Return the values."""
+        """Return the values that determine the function's results, by name."""
         ...
 
 
 @runtime_checkable
 class Declares(Protocol):
-    """A plugin, as far as its identity asks it."""
+    """A plugin that tells which registered functions it uses."""
 
     def declarations(self) -> Sequence[Declaration]:
-        """Return what it takes from registries."""
+        """Return the registered functions that the plugin uses."""
         ...
 
 
@@ -101,10 +101,10 @@ def plugin_hash(plugin: Declares, settings: Settings) -> str:
 
 
 def check_loaded(cls: type[object]) -> None:
-    """Refuse code that was edited while it is loaded, whose results would be kept under the code of the new file.
+    """Check that the files of a loaded class were not edited: its results would be stored under the hash of the edit.
 
     Raises:
-        BadRequest: a file that the class depends on is not what it was when this was first asked.
+        BadRequest: a file that the class depends on has changed since the first check.
     """
     for name, path in _closure(_modules(cls)).items():
         if (loaded := sys.modules.get(name)) is None:
@@ -121,20 +121,20 @@ def check_loaded(cls: type[object]) -> None:
 
 _LOADED: dict[
     str, tuple[ModuleSpec | None, str]
-] = {}  # a module's spec, new on every import, and its file's hash
+] = {}  # by module, its spec (new on every import) and its file's hash
 
 
 @functools.cache
 def libraries() -> tuple[str, ...]:
-    """Return the libraries that compute the numbers, with their versions: another version may compute others."""
+    """Return the numerical libraries with their versions, on which results depend."""
     return tuple(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
 
 
 def named_files(settings: Settings) -> dict[str, str]:
-    """Return the SHA-256 of every file or folder that a setting names, by the setting and its place in it.
+    """Return the SHA-256 of every file or folder that a setting names, by the setting and the place in its value.
 
-    A text names a file where there is one of that name, and a folder only where it has a separator: "data" alone is a
-    word more often than a folder.
+    A text names a file if that file exists, and a folder only if it has a separator as well: "data" alone is more often
+    a word than a folder.
     """
     hashes = {}
     for name, value in _texts(settings, ""):
@@ -149,7 +149,7 @@ def named_files(settings: Settings) -> dict[str, str]:
 
 
 def _texts(value: object, place: str) -> Iterator[tuple[str, str | Path]]:
-    """Yield the texts and paths in nested settings, each with its place."""
+    """Yield the texts and paths in nested settings, each preceded by its place, such as ``.name.0``."""
     if isinstance(value, str | Path):
         yield place, value
     elif isinstance(value, Mapping):
@@ -164,7 +164,7 @@ def _texts(value: object, place: str) -> Iterator[tuple[str, str | Path]]:
 
 
 def _modules(cls: type[object]) -> list[str]:
-    """Return the modules that a class and its bases are written in, without those of the harness and of Python."""
+    """Return the modules of a class and its base classes, without those of the harness and of Python."""
     return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
 
 
@@ -204,16 +204,16 @@ def _parents(name: str) -> list[str]:
 def _installed() -> tuple[Path, ...]:
     """Return the folders of Python itself and of installed packages."""
     named = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
-    own = (sysconfig.get_paths()["data"], sysconfig.get_paths()["scripts"])
-    return tuple({Path(path).resolve() for path in named if path not in own})
+    prefixes = (sysconfig.get_paths()["data"], sysconfig.get_paths()["scripts"])
+    return tuple({Path(path).resolve() for path in named if path not in prefixes})
 
 
 def _followed(name: str, importer: Path | None = None) -> bool:
-    """Return whether a module counts for who imports it.
+    """Return whether a module counts for the identity of the file that imports it.
 
     Args:
         name: the module.
-        importer: the file that imports it; None for a base class, which counts as if the module named itself.
+        importer: the file that imports it; None for the module of a base class.
     """
     top = name.partition(".")[0]
     if top in SUITE:
@@ -224,7 +224,7 @@ def _followed(name: str, importer: Path | None = None) -> bool:
     if path is None:
         return False
     if importer is not None and _top_folder(name, path) == _own_folder(importer):
-        return True  # of its own package, wherever that lies
+        return True  # of the same package, even if that is installed
     return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
 
 
@@ -253,7 +253,10 @@ def module_file(name: str) -> Path | None:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Find where a module would be imported from. Only a top-level name asks Python, which then runs nothing."""
+    """Find the spec of a module without running code; None if there is none.
+
+    Python looks up the top-level name only, because looking up a submodule would import its packages.
+    """
     top, *rest = name.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -267,7 +270,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _imports(name: str, path: Path) -> list[str]:
-    """Return the modules that a module may import, wherever in it the statement stands."""
+    """Return the modules that a module's import statements name, in functions too."""
     if path.suffix != ".py":
         return []  # compiled: nothing to read
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
@@ -275,7 +278,7 @@ def _imports(name: str, path: Path) -> list[str]:
 
 
 def _absolute(target: str, package: str) -> str:
-    """Return a module's whole name; leading dots are relative to a package."""
+    """Return the absolute name of a module; leading dots are relative to ``package``."""
     bare = target.lstrip(".")
     level = len(target) - len(bare)
     if not level:
@@ -291,11 +294,11 @@ def _stamp(path: Path) -> Stamp:
 
 @functools.lru_cache(maxsize=4096)
 def _read(path: Path, _: Stamp) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Read the imports of a source file (of ``from a import b`` both a and a.b), and the texts that stand in it."""
+    """Read the imports of a source file (of ``from a import b`` both a and a.b), and its string literals."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
-        return (), ()  # it cannot be imported either
+        return (), ()  # such a file cannot be imported either
     imports: list[str] = []
     texts: set[str] = set()
     for node in ast.walk(tree):
@@ -329,7 +332,7 @@ def _imports_by_name(node: ast.Call) -> bool:
 
 
 def _named(path: Path) -> set[Path]:
-    """Find the data files that a module's texts name: from its own folder, part by part, or from the working folder."""
+    """Find the data files that a module's string literals name, relative to its own or to the working folder."""
     if path.suffix != ".py":
         return set()
     texts = [

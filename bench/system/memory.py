@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process: on a CPU, fresh memory costs more than what is computed in it."""
+"""Settings of glibc's allocator that keep freed memory in the process, because fresh memory is slow on a CPU."""
 
 import ctypes
 import sys
@@ -8,7 +8,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 
 def keep_freed() -> None:
-    """Let glibc keep freed memory for the next tensor; elsewhere nothing is done.
+    """Let glibc keep freed memory for the next tensor; without glibc, do nothing.
 
     By default a large block goes back to the system as soon as it is free, and the next tensor pays a page fault for
     every 4 kB: half of the time of a convolutional network on two cores.
@@ -17,7 +17,7 @@ def keep_freed() -> None:
 
 
 def set_thresholds(*, mapped: int, kept: int) -> None:
-    """Set from which size on glibc maps a block anew, and how many free bytes it keeps at the end of its heap."""
+    """Set the size in bytes from which glibc maps a block anew, and the free bytes it keeps at the end of its heap."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, mapped)

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: torch's profiler around each stage."""
+"""Profiling of a run: torch's profiler around each stage."""
 
 import contextlib
 import dataclasses
@@ -42,8 +42,8 @@ class Profile:
     """Profiles stages one by one and keeps a trace of each, for Perfetto or chrome://tracing.
 
     Args:
-        folder: traces go there, one file a stage.
-        device: where the work is done.
+        folder: of the traces, one file per stage.
+        device: the device of the run.
     """
 
     def __init__(self, folder: Path, device: str) -> None:
@@ -52,7 +52,7 @@ class Profile:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside the block, and profile the start of it."""
+        """Measure the time of the block, and profile its first ``WINDOW`` seconds."""
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the library's own messages help nobody
         activities = [ProfilerActivity.CPU]
         if self.device.startswith("cuda"):
@@ -79,7 +79,7 @@ class Profile:
         return Operation(str(event.key), event.count, microseconds / 1e6)
 
     def show(self) -> None:
-        """Print every stage with its costliest operations, on standard error."""
+        """Print every stage with its slowest operations, on standard error."""
         console = Console(stderr=True)
         total = sum(stage.seconds for stage in self.stages) or 1.0
         table = Table(title="where the time went", title_justify="left")
@@ -90,8 +90,8 @@ class Profile:
         for stage in self.stages:
             table.add_row(stage.name, f"{stage.seconds:.2f}", f"{stage.seconds / total:.0%}")
             for operation in stage.operations:
-                own = (operation.name[:40], f"{operation.seconds:.2f}", f"{operation.calls:,}")
-                table.add_row("", "", "", *own)
+                cells = (operation.name[:40], f"{operation.seconds:.2f}", f"{operation.calls:,}")
+                table.add_row("", "", "", *cells)
             table.add_section()
         console.print(table)
         console.print(f"operations: of the first {WINDOW:g} s of each stage", soft_wrap=True)
@@ -100,7 +100,7 @@ class Profile:
 
 @contextlib.contextmanager
 def after(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    """Call ``act`` once, in the main thread, if the block takes longer than this; where there are no alarms, never."""
+    """Call ``act`` once, in the main thread, if the block takes longer than ``seconds``; never without SIGALRM."""
     if not hasattr(signal, "setitimer"):
         yield
         return

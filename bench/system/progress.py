@@ -14,7 +14,7 @@ _display: list[Progress] = []  # rich allows one live display at a time: nested 
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items, showing how many are done once that takes longer than a second."""
+    """Yield the items; show a progress bar on a terminal once they take longer than ``PATIENCE`` seconds."""
     if not sys.stderr.isatty():
         yield from items
         return
@@ -51,5 +51,5 @@ def _open() -> Progress:
 
 
 def say(message: str) -> None:
-    """Print one line on standard error that tells what is being done."""
+    """Print one line about the progress of the work on standard error."""
     print(message, file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from bench.system.seeds import number
 def generator(
     seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a generator for one purpose of one seed, independent of those for every other purpose."""
+    """Return a generator for a seed and a purpose, independent of those for every other purpose."""
     return torch.Generator(device=device).manual_seed(number(seed, *purpose))
 
 

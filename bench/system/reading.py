@@ -1,4 +1,4 @@
-"""Files from somebody else: only regular ones, only so large, and of a zip's members no more than was allowed."""
+"""Safe reading of untrusted files: only regular ones of limited size, and zip members of limited size."""
 
 import io
 import os
@@ -12,12 +12,12 @@ from pathlib import Path
 from bench.errors import BadRequest
 
 BLOCK = 1 << 20  # bytes read at a time
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others a few bytes may unpack to anything
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may unpack a few bytes to any size
 BROKEN = (
     zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, struct.error, RuntimeError, OverflowError,
 )  # fmt: skip
 
-# A pipe is opened without waiting for somebody who writes to it; Windows has neither flag or needs the other.
+# O_NONBLOCK opens a pipe without waiting for a writer; O_BINARY exists and is needed on Windows alone.
 _FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -26,18 +26,18 @@ def content(path: Path, limit: int, what: str) -> bytes:
 
     Args:
         path: the file.
-        limit: bytes that it may have.
-        what: what it is, for messages.
+        limit: its maximal size in bytes.
+        what: the kind of file, for messages.
 
     Raises:
-        BadRequest: it is missing, no regular file (a pipe would wait for ever), too large, or cannot be read.
+        BadRequest: the file is missing, not regular (a pipe would wait for ever), too large, or unreadable.
     """
     with opened(path, limit, what) as file:
         return file.read(limit)
 
 
 def opened(path: Path, limit: int, what: str) -> io.BufferedReader:
-    """Return a regular file, open for reading; raises what ``content`` does."""
+    """Open a regular file for reading; the arguments and errors are those of ``content``."""
     try:
         handle = os.open(path, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
@@ -57,14 +57,13 @@ def opened(path: Path, limit: int, what: str) -> io.BufferedReader:
 
 
 class Archive:
-    """A zip whose members are looked at before they are unpacked.
+    """A zip whose members are checked before they are unpacked.
 
     Args:
         file: the zip.
-        limits: bytes that each member may unpack to.
 
     Raises:
-        BadRequest: it is no readable zip.
+        BadRequest: the file is no readable zip.
     """
 
     def __init__(self, file: io.BufferedIOBase) -> None:
@@ -80,7 +79,7 @@ class Archive:
         return [entry.filename for entry in self.entries]
 
     def problems(self, limits: Mapping[str, int]) -> Iterator[str]:
-        """List the problems of the members that have a limit, before anything is unpacked."""
+        """Yield the problems of all members before anything is unpacked, given limits in bytes by name."""
         for entry in self.entries:
             limit = limits.get(entry.filename)
             if limit is not None and entry.file_size > limit:
@@ -88,10 +87,10 @@ class Archive:
             yield from _locked(entry)
 
     def blocks(self, name: str, limit: int) -> Iterator[bytes]:
-        """Yield a member's content, a block at a time.
+        """Yield a member's content in blocks of at most ``BLOCK`` bytes.
 
         Raises:
-            BadRequest: it is damaged, or unpacks to more than the limit, whatever its header says.
+            BadRequest: the member is damaged, or unpacks to more than ``limit`` bytes, whatever its header says.
         """
         left = limit
         try:
@@ -107,12 +106,12 @@ class Archive:
             raise BadRequest(f"{name} cannot be unpacked ({error})") from None
 
     def read(self, name: str, limit: int) -> bytes:
-        """Return a member's whole content; raises what ``blocks`` does."""
+        """Return a member's whole content; the errors are those of ``blocks``."""
         return b"".join(self.blocks(name, limit))
 
 
 def _locked(entry: zipfile.ZipInfo) -> Iterator[str]:
-    """Return the reason why a member cannot be unpacked safely."""
+    """Yield the reasons why a member cannot be unpacked safely."""
     if entry.flag_bits & 1:
         yield f"{entry.filename[:80]!a} is encrypted"
     if entry.compress_type not in METHODS:
@@ -120,7 +119,7 @@ def _locked(entry: zipfile.ZipInfo) -> Iterator[str]:
 
 
 class _Careful(io.RawIOBase):
-    """A file of which no more is read at once than a zip's list of a few members has."""
+    """A file of which at most ``MOST`` bytes are read at once: a false zip header may ask for any number."""
 
     MOST = 1 << 26
 

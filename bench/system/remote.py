@@ -1,7 +1,7 @@
 """A store that machines share: any folder that fsspec knows (file://, s3://, gs://, ...), behind the local one.
 
-``BENCH_STORE`` names it. Stages are looked for there before they are made, and put there once they are; what is in it
-is addressed by its content, so two machines that put the same stage at once do no harm.
+``BENCH_STORE`` names it. Results of stages are looked for there before they are made, and put there afterwards; they
+are addressed by content, so that two machines may put the same result at once.
 """
 
 import os
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def url() -> str | None:
-    """Return the shared store; None where there is only the local one."""
+    """Return the URL of the shared store; None if there is only the local one."""
     return os.environ.get("BENCH_STORE") or None
 
 
 def check() -> None:
-    """Check before the work begins that a shared store, if there is one, can be used.
+    """Check that the shared store, if there is one, can be used.
 
     Raises:
-        BadRequest: the URL is none, or needs a package that is not there.
+        BadRequest: its URL is invalid, or needs a package that is not installed.
         BenchError: it does not answer.
     """
     if url():
@@ -34,7 +34,7 @@ def check() -> None:
 
 
 def exists(name: str) -> bool:
-    """Return whether the shared store has a file."""
+    """Return whether the shared store has a file of this name."""
     with _opened() as (files, root):
         return bool(files.exists(f"{root}/{name}"))
 
@@ -46,7 +46,7 @@ def get(name: str, path: Path) -> None:
 
 
 def put(path: Path, name: str) -> None:
-    """Copy a file into the shared store; under its name it is whole or not there."""
+    """Copy a file into the shared store, atomically: no partial file ever has its name."""
     with _opened() as (files, root):
         folder, _, last = f"{root}/{name}".rpartition("/")
         temporary = f"{folder}/.{last}.{uuid.uuid4().hex}"
@@ -57,7 +57,12 @@ def put(path: Path, name: str) -> None:
 
 @contextmanager
 def _opened() -> "Iterator[tuple[AbstractFileSystem, str]]":
-    """Yield the file system, and the store's place in it."""
+    """Yield the file system of the shared store, and the store's path in it.
+
+    Raises:
+        BadRequest: the URL is invalid, or needs a package that is not installed.
+        BenchError: the file system raised an error.
+    """
     import fsspec  # here, because few runs need it
 
     try:

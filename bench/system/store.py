@@ -1,4 +1,4 @@
-"""Files that survive a kill: atomic writes, and a folder of stages addressed by what went into them."""
+"""Atomic writes, and a folder of stages' results that are addressed by the content of their input."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ def home() -> Path:
 
 
 def digest(identity: Json) -> str:
-    """Return a short content address of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
+    """Return a short hash of plain JSON data: 16 hexadecimal digits of SHA-256, keys sorted."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -86,7 +86,7 @@ def _unwritable(path: Path, error: OSError) -> BadRequest:
 
 
 def check_writable(folder: Path) -> None:
-    """Check before the work begins that files can be kept.
+    """Check that files can be written to a folder, which is made if it is missing.
 
     Raises:
         BadRequest: the folder cannot be written.
@@ -105,9 +105,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def set_aside() -> Iterator[Path]:
-    """Set the store aside: within the block every stage is made, in an empty folder that is then thrown away.
+    """Replace the store within the block by an empty folder, in which every stage is made and which is then removed.
 
-    The shared store is neither asked nor written to.
+    The shared store is neither read nor written.
     """
     with tempfile.TemporaryDirectory() as folder:
         _aside.append(Path(folder))
@@ -119,7 +119,7 @@ def set_aside() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[Path]]:
-    """Yield a list that gets the file of every stage that is made, rather than found, meanwhile."""
+    """Yield a list to which the file of every stage made within the block is added; cached ones are not."""
     made: list[Path] = []
     _watching.append(made)
     try:
@@ -129,7 +129,7 @@ def watched() -> Iterator[list[Path]]:
 
 
 def fetch(path: Path) -> Path:
-    """Return the path of a stage's file, brought from the shared store if it is not here; it may be nowhere."""
+    """Copy a stage's file from the shared store if only that one has it; return the path, which may not exist."""
     name = _shared(path)
     if name and not path.exists() and remote.exists(name):
         with atomic(path) as temporary:
@@ -138,14 +138,14 @@ def fetch(path: Path) -> Path:
 
 
 def _share(path: Path, *, anew: bool) -> None:
-    """Put a stage's file into the shared store, where there is one and it lacks it."""
+    """Put a stage's file into the shared store, if there is one that lacks it; with ``anew``, replace it there."""
     name = _shared(path)
     if name and (anew or not remote.exists(name)):
         remote.put(path, name)
 
 
 def _shared(path: Path) -> str | None:
-    """Return the name that a file of the local store has in the shared one; None where there is no shared store."""
+    """Return a file's name in the shared store; None without one, or for a file outside of the local store."""
     inside = not _aside and remote.url() and path.is_relative_to(home())
     return path.relative_to(home()).as_posix() if inside else None
 
@@ -158,10 +158,15 @@ def stage(
     *,
     force: bool = False,
 ) -> T:
-    """Return the stage's result: loaded where it is there and readable, made and saved otherwise.
+    """Return a stage's result: loaded if its file exists and is readable, otherwise made and saved.
 
     A lock beside the file makes concurrent processes that need the same stage wait for the first one's result. Where
-    machines share a store (``bench.system.remote``) the file is looked for there too, and put there.
+    machines share a store (``bench.system.remote``), the file is looked for there too, and put there.
+
+    Args:
+        path: the file of the result.
+        load, make, save: functions that read, compute and write the result.
+        force: whether to make the result even if its file exists.
     """
     lock = filelock.FileLock(f"{path}.lock")
     try:

@@ -1,4 +1,4 @@
-"""Timers that wait for the device, and peak memory."""
+"""Measurement of time, which waits for the device, and of peak memory."""
 
 import resource
 import sys

@@ -1,4 +1,4 @@
-"""Weights from somebody else's files: tensors by name, and nothing that runs."""
+"""Reading of weights from untrusted files, without running code in them."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from bench.errors import BadRequest
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return a state dict from a .safetensors file, or from a .pth file without running any code in it.
+    """Read a state dict from a .safetensors file, or from a .pth file without running code in it.
 
     Raises:
-        BadRequest: missing, damaged, or holding anything but tensors.
+        BadRequest: the file is missing, damaged, or holds anything but tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -24,7 +24,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise BadRequest(f"no file {path}: expected .safetensors or .pth weights") from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise _unreadable(path, error) from error
-    except Exception as error:  # the unpickler's refusals have no common type of their own
+    except Exception as error:  # the unpickler's errors have no common type
         raise _unreadable(path, error) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -1,4 +1,4 @@
-"""The contract suites: what every generator and every task promises, checked for anybody's class.
+"""Contract tests, which check any generator or task class against the promises of its contract.
 
 >>> import bench
 >>> from generators.controls.average import Average

@@ -1,4 +1,4 @@
-"""What every generator promises; see ``bench.contract.generator`` for the contract in words."""
+"""The promises of every generator; ``bench.contract.generator`` states the contract in words."""
 
 import copy
 import dataclasses
@@ -38,9 +38,9 @@ EDGES = (
 
 
 def check_generator(cls: type[object], **settings: object) -> None:
-    """Check every promise of a generator: its class, its hyperparameters, what ``fit`` and ``sample`` do.
+    """Check every promise of a generator: its class, its hyperparameters, ``fit`` and ``sample``.
 
-    It is fitted a dozen times, on small zoos.
+    The generator is fitted a dozen times, on small zoos.
 
     Args:
         cls: a class derived from ``bench.contract.Generator``.
@@ -55,7 +55,7 @@ def check_generator(cls: type[object], **settings: object) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A generator's class, and what its promises share.
+    """A generator's class, and the objects that its promises share.
 
     Attributes:
         cls: the class.
@@ -67,12 +67,12 @@ class Subject:
 
     @functools.cached_property
     def zoo(self) -> Zoo:
-        """A zoo that no promise may change."""
+        """The zoo that most promises use; none may change it."""
         return make_zoo(CHECKPOINTS, SHAPES)
 
     @functools.cached_property
     def fitted(self) -> Generator:
-        """One instance, fitted on the zoo."""
+        """The instance that is fitted on the zoo."""
         return self.fit(self.zoo)
 
     def new(self) -> Generator:
@@ -80,7 +80,7 @@ class Subject:
         return plugins.construct(self.cls, self.settings, "hyperparameter")
 
     def fit(self, zoo: Zoo) -> Generator:
-        """Fit a new instance on a zoo, with all that it needs."""
+        """Fit a new instance on a zoo; return it."""
         return fit(self.new(), zoo)
 
     def fields(self) -> list[tuple[str, object, object]]:
@@ -106,21 +106,21 @@ def make_zoo(k: int, shapes: tuple[tuple[int, ...], ...]) -> Zoo:
 
 
 def score(vectors: Float[Tensor, "n D"]) -> Float[Tensor, " n"]:
-    """Score vectors: the nearer to a point, the better."""
+    """Return n scores, which are higher the closer a vector's values are to 0.3."""
     return -(vectors - 0.3).square().mean(dim=1)
 
 
 def train(
     vectors: Float[Tensor, "n D"], *, steps: int, rng: torch.Generator
 ) -> Float[Tensor, "n D"]:
-    """Take random steps towards the same point."""
+    """Move vectors by random steps towards the point with the highest score."""
     for _ in range(steps):
         vectors = vectors + 0.1 * (0.3 - vectors) * torch.rand(vectors.shape, generator=rng)
     return vectors
 
 
 def fit(maker: Generator, zoo: Zoo) -> Generator:
-    """Fit a generator with seed 0."""
+    """Fit a generator with seed 0 and the arguments that it needs; return the result of its ``fit``."""
     given: dict[str, Callable[..., Tensor]] = {"score": score, "train": train}
     return maker.fit(zoo, rng=rng(), **{need: given[need] for need in maker.needs})
 
@@ -157,7 +157,7 @@ def the_constructor_only_stores(subject: Subject) -> None:
 
 
 def its_hyperparameters_are_plain_data(subject: Subject) -> None:
-    """Check that every value can stand in a record and on a command line."""
+    """Check that records and command lines can hold every hyperparameter."""
     made = subject.new()
     ensure(
         foreign.hyperparameters(made) == plain(made.settings()),
@@ -166,7 +166,7 @@ def its_hyperparameters_are_plain_data(subject: Subject) -> None:
 
 
 def its_presets_are_hyperparameters(subject: Subject) -> None:
-    """Check that each preset is known and sets what the class has."""
+    """Check that each preset has a known name and sets hyperparameters of the class."""
     for preset, values in subject.cls.presets.items():
         ensure(
             preset in ("quick", "paper"), f"there is no preset '{preset}': expected quick or paper"
@@ -189,7 +189,7 @@ def a_value_of_another_type_is_refused(subject: Subject) -> None:
 
 
 def nonsense_numbers_are_refused(subject: Subject) -> None:
-    """Check that sizes, rates and counts (numbers whose default is positive) are not negative, NaN or infinite."""
+    """Check that negative values of numbers with a positive default are refused, and NaN and infinity of all floats."""
     for name, hint, default in subject.fields():
         if hint in (int, float) and isinstance(default, int | float) and default > 0:
             ensure_refused(subject.cls, name, -1)
@@ -217,7 +217,7 @@ def ensure_refused(cls: type[Generator], name: str, value: int | float) -> None:
 
 
 def fit_returns_itself_and_learns_what_ends_in_an_underscore(subject: Subject) -> None:
-    """Check that ``fit`` leaves hyperparameters alone, and names what it learns."""
+    """Check that ``fit`` changes no hyperparameter, and that names of learned attributes end in _."""
     made = subject.new()
     before = copy.deepcopy(vars(made))
     ensure(fit(made, subject.zoo) is made, "fit returned something else")
@@ -231,7 +231,7 @@ def fit_returns_itself_and_learns_what_ends_in_an_underscore(subject: Subject) -
 
 
 def samples_are_finite_float32_rows(subject: Subject) -> None:
-    """Check the form of what ``sample`` returns."""
+    """Check the form of the samples that ``sample`` returns."""
     for n in (1, 3):
         ensure_samples(subject.fitted, subject.zoo, n)
 
@@ -244,7 +244,7 @@ def ensure_samples(maker: Generator, zoo: Zoo, n: int) -> None:
 
 
 def small_and_constant_zoos_are_no_problem(subject: Subject) -> None:
-    """Check zoos of one or two checkpoints, of every form, with columns that do not vary, and of equal checkpoints."""
+    """Check zoos of one or two checkpoints, of various shapes, with constant columns, and of equal checkpoints."""
     zoos = [make_zoo(k, shapes) for k, shapes in EDGES]
     fixed = zoos[-1].vectors.clone()
     fixed[:, 3], fixed[:, -1] = 0.7, 0.0
@@ -255,7 +255,7 @@ def small_and_constant_zoos_are_no_problem(subject: Subject) -> None:
 
 
 def the_zoo_is_not_changed(subject: Subject) -> None:
-    """Check that neither fitting, nor sampling, nor what a caller does to samples reaches the zoo."""
+    """Check that neither fitting, nor sampling, nor changing the samples changes the zoo."""
     zoo = make_zoo(CHECKPOINTS, SHAPES)
     expected, settings = zoo.hash, copy.deepcopy(zoo.settings)
     subject.fit(zoo).sample(SAMPLES, rng=rng()).detach().zero_()
@@ -267,7 +267,7 @@ def the_zoo_is_not_changed(subject: Subject) -> None:
 
 
 def samples_belong_to_the_caller(subject: Subject) -> None:
-    """Check that changing samples does not change the next ones."""
+    """Check that changing samples in place does not change later samples."""
     first = subject.fitted.sample(SAMPLES, rng=rng())
     kept = first.clone()
     first.detach().zero_()
@@ -287,7 +287,7 @@ def the_same_seeds_give_the_same_models(subject: Subject) -> None:
 
 
 def another_seed_gives_other_models_unless_deterministic(subject: Subject) -> None:
-    """Check that ``deterministic`` says whether all samples are one."""
+    """Check that all samples are equal if ``deterministic`` is true, and differ otherwise."""
     first, second = (subject.fitted.sample(SAMPLES, rng=rng(seed)) for seed in (1, 2))
     alike = torch.equal(first, second) and len(first.unique(dim=0)) == 1
     differ = not torch.equal(first, second) and len(first.unique(dim=0)) > 1
@@ -296,7 +296,7 @@ def another_seed_gives_other_models_unless_deterministic(subject: Subject) -> No
 
 
 def global_random_numbers_are_left_alone(subject: Subject) -> None:
-    """Check that no draw comes from the global sources of torch and numpy."""
+    """Check that fitting and sampling use no global random generator of torch or numpy."""
     with untouched():
         subject.fit(subject.zoo).sample(2, rng=rng())
 
@@ -305,7 +305,7 @@ def global_random_numbers_are_left_alone(subject: Subject) -> None:
 
 
 def latents_are_there_where_promised(subject: Subject) -> None:
-    """Check that latents are a matrix with a row a vector, whatever stands beside it."""
+    """Check that latents are a matrix with one row per vector, which depends on that vector alone."""
     if not subject.cls.has_latents:
         return
     vectors = subject.zoo.vectors
@@ -321,7 +321,7 @@ def latents_are_there_where_promised(subject: Subject) -> None:
 
 
 def the_sampling_path_is_there_where_promised(subject: Subject) -> None:
-    """Check that a path ends at what ``sample`` makes of the same seed, and begins elsewhere."""
+    """Check that a sampling path ends at the samples of the same seed, and begins elsewhere."""
     if not subject.cls.has_path:
         return
     path = foreign.check_view(subject.fitted.sampling_path(3, 3, rng=rng()), 3, 3, "sampling_path")

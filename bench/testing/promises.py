@@ -1,4 +1,4 @@
-"""A promise is a function whose name says what a plugin promises, and which raises where it is broken."""
+"""Promises: functions that are named after a part of a plugin's contract and raise if the plugin breaks it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ P = TypeVar("P", bound=Plugin)
 
 
 class BrokenPromise(BenchError, AssertionError):
-    """A plugin does not do what its contract says."""
+    """The error for a plugin that breaks its contract."""
 
 
 def ensure(condition: bool, reason: str) -> None:
@@ -26,14 +26,14 @@ def ensure(condition: bool, reason: str) -> None:
 
 
 def derived(cls: type[object], contract: type[P]) -> type[P]:
-    """Return a class that is one of a contract's: the first promise of every plugin.
+    """Check that a class is derived from a contract, the first promise of every plugin; return the class.
 
     Args:
         cls: any class.
         contract: ``Generator`` or ``Task``.
 
     Raises:
-        BrokenPromise: it is no dataclass derived from the contract, or lacks a method.
+        BrokenPromise: the class is no dataclass, is not derived from the contract, or lacks a method.
     """
     if not issubclass(cls, contract):
         raise BrokenPromise(
@@ -51,11 +51,11 @@ def words(promise: Callable[[S], None]) -> str:
 
 
 def check(promises: Iterable[Callable[[S], None]], subject: S, name: str) -> None:
-    """Hold a plugin to its promises, one after another; later ones may rely on earlier ones.
+    """Check a plugin's promises, one after another; later ones may rely on earlier ones.
 
     Args:
-        promises: the checks.
-        subject: what each of them is called with.
+        promises: the promises.
+        subject: the argument of every promise.
         name: the plugin's class, for the message.
 
     Raises:
@@ -75,19 +75,19 @@ def check(promises: Iterable[Callable[[S], None]], subject: S, name: str) -> Non
 
 
 def rng(seed: int = 0) -> torch.Generator:
-    """Return a source of random numbers."""
+    """Return a random generator on the CPU."""
     return torch.Generator().manual_seed(seed)
 
 
 def documented(cls: type[object]) -> bool:
-    """Return whether a dataclass has a docstring of its own, and not the one that is made of its fields."""
+    """Return whether a dataclass has a written docstring, rather than the one generated from its fields."""
     text = vars(cls).get("__doc__") or ""
     return bool(text.strip()) and not text.startswith(f"{cls.__name__}(")
 
 
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Check that a block leaves the global random sources of numpy and torch alone."""
+    """Check that the block does not use the global random generators of numpy and torch."""
     with foreign.preserved():
         np.random.seed(5)  # noqa: NPY002 - the global source is what is looked at
         torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""What every task promises; see ``bench.contract.task`` for the contract in words."""
+"""The promises of every task; ``bench.contract.task`` states the contract in words."""
 
 import dataclasses
 import functools
@@ -21,18 +21,18 @@ from bench.testing.promises import check, derived, documented, ensure, rng
 
 CHECKPOINTS = 3
 SPLITS = ("train", "val")
-IDENTITY = ("dataset", "dataset_hash", "arch", "layers")  # what every identity has
+IDENTITY = ("dataset", "dataset_hash", "arch", "layers")  # texts that every identity has
 FACTS = {
     "kind": str,
     "metric": Metric,
     "compared": Compared,
-}  # what a class says of all its instances
+}  # class variables and their types
 
 
 def check_task(cls: type[object], **settings: object) -> None:
-    """Check every promise of a task: its class, what ``collect`` makes, and how ``scorer`` scores it.
+    """Check every promise of a task: its class, its zoos and its scorers.
 
-    It collects three zoos of three checkpoints.
+    The task collects three zoos of three checkpoints.
 
     Args:
         cls: a class derived from ``bench.contract.Task``.
@@ -47,11 +47,11 @@ def check_task(cls: type[object], **settings: object) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A task's class, and what its promises share.
+    """A task's class, and the objects that its promises share.
 
     Attributes:
         cls: the class.
-        settings: those of every instance.
+        settings: settings of every instance.
     """
 
     cls: type[Task]
@@ -59,7 +59,7 @@ class Subject:
 
     @functools.cached_property
     def task(self) -> Task:
-        """One instance."""
+        """The instance that most promises use."""
         return self.new()
 
     @functools.cached_property
@@ -69,7 +69,7 @@ class Subject:
 
     @functools.cached_property
     def evaluations(self) -> dict[str, Evaluation]:
-        """What the zoo's checkpoints do on each split."""
+        """The evaluations of the zoo's checkpoints, by split."""
         return {
             split: self.task.scorer(self.zoo, split)(self.zoo.vectors.clone()) for split in SPLITS
         }
@@ -79,7 +79,7 @@ class Subject:
         return plugins.construct(self.cls, self.settings, "task setting")
 
     def collect(self, seed: int) -> Zoo:
-        """Collect a zoo with a new instance, in a folder that is there for that long."""
+        """Collect a zoo with a new instance, in a temporary folder."""
         with tempfile.TemporaryDirectory() as folder:
             return self.new().collect(CHECKPOINTS, rng=rng(seed), work=Path(folder) / "work")
 
@@ -88,7 +88,7 @@ class Subject:
 
 
 def it_says_what_it_is(subject: Subject) -> None:
-    """Check the docstring, and what the class says of all its instances."""
+    """Check the docstring and the class variables."""
     ensure(documented(subject.cls), "it has no docstring")
     for name, kind in FACTS.items():
         fact = getattr(subject.task, name, None)
@@ -98,19 +98,19 @@ def it_says_what_it_is(subject: Subject) -> None:
 
 
 def the_constructor_only_stores(subject: Subject) -> None:
-    """Check that the settings of an instance make the same instance again."""
+    """Check that an instance made from another one's settings has the same settings."""
     settings = subject.new().settings()
     again = subject.cls(**settings).settings()
     ensure(again == settings, f"the constructor makes {again} of {settings}")
 
 
 def its_settings_are_plain_data(subject: Subject) -> None:
-    """Check that every value can stand in a record and on a command line."""
+    """Check that records and command lines can hold every setting."""
     plain(subject.new().settings())
 
 
 def its_presets_are_settings(subject: Subject) -> None:
-    """Check that each preset is known and sets what the class has."""
+    """Check that each preset has a known name and sets fields of the class."""
     for preset, values in subject.cls.presets.items():
         ensure(
             preset in ("quick", "paper"), f"there is no preset '{preset}': expected quick or paper"
@@ -121,7 +121,7 @@ def its_presets_are_settings(subject: Subject) -> None:
 
 
 def its_identity_is_plain_data_and_repeatable(subject: Subject) -> None:
-    """Check what results are kept under."""
+    """Check the form of the identity, which results are stored under, and that equal instances share it."""
     identity = subject.task.identity()
     missing = [name for name in IDENTITY if not isinstance(identity.get(name), str)]
     ensure(not missing, f"its identity has no text {', '.join(missing)}")
@@ -140,7 +140,7 @@ def its_identity_is_plain_data_and_repeatable(subject: Subject) -> None:
 
 
 def its_size_is_a_number_of_examples(subject: Subject) -> None:
-    """Check both splits."""
+    """Check that the size of both splits is a positive whole number."""
     for split in SPLITS:
         size = subject.task.size(split)
         ensure(
@@ -152,7 +152,7 @@ def its_size_is_a_number_of_examples(subject: Subject) -> None:
 
 
 def collect_gives_checkpoints_with_scores(subject: Subject) -> None:
-    """Check the zoo, and that a file holds all of it."""
+    """Check the zoo's checkpoints, scores and time, and that its file holds all of it."""
     zoo = subject.zoo
     ensure(isinstance(zoo, Zoo), f"collect returned {type(zoo).__name__}, expected a Zoo")
     ensure(
@@ -166,14 +166,14 @@ def collect_gives_checkpoints_with_scores(subject: Subject) -> None:
 
 
 def reloaded(zoo: Zoo) -> Zoo:
-    """Return a zoo as it is read from its file."""
+    """Save a zoo to a temporary file; return the zoo read from it."""
     with tempfile.TemporaryDirectory() as folder:
         zoo.save(path := Path(folder) / "zoo")
         return Zoo.load(path)
 
 
 def the_seed_decides_the_zoo(subject: Subject) -> None:
-    """Check that checkpoints are repeatable, whatever state the global random sources are in."""
+    """Check that equal seeds give equal zoos, whatever the state of global random generators."""
     with preserved():
         torch.manual_seed(5)
         np.random.seed(5)  # noqa: NPY002 - what other code does
@@ -183,7 +183,7 @@ def the_seed_decides_the_zoo(subject: Subject) -> None:
 
 
 def a_zoo_tells_the_settings_of_its_task(subject: Subject) -> None:
-    """Check that a task made of what a zoo's file says is of the same network."""
+    """Check that a task made from the settings in a zoo's file has the same network."""
     told = subject.cls.of_zoo(reloaded(subject.zoo).settings)
     made = plugins.construct(subject.cls, {**subject.settings, **told}, "setting of the zoo")
     made.adopt(subject.zoo, frozenset())
@@ -197,7 +197,7 @@ def a_zoo_tells_the_settings_of_its_task(subject: Subject) -> None:
 
 
 def a_scorer_returns_an_evaluation(subject: Subject) -> None:
-    """Check the form of what both splits give."""
+    """Check the form of the evaluations on both splits."""
     for evaluation in subject.evaluations.values():
         check_evaluation(evaluation, CHECKPOINTS, subject.cls.__name__)
         ensure(
@@ -207,19 +207,19 @@ def a_scorer_returns_an_evaluation(subject: Subject) -> None:
 
 
 def a_reloaded_checkpoint_has_its_recorded_score(subject: Subject) -> None:
-    """Check that a row of a zoo's file, alone and with a new instance, scores what was recorded of it, bit for bit."""
+    """Check that a saved checkpoint, scored alone by a new instance, has its recorded score bit for bit."""
     zoo = reloaded(subject.zoo)
     scorer = subject.new().scorer(zoo, "val")
     for row, recorded in enumerate(zoo.scores):
-        found = scorer(zoo.vectors[row : row + 1].clone()).scores.item()
+        score = scorer(zoo.vectors[row : row + 1].clone()).scores.item()
         ensure(
-            found == recorded,
-            f"checkpoint {row} was recorded with {recorded!r} and scores {found!r}",
+            score == recorded,
+            f"checkpoint {row} was recorded with {recorded!r} and scores {score!r}",
         )
 
 
 def scoring_changes_nothing(subject: Subject) -> None:
-    """Check that neither the zoo nor the models are touched, and that scores are repeatable."""
+    """Check that scoring changes neither the zoo nor the models, and that scores are repeatable."""
     vectors, zoo = subject.zoo.vectors.clone(), subject.zoo
     scorer = subject.task.scorer(zoo, "val")
     again = scorer(vectors)
@@ -232,7 +232,7 @@ def scoring_changes_nothing(subject: Subject) -> None:
 
 
 def a_broken_model_is_scored_like_any(subject: Subject) -> None:
-    """Check that weights that are not finite cost their own model its score, and no other."""
+    """Check that a model with weights that are not finite does not change the scores of other models."""
     vectors = subject.zoo.vectors.clone()
     vectors[0] = torch.nan
     evaluation = subject.task.scorer(subject.zoo, "val")(vectors)
@@ -242,7 +242,7 @@ def a_broken_model_is_scored_like_any(subject: Subject) -> None:
 
 
 def finetune_moves_every_model(subject: Subject) -> None:
-    """Check that a few more steps change each vector differently, repeatably, and nothing else."""
+    """Check that fine-tuning changes every vector differently and repeatably, and not the given ones in place."""
     zoo, start = subject.zoo, subject.zoo.vectors[:1].repeat(2, 1)
     given = start.clone()
     first, second = (subject.task.finetune(zoo, given, steps=2, rng=rng(5)) for _ in range(2))
@@ -255,7 +255,7 @@ def finetune_moves_every_model(subject: Subject) -> None:
 
 
 def untrained_models_are_none_or_repeatable(subject: Subject) -> None:
-    """Check what figures show beside trained models."""
+    """Check the shape of untrained vectors, and that they are repeatable and differ from the checkpoints."""
     first, second = (subject.task.initial(subject.zoo, 2, rng=rng(1)) for _ in range(2))
     if first is None or second is None:
         return

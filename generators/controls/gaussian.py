@@ -16,7 +16,7 @@ class Gaussian(Generator):
     """Every parameter drawn from a normal with its own mean and std over the checkpoints, independently."""
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
-        """Mean and (biased) standard deviation of every parameter."""
+        """Compute the mean and the (biased) standard deviation of every parameter over the checkpoints."""
         self.mean_ = zoo.vectors.mean(dim=0)
         self.std_ = zoo.vectors.std(dim=0, correction=0)
         return self

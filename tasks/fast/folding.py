@@ -35,7 +35,7 @@ class Fold:
 
 
 def fold(module: fx.GraphModule) -> list[Fold]:
-    """Fold, in a graph, each batch normalization whose input is a convolution that nothing else uses.
+    """Fold each batch normalization of a graph into the convolution before it, if nothing else uses its output.
 
     Args:
         module: the graph, in eval mode; it is changed in place. The folded layers stay in it, but are not called.
