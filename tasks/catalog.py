@@ -17,8 +17,7 @@ def _named_after(data_set: DataSet) -> Variant:
     return Variant(target, data_set.about, settings, data_set.k, data_set.samples)
 
 
-TASKS: dict[str, Variant] = {
-    **{one.name: _named_after(one) for one in registry.data_sets().values() if one.form in CLASSES},
+OTHERS: dict[str, Variant] = {
     "cifar10-ddpm": Variant(
         _GENERATION,
         "CIFAR-10 drawn by a DDPM UNet, scored by FID",
@@ -43,3 +42,11 @@ TASKS: dict[str, Variant] = {
         samples=24,
     ),
 }
+
+
+def __getattr__(name: str) -> dict[str, Variant]:
+    """Return ``TASKS``, made anew each time: which data sets are registered can change within a process."""
+    if name != "TASKS":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    named = {one.name: one for one in registry.data_sets().values() if one.form in CLASSES}
+    return {**{name: _named_after(one) for name, one in named.items()}, **OTHERS}

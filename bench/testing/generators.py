@@ -6,6 +6,7 @@ import functools
 import math
 import typing
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,8 +84,8 @@ class Subject:
         """Fit a new instance on a zoo; return it."""
         return fit(self.new(), zoo)
 
-    def fields(self) -> list[tuple[str, object, object]]:
-        """Return name, type and default of every hyperparameter."""
+    def fields(self) -> list[tuple[str, Any, object]]:
+        """Return name, type (a class, or a hint such as ``tuple[int, ...]``) and default of every hyperparameter."""
         hints = typing.get_type_hints(self.cls)
         names = self.cls.setting_names()
         return [
