@@ -103,7 +103,9 @@ class Classification(Collected, Sampled):
             scored = classifiers(vectors)
             accuracy = 1 - scored.wrong.double().mean(dim=1)
             loss = {"loss": scored.loss}
-            return Evaluation(accuracy, scored.wrong, loss, not_finite=scored.not_finite)
+            return Evaluation(
+                accuracy, scored.wrong, loss, not_finite=scored.not_finite, outputs=scored.outputs
+            )
 
         return score
 

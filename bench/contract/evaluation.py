@@ -23,6 +23,9 @@ class Evaluation:
             models are compared; see ``bench.metrics.similarity.weighted_jaccard``.
         not_finite: for how many examples each model put out something that is not finite (NaN or infinite), which is
             wrong; None where the task does not count that.
+        outputs: coordinates of what each model puts out for some fixed units of the validation split: the Euclidean
+            distance of two rows is that of the two models as functions (for class probabilities the Hellinger distance,
+            root mean square over the units). None: ``compared`` stands for them.
     """
 
     scores: Float[Tensor, " N"]
@@ -30,6 +33,7 @@ class Evaluation:
     extra: dict[str, Float[Tensor, " N"]]
     features: Float[Tensor, "N M"] | None = None
     not_finite: Int64[Tensor, " N"] | None = None
+    outputs: Float[Tensor, "N P"] | None = None
 
     def __post_init__(self) -> None:
         if (self.wrong is None) is (self.features is None):
@@ -89,6 +93,8 @@ def _problems(evaluation: object, models: int) -> Iterator[str]:
     if evaluation.not_finite is not None:
         yield from _form("not_finite", evaluation.not_finite, (models,), [torch.int64])
         yield from _rows("not_finite below 0", evaluation.not_finite < 0, "a number of examples")
+    if evaluation.outputs is not None:
+        yield from _finite("outputs", evaluation.outputs, (models, None))
     if not isinstance(evaluation.extra, Mapping):
         yield f"extra as {type(evaluation.extra).__name__}, expected a mapping of names to values"
     for name, values in evaluation.extra.items():

@@ -58,6 +58,7 @@ class Population:
         further: other metrics on validation, by name.
         not_finite: for how many validation examples each model put out something that is not finite; None where the
             task does not count that.
+        outputs: coordinates of the models as functions, see ``bench.contract.Evaluation``; None where there are none.
         select_s, score_s: seconds that scoring the models on train and on validation took.
     """
 
@@ -69,6 +70,7 @@ class Population:
     train_loss: Float[Tensor, " N"] | None = None
     further: dict[str, Float[Tensor, " N"]] = dataclasses.field(default_factory=dict)
     not_finite: Int64[Tensor, " N"] | None = None
+    outputs: Float[Tensor, "N P"] | None = None
     select_s: float = 0.0
     score_s: float = 0.0
 
@@ -86,6 +88,11 @@ class Population:
         units = self.features if self.wrong is None else self.wrong
         assert units is not None  # the task's evaluation has one of them
         return units
+
+    @property
+    def coordinates(self) -> Float[Tensor, "N P"]:
+        """What the models do, as points whose Euclidean distance is that of two models as functions; float64."""
+        return (self.compared if self.outputs is None else self.outputs).double()
 
     @property
     def mean(self) -> float:

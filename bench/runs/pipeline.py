@@ -321,6 +321,7 @@ class Run:
             train.extra.get("loss", torch.zeros(len(vectors), dtype=torch.float64)),
             {name: values for name, values in val.extra.items() if name != "loss"},
             val.not_finite,
+            val.outputs,
             select_s,
             score_s,
         )

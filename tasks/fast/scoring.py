@@ -20,6 +20,7 @@ from tasks.fast.budget import Budget, of_candidates
 from tasks.fast.dependence import split
 from tasks.fast.finite import not_finite
 from tasks.fast.folding import fold
+from tasks.fast.hellinger import Coordinates
 
 Batch = tuple[slice, tuple[Tensor, ...]]  # the numbers of some examples, and their shared tensors
 
@@ -28,12 +29,13 @@ Batch = tuple[slice, tuple[Tensor, ...]]  # the numbers of some examples, and th
 class Scored:
     """Per candidate: its wrong examples, its mean cross-entropy, and the number of examples with logits not finite.
 
-    The cross-entropy is infinite where there is any such example.
+    The cross-entropy is infinite where there is any such example. ``outputs``: coordinates of ``tasks.fast.hellinger``.
     """
 
     wrong: Bool[Tensor, "N M"]
     loss: Float[Tensor, " N"]
     not_finite: Int64[Tensor, " N"]
+    outputs: Float[Tensor, "N P"]
 
 
 class Candidates:
@@ -151,13 +153,15 @@ class ClassifierScorer:
         wrong = torch.empty(count, len(self.source), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
         broken = torch.zeros(count, dtype=torch.int64, device=device)
+        coordinates = Coordinates(count, len(self.source), device)
         for some, rows, logits in self.candidates(vectors):
+            coordinates.fill(some, rows, logits)
             labels = self.source.labels[rows]
             wrong[some, rows], bad = judge(logits, labels)
             broken[some] += bad.sum(-1)
             loss[some] += cross_entropy(logits, labels)
         loss = loss.masked_fill(broken > 0, torch.inf) / len(self.source)
-        return Scored(wrong.cpu(), loss.cpu(), broken.cpu())
+        return Scored(wrong.cpu(), loss.cpu(), broken.cpu(), coordinates.values)
 
 
 @contextmanager
