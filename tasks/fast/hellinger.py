@@ -20,7 +20,7 @@ class Coordinates:
 
     Args:
         models: N.
-        units: all units of the split, of which some evenly spaced ones are taken: as many as give ``VALUES`` coordinates.
+        units: all units of the split. Some evenly spaced ones are taken: as many as give ``VALUES`` coordinates.
         device: where logits come from.
     """
 
