@@ -315,6 +315,12 @@ class ImageGeneration(Collected):
         """Take steps of the recipe's optimizer at ``subset_lr`` from each vector, on batches of its own."""
         return super().finetune(_without_features(zoo), vectors, steps=steps, rng=rng)
 
+    def reference(
+        self, zoo: Zoo, count: int, *, rng: torch.Generator, work: Path
+    ) -> Float[Tensor, "m D"] | None:
+        """Train models as the zoo's checkpoints were; None for a zoo that was made elsewhere."""
+        return super().reference(_without_features(zoo), count, rng=rng, work=work)
+
     def network(self, zoo: Zoo | None) -> FeatureNetwork:
         """Return the network of the features: a classifier is the zoo's own, where it has one."""
         if self.feature_network == features.INCEPTION:

@@ -66,6 +66,22 @@ def test_parts_trained_together_equal_those_trained_alone(arch, pattern):
     assert not torch.allclose(alone, start, atol=1e-5)
 
 
+def test_parts_that_end_at_different_steps_equal_those_trained_alone():
+    task = classification("convnet3")
+    torch.manual_seed(0)
+    base = build("convnet3", Shape(3, 32, 4))
+    layout = layout_of(base, "last-norms:2")
+    start = layout.flatten(dict(base.named_parameters())).detach().expand(3, -1)
+    keys = [generator(seed) for seed in range(3)]
+    together = task.runs.part(base, layout)
+    ended = together(start, keys, steps=[1, 3, 2], lr=0.01)
+    for row, steps in enumerate([1, 3, 2]):
+        alone = Runs(task.problem).part(base, layout)
+        (expected,) = alone(start[:1], keys[row : row + 1], steps=steps, lr=0.01)
+        assert torch.allclose(ended[row], expected, atol=1e-5)
+        assert not torch.allclose(ended[row], start[0], atol=1e-3)
+
+
 def test_folded_statistics_give_the_same_function():
     torch.manual_seed(0)
     model = build("convnet3", Shape(3, 32, 4)).train()

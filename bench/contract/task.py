@@ -96,6 +96,22 @@ class Task(Plugin, ABC):
     ) -> Float[Tensor, "N D"]:
         """Train each vector for a few more steps on the training split, on batches of its own."""
 
+    def reference(
+        self, zoo: Zoo, count: int, *, rng: torch.Generator, work: Path
+    ) -> Float[Tensor, "m D"] | None:
+        """Train models by the process that made the zoo's checkpoints, of which no generator sees any.
+
+        Every model is a run of its own, on batches of its own. None where that process is not known, which is the
+        default: without a reference there is no verdict.
+
+        Args:
+            zoo: the checkpoints.
+            count: how many models.
+            rng: the source of every random draw; another one than the checkpoints'.
+            work: a folder for unfinished work, as of ``collect``.
+        """
+        return None
+
     def initial(self, zoo: Zoo, count: int, *, rng: torch.Generator) -> Float[Tensor, "r D"] | None:
         """Return the vectors of ``count`` untrained networks, for figures; None where the task has none."""
         return None

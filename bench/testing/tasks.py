@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench import plugins
 from bench.contract import Evaluation, Task, Zoo
@@ -254,6 +255,26 @@ def finetune_moves_every_model(subject: Subject) -> None:
     ensure(not torch.equal(first[0], first[1]), "both models see the same batches")
 
 
+def a_reference_is_none_or_new_models(subject: Subject) -> None:
+    """Check that held-out models are repeatable, go on after an interruption, and are no checkpoints."""
+    zoo = subject.zoo
+
+    def reference(seed: int) -> Tensor | None:
+        with tempfile.TemporaryDirectory() as folder:
+            return subject.new().reference(zoo, 2, rng=rng(seed), work=Path(folder) / "work")
+
+    first, second, other = reference(1), reference(1), reference(2)
+    if first is None or second is None or other is None:
+        return
+    form = (tuple(first.shape), first.dtype, first.device.type)
+    ensure(form == ((2, zoo.layout.dim), torch.float32, "cpu"), f"reference returned {form}")
+    ensure(torch.equal(first, second), "the same seed gives another reference")
+    ensure(not torch.equal(first, other), "another seed gives the same reference")
+    ensure(not torch.equal(first[0], first[1]), "two models of the reference are equal")
+    distances = torch.cdist(first, zoo.vectors, compute_mode="donot_use_mm_for_euclid_dist")
+    ensure(bool((distances > 0).all()), "a model of the reference is a checkpoint")
+
+
 def untrained_models_are_none_or_repeatable(subject: Subject) -> None:
     """Check the shape of untrained vectors, and that they are repeatable and differ from the checkpoints."""
     first, second = (subject.task.initial(subject.zoo, 2, rng=rng(1)) for _ in range(2))
@@ -283,5 +304,6 @@ PROMISES: tuple[Callable[[Subject], None], ...] = (
     scoring_changes_nothing,
     a_broken_model_is_scored_like_any,
     finetune_moves_every_model,
+    a_reference_is_none_or_new_models,
     untrained_models_are_none_or_repeatable,
 )

@@ -9,19 +9,20 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional as F
 
 from bench.contract.zoo import Layout
-from bench.system.progress import track
 from tasks.data.source import Source
 from tasks.fast.frozen import Frozen
 from tasks.training.batches import Batches, drawn
 from tasks.training.folding import fold_statistics
 from tasks.training.problem import Problem
 from tasks.training.recipe import Recipe
-from tasks.training.runs import Runs, TrainPart
+from tasks.training.runs import Runs, TrainPart, lengths
 from tasks.training.steps import check_finite, set_rate
 
 # Runs train together as far as this much memory goes: on a GPU for activations, on a CPU for values, gradients and
 # momenta, which have to stay in its cache.
 STACK_BYTES = {"cuda": 2 * 1024**3, "cpu": 32 * 1024**2}
+# On a CPU, parts are stacked whose widest activation of a batch is this small: there a step is mostly overhead.
+SMALL = 2**20
 
 
 class StackedTraining:
@@ -102,14 +103,23 @@ def train_part(
     recipe: Recipe,
     keys: Sequence[torch.Generator],
     *,
-    steps: int | None = None,
+    steps: int | Sequence[int] | None = None,
     lr: float | None = None,
 ) -> Float[Tensor, "S D"]:
-    """Train S versions of the generated part, everything in eval mode; see ``TrainPart``."""
+    """Train S versions of the generated part, everything in eval mode; see ``TrainPart``.
+
+    A version that ends before others goes on with them; the vector that it had at its end is returned.
+    """
     start = layout.unflatten(vectors.to(frozen.source.device))
     stacked = StackedTraining(frozen.parts.generated, start, {}, recipe)
-    run(stacked, frozen.source, recipe, keys, frozen, steps, lr)
-    return layout.flatten(stacked.parameters).detach().cpu()
+    usual = recipe.epochs * Batches(frozen.source, recipe, keys[0]).order.per_epoch
+    ends = torch.tensor(lengths(steps, len(keys), usual))
+    trained, done = vectors.clone(), 0
+    for end in ends.unique().tolist():
+        run(stacked, frozen.source, recipe, keys, frozen, done, end, lr)
+        here, done = ends == end, end
+        trained[here] = layout.flatten(stacked.parameters).detach().cpu()[here]
+    return trained
 
 
 def run(
@@ -118,13 +128,26 @@ def run(
     recipe: Recipe,
     keys: Sequence[torch.Generator],
     frozen: Frozen | None = None,
-    steps: int | None = None,
+    start: int = 0,
+    end: int | None = None,
     lr: float | None = None,
 ) -> None:
-    """Take the steps of all runs of a stack, each on its own batches; ``frozen`` parts get no gradients."""
+    """Take steps of all runs of a stack, each on its own batches; ``frozen`` parts get no gradients.
+
+    Args:
+        training: the stack.
+        source, recipe, keys: of the runs' batches.
+        frozen: what comes before the trained part; None trains whole networks.
+        start, end: the numbers of the first step, and of the one after the last; None takes the recipe's epochs.
+        lr: a constant learning rate; None takes the recipe's schedule.
+
+    Raises:
+        BenchError: training diverged.
+    """
     runs = [Batches(source, recipe, key) for key in keys]
     total = recipe.epochs * runs[0].order.per_epoch
-    for step in track(range(total if steps is None else steps), "steps"):
+    losses = torch.zeros(())
+    for step in range(start, total if end is None else end):
         if frozen is None:
             examples, labels = drawn(runs, step)
             shared: tuple[Tensor, ...] = (source.inputs(examples),)
@@ -170,25 +193,31 @@ class StackedRuns(Runs):
         return train_whole(starts, layout, self.source, self.problem.recipe, keys)
 
     def part(self, base: nn.Module, layout: Layout) -> TrainPart:
-        """Return what trains as many versions as fit as one stack; by plain steps on a CPU."""
-        if self.problem.device == "cpu":
-            return super().part(base, layout)
-        recipe = self.problem.recipe
+        """Return what trains as many versions as fit as one stack; one after another where that is faster."""
+        recipe, device = self.problem.recipe, self.problem.device
         frozen = Frozen(base, layout, self.source, recipe, "float32")
         together = size(layout, self.source, recipe)
+        activations = 4 * recipe.batch_size * frozen.parts.widest_generated
+        light = recipe.precision == "float32" and activations <= SMALL
+        alone = super().part(base, layout) if device == "cpu" else None
 
         def train(
             vectors: Float[Tensor, "S D"],
             keys: Sequence[torch.Generator],
             *,
-            steps: int | None = None,
+            steps: int | Sequence[int] | None = None,
             lr: float | None = None,
         ) -> Float[Tensor, "S D"]:
+            if alone and (len(keys) == 1 or together == 1 or not light):
+                return alone(vectors, keys, steps=steps, lr=lr)
+            ends = lengths(steps, len(keys), recipe.epochs * self.problem.per_epoch)
             slices = [slice(low, low + together) for low in range(0, len(vectors), together)]
-            stacks = [
-                train_part(frozen, layout, vectors[rows], recipe, keys[rows], steps=steps, lr=lr)
+            parts = [
+                train_part(
+                    frozen, layout, vectors[rows], recipe, keys[rows], steps=ends[rows], lr=lr
+                )
                 for rows in slices
             ]
-            return torch.cat(stacks)
+            return torch.cat(parts)
 
         return train

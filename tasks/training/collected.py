@@ -138,6 +138,14 @@ class Collected(Settings):
         """Take steps of the recipe's optimizer at ``subset_lr`` from each vector, on batches of its own."""
         return self.collection.finetune(zoo, vectors, steps=steps, rng=rng)
 
+    def reference(
+        self, zoo: Zoo, count: int, *, rng: torch.Generator, work: Path
+    ) -> Float[Tensor, "m D"] | None:
+        """Train models as the zoo's checkpoints were; None for a zoo that was made elsewhere."""
+        if "track" not in zoo.settings:
+            return None
+        return self.collection.reference(zoo, count, rng=rng, work=work)
+
     def initial(self, zoo: Zoo, count: int, *, rng: torch.Generator) -> Float[Tensor, "r D"]:
         """Return the generated part of networks at random initialisation."""
         return self.collection.initial(zoo, count, rng=rng)

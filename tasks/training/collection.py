@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
+from bench.system.progress import track
 from bench.system.randomness import derive, scoped
 from bench.system.store import digest, home, stage
 from tasks.networks.layers import select
@@ -23,6 +24,7 @@ from tasks.training.runs import Runs, TrainPart
 from tasks.training.tracks import Curve, seeds, train_base, trajectory
 
 TRACKS = ("trajectory", "seeds")
+REFERENCE_RUNS = 25  # of a trajectory's reference that are trained before they are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,32 @@ class Collection:
         frozen = {n: t.cpu() for n, t in model.state_dict().items() if n not in layout.names}
         zoo = Zoo(rows.vectors.clone(), layout, frozen, settings=dict(settings))
         return self._timed(zoo, curve, rows.seconds, scores(zoo))
+
+    def reference(
+        self, zoo: Zoo, count: int, *, rng: torch.Generator, work: Path
+    ) -> Float[Tensor, "m D"]:
+        """Train runs that no generator sees: further seeds, or along a trajectory runs from the zoo's first checkpoint.
+
+        Those end after numbers of steps that are spread evenly up to the length of the zoo.
+        """
+        rows = Rows(work, count, zoo.layout.dim)
+        base = self.base_model(zoo)
+        if self.track == "seeds":
+            whole = self.layers == "all"
+            train = self._seeds(None if whole else base, zoo.layout)
+            together = self.runs.together(zoo.layout, whole=whole)
+            seeds(train, rows, rng, together=together, device=self.problem.device)
+            return rows.vectors.clone()
+        ends = [max(1, len(zoo) * self.every * (run + 1) // count) for run in range(count)]
+        train_part = self.runs.part(base, zoo.layout)
+        for low in track(range(rows.done, count, REFERENCE_RUNS), "train the reference"):
+            own = slice(low, min(low + REFERENCE_RUNS, count))
+            keys = [derive(rng, run) for run in range(own.start, own.stop)]
+            starts = zoo.vectors[:1].expand(len(keys), -1)
+            lr = self._subset_lr(zoo.layout)
+            vectors = train_part(starts, keys, steps=ends[own], lr=lr)
+            rows.keep(vectors, [0.0] * len(keys), {})
+        return rows.vectors.clone()
 
     def _timed(
         self, zoo: Zoo, curve: Curve, seconds: Float[Tensor, " K"], scores: Sequence[float]

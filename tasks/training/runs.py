@@ -22,7 +22,7 @@ class TrainPart(Protocol):
         vectors: Float[Tensor, "S D"],
         keys: Sequence[torch.Generator],
         *,
-        steps: int | None = None,
+        steps: int | Sequence[int] | None = None,
         lr: float | None = None,
     ) -> Float[Tensor, "S D"]:
         """Train from each of the vectors.
@@ -30,10 +30,15 @@ class TrainPart(Protocol):
         Args:
             vectors: where each version starts.
             keys: the source of each version's data order and augmentation.
-            steps: optimizer steps; None takes the recipe's epochs.
+            steps: optimizer steps of all versions, or of each; None takes the recipe's epochs.
             lr: a constant learning rate; None takes the recipe's schedule.
         """
         ...
+
+
+def lengths(steps: int | Sequence[int] | None, runs: int, usual: int) -> Sequence[int]:
+    """Return the number of steps of each run; see ``TrainPart``."""
+    return steps if isinstance(steps, Sequence) else [usual if steps is None else steps] * runs
 
 
 class Runs:
@@ -77,14 +82,15 @@ class Runs:
             vectors: Float[Tensor, "S D"],
             keys: Sequence[torch.Generator],
             *,
-            steps: int | None = None,
+            steps: int | Sequence[int] | None = None,
             lr: float | None = None,
         ) -> Float[Tensor, "S D"]:
             trained = []
-            for vector, key in zip(vectors, keys, strict=True):
+            ends = lengths(steps, len(keys), self.problem.recipe.epochs * self.problem.per_epoch)
+            for vector, key, end in zip(vectors, keys, ends, strict=True):
                 training = part.training(key, lr)
                 put(vector, layout, part.tensors)
-                training.run(0, training.steps if steps is None else steps)
+                training.run(0, end)
                 trained.append(take(part.tensors))
             return torch.stack(trained)
 
