@@ -19,7 +19,7 @@ import json
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -175,6 +175,7 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
         BadRequest: the first of the modules has no source file.
     """
     importlib.invalidate_caches()
+    find = functools.cache(module_file)  # many files import the same; the next call looks anew
     wanted, files = list(modules), dict[str, Path]()
     seen: set[str] = set()
     while wanted:
@@ -182,11 +183,12 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
         if name in seen:
             continue
         seen.add(name)
-        path = module_file(name)
+        path = find(name)
         if path is not None:
             files[name] = path
+            own = _own_folder(path)
             wanted += [parent for parent in _parents(name) if parent.partition(".")[0] not in SUITE]
-            wanted += [target for target in _imports(name, path) if _followed(target, path)]
+            wanted += [t for t in _imports(name, path) if t not in seen and _followed(t, own, find)]
     if modules[0] not in files:
         raise BadRequest(
             f"{modules[0]} has no source file: write the plugin into a module, so that results can name its code"
@@ -208,22 +210,26 @@ def _installed() -> tuple[Path, ...]:
     return tuple({Path(path).resolve() for path in named if path not in own})
 
 
-def _followed(name: str, importer: Path | None = None) -> bool:
+def _followed(
+    name: str, importing: Path | None = None, find: Callable[[str], Path | None] | None = None
+) -> bool:
     """Return whether a module counts for who imports it.
 
     Args:
         name: the module.
-        importer: the file that imports it; None for a base class, which counts as if the module named itself.
+        importing: what ``_own_folder`` says of the file that imports it; None for a base class, which counts as if the
+            module named itself.
+        find: ``module_file``, or what remembers its answers.
     """
     top = name.partition(".")[0]
     if top in SUITE:
         return any(name == part or name.startswith(f"{part}.") for part in NUMERICAL)
     if top in sys.stdlib_module_names:
         return False
-    path = module_file(name)
+    path = (find or module_file)(name)
     if path is None:
         return False
-    if importer is not None and _top_folder(name, path) == _own_folder(importer):
+    if importing is not None and _top_folder(name, path) == importing:
         return True  # of its own package, wherever that lies
     return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
 
