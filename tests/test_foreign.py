@@ -107,9 +107,7 @@ def test_what_a_generator_does_to_its_zoo_reaches_no_number(tmp_path, honest, wa
     shutil.copytree(honest.zoo, tmp_path / "home")  # everything else is computed anew
     here, before = os.getcwd(), [read() for read, _ in foreign._SETTINGS]
     settings = {"how": ways, "when": when}
-    rude, _ = pipeline.run(
-        request(tmp_path / "b", f"{__name__}:Rude", generator_settings=settings)
-    )
+    rude, _ = pipeline.run(request(tmp_path / "b", f"{__name__}:Rude", generator_settings=settings))
     assert before == [read() for read, _ in foreign._SETTINGS]
     assert os.getcwd() == here
     assert facts(rude) == facts(honest.record)
