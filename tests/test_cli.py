@@ -16,9 +16,21 @@ SMALL = ["--task", "fake", "--k", "4", "--samples", "3", "--set", "task.epochs=1
 RUN = ["run", *SMALL, "--generator", "gaussian"]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store that these tests share, but for those that ask what is not yet in it."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture(autouse=True)
-def _standins(monkeypatch, tmp_path):
+def _standins(monkeypatch, tmp_path, store):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_HOME", str(store))
+
+
+@pytest.fixture
+def _empty_store(_standins, monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
 
 
 def error_of(capsys, *arguments: str) -> tuple[int, str]:
@@ -33,6 +45,7 @@ def error_of(capsys, *arguments: str) -> tuple[int, str]:
     return code, lines[0]
 
 
+@pytest.mark.usefixtures("_empty_store")
 def test_run_ends_with_a_table_that_has_everything(capsys, tmp_path):
     assert call(*RUN) == 0
     out, err = capsys.readouterr()
@@ -241,6 +254,7 @@ def test_a_corrupt_record(capsys):
     assert error_of(capsys, "show", str(path))[0] == 2
 
 
+@pytest.mark.usefixtures("_empty_store")
 def test_a_full_disk_costs_no_finished_stage(capsys, monkeypatch):
     import errno
 

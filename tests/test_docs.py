@@ -98,11 +98,11 @@ def test_the_readmes_commands_parse():
 
 
 def test_the_readmes_first_command_runs_in_a_process_of_its_own(tmp_path):
-    """The real digits and the real p-diff, as a new user runs them, but for the virtual environment."""
+    """The real digits and the real p-diff, as a new user runs them, but on few checkpoints in this environment."""
     words = shlex.split(blocks(README, "sh")[0].rpartition("&&")[2])[1:]
     done = subprocess.run(
         [sys.executable, *words, "--results", str(tmp_path / "results"),
-         "--set", "autoencoder_iterations=20", "--set", "denoiser_iterations=20"],
+         "--k", "20", "--samples", "10", "--set", "autoencoder_iterations=20", "--set", "denoiser_iterations=20"],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -17,9 +17,16 @@ SEEDS = ("--layers", "all", "--track", "seeds")
 RUN = ("run", "--task", "fake", "--generator", "gaussian", "--samples", "4")
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store that these tests share: on one zoo, all runs have the same controls."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture(autouse=True)
-def _standins(monkeypatch, tmp_path):
+def _standins(monkeypatch, tmp_path, store):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_HOME", str(store))
 
 
 def made(*words) -> Record:

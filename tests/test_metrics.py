@@ -408,7 +408,7 @@ def test_coverage_of_the_advantage():
         own = 1.1 - novelties + 0.03 * torch.randn(100, generator=source, dtype=torch.float64)
         return advantage(own, novelties, control, rng=rng(trial)).mean[1:]
 
-    assert 0.93 <= coverage(interval, 0.1) <= 0.97
+    assert 0.93 <= coverage(interval, 0.1, trials=1000) <= 0.97
 
 
 # Populations ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 import dataclasses
 import json
+import shutil
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +17,7 @@ from bench.judge.population import GENERATED, ORIGINAL
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.runs import pipeline
+from bench.runs.assemble import heading
 from bench.runs.stages import load_sampled
 from bench.system import identity
 from tasks import classification
@@ -28,6 +31,23 @@ def request(tmp_path, generator="gaussian", **values) -> Request:
     return Request(task="fake", generator=generator, task_settings=task, **{**defaults, **values})
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The record of a finished run, and its store, which holds its zoo and all that was scored."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_HOME", str(folder / "home"))
+        record, path = pipeline.run(request(folder))
+    return SimpleNamespace(record=record, path=path, home=folder / "home")
+
+
+@pytest.fixture
+def first(finished, tmp_path) -> Record:
+    """The record of that run, whose store is this test's own."""
+    shutil.copytree(finished.home, tmp_path / "home")
+    return finished.record
+
+
 def without_time(record: Record) -> dict:
     data = json.loads(record.to_json())
     for part in ("timing", "created", "artifacts", "environment"):
@@ -35,9 +55,9 @@ def without_time(record: Record) -> dict:
     return data
 
 
-def test_a_run_writes_a_record_that_reads_back(tmp_path):
-    record, path = pipeline.run(request(tmp_path))
-    assert path == tmp_path / "results" / record.key / f"{record.id}.json"
+def test_a_run_writes_a_record_that_reads_back(finished):
+    record, path = finished.record, finished.path
+    assert path == finished.home.parent / "results" / record.key / f"{record.id}.json"
     assert Record.read(path) == record
     assert record.zoo.k == 5
     assert record.generated.n == 4
@@ -48,15 +68,12 @@ def test_a_run_writes_a_record_that_reads_back(tmp_path):
     assert record.populations["copy"].best <= record.original.best
 
 
-def test_the_same_command_gives_the_same_record(tmp_path, monkeypatch):
-    first, _ = pipeline.run(request(tmp_path))
-    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "another home"))
+def test_the_same_command_gives_the_same_record(tmp_path, finished):
     second, _ = pipeline.run(request(tmp_path))
-    assert without_time(first) == without_time(second)
+    assert without_time(finished.record) == without_time(second)
 
 
-def test_another_seed_changes_the_generated_models_and_nothing_else(tmp_path):
-    first, _ = pipeline.run(request(tmp_path))
+def test_another_seed_changes_the_generated_models_and_nothing_else(tmp_path, first):
     second, _ = pipeline.run(request(tmp_path, seed=1))
     assert first.key == second.key
     assert first.id != second.id
@@ -66,9 +83,9 @@ def test_another_seed_changes_the_generated_models_and_nothing_else(tmp_path):
     assert first.original == second.original
 
 
-def test_controls_are_the_same_whatever_was_generated(tmp_path):
+def test_controls_are_the_same_whatever_was_generated(tmp_path, finished):
     """Not only their scores: their intervals too, beside one generated model or four."""
-    many, _ = pipeline.run(request(tmp_path, "gaussian"))
+    many = finished.record
     one, _ = pipeline.run(request(tmp_path, "average"))
     assert one.generated.n == 1
     assert many.key == one.key
@@ -81,14 +98,13 @@ def test_controls_are_the_same_whatever_was_generated(tmp_path):
     [{"k": 4}, {"samples": 3}, {"zoo_seed": 1}, {"task_settings": {"layers": "linear"}},
      {"task_settings": {"val_size": 10}}],
 )  # fmt: skip
-def test_what_must_be_equal_to_be_compared_changes_the_key(tmp_path, change):
-    base, _ = pipeline.run(request(tmp_path))
-    other, _ = pipeline.run(request(tmp_path, **change))
-    assert base.key != other.key
+def test_what_must_be_equal_to_be_compared_changes_the_key(tmp_path, first, change):
+    run = pipeline.Run(request(tmp_path, **change))
+    zoo, _ = run.zoo()
+    assert heading(run, zoo).key != first.key
 
 
-def test_a_second_run_uses_every_stage_of_the_first(tmp_path, monkeypatch):
-    first, _ = pipeline.run(request(tmp_path))
+def test_a_second_run_uses_every_stage_of_the_first(tmp_path, first, monkeypatch):
     for name in ("collect", "scorer", "finetune"):
         monkeypatch.setattr(classification.Classification, name, None)  # calling it would fail
     second, _ = pipeline.run(request(tmp_path))
@@ -98,8 +114,7 @@ def test_a_second_run_uses_every_stage_of_the_first(tmp_path, monkeypatch):
         pipeline.run(request(tmp_path, force=True))
 
 
-def test_a_damaged_stage_is_made_again(tmp_path):
-    first, _ = pipeline.run(request(tmp_path))
+def test_a_damaged_stage_is_made_again(tmp_path, first):
     home = tmp_path / "home"
     for path in home.rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:50])
@@ -107,7 +122,7 @@ def test_a_damaged_stage_is_made_again(tmp_path):
     assert without_time(first) == without_time(second)
 
 
-def test_originals_evaluated_once_give_copies_the_same_scores(tmp_path):
+def test_originals_evaluated_once_give_copies_the_same_scores(tmp_path, first):
     run = pipeline.Run(request(tmp_path))
     zoo, _ = run.zoo()
     originals = run.evaluate(zoo, zoo.vectors, ORIGINAL)
@@ -139,7 +154,7 @@ def test_counts_of_samples_share_a_fit_and_are_what_they_are_alone(tmp_path, mon
     assert len(fits) == 3  # another seed, another zoo
 
 
-def test_times_leave_out_what_is_computed_once_for_all_models(tmp_path, monkeypatch):
+def test_times_leave_out_what_is_computed_once_for_all_models(tmp_path, finished, monkeypatch):
     """A scorer is made once a split, outside of the time that scoring takes, and called once a population."""
     made, called = [], []
     scorer = classification.Classification.scorer
@@ -151,6 +166,7 @@ def test_times_leave_out_what_is_computed_once_for_all_models(tmp_path, monkeypa
         return lambda vectors: called.append((split, len(vectors))) or score(vectors)
 
     monkeypatch.setattr(classification.Classification, "scorer", counted)
+    shutil.copytree(finished.home / "zoos", tmp_path / "home" / "zoos")
     run = pipeline.Run(request(tmp_path))
     zoo, _ = run.zoo()
     made.clear()
@@ -173,7 +189,7 @@ def test_a_zoo_from_a_file(tmp_path):
         pipeline.run(request(tmp_path, zoo=tmp_path / "mine.zoo", k=7))
 
 
-def test_a_zoo_without_its_base_is_refused_with_a_hint(tmp_path):
+def test_a_zoo_without_its_base_is_refused_with_a_hint(tmp_path, first):
     collected, _ = pipeline.Run(request(tmp_path)).zoo()
     Zoo(collected.vectors, collected.layout).save(tmp_path / "half.zoo")
     with pytest.raises(BadRequest, match="does not fit convnet3"):
@@ -205,7 +221,7 @@ class Broken(Generator):
         (None, "NoneType"),
     ],
 )
-def test_samples_that_break_the_contract(tmp_path, monkeypatch, vectors, message):
+def test_samples_that_break_the_contract(tmp_path, first, monkeypatch, vectors, message):
     monkeypatch.setattr(Broken, "returned", vectors)
     run = pipeline.Run(request(tmp_path))
     zoo, _ = run.zoo()
@@ -252,7 +268,7 @@ class Shifted(Generator):
 """
 
 
-def test_an_edit_of_anything_that_a_generator_reads_is_a_new_result(tmp_path, monkeypatch):
+def test_an_edit_of_anything_that_a_generator_reads_is_a_new_result(tmp_path, first, monkeypatch):
     """A second file, a file that a hyperparameter names, and one that the code names."""
     monkeypatch.syspath_prepend(tmp_path)
     files = {
@@ -272,9 +288,9 @@ def test_an_edit_of_anything_that_a_generator_reads_is_a_new_result(tmp_path, mo
         weights = tmp_path / "home" / "generated" / record.artifacts.generated.file
         return record, load_sampled(weights).vectors[0, 0].item()
 
-    first, weight = made()
-    assert made()[0].id == first.id
-    seen = [first.id]
+    own, weight = made()
+    assert made()[0].id == own.id
+    seen = [own.id]
     for name, text in (("shifted_by.py", "SHIFT = 1.0\n"), ("prior.txt", "2"), ("fixed.txt", "4")):
         (tmp_path / name).write_text(text)
         record, moved = made()

@@ -52,13 +52,13 @@ def one_at_a_time(model, layout, vectors, data):
 
 @pytest.mark.parametrize(("arch", "layers"), CASES)
 def test_candidates_scored_together_equal_the_plain_loop(arch, layers):
-    model, layout, vectors = candidates(arch, layers)
-    data = images(count=20)
+    model, layout, vectors = candidates(arch, layers, count=2)
+    data = images(count=8)
     logits = one_at_a_time(model, layout, vectors, data)
     top = logits.topk(2, dim=-1).values
     clear = top[..., 0] - top[..., 1] > 1e-4
     batches = dataclasses.replace(
-        of_candidates(torch.device("cpu")), images=8
+        of_candidates(torch.device("cpu")), images=5
     )  # the last is smaller
     scored = scoring.ClassifierScorer(model, layout, data, batches)(vectors)
     wrong = logits.argmax(-1) != data.labels
@@ -103,7 +103,7 @@ def test_which_parameters_work_on_shared_tensors_alone(layers, first):
 def test_only_kernels_that_are_a_plain_product_run_together_on_a_cpu():
     def alone(arch, layers):
         model, layout, _ = candidates(arch, layers)
-        return scoring.Candidates(model, layout, images()).alone
+        return scoring.Candidates(model, layout, images(count=2)).alone
 
     assert not alone("resnet50", "layer4.2.conv3.weight")  # one pixel, on shared tensors
     assert alone("resnet50", "layer4.2.conv2.weight,layer4.2.conv3.weight")
