@@ -14,7 +14,8 @@ _GENERATION = "tasks.image_generation:ImageGeneration"
 def _named_after(data_set: DataSet) -> Variant:
     settings = {"dataset": data_set.name, **data_set.settings}
     target = CLASSES[data_set.form]
-    return Variant(target, data_set.about, settings, data_set.k, data_set.samples)
+    counts = (data_set.k, data_set.samples, data_set.held_out)
+    return Variant(target, data_set.about, settings, *counts)
 
 
 OTHERS: dict[str, Variant] = {

@@ -10,7 +10,7 @@ from bench import cli, declared
 from bench.contract import Control, Evaluation
 from bench.errors import BadRequest
 from bench.records.request import Request
-from bench.records.verdict import AVERAGES
+from bench.records.rule1 import AVERAGES
 from bench.runs.calibrate import (
     Mixture,
     Pool,

@@ -24,7 +24,8 @@ class Variant:
         target: ``module:Class`` of the task.
         about: one line for ``bench list``.
         settings: fields of the class that differ from its defaults.
-        k, samples: checkpoints and generated models of a run that does not say how many.
+        k, samples, held_out: checkpoints, generated models and models of the reference of a run that does not say how
+            many.
     """
 
     target: str
@@ -32,6 +33,12 @@ class Variant:
     settings: Settings = dataclasses.field(default_factory=dict)
     k: int = 200
     samples: int = 100
+    held_out: int = 100
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of models, by the option that sets each."""
+        return {"k": self.k, "samples": self.samples, "held_out": self.held_out}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,10 +96,10 @@ class DataSet(Declaration):
         train, val: images in each split.
         embedded: whether the images come with the suite, so that no folder is read.
         source: the data set that it is made of, where the function loads another one.
-        settings, k, samples: of the task that has the data set's name, see ``Variant``.
+        settings, k, samples, held_out: of the task that has the data set's name, see ``Variant``.
     """
 
-    ignored: ClassVar[tuple[str, ...]] = ("about", "settings", "k", "samples")
+    ignored: ClassVar[tuple[str, ...]] = ("about", "settings", "k", "samples", "held_out")
 
     classes: int
     channels: int
@@ -104,6 +111,7 @@ class DataSet(Declaration):
     settings: Settings = dataclasses.field(default_factory=dict)
     k: int = 200
     samples: int = 100
+    held_out: int = 100
 
     @property
     def summary(self) -> str:

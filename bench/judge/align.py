@@ -18,6 +18,7 @@ from bench.errors import BadRequest
 Places = list[tuple[str, int]]  # tensors and their axes that one group of hidden units runs along
 CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
 LARGEST = 2**28  # values of a zoo whose tensors are sorted to look for nearest originals: 1 GiB
+KEPT = 2**15  # evenly spaced parameters by which two models are compared
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
 
 
@@ -159,18 +160,36 @@ def align_zoo(zoo: Zoo) -> Zoo:
     return dataclasses.replace(zoo, vectors=vectors)
 
 
+def comparable(vectors: Float[Tensor, "n D"], zoo: Zoo) -> Float[Tensor, "n W"]:
+    """Return some parameters of each model, by which weights are compared: evenly spaced, ``KEPT`` at most.
+
+    Where hidden units can be permuted, they are in the order of the zoo's first checkpoint's; not in zoos too large to
+    sort.
+    """
+    unit_groups = permutable(zoo)
+    if unit_groups:
+        vectors = align(vectors, zoo.vectors[0], zoo.layout, unit_groups)
+    dim = vectors.shape[1]
+    return vectors[:, torch.linspace(0, dim - 1, min(dim, KEPT)).round().long()].clone()
+
+
+def permutable(zoo: Zoo) -> dict[str, Places]:
+    """Return the groups of hidden units of a zoo; empty where nothing can be permuted, or the zoo is too large."""
+    if zoo.vectors.numel() > LARGEST:
+        return {}
+    try:
+        return groups(zoo)
+    except BadRequest:
+        return {}
+
+
 def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
     """Return the median distance to the nearest original over that among originals, each pair of models aligned.
 
     None where hidden units cannot be permuted, for a single original, and for zoos too large to sort.
     """
-    if zoo.vectors.numel() > LARGEST:
-        return None
-    try:
-        unit_groups = groups(zoo)
-    except BadRequest:
-        return None
-    if len(zoo) < 2:
+    unit_groups = permutable(zoo)
+    if not unit_groups or len(zoo) < 2:
         return None
     among = nearest(zoo.vectors, zoo, unit_groups, others=True).quantile(0.5)
     ours = nearest(generated, zoo, unit_groups).quantile(0.5)

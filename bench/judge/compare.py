@@ -9,15 +9,17 @@ from torch import Tensor
 
 from bench.contract import Metric
 from bench.judge import describe
+from bench.judge.composition import Against
 from bench.judge.population import Population
 from bench.metrics import novelty as novel
 from bench.metrics import similarity as similar
 from bench.metrics.statistics import mcnemar
 from bench.records import population as records
 from bench.records import verdict
-from bench.records.fields import Interval, Verdict
+from bench.records.fields import Interval
 from bench.records.judged import Advantage, GoodModels, Judge, Origin, Paired, Tests
 from bench.records.population import Similarity
+from bench.records.rule1 import Means
 from bench.system.randomness import derive
 
 CURVES = ("noise", "interpolation", "gaussian")  # controls whose score at a novelty is compared
@@ -30,50 +32,47 @@ class Baselines:
     Attributes:
         metric: the headline metric of the scores.
         original: the zoo's checkpoints.
+        reference: held-out trained models, if there are any.
         controls: their populations by key.
-        similarities: of the originals and of every control, by key.
+        similarities: of the originals, the reference and every control, by key.
         curves: score at novelty, of the controls that have one, by name.
-        sees_training: whether the rule calls fine-tuned originals novel; None without that control.
     """
 
     metric: Metric
     original: Population
+    reference: Population | None
     controls: Mapping[str, Population]
     similarities: Mapping[str, Similarity]
     curves: Mapping[str, novel.Curve]
-    sees_training: bool | None
 
     @classmethod
     def of(
         cls, populations: Sequence[Population], metric: Metric, rng: torch.Generator
     ) -> "Baselines":
-        """Compare the controls with the originals.
+        """Compare reference and controls with the originals.
 
         Args:
-            populations: originals and controls, each once; populations of other roles are ignored.
+            populations: originals, reference and controls, each once; populations of other roles are ignored.
             metric: of the scores.
             rng: of the bootstrap. Every interval draws from its own generator, so that a control's interval is the
                 same in every record of a zoo.
         """
         original = next(one for one in populations if one.origin.role == "original")
-        controls = {one.key: one for one in populations if one.origin.role == "control"}
+        others = {
+            one.key: one for one in populations if one.origin.role in ("reference", "control")
+        }
         alike = {
-            key: similar.pairwise(one.compared, original.compared) for key, one in controls.items()
+            key: similar.pairwise(one.compared, original.compared) for key, one in others.items()
         }
         similarities = {
             key: describe.of_control(alike[key], similar.pairwise(one.compared, one.compared))
-            for key, one in controls.items()
+            for key, one in others.items()
         }
+        reference = others.pop("reference", None)
+        controls = others
         similarities["original"] = describe.of_originals(original, derive(rng, "similarity"))
         curves = _curves(controls, alike, metric, rng)
-        sees = None
-        if "finetune" in controls:
-            advantages, novelty = _advantages(
-                controls["finetune"], alike["finetune"], curves, derive(rng, "finetune")
-            )
-            models = len(controls["finetune"])
-            sees = verdict.is_novel(verdict.Evidence(models, novelty, None, advantages))
-        return cls(metric, original, controls, similarities, curves, sees)
+        return cls(metric, original, reference, controls, similarities, curves)
 
 
 def _curves(
@@ -101,24 +100,29 @@ def _curves(
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The comparison of generated models with the baselines.
+    """What is found of generated models beside the originals and controls.
 
     Attributes:
         similarity: of the models, to each other and to the originals.
-        evidence: the numbers that the verdict's rule reads.
-        nearest_l2_ratio: see ``bench.records.judged.Origin``.
-        word: the verdict.
+        median_novelty: median over models of 1 - similarity with the nearest original.
+        advantages: score above each control's at the same novelty.
+        toward_mean, nearest_l2_ratio: see ``bench.records.judged.Origin``.
+        lost: share of what separates the originals from the noisiest control that the models lost.
     """
 
     similarity: Similarity
-    evidence: verdict.Evidence
+    median_novelty: float
+    advantages: Mapping[str, Advantage]
+    toward_mean: float
     nearest_l2_ratio: float | None
-    word: Verdict
+    lost: float
 
     def judge(
         self,
         baselines: Baselines,
+        against: Against | None,
         *,
+        models: int,
         aligned: float | None,
         tests: Tests | None,
         good: GoodModels | None,
@@ -127,25 +131,35 @@ class Finding:
 
         Args:
             baselines: the originals and controls that the models were compared with.
+            against: every population against the reference; None without one.
+            models: how many were generated, of a deterministic generator equal ones.
             aligned: the L2 ratio after alignment of hidden units.
             tests: paired tests.
             good: comparisons of good models alone.
         """
         within, usual = self.similarity.within, baselines.similarities["original"].within
+        evidence = verdict.Evidence(
+            lost=self.lost,
+            models=models,
+            reference=against.models if against else 0,
+            judgement=against.judgements["generated"] if against else None,
+            resolution=against.resolution if against else None,
+        )
         return Judge(
-            word=self.word,
+            word=verdict.word(evidence),
             rule=verdict.RULE,
             collapsed=None if within is None or usual is None else within.value > usual.value,
-            median_novelty=self.evidence.median_novelty,
-            advantages=dict(self.evidence.advantages),
-            sees_training=baselines.sees_training,
+            median_novelty=self.median_novelty,
+            advantages=dict(self.advantages),
             origin=Origin(
                 nearest_l2_ratio=self.nearest_l2_ratio,
                 nearest_l2_ratio_aligned=aligned,
-                toward_mean=self.evidence.toward_mean,
+                toward_mean=self.toward_mean,
             ),
             tests=tests,
             good=good,
+            against_reference=dict(against.judgements) if against else {},
+            resolution=evidence.resolution,
         )
 
 
@@ -156,7 +170,7 @@ def assess(
     originals: Float[Tensor, "K D"],
     rng: torch.Generator,
 ) -> Finding:
-    """Return similarity, novelty and the verdict of generated models.
+    """Return similarity, novelty and origin of generated models.
 
     Args:
         baselines: originals and controls.
@@ -168,19 +182,16 @@ def assess(
     within = similar.pairwise(generated.compared, generated.compared)
     similarity = describe.of_generated(alike, within, derive(rng, "similarity"))
     advantages, novelty = _advantages(generated, alike, baselines.curves, derive(rng, "novelty"))
-    toward = similar.toward_mean(vectors, originals)
-    evidence = verdict.Evidence(len(generated), novelty, toward, advantages)
-    controls = baselines.controls
-    noisiest = max(controls.values(), key=lambda one: one.origin.amplitude or 0.0)
-    means = verdict.Means(generated.mean, baselines.original.mean, noisiest.mean)
-    likened = {
-        key: baselines.similarities[key]
-        for key, one in controls.items()
-        if one.origin.name in verdict.LIKENED
-    }
-    word = verdict.verdict(means, evidence, similarity, likened)
-    ratio = similar.nearest_l2_ratio(vectors, originals)
-    return Finding(similarity, evidence, ratio, word)
+    controls = baselines.controls.values()
+    noisiest = max(controls, key=lambda one: one.origin.amplitude or 0.0)
+    return Finding(
+        similarity=similarity,
+        median_novelty=novelty,
+        advantages=advantages,
+        toward_mean=similar.toward_mean(vectors, originals),
+        nearest_l2_ratio=similar.nearest_l2_ratio(vectors, originals),
+        lost=Means(generated.mean, baselines.original.mean, noisiest.mean).lost,
+    )
 
 
 def _advantages(
@@ -214,7 +225,9 @@ def described(
         similarity: of the generated models.
         rng: of the bootstrap; every population draws from its own generator.
     """
-    everything = {"original": baselines.original, "generated": generated, **baselines.controls}
+    held = {"reference": baselines.reference} if baselines.reference else {}
+    everything = {"original": baselines.original, **held, "generated": generated}
+    everything |= baselines.controls
     similarities = {**baselines.similarities, "generated": similarity}
     return {
         key: describe.describe(one, similarities[key], baselines.metric, derive(rng, key))

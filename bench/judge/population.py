@@ -33,15 +33,19 @@ class Origin:
         return cls(control.name, "control", control.amplitude, control.aligned)
 
     @property
+    def control(self) -> Control | None:
+        """The control that made the models; None of another role."""
+        return Control(self.name, self.amplitude, self.aligned) if self.role == "control" else None
+
+    @property
     def key(self) -> str:
         """The name of the population in a record, such as "generated" or "noise 0.1"."""
-        if self.role != "control":
-            return self.name
-        return str(Control(self.name, self.amplitude, self.aligned))
+        return self.name if self.control is None else str(self.control)
 
 
 ORIGINAL = Origin("original", "original")
 GENERATED = Origin("generated", "generated")
+REFERENCE = Origin("reference", "reference")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Population:
         not_finite: for how many validation examples each model put out something that is not finite; None where the
             task does not count that.
         outputs: coordinates of the models as functions, see ``bench.contract.Evaluation``; None where there are none.
+        weights: at most ``bench.judge.align.KEPT`` parameters of each model, its hidden units aligned.
         select_s, score_s: seconds that scoring the models on train and on validation took.
     """
 
@@ -71,6 +76,7 @@ class Population:
     further: dict[str, Float[Tensor, " N"]] = dataclasses.field(default_factory=dict)
     not_finite: Int64[Tensor, " N"] | None = None
     outputs: Float[Tensor, "N P"] | None = None
+    weights: Float[Tensor, "N W"] | None = None
     select_s: float = 0.0
     score_s: float = 0.0
 

@@ -80,7 +80,7 @@ class Asked(BaseModel):
     Attributes:
         task, generator: names, or ``module:Class``.
         zoo: path of the file of a zoo, used instead of collecting one.
-        k, samples: number of checkpoints in the zoo, and of models to generate.
+        k, samples, held_out: number of checkpoints in the zoo, of models to generate, and of models in the reference.
         seed, zoo_seed: seed of the generator's fit and samples, and seed of the checkpoints.
         preset: quick or paper.
         min_score: models of this score or better are also compared alone.
@@ -95,6 +95,7 @@ class Asked(BaseModel):
     zoo: str | None = None
     k: Size | None = None
     samples: Size | None = None
+    held_out: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
     seed: Seed | None = None
     zoo_seed: Seed | None = None
     preset: str | None = None
@@ -193,7 +194,7 @@ class Asked(BaseModel):
         known, made = declared.task(self.task), declared.generator(self.generator)
         if known and not self.zoo:  # the file of a zoo has the task's settings
             variant = plugins.task_variant(self.task)
-            usual |= {"k": variant.k, "samples": variant.samples}
+            usual |= variant.counts
             task = {**known.fields, **variant.settings, **known.preset(preset)}
         return usual, task, {**made.fields, **made.preset(preset)} if made else {}
 

@@ -84,6 +84,7 @@ class Protocol(Model):
         version: version of the protocol.
         preset: quick or paper.
         samples: number of generated models.
+        held_out: number of trained models that no generator sees: the reference.
         seed: seed of the generator's fit and samples.
         selection: in words, by what on the training split the selected model is chosen.
         train_size, val_size: examples of each split that are scored.
@@ -92,6 +93,7 @@ class Protocol(Model):
     version: Version
     preset: Name
     samples: Positive
+    held_out: Count = 0
     seed: Seed
     selection: Name
     train_size: Positive
@@ -149,10 +151,12 @@ class Artifact(Model):
 
 
 class Artifacts(Model):
-    """The files of a run: checkpoints, generated weights, and the side file (``bench.records.side``), if any."""
+    """The files of a run: checkpoints, generated weights, and if there are any, the held-out trained models and the
+    side file (``bench.records.side``)."""
 
     zoo: Artifact
     generated: Artifact
+    reference: Artifact | None = None
     side: Artifact | None = None
 
 

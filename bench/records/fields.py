@@ -21,7 +21,7 @@ Seconds = Annotated[float, Field(ge=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 Tier = Literal["claimed", "rescored", "regenerated"]
-Verdict = Literal["broken", "copies", "averages", "novel"]
+Verdict = Literal["broken", "copies", "averages", "novel", "undecided"]
 Role = Literal["original", "reference", "generated", "control"]
 
 

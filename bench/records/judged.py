@@ -1,11 +1,13 @@
 """Parts of a record that follow from its populations: the verdict with the numbers it is made of, and paired tests."""
 
-from typing import Annotated
+import math
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.records.fields import Count, Interval, Model, Name, Unit, Verdict, Version
 
+KINDS = ("new", "copies", "averages", "broken")  # what models are made of
 Ratio = Annotated[float, Field(ge=0)]
 
 
@@ -79,11 +81,66 @@ class GoodModels(Model):
     original_generated_max: Unit | None
 
 
+class Composition(Model):
+    """What the models of a population are made of: the mixture of known populations that best reproduces them.
+
+    Each share has its bootstrap interval over all models.
+
+    Attributes:
+        new: share of the reference, which are models that really were trained.
+        copies, averages, broken: shares of the checkpoints and of the controls that are made so.
+        residual: energy distance that the mixture leaves, over the reference's mean distance; about 0 where it is true.
+        p: share of samples of the mixture itself that leave as much.
+    """
+
+    new: Interval
+    copies: Interval
+    averages: Interval
+    broken: Interval
+    residual: float
+    p: Unit
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if not math.isclose(math.fsum(self.shares.values()), 1, abs_tol=1e-6):
+            raise ValueError("the shares do not sum to 1")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares by what they are of: new, copies, averages, broken."""
+        return {name: getattr(self, name).value for name in KINDS}
+
+
+class CopyTest(Model):
+    """Whether models are nearer to the checkpoints than models that never saw them.
+
+    Attributes:
+        nearer: models that put out what a checkpoint does more closely than any model of the reference does.
+        p: of the exact test.
+    """
+
+    nearer: Count
+    p: Unit
+
+
+class Judgement(Model):
+    """One population against the reference.
+
+    Attributes:
+        composition: what its models are made of.
+        copying: the copy test.
+    """
+
+    composition: Composition
+    copying: CopyTest
+
+
 class Judge(Model):
     """The verdict on the generated models; fields with a default are missing in older records.
 
     Attributes:
-        word: broken, copies, averages or novel, by ``bench.records.verdict``.
+        word: broken, copies, averages, novel or undecided, by ``bench.records.verdict``.
         rule: version of the rule, and of the intervals it reads; null in records from before there was one.
         collapsed: whether generated models are more alike than the originals are.
         median_novelty: median over generated models of 1 - similarity with the nearest original.
@@ -93,6 +150,9 @@ class Judge(Model):
         origin: where the generated models lie in weight space.
         tests: paired tests; null where units are not independent, or neither right nor wrong.
         good: comparisons of good models alone; null where no ``min_score`` was asked for.
+        against_reference: every population against the reference, by its key; empty where there is none.
+        resolution: new share of one half of the reference against the other, minus the largest of any control; null
+            without a reference.
     """
 
     word: Verdict | None
@@ -104,3 +164,5 @@ class Judge(Model):
     origin: Origin
     tests: Tests | None = None
     good: GoodModels | None = None
+    against_reference: dict[Name, Judgement] = {}
+    resolution: Annotated[float, Field(ge=-1, le=1)] | None = None

@@ -34,7 +34,8 @@ class Request:
     Attributes:
         task, generator: names, or ``module:Class``.
         task_settings, generator_settings: fields of the task's and the generator's class by name, as plain data.
-        k, samples: number of checkpoints in the zoo, and of models to generate. None takes the numbers of the zoo's
+        k, samples, held_out: number of checkpoints in the zoo, of models to generate, and of trained models that no
+            generator sees: the reference of the verdict, 0 for no verdict. None takes the numbers of the zoo's
             file, or the task's own.
         seed: seed of the generator's fit and samples.
         zoo_seed: seed of the checkpoints. None takes that of the zoo's file, or 0; it stays None where the file has
@@ -59,6 +60,11 @@ class Request:
     generator_settings: Settings = dataclasses.field(default_factory=dict)
     k: Annotated[int, "Checkpoints in the zoo. Default: the task's own, 200 for most."] = None  # type: ignore[assignment]  # a number from __post_init__ on
     samples: Annotated[int, "Models to generate. Default: the task's own, 100 for most."] = None  # type: ignore[assignment]  # as k
+    held_out: Annotated[
+        int,
+        "Models to train that no generator sees: the reference of the verdict; 0: no verdict. "
+        "Default: the task's own, 100 for most.",
+    ] = None  # type: ignore[assignment]  # as k
     seed: Annotated[int, "Seed of the generator's fit and samples."] = 0
     zoo_seed: Annotated[
         int | None, "Seed of the checkpoints. Default: 0, or that of the zoo's file."
@@ -95,7 +101,7 @@ class Request:
 
     def __post_init__(self) -> None:
         self._set(_typed({name: getattr(self, name) for name in _adapters()}))
-        self._set({n: self.usual[n] for n in ("k", "samples", "zoo_seed") if self._is_left_out(n)})
+        self._set({n: self.usual[n] for n in ("k", "samples", "held_out", "zoo_seed") if self._is_left_out(n)})
         self._set({"task_settings": _settings(self.task_settings, "task.")})
         self._set({"generator_settings": _settings(self.generator_settings)})
         self._check_numbers()
@@ -113,6 +119,8 @@ class Request:
         for name in ("k", "samples"):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise BadRequest(f"{name} is {getattr(self, name)}, expected at least 1")
+        if not 0 <= self.held_out <= LARGEST:
+            raise BadRequest(f"held_out is {self.held_out}, expected 0 or more")
         for name in ("seed", "zoo_seed"):
             if abs(getattr(self, name) or 0) > LARGEST:
                 raise BadRequest(f"{name} is {getattr(self, name)}, expected at most 2^53")
@@ -146,7 +154,7 @@ class Request:
     def usual(self) -> Settings:
         """The values of options that are left out, by the given zoo's file or by the task."""
         variant = plugins.task_variant(self.task)
-        usual = {"k": variant.k, "samples": variant.samples, **USUAL}
+        usual = {**variant.counts, **USUAL}
         return usual | ({"k": self.header.k, "zoo_seed": self.header.seed} if self.header else {})
 
 

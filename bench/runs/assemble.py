@@ -12,6 +12,7 @@ from bench.contract import Generator, Task
 from bench.contract.zoo import Zoo
 from bench.judge import compare
 from bench.judge.align import aligned_l2_ratio
+from bench.judge.composition import against_reference
 from bench.judge.population import Population
 from bench.judge.timing import timing
 from bench.records import facts
@@ -23,7 +24,7 @@ from bench.runs import foreign
 from bench.runs.stages import Sampled
 from bench.system import identity, store
 from bench.system.environment import describe
-from bench.system.randomness import generator
+from bench.system.randomness import derive, generator
 
 VERSION = PROTOCOL
 IMPORTED = "imported"  # the track of checkpoints that were made elsewhere
@@ -57,6 +58,27 @@ class Heading:
     id: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """The files that a record's numbers come from.
+
+    Attributes:
+        zoo, generated: files of the checkpoints and of the generated weights.
+        reference: file of the held-out trained models, if there are any.
+        side: the side file.
+    """
+
+    zoo: Path
+    generated: Path
+    reference: Path | None
+    side: Path | None
+
+    def artifacts(self) -> facts.Artifacts:
+        """Return names and hashes of the files."""
+        named = {name: artifact(path) if path else None for name, path in vars(self).items()}
+        return facts.Artifacts(**named)
+
+
 def heading(run: Asking, zoo: Zoo) -> Heading:
     """Return the heading of the record of a run on a zoo."""
     task, checkpoints, made, protocol = (
@@ -68,6 +90,7 @@ def heading(run: Asking, zoo: Zoo) -> Heading:
     key = comparability_key(task, checkpoints, protocol)
     identity_facts = [key, made.name, made.code, made.hyperparameters, protocol.seed, run.device]
     identity_facts += ["align"] if made.aligned else []
+    identity_facts += ["held out", protocol.held_out] if protocol.held_out else []
     return Heading(task, checkpoints, made, protocol, key, store.digest(identity_facts))
 
 
@@ -75,20 +98,19 @@ def assemble(
     run: Asking,
     head: Heading,
     zoo: Zoo,
-    zoo_path: Path,
     sampled: Sampled,
     populations: Sequence[Population],
-    side: Path | None,
+    files: Files,
 ) -> Record:
     """Compute every number of a run's record; return the record.
 
     Args:
         run: the request, and the plugins that carried it out.
         head: the record's heading.
-        zoo, zoo_path: the checkpoints, and the file they lie in.
+        zoo: the checkpoints.
         sampled: the generated vectors.
-        populations: originals, generated models and every control.
-        side: the side file; None without one.
+        populations: originals, reference, generated models and every control.
+        files: the files that the numbers come from.
     """
     rng, metric = generator(0, head.key, "bootstrap"), run.task.metric
     generated = next(one for one in populations if one.origin.role == "generated")
@@ -108,6 +130,8 @@ def assemble(
         populations=described,
         judge=finding.judge(
             baselines,
+            against_reference(populations, derive(rng, "against the reference")),
+            models=run.request.samples,
             aligned=aligned_l2_ratio(sampled.vectors, zoo),
             tests=_tests(run, baselines, generated),
             good=_good(run, baselines, generated),
@@ -129,11 +153,7 @@ def assemble(
             peak_memory_bytes=sampled.peak_memory_bytes,
         ),
         environment=facts.Environment(**describe(run.device)),
-        artifacts=facts.Artifacts(
-            zoo=artifact(zoo_path),
-            generated=artifact(sampled.path),
-            side=artifact(side) if side else None,
-        ),
+        artifacts=files.artifacts(),
     )
 
 
@@ -184,6 +204,7 @@ def _protocol(run: Asking) -> facts.Protocol:
         version=VERSION,
         preset=run.request.preset,
         samples=run.request.samples,
+        held_out=run.request.held_out,
         seed=run.request.seed,
         selection=selection(run.task.metric.higher_is_better),
         train_size=run.task.size("train"),

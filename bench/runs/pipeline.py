@@ -28,19 +28,22 @@ from bench.contract import (
 from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
-from bench.judge.align import align_zoo
-from bench.judge.population import GENERATED, ORIGINAL, Origin, Population
+from bench.judge.align import align_zoo, comparable
+from bench.judge.population import GENERATED, ORIGINAL, REFERENCE, Origin, Population
 from bench.records import side
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.records.values import plain, recorded, written
 from bench.runs import figures, foreign, known
-from bench.runs.assemble import VERSION, Heading, assemble, heading
+from bench.runs.assemble import VERSION, Files, Heading, assemble, heading
 from bench.runs.stages import (
+    Reference,
     Sampled,
     load_population,
+    load_reference,
     load_sampled,
     save_population,
+    save_reference,
     save_sampled,
 )
 from bench.system import identity, memory, store
@@ -88,12 +91,15 @@ class Run:
         say(f"fit {self.request.generator} and sample {self.request.samples} models")
         with self.stage("fit and sample"):
             sampled = self.generate(zoo)
-        populations = self.score(zoo, sampled.vectors)
+        with self.stage("reference"):
+            reference = self.reference(zoo)
+        populations = self.score(zoo, sampled.vectors, reference)
         head = heading(self, zoo)
         with self.stage("figures"):
             side_file = self.write_side(head, zoo, sampled, populations)
         with self.stage("compare"):
-            record = assemble(self, head, zoo, zoo_path, sampled, populations, side_file)
+            files = Files(zoo_path, sampled.path, reference.path if reference else None, side_file)
+            record = assemble(self, head, zoo, sampled, populations, files)
         return record, record.write(results)
 
     def generate(self, zoo: Zoo, samples: int | None = None) -> Sampled:
@@ -107,8 +113,10 @@ class Run:
         count = samples or self.request.samples
         return self.sample(self.generator, self.request.generator, seen, count)
 
-    def score(self, zoo: Zoo, generated: Float[Tensor, "n D"]) -> list[Population]:
-        """Score originals, generated models and every control on both splits."""
+    def score(
+        self, zoo: Zoo, generated: Float[Tensor, "n D"], reference: Reference | None
+    ) -> list[Population]:
+        """Score originals, reference, generated models and every control on both splits."""
         say("score originals and generated models")
         made = dataclasses.replace(GENERATED, aligned=self.request.align)
         with self.stage("score"):
@@ -116,6 +124,8 @@ class Run:
                 self.evaluate(zoo, zoo.vectors, ORIGINAL),
                 self.evaluate(zoo, generated, made),
             ]
+            if reference:
+                populations.append(self.evaluate(zoo, reference.vectors, REFERENCE))
         return populations + self.score_controls(zoo)
 
     def score_controls(self, zoo: Zoo) -> list[Population]:
@@ -176,6 +186,31 @@ class Run:
         zoo = store.stage(path, Zoo.load, make, Zoo.save, force=self.request.force)
         shutil.rmtree(work, ignore_errors=True)
         return zoo.head(self.request.k), path
+
+    def reference(self, zoo: Zoo) -> Reference | None:
+        """Return models of the zoo's process that no generator sees, cached or trained; None where there are none."""
+        count = self.request.held_out
+        if not count:
+            return None
+        identity = {**self.task.identity(), "device": self.device, "code": self.task_code}
+        identity = {n: v for n, v in identity.items() if n not in (*self.task.scoring, "scoring")}
+        path = store.home() / "references" / f"{store.digest([VERSION, zoo.hash, count, identity])}.safetensors"
+        work = path.with_suffix(".partial")
+
+        def make() -> Reference:
+            say(f"train {count} models to be held out")
+            key = generator(0, zoo.hash, "reference")
+            vectors = self.task.reference(zoo, count, rng=key, work=work)
+            if vectors is None:
+                return Reference(zoo.vectors[:0], path)
+            foreign.check_vectors(vectors, count, zoo, type(self.task).__name__)
+            return Reference(vectors, path)
+
+        made = store.stage(
+            path, load_reference, make, save_reference, force=self.request.force
+        )
+        shutil.rmtree(work, ignore_errors=True)
+        return made if len(made.vectors) else None
 
     def _given(self, path: Path) -> Zoo:
         """Return the zoo of a file; the task adopts the settings that only its checkpoints determine.
@@ -322,6 +357,7 @@ class Run:
             {name: values for name, values in val.extra.items() if name != "loss"},
             val.not_finite,
             val.outputs,
+            comparable(vectors, zoo),
             select_s,
             score_s,
         )

@@ -37,6 +37,30 @@ class Sampled:
     views: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Trained models that no generator sees.
+
+    Attributes:
+        vectors: the models; none where the process that made the zoo is not known.
+        path: path of the file that holds them.
+    """
+
+    vectors: Float[Tensor, "m D"]
+    path: Path
+
+
+def load_reference(path: Path) -> Reference:
+    """Read the reference that ``save_reference`` wrote."""
+    tensors, _ = _read(path)
+    return Reference(tensors["vectors"], path)
+
+
+def save_reference(reference: Reference, path: Path) -> None:
+    """Write the reference's vectors to one safetensors file."""
+    _write({"vectors": reference.vectors.contiguous()}, {}, path)
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors and the facts (JSON) of a stage's file.
 

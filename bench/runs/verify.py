@@ -22,8 +22,8 @@ from bench.records.facts import Artifact, Verified
 from bench.records.fields import Tier
 from bench.records.record import Record, content_hash
 from bench.records.request import Request
-from bench.records.verdict import RULE
-from bench.runs.assemble import IMPORTED, assemble, heading
+from bench.records.rule1 import RULE
+from bench.runs.assemble import Files, IMPORTED, assemble, heading
 from bench.runs.checked import Check
 from bench.runs.pipeline import Run
 from bench.runs.reference import compare
@@ -83,7 +83,7 @@ def verify(
     with store.set_aside():
         if from_seed:
             checks.append(_regenerated(run, checkpoints, sampled))
-        populations = run.score(checkpoints, sampled.vectors)
+        populations = run.score(checkpoints, sampled.vectors, run.reference(checkpoints))
         if reference:
             checks += compare(record, run.task, checkpoints, vectors(run, checkpoints, sampled))
         if side_file and record.artifacts.side:
@@ -92,7 +92,8 @@ def verify(
             checks += _side(side.read(side_file), arrays)
     timed = [_timed(one, record) for one in populations]
     head = heading(run, checkpoints)
-    again = assemble(run, head, checkpoints, zoo_path, sampled, timed, None)
+    files = Files(zoo_path, sampled.path, None, None)
+    again = assemble(run, head, checkpoints, sampled, timed, files)
     return checks + differences(record, again)
 
 
@@ -144,6 +145,7 @@ def request(record: Record, zoo: Path, device: str, data_dir: str | None) -> Req
         generator_settings=record.generator.hyperparameters,
         k=record.zoo.k,
         samples=record.protocol.samples,
+        held_out=record.protocol.held_out,
         seed=record.protocol.seed,
         preset=record.protocol.preset,
         device=device,

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.metrics import matched
 from bench.metrics.matched import Models, Range
-from bench.records import verdict
+from bench.records import rule1
 from bench.records.checks.case import FLOAT16_ERROR, Case, mismatch, nearly_equal, out_of_range
 from bench.records.fields import Interval
 from bench.records.judged import Advantage, Judge
@@ -35,9 +35,9 @@ def problems(case: Case) -> Iterator[str]:
     if set(judge.advantages) != set(CONTROLS):
         yield mismatch("judge.advantages", sorted(judge.advantages), sorted(CONTROLS))
         return
-    if judge.rule != verdict.RULE or not _whole_record(case):
+    if judge.rule != rule1.RULE or not _whole_record(case):
         return  # ``_rule`` and other checks report it; the verdict cannot be computed
-    word = verdict.of(case.record)
+    word = rule1.of(case.record)
     if judge.word != word:
         yield mismatch("judge.word", judge.word, word, "by the rule on its numbers")
     yield from _novelties(case, judge)
@@ -50,7 +50,7 @@ def _whole_record(case: Case) -> bool:
     controls = case.record.controls
     named = {one.name for one in controls.values()}
     alike = all(one.similarity.originals for one in controls.values())
-    return {*verdict.LIKENED, "finetune"} <= named and alike
+    return {*rule1.LIKENED, "finetune"} <= named and alike
 
 
 def _rule(case: Case, judge: Judge) -> Iterator[str]:
@@ -67,10 +67,10 @@ def _rule(case: Case, judge: Judge) -> Iterator[str]:
     if judge.rule is None:
         there = [value for value in (*ruled.values(), *maybe) if value is not None]
         if there or case.record.artifacts.side:
-            yield mismatch("judge.rule", None, verdict.RULE, "the record is younger than the rule")
+            yield mismatch("judge.rule", None, rule1.RULE, "the record is younger than the rule")
         return
-    if judge.rule != verdict.RULE:
-        yield mismatch("judge.rule", judge.rule, verdict.RULE)
+    if judge.rule != rule1.RULE:
+        yield mismatch("judge.rule", judge.rule, rule1.RULE)
     for name, value in ruled.items():
         if value is None:
             yield mismatch(f"judge.{name}", None, "a value", "the rule always gives one")
@@ -202,7 +202,7 @@ def _compare_interval(place: str, says: Interval, found: Range, slack: float) ->
 def _sees_training(case: Case, judge: Judge) -> Iterator[str]:
     """Check whether the rule calls the fine-tuned originals novel, unless rounding leaves both possible."""
     says, enough = judge.sees_training, case.all_stored("finetune")
-    few = case.populations["finetune"].n < verdict.MODELS
+    few = case.populations["finetune"].n < rule1.MODELS
     possible = {False} if few else _possible_words(case) if enough else {True, False}
     if says is not None and says not in possible:
         yield mismatch(
@@ -243,7 +243,7 @@ def _may_beat(case: Case, control: str, judged: Models, compared: Models) -> Ite
     for count in set(matched.inside(judged, compared)):
         beyond = 1 - count / len(judged.values)
         if count == 0:
-            yield verdict.beats(Advantage(mean=None, beyond=beyond))
+            yield rule1.beats(Advantage(mean=None, beyond=beyond))
             continue
         lows = _lower_ends(case, judged, compared, count)
         typical = (
@@ -253,7 +253,7 @@ def _may_beat(case: Case, control: str, judged: Models, compared: Models) -> Ite
         )
         for low, usual in itertools.product(lows, typical):
             mean = Interval(value=low, low=low, high=low)
-            yield verdict.beats(Advantage(mean=mean, beyond=beyond)) and usual > 0
+            yield rule1.beats(Advantage(mean=mean, beyond=beyond)) and usual > 0
 
 
 def _lower_ends(

@@ -7,7 +7,7 @@ from bench.records.fields import Interval
 from bench.records.judged import Advantage
 from bench.records.population import Likeness, Similarity
 from bench.records.record import Record
-from bench.records.verdict import (
+from bench.records.rule1 import (
     LIKENED,
     MODELS,
     Evidence,
