@@ -17,7 +17,7 @@ from bench.errors import BadRequest
 
 Places = list[tuple[str, int]]  # tensors and their axes that one group of hidden units runs along
 CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
-LARGEST = 2**28  # values of a zoo whose tensors are sorted to look for nearest originals: 1 GiB
+LARGEST = 2**28  # values of a zoo that is aligned without being asked for: 1 GiB
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
 
 
@@ -43,6 +43,16 @@ def groups(zoo: Zoo) -> dict[str, Places]:
     raise BadRequest(
         "hidden units can be aligned in MLP-3, ConvNet-3 and ResNets only: leave --align out"
     )
+
+
+def found_groups(zoo: Zoo) -> dict[str, Places] | None:
+    """Return the groups of hidden units; None where there are none, for a single checkpoint, and for large zoos."""
+    if len(zoo) < 2 or zoo.vectors.numel() > LARGEST:
+        return None
+    try:
+        return groups(zoo)
+    except BadRequest:
+        return None
 
 
 def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
@@ -162,15 +172,10 @@ def align_zoo(zoo: Zoo) -> Zoo:
 def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
     """Return the median distance to the nearest original over that among originals, each pair of models aligned.
 
-    None where hidden units cannot be permuted, for a single original, and for zoos too large to sort.
+    None where ``found_groups`` is.
     """
-    if zoo.vectors.numel() > LARGEST:
-        return None
-    try:
-        unit_groups = groups(zoo)
-    except BadRequest:
-        return None
-    if len(zoo) < 2:
+    unit_groups = found_groups(zoo)
+    if unit_groups is None:
         return None
     among = nearest(zoo.vectors, zoo, unit_groups, others=True).quantile(0.5)
     ours = nearest(generated, zoo, unit_groups).quantile(0.5)

@@ -176,7 +176,7 @@ def assess(
     likened = {
         key: baselines.similarities[key]
         for key, one in controls.items()
-        if one.origin.name in verdict.LIKENED
+        if one.origin.name in verdict.LIKENED and not one.origin.aligned
     }
     word = verdict.verdict(means, evidence, similarity, likened)
     ratio = similar.nearest_l2_ratio(vectors, originals)

@@ -79,7 +79,8 @@ def verify(
         _artifact("artifacts.generated", path, record.artifacts.generated),
     ]
     checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
-    run = Run(request(record, zoo_path, device, data_dir))
+    asked = request(record, zoo_path, device, data_dir)
+    run = Run(asked, protocol=record.protocol.version)
     with store.set_aside():
         if from_seed:
             checks.append(_regenerated(run, checkpoints, sampled))
@@ -98,10 +99,7 @@ def verify(
 
 def vectors(run: Run, zoo: Zoo, sampled: Sampled) -> dict[str, Float[Tensor, "n D"]]:
     """Return the vectors of every population by its name; controls come from the store, where scoring put them."""
-    controls = {
-        str(control): run.sample(maker, control.name, zoo, count, control=True).vectors
-        for control, maker, count in run.controls()
-    }
+    controls = {str(control): vectors for control, vectors in run.control_vectors(zoo)}
     return {"original": zoo.vectors, "generated": sampled.vectors, **controls}
 
 
