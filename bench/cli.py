@@ -45,8 +45,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
     epilog="Example: python -m bench run --task cifar100 --arch resnet18 --generator pdiff --seed 1"
 )
 @asking(
-    "task generator arch layers track k samples held_out seed zoo_seed zoo preset device data_dir align min_score pretrained "
-    "limit fid_images settings results as_json profile force debug"
+    "task generator arch layers track k samples held_out seed zoo_seed zoo preset device data_dir align min_score "
+    "pretrained limit fid_images settings results as_json profile force debug"
 )
 def run(
     options: dict[str, Json],

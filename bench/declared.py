@@ -52,13 +52,32 @@ def controls() -> tuple[Control, ...]:
     listed: list[Control] = []
     for name, listing in plugins.generators().items():
         if listing.target.startswith("generators.controls."):
-            listed += [Control(name, amplitude) for amplitude in _amplitudes(name) or (None,)]
+            amplitudes = facts(Control(name)).get("amplitudes") or (None,)
+            listed += [Control(name, amplitude) for amplitude in amplitudes]
     return tuple(listed)
 
 
-def _amplitudes(name: str) -> tuple[float, ...]:
-    made = generator(name)
-    return made.facts.get("amplitudes", ()) if made else ()
+@functools.cache
+def twins() -> tuple[Control, ...]:
+    """Return the aligned twins, which stand beside the controls wherever hidden units can be permuted."""
+    return tuple(
+        dataclasses.replace(one, aligned=True) for one in controls() if facts(one)["aligned_too"]
+    )
+
+
+@functools.cache
+def made_of(control: Control) -> str:
+    """Return what a control's models are made of: copies, averages or broken; "" where it enters no composition."""
+    least = facts(control).get("broken_from")
+    if least is not None and control.amplitude is not None and control.amplitude >= least:
+        return "broken"
+    return str(facts(control).get("made_of", ""))
+
+
+def facts(control: Control) -> Settings:
+    """Return the class variables of a control's generator; none of them where it is not the suite's."""
+    made = generator(control.name)
+    return made.facts if made else {}
 
 
 @functools.cache

@@ -50,7 +50,13 @@ class Generator(Plugin, ABC):
         presets: hyperparameters that differ from the defaults (the quick preset), by preset name.
         amplitudes: as a control, the values of its hyperparameter ``amplitude``, each of which is a control of its own;
             empty where it has none.
-        few: as a control, whether a quarter of the usual number of models is made, because they are costly or many.
+        share_of_models: as a control, its number of models as a share of the generator's; of a sweep, that of each
+            amplitude.
+        made_of: as a control, what its models are made of: "copies", "averages" or "broken"; empty where it enters no
+            composition.
+        broken_from: as a control, the amplitude from which on its models are "broken" whatever they are made of; None
+            where none is.
+        aligned_too: as a control, whether a twin is fitted to aligned checkpoints where hidden units can be permuted.
         has_latents, has_path: whether ``latents`` and ``sampling_path`` can be asked for, after ``fit``.
     """
 
@@ -58,7 +64,10 @@ class Generator(Plugin, ABC):
     deterministic: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Settings]] = {}
     amplitudes: ClassVar[tuple[float, ...]] = ()
-    few: ClassVar[bool] = False
+    share_of_models: ClassVar[float] = 1.0
+    made_of: ClassVar[str] = ""
+    broken_from: ClassVar[float | None] = None
+    aligned_too: ClassVar[bool] = False
     has_latents: ClassVar[bool] = False
     has_path: ClassVar[bool] = False
 

@@ -17,7 +17,7 @@ from bench.errors import BadRequest
 
 Places = list[tuple[str, int]]  # tensors and their axes that one group of hidden units runs along
 CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
-LARGEST = 2**28  # values of a zoo whose tensors are sorted to look for nearest originals: 1 GiB
+LARGEST = 2**28  # values of a zoo that is aligned without being asked for: 1 GiB
 KEPT = 2**15  # evenly spaced parameters by which two models are compared
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
 
@@ -44,6 +44,16 @@ def groups(zoo: Zoo) -> dict[str, Places]:
     raise BadRequest(
         "hidden units can be aligned in MLP-3, ConvNet-3 and ResNets only: leave --align out"
     )
+
+
+def found_groups(zoo: Zoo) -> dict[str, Places] | None:
+    """Return the groups of hidden units; None where there are none, for a single checkpoint, and for large zoos."""
+    if len(zoo) < 2 or zoo.vectors.numel() > LARGEST:
+        return None
+    try:
+        return groups(zoo)
+    except BadRequest:
+        return None
 
 
 def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
@@ -166,30 +176,20 @@ def comparable(vectors: Float[Tensor, "n D"], zoo: Zoo) -> Float[Tensor, "n W"]:
     Where hidden units can be permuted, they are in the order of the zoo's first checkpoint's; not in zoos too large to
     sort.
     """
-    unit_groups = permutable(zoo)
+    unit_groups = found_groups(zoo)
     if unit_groups:
         vectors = align(vectors, zoo.vectors[0], zoo.layout, unit_groups)
     dim = vectors.shape[1]
     return vectors[:, torch.linspace(0, dim - 1, min(dim, KEPT)).round().long()].clone()
 
 
-def permutable(zoo: Zoo) -> dict[str, Places]:
-    """Return the groups of hidden units of a zoo; empty where nothing can be permuted, or the zoo is too large."""
-    if zoo.vectors.numel() > LARGEST:
-        return {}
-    try:
-        return groups(zoo)
-    except BadRequest:
-        return {}
-
-
 def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
     """Return the median distance to the nearest original over that among originals, each pair of models aligned.
 
-    None where hidden units cannot be permuted, for a single original, and for zoos too large to sort.
+    None where ``found_groups`` is.
     """
-    unit_groups = permutable(zoo)
-    if not unit_groups or len(zoo) < 2:
+    unit_groups = found_groups(zoo)
+    if unit_groups is None:
         return None
     among = nearest(zoo.vectors, zoo, unit_groups, others=True).quantile(0.5)
     ours = nearest(generated, zoo, unit_groups).quantile(0.5)

@@ -41,9 +41,7 @@ class Against:
     models: int
 
 
-def against_reference(
-    populations: Sequence[Population], rng: torch.Generator
-) -> Against | None:
+def against_reference(populations: Sequence[Population], rng: torch.Generator) -> Against | None:
     """Judge every population beside the reference; None without one, or where its models cannot be told apart.
 
     A control, and the reference, are judged by one half of their models: the other half takes their place among the

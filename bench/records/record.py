@@ -32,7 +32,6 @@ from bench.system.store import digest, write_text
 
 __all__ = ["Artifact", "Interval", "Judge", "Population", "Record"]
 SCHEMA = 2
-PROTOCOL = 1  # version of the protocol; records of different versions are never ranked together
 LIMIT = 20_000_000  # largest size of a record's file in bytes
 FIRST = re.compile(rb'\s*\{\s*"schema"\s*:\s*(\d{1,9})\s*,')  # beginning of a file
 
@@ -167,7 +166,7 @@ def _field_error(place: tuple[int | str, ...], message: str) -> str:
 
 
 def selection(higher_is_better: bool) -> str:
-    """Return in words how protocol 1 chooses a population's selected model on the training split."""
+    """Return in words how the protocol chooses a population's selected model on the training split."""
     best = "highest" if higher_is_better else "lowest"
     return f"{best} train score, ties by lowest train loss, then the first"
 

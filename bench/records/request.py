@@ -101,7 +101,13 @@ class Request:
 
     def __post_init__(self) -> None:
         self._set(_typed({name: getattr(self, name) for name in _adapters()}))
-        self._set({n: self.usual[n] for n in ("k", "samples", "held_out", "zoo_seed") if self._is_left_out(n)})
+        self._set(
+            {
+                n: self.usual[n]
+                for n in ("k", "samples", "held_out", "zoo_seed")
+                if self._is_left_out(n)
+            }
+        )
         self._set({"task_settings": _settings(self.task_settings, "task.")})
         self._set({"generator_settings": _settings(self.generator_settings)})
         self._check_numbers()

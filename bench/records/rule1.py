@@ -82,7 +82,9 @@ def of(record: Record) -> Verdict:
     means = Means(made.mean, record.original.mean, noisiest(record.controls).mean)
     evidence = Evidence(made.n, judge.median_novelty, judge.origin.toward_mean, judge.advantages)
     controls = {
-        name: one.similarity for name, one in record.controls.items() if one.name in LIKENED
+        name: one.similarity
+        for name, one in record.controls.items()
+        if one.name in LIKENED and not one.aligned
     }
     return verdict(means, evidence, made.similarity, controls)
 

@@ -54,7 +54,7 @@ EMBEDDED = ("original", "generated", "noise 0.1")  # populations on the maps
 MAPPED = 5  # fewest points of a map
 PATHS, STEPS = 5, 11  # denoising trajectories that are kept, and vectors along each
 STATISTICS = ("best", "selected", "median", "worst")
-POPULATION = r"(original|generated|average|greedy_soup|copy|interpolation|gaussian|finetune|noise [0-9.e+-]{1,12})"
+POPULATION = r"(aligned )?[a-z][a-z_]{0,39}( [0-9.e+-]{1,12})?"  # original, generated, or a control
 
 # Name of an array (a pattern), its number of dimensions and its type.
 KNOWN: dict[str, tuple[int, str]] = {

@@ -17,7 +17,7 @@ from bench.judge.population import Population
 from bench.judge.timing import timing
 from bench.records import facts
 from bench.records.judged import GoodModels, Tests
-from bench.records.record import PROTOCOL, Record, comparability_key, selection
+from bench.records.record import Record, comparability_key, selection
 from bench.records.request import Request
 from bench.records.values import recorded
 from bench.runs import foreign
@@ -26,14 +26,14 @@ from bench.system import identity, store
 from bench.system.environment import describe
 from bench.system.randomness import derive, generator
 
-VERSION = PROTOCOL
 IMPORTED = "imported"  # the track of checkpoints that were made elsewhere
 
 
 @runtime_checkable
 class Asking(Protocol):
-    """A request with the plugins that carry it out."""
+    """A request with the plugins that carry it out, and the version of the protocol."""
 
+    protocol: int
     request: Request
     task: Task
     generator: Generator
@@ -201,7 +201,7 @@ def _generator(run: Asking) -> facts.Generator:
 
 def _protocol(run: Asking) -> facts.Protocol:
     return facts.Protocol(
-        version=VERSION,
+        version=run.protocol,
         preset=run.request.preset,
         samples=run.request.samples,
         held_out=run.request.held_out,

@@ -33,25 +33,6 @@ ZOO_TRIALS = 10  # trials that share one trajectory
 
 
 @dataclasses.dataclass
-class Shuffled(Generator):
-    """Random weights: a checkpoint whose values are shuffled within each tensor."""
-
-    def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
-        """Keep the zoo."""
-        self.zoo_ = zoo
-        return self
-
-    def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
-        """Return n shuffled copies of checkpoints drawn at random."""
-        rows = self.zoo_.vectors[torch.randint(len(self.zoo_), (n,), generator=rng)]
-        pieces = [
-            piece.gather(1, torch.rand(piece.shape, generator=rng).argsort(1))
-            for piece in rows.split(self.zoo_.layout.sizes, dim=1)
-        ]
-        return torch.cat(pieces, dim=1)
-
-
-@dataclasses.dataclass
 class Mixture(Generator):
     """A share of new models among those of another generator.
 
@@ -156,17 +137,15 @@ def planted(new: Float[Tensor, "M D"], preset: str, device: str) -> dict[str, Ge
         "gaussian": make("gaussian"),
         "90 % copies, 10 % new": Mixture(new, make("copy"), 0.1),
         "90 % copies + noise 0.05, 10 % new": Mixture(new, make("noise", amplitude=0.05), 0.1),
-        "random weights": Shuffled(),
+        "random weights": make("shuffled"),
         ORACLE: Mixture(new),
     }
 
 
-def controls(run: Run) -> dict[Control, tuple[Generator, int]]:
-    """Return the pipeline's controls that need no training data, with its numbers of models: those the rule reads."""
+def controls(run: Run, zoo: Zoo) -> dict[Control, tuple[Generator, int]]:
+    """Return the pipeline's controls that need no training data, with its numbers of models."""
     return {
-        control: (maker, 1 if maker.deterministic else count)
-        for control, maker, count in run.controls()
-        if not maker.needs
+        control: (maker, count) for control, maker, count in run.controls(zoo) if not maker.needs
     }
 
 
@@ -185,11 +164,12 @@ def trial(run: Run, pool: Pool, rng: torch.Generator) -> dict[str, str]:
         at = f"planted {name}"
         vectors[at] = _sampled(maker, zoo, count, name, derive(rng, "planted", name))
         origins[at] = GENERATED
-    for control, (maker, count) in controls(run).items():
+    for control, (maker, count) in controls(run, zoo).items():
         at = f"control {control}"
         # As in the pipeline, one seed for all amplitudes of the noise control.
-        key = derive(rng, "control", control.name)
-        vectors[at] = _sampled(maker, zoo, count, str(control), key)
+        key = derive(rng, "control", str(dataclasses.replace(control, amplitude=None)))
+        seen = run.aligned(zoo) if control.aligned else zoo
+        vectors[at] = _sampled(maker, seen, count, str(control), key)
         origins[at] = Origin.of(control)
     scored = pool.populations(run.scorer(pool.zoo, "val"), vectors, origins)
     baselines = compare.Baselines.of(

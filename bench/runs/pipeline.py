@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import declared, plugins
+from bench import plugins
 from bench.contract import (
     Context,
     Control,
@@ -28,15 +28,16 @@ from bench.contract import (
 from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
-from bench.judge.align import align_zoo, comparable
+from bench.judge.align import align_zoo, comparable, found_groups
 from bench.judge.population import GENERATED, ORIGINAL, REFERENCE, Origin, Population
-from bench.records import side
+from bench.records import protocol, side
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.records.values import plain, recorded, written
 from bench.runs import figures, foreign, known
-from bench.runs.assemble import VERSION, Files, Heading, assemble, heading
+from bench.runs.assemble import Files, Heading, assemble, heading
 from bench.runs.stages import (
+    VERSION,
     Reference,
     Sampled,
     load_population,
@@ -61,12 +62,16 @@ class Run:
         task, generator: the plugins, with their settings.
         device: the device that holds the tensors.
         stage: returns the context manager that a stage of a given name runs in, such as a profiler's.
+        protocol: the version of the protocol; an earlier one repeats an earlier record.
     """
 
     def __init__(
-        self, request: Request, stage: Callable[[str], AbstractContextManager[object]] = nullcontext
+        self,
+        request: Request,
+        stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        protocol: int = protocol.PROTOCOL,
     ) -> None:
-        self.request, self.stage = request, stage
+        self.request, self.stage, self.protocol = request, stage, protocol
         memory.keep_freed()
         self.device = choose_device(request.device)
         self.task = load_task(request, self.device)
@@ -81,6 +86,7 @@ class Run:
             None  # generator, hash of the zoo, seed, seconds of fitting
         )
         self._scorers: dict[tuple[str, str], Scorer] = {}  # by zoo and split
+        self._aligned: tuple[str, Zoo] | None = None  # hash of a zoo, and that zoo aligned
 
     def execute(self) -> tuple[Record, Path]:
         """Carry out all stages; return the record and the file it was written to."""
@@ -109,9 +115,19 @@ class Run:
             zoo: the checkpoints.
             samples: number of models, by default the request's; samples of all counts come from one fit.
         """
-        seen = align_zoo(zoo) if self.request.align else zoo
+        seen = self.aligned(zoo) if self.request.align else zoo
         count = samples or self.request.samples
         return self.sample(self.generator, self.request.generator, seen, count)
+
+    def aligned(self, zoo: Zoo) -> Zoo:
+        """Return the zoo with its hidden units aligned, which is done once for the zoo that was asked for last.
+
+        Raises:
+            BadRequest: hidden units cannot be permuted.
+        """
+        if self._aligned is None or self._aligned[0] != zoo.hash:
+            self._aligned = (zoo.hash, align_zoo(zoo))
+        return self._aligned[1]
 
     def score(
         self, zoo: Zoo, generated: Float[Tensor, "n D"], reference: Reference | None
@@ -133,9 +149,8 @@ class Run:
         populations = []
         say("score the controls")
         with self.stage("controls"):
-            for control, maker, count in track(self.controls(), "controls"):
-                made = self.sample(maker, control.name, zoo, count, control=True)
-                populations.append(self.evaluate(zoo, made.vectors, Origin.of(control)))
+            for control, vectors in track(self.control_vectors(zoo), "controls"):
+                populations.append(self.evaluate(zoo, vectors, Origin.of(control)))
         return populations
 
     def write_side(
@@ -194,7 +209,11 @@ class Run:
             return None
         identity = {**self.task.identity(), "device": self.device, "code": self.task_code}
         identity = {n: v for n, v in identity.items() if n not in (*self.task.scoring, "scoring")}
-        path = store.home() / "references" / f"{store.digest([VERSION, zoo.hash, count, identity])}.safetensors"
+        path = (
+            store.home()
+            / "references"
+            / f"{store.digest([VERSION, zoo.hash, count, identity])}.safetensors"
+        )
         work = path.with_suffix(".partial")
 
         def make() -> Reference:
@@ -206,9 +225,7 @@ class Run:
             foreign.check_vectors(vectors, count, zoo, type(self.task).__name__)
             return Reference(vectors, path)
 
-        made = store.stage(
-            path, load_reference, make, save_reference, force=self.request.force
-        )
+        made = store.stage(path, load_reference, make, save_reference, force=self.request.force)
         shutil.rmtree(work, ignore_errors=True)
         return made if len(made.vectors) else None
 
@@ -244,11 +261,19 @@ class Run:
         return [identity.plugin_hash(self.task, self.task.settings()), *identity.libraries()]
 
     def sample(
-        self, maker: Generator, name: str, zoo: Zoo, count: int, *, control: bool = False
+        self, maker: Generator, name: str, zoo: Zoo, count: int, seed: str | None = None
     ) -> Sampled:
-        """Fit a generator and return its samples. Controls are seeded by the zoo, so that all runs share them."""
+        """Fit a generator and return its samples.
+
+        Args:
+            maker: the generator.
+            name: under which the samples are kept, and seeded.
+            zoo: the checkpoints that it is fitted to.
+            count: number of samples; 1 of a deterministic generator.
+            seed: by default the request's.
+        """
         count = 1 if maker.deterministic else count
-        seed = zoo.hash if control else str(self.request.seed)
+        seed = str(self.request.seed) if seed is None else seed
         settings = foreign.hyperparameters(maker)
         facts = [VERSION, name, identity.plugin_hash(maker, settings), recorded(settings)]
         facts += [zoo.hash, seed, count, self.device, *identity.libraries()]
@@ -314,8 +339,8 @@ class Run:
 
     def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
         """Return the originals with added noise that figures show."""
-        control, maker, count = next(entry for entry in self.controls() if entry[0] == NOISY)
-        return self.sample(maker, control.name, zoo, count, control=True).vectors
+        _, maker, count = next(entry for entry in self.controls(zoo) if entry[0] == NOISY)
+        return self._of_control(NOISY, maker, count, zoo)
 
     def _score(self, zoo: Zoo) -> Score:
         sign = self.task.metric.sign
@@ -388,16 +413,33 @@ class Run:
 
         return checked
 
-    def controls(self) -> Iterator[tuple[Control, Generator, int]]:
-        """Yield every control with its generator and number of models.
+    def controls(self, zoo: Zoo) -> Iterator[tuple[Control, Generator, int]]:
+        """Yield every control beside a zoo with its generator and number of models.
 
         Generators are made one at a time: a fitted one holds a copy of the checkpoints.
         """
-        for control in declared.controls():
+        alignable = found_groups(zoo) is not None
+        listed = protocol.controls(self.protocol, self.request.samples, alignable=alignable)
+        for control, count in listed.items():
             settings = {} if control.amplitude is None else {"amplitude": control.amplitude}
             maker = make_generator(control.name, settings, self.request.preset, self.device)
-            few = max(1, self.request.samples // 4)
-            yield control, maker, few if maker.few else self.request.samples
+            yield control, maker, count
+
+    def control_vectors(self, zoo: Zoo) -> Iterator[tuple[Control, Float[Tensor, "n D"]]]:
+        """Yield every control beside a zoo with its models."""
+        for control, maker, count in self.controls(zoo):
+            yield control, self._of_control(control, maker, count, zoo)
+
+    def _of_control(
+        self, control: Control, maker: Generator, count: int, zoo: Zoo
+    ) -> Float[Tensor, "n D"]:
+        """Return a control's models; they are seeded by the zoo, so that all runs share them.
+
+        All amplitudes of a sweep have one name, and so the same random numbers.
+        """
+        name = str(dataclasses.replace(control, amplitude=None))
+        seen = self.aligned(zoo) if control.aligned else zoo
+        return self.sample(maker, name, seen, count, zoo.hash).vectors
 
 
 def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:

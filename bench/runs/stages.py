@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.judge.population import Origin, Population
 from bench.system.store import atomic
 
+VERSION = 1  # of what the store keeps: it enters the names of zoos, samples and evaluations
 _FURTHER = "further."  # prefix of the names of further metrics in an evaluation's file
 
 

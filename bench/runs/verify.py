@@ -23,7 +23,7 @@ from bench.records.fields import Tier
 from bench.records.record import Record, content_hash
 from bench.records.request import Request
 from bench.records.rule1 import RULE
-from bench.runs.assemble import Files, IMPORTED, assemble, heading
+from bench.runs.assemble import IMPORTED, Files, assemble, heading
 from bench.runs.checked import Check
 from bench.runs.pipeline import Run
 from bench.runs.reference import compare
@@ -79,7 +79,8 @@ def verify(
         _artifact("artifacts.generated", path, record.artifacts.generated),
     ]
     checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
-    run = Run(request(record, zoo_path, device, data_dir))
+    asked = request(record, zoo_path, device, data_dir)
+    run = Run(asked, protocol=record.protocol.version)
     with store.set_aside():
         if from_seed:
             checks.append(_regenerated(run, checkpoints, sampled))
@@ -99,10 +100,7 @@ def verify(
 
 def vectors(run: Run, zoo: Zoo, sampled: Sampled) -> dict[str, Float[Tensor, "n D"]]:
     """Return the vectors of every population by its name; controls come from the store, where scoring put them."""
-    controls = {
-        str(control): run.sample(maker, control.name, zoo, count, control=True).vectors
-        for control, maker, count in run.controls()
-    }
+    controls = {str(control): vectors for control, vectors in run.control_vectors(zoo)}
     return {"original": zoo.vectors, "generated": sampled.vectors, **controls}
 
 

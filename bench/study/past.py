@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench import plugins
 from bench.contract import registry
 from bench.contract.declarations import DataSet, Shape
+from bench.records import protocol
 from bench.records.request import Request
 from bench.study.cost import network_cost
 from bench.study.executor import Outcome
@@ -126,8 +127,9 @@ def _size(node: Node) -> float:
 
 
 def _models(request: Request) -> int:
-    """Count originals and control models: interpolation, gaussian, a quarter each of finetune and 8 noise levels, 2."""
-    return request.k + request.samples * 17 // 4 + 2
+    """Count originals and control models; copies are not scored again, and twins hardly change the number."""
+    counts = protocol.controls(protocol.PROTOCOL, request.samples, alignable=False)
+    return request.k + sum(count for control, count in counts.items() if control.name != "copy")
 
 
 def _rule(node: Node) -> Estimate:

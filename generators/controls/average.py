@@ -16,6 +16,8 @@ class Average(Generator):
     """The uniform average of all checkpoints (the paper's "ensemble")."""
 
     deterministic: ClassVar[bool] = True
+    made_of: ClassVar[str] = "averages"
+    aligned_too: ClassVar[bool] = True
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
         """Average in float64."""

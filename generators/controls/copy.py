@@ -1,7 +1,7 @@
 """Training checkpoints drawn at random."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,8 @@ from bench.contract.zoo import Zoo
 @dataclass
 class Copy(Generator):
     """A training checkpoint drawn at random: what a generator that memorises would give."""
+
+    made_of: ClassVar[str] = "copies"
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
         """Keep the checkpoints."""

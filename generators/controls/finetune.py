@@ -16,7 +16,7 @@ class FineTune(Generator):
     """A checkpoint drawn at random and trained for a few more steps on the training split."""
 
     needs: ClassVar[tuple[str, ...]] = ("train",)
-    few: ClassVar[bool] = True
+    share_of_models: ClassVar[float] = 0.25
     steps: int = 20
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """A normal distribution for every parameter."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,9 @@ from bench.contract.zoo import Zoo
 @dataclass
 class Gaussian(Generator):
     """Every parameter drawn from a normal with its own mean and std over the checkpoints, independently."""
+
+    made_of: ClassVar[str] = "averages"
+    aligned_too: ClassVar[bool] = True
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
         """Compute the mean and the (biased) standard deviation of every parameter over the checkpoints."""

@@ -17,6 +17,8 @@ class GreedySoup(Generator):
 
     needs: ClassVar[tuple[str, ...]] = ("score",)
     deterministic: ClassVar[bool] = True
+    made_of: ClassVar[str] = "averages"
+    aligned_too: ClassVar[bool] = True
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator, score: Score) -> Self:  # type: ignore[override]
         """Choose the soup by Wortsman et al. 2022 (arXiv 2203.05482), recipe 1, held out: the training split."""

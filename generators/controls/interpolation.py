@@ -1,7 +1,7 @@
 """Means of a few random checkpoints."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from bench.contract.zoo import Zoo
 class Interpolation(Generator):
     """The mean of 16 checkpoints drawn at random (the control of the audit arXiv 2506.07998)."""
 
+    made_of: ClassVar[str] = "averages"
+    aligned_too: ClassVar[bool] = True
     members: int = 16
 
     def __post_init__(self) -> None:

@@ -16,7 +16,9 @@ class Noise(Generator):
     """A checkpoint drawn at random plus Gaussian noise, relative to each tensor's own std or absolute."""
 
     amplitudes: ClassVar[tuple[float, ...]] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    few: ClassVar[bool] = True
+    share_of_models: ClassVar[float] = 0.5
+    made_of: ClassVar[str] = "copies"
+    broken_from: ClassVar[float] = 3.0
     amplitude: float = 0.1
     relative: bool = True
 

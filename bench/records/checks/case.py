@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import declared
+from bench.contract import registry
 from bench.metrics.draws import Floats
 from bench.records import side
 from bench.records.population import Population
@@ -16,6 +17,9 @@ from bench.records.record import Record
 from bench.system import seeds
 
 FLOAT16_ERROR = 3e-4  # above the rounding error of float16 for numbers up to 1, which is 2.44e-4
+# Choices of layers that freeze a part of the network.
+FROZEN = ("last-norms:", "norms:", "conv:first", "shortcut", "head")
+LARGEST = 2**28  # values in a zoo; a larger one is not aligned
 Number = float | int
 FLOAT64_ERROR = 1e-9  # relative rounding error of a few operations in float64
 
@@ -63,6 +67,29 @@ class Case:
     def generator(self) -> declared.Declared | None:
         """The fields and facts that the generator's class declares; None for one from outside the suite."""
         return declared.generator(self.record.generator.name)
+
+    @functools.cached_property
+    def alignable(self) -> bool | None:
+        """Whether hidden units of the zoo's networks can be permuted, and are aligned; None where that is unknown."""
+        task, zoo = self.record.task, self.record.zoo
+        if self.task is None:
+            return None
+        frozen = any(part.startswith(FROZEN) for part in task.layers.split(","))
+        architecture = registry.architectures().get(task.arch)
+        tracks = None if architecture is None else architecture.alignable
+        if tracks == () or frozen or zoo.k == 1 or zoo.k * zoo.d > LARGEST:
+            return False
+        if tracks is None or zoo.track not in ("trajectory", "seeds"):
+            return None
+        if zoo.track not in tracks:
+            return False
+        return True if task.layers == "all" else None
+
+    @functools.cached_property
+    def twinned(self) -> bool:
+        """Whether the record has aligned twins of controls, or ought to."""
+        there = any(one.aligned for one in self.record.controls.values())
+        return there if self.alignable is None else self.alignable
 
     def values(self, name: str) -> Floats:
         """Return the scores of a population's models, in the metric's unit."""

@@ -10,7 +10,8 @@ from typing import Any
 from bench.contract.metric import Metric
 from bench.records.checks.case import Case, mismatch
 from bench.records.facts import Task
-from bench.records.record import PROTOCOL, Record, comparability_key, selection
+from bench.records.protocol import VERSIONS
+from bench.records.record import Record, comparability_key, selection
 from bench.system.store import digest
 
 NEEDS = ("score", "train")
@@ -182,8 +183,8 @@ def _generator(case: Case) -> Iterator[str]:
 
 def _protocol(record: Record) -> Iterator[str]:
     protocol = record.protocol
-    if protocol.version != PROTOCOL:
-        yield mismatch("protocol.version", protocol.version, PROTOCOL)
+    if protocol.version not in VERSIONS:
+        yield mismatch("protocol.version", protocol.version, " or ".join(map(str, VERSIONS)))
     if protocol.preset not in ("quick", "paper"):
         yield mismatch("protocol.preset", protocol.preset, "quick or paper")
     wanted = selection(record.task.metric.higher_is_better)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bench import declared
+from bench.contract.control import Control
 from bench.metrics import draws
-from bench.records import schema1
+from bench.records import protocol
 from bench.records.checks.case import FLOAT64_ERROR, Case, mismatch, nearly_equal, out_of_range
 from bench.records.population import Population
 from bench.system import seeds
@@ -17,7 +17,6 @@ MANY = 5000  # models; for more the bootstrap is not drawn again, which would ta
 # Further metrics that lie between 0 and 1.
 SHARES = ("precision", "recall", "pixel accuracy", "AP50", "AP75")
 GRID = 1e-4  # largest distance of a count from a whole number, after a division in float32
-REQUIRED = (*schema1.CONTROLS, "noise")  # names of the controls that every record has
 
 
 def problems(case: Case) -> Iterator[str]:
@@ -33,13 +32,22 @@ def problems(case: Case) -> Iterator[str]:
 
 
 def _controls(case: Case) -> Iterator[str]:
-    """Yield a problem for each control that the suite does not have, and for each required one that is missing."""
-    known, there = {str(one): one.name for one in declared.controls()}, case.record.controls
+    """Yield a problem for each control that the protocol does not have, and for each that is missing."""
+    known, there = prescribed(case), case.record.controls
     for name in sorted(set(there) - set(known)):
-        yield f"populations.{name} is no control of the suite"
-    for name, made in known.items():
-        if made in REQUIRED and name not in there:
+        yield f"populations.{name} is no control of the protocol on these checkpoints"
+    for name in known:
+        if name not in there:
             yield f"populations has no control {name}"
+
+
+def prescribed(case: Case) -> dict[str, int]:
+    """Return the names of the controls that the protocol prescribes, with their numbers of models."""
+    said = case.record.protocol
+    # ``identity`` reports a version that there never was.
+    version = said.version if said.version in protocol.VERSIONS else protocol.PROTOCOL
+    found = protocol.controls(version, said.samples, alignable=case.twinned)
+    return {str(control): count for control, count in found.items()}
 
 
 def sizes(case: Case, name: str) -> tuple[int, ...]:
@@ -47,13 +55,12 @@ def sizes(case: Case, name: str) -> tuple[int, ...]:
     population, samples = case.populations[name], case.record.protocol.samples
     if population.role == "original":
         return (case.record.zoo.k,)
-    control = population.role == "control"
-    made = declared.generator(population.name) if control else case.generator
-    if made is None or "deterministic" not in made.facts:
+    if population.role == "control":
+        known = prescribed(case)
+        return (known[name],) if name in known else (1, samples)
+    if case.generator is None or "deterministic" not in case.generator.facts:
         return (1, samples)
-    if made.facts["deterministic"]:
-        return (1,)
-    return (max(1, samples // 4) if control and made.facts["few"] else samples,)
+    return (1,) if case.generator.facts["deterministic"] else (samples,)
 
 
 def _numbers(case: Case, name: str, population: Population) -> Iterator[str]:
@@ -193,14 +200,15 @@ def _repeated(case: Case) -> Iterator[str]:
     """Check that a deterministic control that is also the generator has the same numbers in both populations."""
     made = case.record.generator
     single = case.generator is not None and case.generator.facts.get("deterministic")
-    if not single or made.name not in case.populations or made.aligned:
+    name = str(Control(made.name, aligned=made.aligned))
+    if not single or name not in case.populations:
         return
-    why = f"as of the control {made.name}, which is the same model"
+    why = f"as of the control {name}, which is the same model"
     for part in ("values", "further", "not_finite"):
-        says, wanted = (getattr(case.populations[one], part) for one in ("generated", made.name))
+        says, wanted = (getattr(case.populations[one], part) for one in ("generated", name))
         if says != wanted:
             yield mismatch(f"populations.generated.{part}", says, wanted, why)
     for kind in ("nearest", "train", "right_best"):
-        ours, theirs = (case.arrays.get(f"{kind}.{one}") for one in ("generated", made.name))
+        ours, theirs = (case.arrays.get(f"{kind}.{one}") for one in ("generated", name))
         if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
-            yield f"side file: {kind}.generated is not {kind}.{made.name}, which is the same model"
+            yield f"side file: {kind}.generated is not {kind}.{name}, which is the same model"

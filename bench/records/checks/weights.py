@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from bench.contract import registry
 from bench.metrics.draws import Floats
 from bench.records.checks.case import Case, mismatch, out_of_range
 from bench.records.side import HEAT_MODELS, HEAT_PARAMETERS
@@ -17,14 +16,6 @@ ERRORS = 1.5  # standard errors that the mean of the kept originals may be from 
 # Largest difference of ``toward_mean`` between eight models and all; measured: 0.07.
 SUBSET_ERROR = 0.1
 MOST_RATIO = 3  # largest accepted ratio of the distance to its estimate; measured: at most 0.5
-FROZEN = (
-    "last-norms:",
-    "norms:",
-    "conv:first",
-    "shortcut",
-    "head",
-)  # choices of layers that freeze a part of the network
-LARGEST = 2**28  # values in a zoo; a larger one is not aligned
 
 
 def problems(case: Case) -> Iterator[str]:
@@ -135,8 +126,8 @@ def _nulls(case: Case) -> Iterator[str]:
         yield mismatch(
             "judge.origin.nearest_l2_ratio", origin.nearest_l2_ratio, None, "of a single original"
         )
-    says, possible = origin.nearest_l2_ratio_aligned, _alignable(case)
-    if case.task is None or possible is None:
+    says, possible = origin.nearest_l2_ratio_aligned, case.alignable
+    if possible is None:
         return
     if says is not None and not possible:
         yield mismatch(
@@ -152,18 +143,3 @@ def _nulls(case: Case) -> Iterator[str]:
             "a distance",
             f"units of whole {task.arch}s",
         )
-
-
-def _alignable(case: Case) -> bool | None:
-    """Return whether the hidden units of the record's networks can be aligned; None where that is unknown."""
-    task, zoo = case.record.task, case.record.zoo
-    frozen = any(part.startswith(FROZEN) for part in task.layers.split(","))
-    architecture = registry.architectures().get(task.arch)
-    tracks = None if architecture is None else architecture.alignable
-    if tracks == () or frozen or zoo.k == 1 or zoo.k * zoo.d > LARGEST:
-        return False
-    if tracks is None or zoo.track not in ("trajectory", "seeds"):
-        return None
-    if zoo.track not in tracks:
-        return False
-    return True if task.layers == "all" else None
