@@ -253,15 +253,12 @@ def check(
 
 @app.command(epilog="Example: python -m bench calibrate --task digits --trials 20")
 @asking(
-    "task trials pool k samples arch layers track seed zoo_seed device data_dir settings debug",
+    "task trials k samples held_out arch layers track seed zoo_seed device data_dir settings debug",
     arch="mlp3", layers="all", track="seeds",
 )  # fmt: skip
 def calibrate(
     options: dict[str, Json],
-    trials: Annotated[int, typer.Option(help="Zoos to draw.")] = 50,
-    pool: Annotated[
-        int, typer.Option(help="Checkpoints that zoos and oracles are drawn from.")
-    ] = 400,
+    trials: Annotated[int, typer.Option(help="Zoos to collect.")] = 40,
     k: Annotated[int, typer.Option("--k", help="Checkpoints in each zoo.")] = 100,
     samples: Annotated[int, typer.Option(help="Models of each planted generator.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the trials.")] = 0,
@@ -274,7 +271,7 @@ def calibrate(
 
     sizes = {"k": k, "samples": samples, "seed": seed}
     request = Request.named({**options, **sizes, "generator": "copy"})
-    table = known.calibrate(request, trials, pool)
+    table = known.calibrate(request, trials)
     console = Console()
     console.width = max(console.width, 100)  # a row broken by the terminal beats figures cut short
     console.print(known.render(table))

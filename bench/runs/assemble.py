@@ -75,8 +75,12 @@ class Files:
 
     def artifacts(self) -> facts.Artifacts:
         """Return names and hashes of the files."""
-        named = {name: artifact(path) if path else None for name, path in vars(self).items()}
-        return facts.Artifacts(**named)
+        return facts.Artifacts(
+            zoo=artifact(self.zoo),
+            generated=artifact(self.generated),
+            reference=artifact(self.reference) if self.reference else None,
+            side=artifact(self.side) if self.side else None,
+        )
 
 
 def heading(run: Asking, zoo: Zoo) -> Heading:

@@ -428,9 +428,9 @@ class Run:
     def control_vectors(self, zoo: Zoo) -> Iterator[tuple[Control, Float[Tensor, "n D"]]]:
         """Yield every control beside a zoo with its models."""
         for control, maker, count in self.controls(zoo):
-            yield control, self._of_control(control, maker, count, zoo)
+            yield control, self.control_models(control, maker, count, zoo)
 
-    def _of_control(
+    def control_models(
         self, control: Control, maker: Generator, count: int, zoo: Zoo
     ) -> Float[Tensor, "n D"]:
         """Return a control's models; they are seeded by the zoo, so that all runs share them.
