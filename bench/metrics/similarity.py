@@ -20,6 +20,15 @@ def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
     >>> iou(torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]]))
     tensor([[0.5000]])
     """
+    both, size_a, size_b = overlaps(a, b)
+    either = (size_a + size_b).sub_(both)
+    return both.div_(either.clamp(min=1)).masked_fill_(either == 0, 1.0)
+
+
+def overlaps(
+    a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]
+) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N 1"], Float[Tensor, " P"]]:
+    """Count the members that every pair of rows shares, and those of every row of a and of b."""
     both = torch.zeros(len(a), len(b), device=a.device)  # counts below 2^24 are exact in float32
     size_a = torch.zeros(len(a), 1, device=a.device)
     size_b = torch.zeros(len(b), device=a.device)
@@ -29,8 +38,7 @@ def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
         both += _products(x, y)
         size_a += x.sum(1, keepdim=True)
         size_b += y.sum(1)
-    either = (size_a + size_b).sub_(both)
-    return both.div_(either.clamp(min=1)).masked_fill_(either == 0, 1.0)
+    return both, size_a, size_b
 
 
 def _products(x: Float[Tensor, "N M"], y: Float[Tensor, "P M"]) -> Float[Tensor, "N P"]:
@@ -82,6 +90,21 @@ def mean_off_diagonal(matrix: Float[Tensor, "N N"]) -> float | None:
     if n < 2:
         return None
     return float((matrix.double().sum() - matrix.diagonal().double().sum()) / (n * (n - 1)))
+
+
+def nearest_other(matrix: Float[Tensor, "K K"]) -> float | None:
+    """Return the mean over models of the largest similarity to any other model; None for a single model.
+
+    It is what a model of the same kind has by chance with its nearest original (of K - 1, not of K), and so what a
+    generated model's nearest similarity is to be held against.
+
+    >>> nearest_other(torch.tensor([[1.0, 0.5, 0.25], [0.5, 1.0, 0.25], [0.25, 0.25, 1.0]]))
+    0.4166666666666667
+    """
+    if len(matrix) < 2:
+        return None
+    others = matrix.double().clone().fill_diagonal_(-torch.inf)
+    return float(others.max(1).values.mean())
 
 
 def nearest_l2_ratio(
