@@ -12,18 +12,33 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bench import declared
-from bench.contract import Control
+from bench.contract import Control, Metric
 from bench.judge.describe import interval
 from bench.judge.population import Population
 from bench.metrics import mixture
 from bench.metrics.copying import copy_test
 from bench.metrics.mixture import Group, Mixture
+from bench.metrics.quality import quality
+from bench.metrics.span import span_residual
 from bench.metrics.statistics import percentiles
-from bench.records.judged import KINDS, Composition, CopyTest, Judgement
+from bench.metrics.two_sample import energy_test
+from bench.metrics.variety import variety
+from bench.records.judged import (
+    KINDS,
+    Composition,
+    CopyTest,
+    Fidelity,
+    Judgement,
+    Quality,
+    Variety,
+)
 from bench.system.randomness import derive
 
-NEW, COPIES = "new", "copies"
+Rows = Int64[Tensor, " n"]  # numbers of models
 COPY = Control("copy")  # it enters no mixture: the checkpoints themselves stand for their copies
+# A difference of scores that matters: half a point of a share; of another metric, half a percent of the reference's.
+MARGIN = 0.005
+HALVES, PERMUTATIONS = 400, 999  # of the interval of variety, and of the exact tests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +56,9 @@ class Against:
     models: int
 
 
-def against_reference(populations: Sequence[Population], rng: torch.Generator) -> Against | None:
+def against_reference(
+    populations: Sequence[Population], metric: Metric, rng: torch.Generator
+) -> Against | None:
     """Judge every population beside the reference; None without one, or where its models cannot be told apart.
 
     A control, and the reference, are judged by one half of their models: the other half takes their place among the
@@ -49,61 +66,69 @@ def against_reference(populations: Sequence[Population], rng: torch.Generator) -
 
     Args:
         populations: originals, reference, generated models and controls.
+        metric: of the scores.
         rng: of the bootstrap; every population draws from a source of its own.
     """
-    field = _Field.of(populations)
-    if field is None:
+    models = _Models.of(populations, metric)
+    if models is None:
         return None
     judgements = {
-        one.key: field.judgement(one.key, derive(rng, one.key))
+        one.key: models.judgement(one.key, derive(rng, one.key))
         for one in populations
         if one.origin.role != "original"
     }
-    new = {key: found.composition.new.value for key, found in judgements.items()}
-    trivial = [new[key] for key, kind in field.kinds.items() if kind != NEW and key in new]
+    new = {key: one.composition.new.value for key, one in judgements.items()}
+    trivial = [new[key] for key, kind in models.kinds.items() if kind != "new" and key in new]
     resolution = new["reference"] - max(trivial, default=0.0)
-    return Against(judgements, resolution, len(field.rows["reference"]))
+    return Against(judgements, resolution, len(models.rows["reference"]))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Field:
-    """All models, and the distances between them.
+class _Models:
+    """The models of all populations, and the distances between them.
 
     Attributes:
-        outputs: distance F.
-        joint: distance J.
+        metric: of the scores.
         rows: numbers of each population's models, by key.
         kinds: what the parts of a mixture are made of, by key.
+        scores: validation scores.
+        weights: the parameters that W compares.
+        outputs, apart, joint: the distances F, W and J.
     """
 
-    outputs: Float[Tensor, "N N"]
-    joint: Float[Tensor, "N N"]
-    rows: Mapping[str, Int64[Tensor, " n"]]
+    metric: Metric
+    rows: Mapping[str, Rows]
     kinds: Mapping[str, str]
+    scores: Float[Tensor, " N"]
+    weights: Float[Tensor, "N W"]
+    outputs: Float[Tensor, "N N"]
+    apart: Float[Tensor, "N N"]
+    joint: Float[Tensor, "N N"]
 
     @classmethod
-    def of(cls, populations: Sequence[Population]) -> "_Field | None":
+    def of(cls, populations: Sequence[Population], metric: Metric) -> "_Models | None":
         """Compute all distances; see ``against_reference``."""
-        ends = torch.tensor([len(one) for one in populations]).cumsum(0).tolist()
-        rows = {
-            one.key: torch.arange(end - len(one), end)
-            for one, end in zip(populations, ends, strict=True)
-        }
-        if len(rows.get("reference", ())) < 2:
+        numbers = torch.arange(sum(map(len, populations))).split([len(p) for p in populations])
+        rows = {one.key: own for one, own in zip(populations, numbers, strict=True)}
+        held = rows.get("reference")
+        if held is None or len(held) < 2:
             return None
-        outputs = _distances([one.coordinates for one in populations])
-        weights = _distances([one.weights for one in populations if one.weights is not None])
-        held = rows["reference"]
-        scales = [_median(distances[held[:, None], held]) for distances in (outputs, weights)]
+        weights = torch.cat([one.weights for one in populations if one.weights is not None])
+        outputs = _distances(torch.cat([one.coordinates for one in populations]))
+        apart = _distances(weights)
+        scales = [_median(distances[held[:, None], held]) for distances in (outputs, apart)]
         if min(scales) <= 0:
             return None
-        joint = torch.hypot(outputs / scales[0], weights / scales[1])
-        kinds = {"original": COPIES, "reference": NEW}
-        for one in populations:
-            control = one.origin.control
-            if control is not None and control != COPY and (kind := declared.made_of(control)):
-                kinds[one.key] = kind
-        return cls(outputs, joint, rows, kinds)
+        return cls(
+            metric=metric,
+            rows=rows,
+            kinds=_kinds(populations),
+            scores=torch.cat([one.val for one in populations]),
+            weights=weights,
+            outputs=outputs,
+            apart=apart,
+            joint=torch.hypot(outputs / scales[0], apart / scales[1]),
+        )
 
     def judgement(self, key: str, rng: torch.Generator) -> Judgement:
         """Judge one population."""
@@ -111,34 +136,86 @@ class _Field:
         target = self.rows[key]
         if key in parts and len(target) > 1:
             parts[key], target = Group(target[1::2]), target[::2]
-        found = mixture.fit(self.joint, Group(target), list(parts.values()), rng)
         held = parts["reference"].rows
-        scale = float(self.joint[held[:, None], held].sum() / (len(held) * (len(held) - 1)))
         return Judgement(
-            composition=_composition(found, [self.kinds[name] for name in parts], scale),
+            composition=self._composition(target, parts, derive(rng, "mixture")),
             copying=self._copying(target, held),
+            quality=self._quality(target, held),
+            variety=self._variety(target, held, derive(rng, "variety")),
+            fidelity=self._fidelity(target, held, derive(rng, "fidelity")),
+            span_residual=self._span_residual(target),
         )
 
-    def _copying(self, target: Int64[Tensor, " n"], held: Int64[Tensor, " m"]) -> CopyTest:
+    def _composition(
+        self, target: Rows, parts: Mapping[str, Group], rng: torch.Generator
+    ) -> Composition:
+        """Return the shares by kind, with intervals; the residual over the reference's mean distance."""
+        fitted: Mixture = mixture.fit(self.joint, Group(target), list(parts.values()), rng)
+        shares = {}
+        for kind in KINDS:
+            of_kind = torch.tensor([self.kinds[name] == kind for name in parts])
+            value = float(fitted.shares[of_kind].sum())
+            shares[kind] = interval(value, percentiles(fitted.resampled[:, of_kind].sum(1)))
+        held = parts["reference"].rows
+        within = float(self.joint[held[:, None], held].sum() / (len(held) * (len(held) - 1)))
+        return Composition(**shares, residual=fitted.residual / within, p=fitted.p)
+
+    def _copying(self, target: Rows, held: Rows) -> CopyTest:
         nearest = self.outputs[:, self.rows["original"]].min(1).values
         nearer, p = copy_test(nearest[target], nearest[held])
         return CopyTest(nearer=nearer, p=p)
 
+    def _quality(self, target: Rows, held: Rows) -> Quality | None:
+        signed = self.metric.sign * self.scores
+        scale = 1.0 if self.metric.percent else abs(float(signed[held].mean()))
+        found = quality(signed[target], signed[held], MARGIN * scale)
+        if found is None:
+            return None
+        return Quality(
+            difference=interval(found.difference[0], found.difference[1:]),
+            margin=MARGIN * scale,
+            equivalence=found.equivalence,
+        )
 
-def _composition(found: Mixture, kinds: Sequence[str], scale: float) -> Composition:
-    """Return the shares by kind, with intervals; the residual over the reference's mean distance."""
-    shares = {}
-    for kind in KINDS:
-        of_kind = torch.tensor([one == kind for one in kinds])
-        value = float(found.shares[of_kind].sum())
-        shares[kind] = interval(value, percentiles(found.resampled[:, of_kind].sum(1)))
-    return Composition(**shares, residual=found.residual / scale, p=found.p)
+    def _variety(self, target: Rows, held: Rows, rng: torch.Generator) -> Variety | None:
+        ours, theirs = (self.joint[rows[:, None], rows] for rows in (target, held))
+        found = variety(ours, theirs, rng=rng, count=HALVES)
+        if found is None:
+            return None
+        distance, vendi = (interval(one[0], one[1:]) for one in found)
+        return Variety(distance=distance, vendi=vendi)
+
+    def _fidelity(self, target: Rows, held: Rows, rng: torch.Generator) -> Fidelity | None:
+        if len(target) < 2:
+            return None
+        both = torch.cat([target, held])
+
+        def p_value(name: str, distances: Float[Tensor, "N N"]) -> float:
+            among, key = distances[both[:, None], both], derive(rng, name)
+            return energy_test(among, len(target), rng=key, count=PERMUTATIONS)[1]
+
+        return Fidelity(
+            outputs=p_value("outputs", self.outputs), weights=p_value("weights", self.apart)
+        )
+
+    def _span_residual(self, target: Rows) -> float | None:
+        found = span_residual(self.weights[target], self.weights[self.rows["original"]])
+        return None if found is None else float(found.quantile(0.5))
 
 
-def _distances(points: Sequence[Float[Tensor, "_ P"]]) -> Float[Tensor, "N N"]:
+def _kinds(populations: Sequence[Population]) -> dict[str, str]:
+    """Return what the parts of a mixture are made of, by the population's key."""
+    kinds = {"original": "copies", "reference": "new"}
+    for one in populations:
+        control = one.origin.control
+        if control is not None and control != COPY and (kind := declared.made_of(control)):
+            kinds[one.key] = kind
+    return kinds
+
+
+def _distances(points: Float[Tensor, "N P"]) -> Float[Tensor, "N N"]:
     """Return the Euclidean distances between all rows, through products of centred rows."""
-    rows = torch.cat([part.double() for part in points])
-    rows -= rows.mean(0)
+    rows = points.double() - points.double().mean(0)
     return torch.cdist(rows, rows, compute_mode="use_mm_for_euclid_dist")
 
 

@@ -124,16 +124,58 @@ class CopyTest(Model):
     p: Unit
 
 
+class Quality(Model):
+    """The mean score of a population beside the reference's.
+
+    Attributes:
+        difference: mean score minus the reference's, with Welch's 95 % interval; above 0 is better in every metric.
+        margin: difference that is taken to matter, see ``bench.judge.composition``.
+        equivalence: p of two one-sided tests against a difference of the margin or more.
+    """
+
+    difference: Interval
+    margin: Annotated[float, Field(ge=0)]
+    equivalence: Unit
+
+
+class Variety(Model):
+    """How varied a population is beside the reference: ratios at equal numbers of models, each with its interval.
+
+    Attributes:
+        distance: ratio of mean distances within.
+        vendi: ratio of Vendi scores (Friedman and Dieng 2023), the effective numbers of different models.
+    """
+
+    distance: Interval
+    vendi: Interval
+
+
+class Fidelity(Model):
+    """p-values of two exact two-sample tests against the reference: energy distance of outputs, and of weights."""
+
+    outputs: Unit
+    weights: Unit
+
+
 class Judgement(Model):
-    """One population against the reference.
+    """One population against the reference; what needs two models is null for a single one.
 
     Attributes:
         composition: what its models are made of.
         copying: the copy test.
+        quality: its scores.
+        variety: its spread.
+        fidelity: whether it could be the reference; reported, and asked for by no rule.
+        span_residual: median share of a model's deviation from the checkpoints' mean that no affine combination of
+            checkpoints explains; null with fewer parameters than checkpoints.
     """
 
     composition: Composition
     copying: CopyTest
+    quality: Quality | None = None
+    variety: Variety | None = None
+    fidelity: Fidelity | None = None
+    span_residual: Unit | None = None
 
 
 class Judge(Model):

@@ -134,7 +134,7 @@ def assemble(
         populations=described,
         judge=finding.judge(
             baselines,
-            against_reference(populations, derive(rng, "against the reference")),
+            against_reference(populations, metric, derive(rng, "against the reference")),
             models=run.request.samples,
             aligned=aligned_l2_ratio(sampled.vectors, zoo),
             tests=_tests(run, baselines, generated),

@@ -4,7 +4,9 @@ Zoos are the unit: every trial collects a zoo of its own, its reference, and tra
 """
 
 import dataclasses
+import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,7 +90,8 @@ def in_span(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
     """Add noise within the span of the checkpoints: half their own spread, in random directions."""
     centred = zoo.vectors.double() - zoo.vectors.double().mean(0)
     draws = torch.randn(len(models), len(zoo), generator=rng, dtype=torch.float64)
-    return (models + 0.5 * draws @ centred / len(zoo) ** 0.5).float()
+    moved: Vectors = (models + 0.5 * draws @ centred / math.sqrt(len(zoo))).float()
+    return moved
 
 
 def permuted(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
@@ -136,7 +139,7 @@ def trial(request: Request) -> dict[str, str]:
     for control, maker, count in run.controls(zoo):
         if declared.made_of(control):
             models[Origin.of(control)] = run.control_models(control, maker, count, zoo)
-    return words(scored(run, zoo, models), request.samples, derive(rng, "judge"))
+    return words(scored(run, zoo, models), run, derive(rng, "judge"))
 
 
 def scored(run: Run, zoo: Zoo, models: Mapping[Origin, Vectors]) -> list[Population]:
@@ -157,10 +160,10 @@ def scored(run: Run, zoo: Zoo, models: Mapping[Origin, Vectors]) -> list[Populat
     ]
 
 
-def words(populations: Sequence[Population], samples: int, rng: torch.Generator) -> dict[str, str]:
+def words(populations: Sequence[Population], run: Run, rng: torch.Generator) -> dict[str, str]:
     """Return the word of every population of role "generated", by its name."""
     by_key = {one.key: one for one in populations}
-    against = against_reference(populations, rng)
+    against = against_reference(populations, run.task.metric, rng)
     noisiest = max(populations, key=lambda one: one.origin.amplitude or 0.0)
     found = {}
     for one in populations:
@@ -170,7 +173,7 @@ def words(populations: Sequence[Population], samples: int, rng: torch.Generator)
                 verdict.word(
                     verdict.Evidence(
                         lost=lost,
-                        models=samples,
+                        models=run.request.samples,
                         reference=against.models if against else 0,
                         judgement=against.judgements[one.key] if against else None,
                         resolution=against.resolution if against else None,
@@ -185,9 +188,8 @@ def trials(request: Request, count: int) -> Iterator[dict[str, str]]:
     for number in track(range(count), "trials"):
         seeded = dataclasses.replace(request, zoo_seed=(request.zoo_seed or 0) + number)
         path = store.home() / "trials" / f"{_digest(seeded)}.json"
-        yield store.stage(
-            path, _load, lambda seeded=seeded: trial(seeded), _save, force=request.force
-        )
+        make = functools.partial(trial, seeded)
+        yield store.stage(path, _load, make, _save, force=request.force)
 
 
 def _digest(request: Request) -> str:

@@ -340,7 +340,7 @@ class Run:
     def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
         """Return the originals with added noise that figures show."""
         _, maker, count = next(entry for entry in self.controls(zoo) if entry[0] == NOISY)
-        return self._of_control(NOISY, maker, count, zoo)
+        return self.control_models(NOISY, maker, count, zoo)
 
     def _score(self, zoo: Zoo) -> Score:
         sign = self.task.metric.sign
