@@ -17,6 +17,7 @@ from bench.errors import BadRequest
 from tasks.data.coco import CocoData, CocoSplit
 from tasks.fast.average_precision import Truth
 from tasks.fast.backbones import InPieces
+from tasks.fast.box_coordinates import BoxCoordinates
 from tasks.fast.finding import finder
 from tasks.training.boxes import BoxBatches, Examples, detect, with_losses
 from tasks.training.collected import Collected
@@ -103,13 +104,17 @@ class Detection(Collected, Sampled):
         return lambda rng: detect(losses, self._batches(rng))
 
     def scorer(self, zoo: Zoo, split: str) -> Scorer:
-        """Return the scorer of mAP in [0, 1] and missed boxes; beside them AP50, AP75 and mAP by size."""
+        """Return the scorer of mAP in [0, 1] and missed boxes; beside them AP50, AP75 and mAP by size.
+
+        On validation the models get coordinates, see ``tasks.fast.box_coordinates``.
+        """
         if split == "val":
             scored, truth = self._val
         else:
             scored = self._scored(split)
             truth = self._truth(scored, split)
         find = finder(self.base_model(zoo), zoo.layout, scored)
+        coordinates = BoxCoordinates(truth) if split == "val" else None
 
         def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
             detections = find(vectors)
@@ -120,6 +125,7 @@ class Detection(Collected, Sampled):
                 precision.missed,
                 values,
                 not_finite=detections.not_finite,
+                outputs=None if coordinates is None else coordinates(detections, len(vectors)),
             )
 
         return score

@@ -112,7 +112,11 @@ class Segmentation(Collected, Sampled):
             scored = dense(vectors)
             extra = {"loss": scored.loss, "pixel accuracy": pixel_accuracy(scored.matrices)}
             return Evaluation(
-                mean_iou(scored.matrices), scored.wrong, extra, not_finite=scored.not_finite
+                mean_iou(scored.matrices),
+                scored.wrong,
+                extra,
+                not_finite=scored.not_finite,
+                outputs=scored.outputs,
             )
 
         return score

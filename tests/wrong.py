@@ -300,6 +300,36 @@ class Single(RightTask):
 
 
 @dataclasses.dataclass(eq=False)
+class Outputs(RightTask):
+    """Gives its models coordinates."""
+
+    def outputs(self, vectors):
+        return vectors.nan_to_num(0)
+
+    def scorer(self, zoo, split):
+        return Changed(
+            super().scorer(zoo, split),
+            lambda made, vectors: dataclasses.replace(made, outputs=self.outputs(vectors)),
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class Alike(Outputs):
+    """Puts all models at one point."""
+
+    def outputs(self, vectors):
+        return torch.ones(len(vectors), 5)
+
+
+@dataclasses.dataclass(eq=False)
+class Numbered(Outputs):
+    """Puts models where their number says."""
+
+    def outputs(self, vectors):
+        return torch.arange(len(vectors))[:, None].float()
+
+
+@dataclasses.dataclass(eq=False)
 class Relative(RightTask):
     """A score that depends on who else is scored."""
 
@@ -360,6 +390,7 @@ TASKS = {
     of_tasks.the_seed_decides_the_zoo.__name__: Unseeded,
     of_tasks.a_zoo_tells_the_settings_of_its_task.__name__: Misremembering,
     of_tasks.a_scorer_returns_an_evaluation.__name__: Single,
+    of_tasks.outputs_tell_models_apart.__name__: Alike,
     of_tasks.a_reloaded_checkpoint_has_its_recorded_score.__name__: Relative,
     of_tasks.scoring_changes_nothing.__name__: Meddling,
     of_tasks.a_broken_model_is_scored_like_any.__name__: Fragile,

@@ -21,6 +21,7 @@ from bench.runs.foreign import preserved
 from bench.testing.promises import check, derived, documented, ensure, rng
 
 CHECKPOINTS = 3
+ROUNDING = 0.01  # how far outputs of equal models may be apart, over the largest distance of those of checkpoints
 SPLITS = ("train", "val")
 IDENTITY = ("dataset", "dataset_hash", "arch", "layers")  # texts that every identity has
 FACTS = {
@@ -207,6 +208,27 @@ def a_scorer_returns_an_evaluation(subject: Subject) -> None:
         )
 
 
+def outputs_tell_models_apart(subject: Subject) -> None:
+    """Check outputs on validation, if there are any: a row a model, equal for equal models, not for all checkpoints."""
+    if subject.evaluations["val"].outputs is None:
+        return
+    vectors = torch.cat([subject.zoo.vectors, subject.zoo.vectors[:1]])
+    outputs = subject.task.scorer(subject.zoo, "val")(vectors).outputs
+    ensure(
+        outputs is not None and len(outputs) == len(vectors),
+        f"{len(vectors)} models do not have as many rows of outputs",
+    )
+    assert outputs is not None
+    distances = torch.cdist(outputs, outputs)
+    apart = float(distances[:-1, :-1].max())
+    ensure(apart > 0, "all checkpoints have equal outputs")
+    same = float(distances[0, -1])
+    ensure(
+        same <= ROUNDING * apart,
+        f"the outputs of two equal models are {same:.3g} apart, those of checkpoints at most {apart:.3g}",
+    )
+
+
 def a_reloaded_checkpoint_has_its_recorded_score(subject: Subject) -> None:
     """Check that a saved checkpoint, scored alone by a new instance, has its recorded score bit for bit."""
     zoo = reloaded(subject.zoo)
@@ -300,6 +322,7 @@ PROMISES: tuple[Callable[[Subject], None], ...] = (
     the_seed_decides_the_zoo,
     a_zoo_tells_the_settings_of_its_task,
     a_scorer_returns_an_evaluation,
+    outputs_tell_models_apart,
     a_reloaded_checkpoint_has_its_recorded_score,
     scoring_changes_nothing,
     a_broken_model_is_scored_like_any,

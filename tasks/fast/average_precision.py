@@ -48,6 +48,15 @@ class Detections:
     boxes: Float[Tensor, "T 4"]
     scores: Float[Tensor, " T"]
 
+    def __getitem__(self, rows: slice | Tensor) -> "Detections":
+        names = [field.name for field in dataclasses.fields(Detections)]
+        return Detections(*(getattr(self, name)[rows] for name in names))
+
+    def that_count(self, categories: Array) -> "Detections":
+        """Return the detections with one of these categories, sides that are finite and a score that is."""
+        known = torch.from_numpy(np.isin(self.category.numpy(), categories))
+        return self[known & ~(not_finite(sides(self.boxes)) | not_finite(self.scores[:, None]))]
+
 
 @dataclasses.dataclass(frozen=True)
 class AveragePrecision:
@@ -167,11 +176,8 @@ class Truth:
 
     def _pairs(self, block: "_Block") -> "_Pairs":
         """Return all pairs of a detection and a box of the same cell whose IoU reaches the lowest threshold."""
-        count = self.count[block.cell]
-        detection = np.repeat(np.arange(len(count)), count)
-        place = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
-        box = self.first[block.cell[detection]] + place
-        overlap = _iou(block.boxes[detection], self.boxes[box], self.crowd[box])
+        detection, box = paired(self.first[block.cell], self.count[block.cell])
+        overlap = iou(block.boxes[detection], self.boxes[box], self.crowd[box])
         enough = np.flatnonzero(overlap >= self.thresholds[0])
         detection, box, overlap = detection[enough], box[enough], overlap[enough]
         order = np.lexsort((box, overlap, detection))
@@ -293,12 +299,9 @@ def _table(split: CocoSplit) -> Array:
 
 def _blocks(detections: Detections, truth: Truth, models: int, block: int) -> Iterator[_Block]:
     """Yield the detections that count, sorted, a few models at a time: see ``Truth.score``."""
-    counts = torch.from_numpy(np.isin(detections.category.numpy(), truth.categories))
-    counts &= ~(not_finite(_sides(detections.boxes)) | not_finite(detections.scores[:, None]))
-    columns = [field.name for field in dataclasses.fields(Detections)]
-    fields = {name: getattr(detections, name)[counts] for name in columns}
-    model, image, category = (fields[name].numpy() for name in ("model", "image", "category"))
-    scores = fields["scores"].double().numpy()
+    found = detections.that_count(truth.categories)
+    model, image, category = found.model.numpy(), found.image.numpy(), found.category.numpy()
+    scores = found.scores.double().numpy()
     cell = truth.cells(image, category)
     order = np.lexsort((-scores, cell, model))
     model, cell, scores = model[order], cell[order], scores[order]
@@ -306,7 +309,7 @@ def _blocks(detections: Detections, truth: Truth, models: int, block: int) -> It
     start = np.diff(group, prepend=-1) != 0
     place = np.arange(len(group))
     kept = place - np.maximum.accumulate(np.where(start, place, 0)) < MOST
-    boxes = _sides(fields["boxes"][torch.from_numpy(order[kept])]).double().numpy()
+    boxes = sides(found.boxes[torch.from_numpy(order[kept])]).double().numpy()
     model, cell, scores = model[kept], cell[kept], scores[kept]
     each = len(truth.ranges) * len(truth.thresholds)
     each *= max(1, len(model) // models) + len(truth.categories) * len(truth.recalls)
@@ -318,17 +321,31 @@ def _blocks(detections: Detections, truth: Truth, models: int, block: int) -> It
         yield _Block(count, model[rows] - low, cell[rows], boxes[rows], area, scores[rows])
 
 
-def _sides(corners: Float[Tensor, "T 4"]) -> Float[Tensor, "T 4"]:
+def paired(first: Array, count: Array) -> tuple[Array, Array]:
+    """Return all pairs of a row and one of its consecutive partners, as two arrays.
+
+    Args:
+        first, count: of each of n rows the position of its first partner, and the number of its partners, [n].
+
+    >>> [array.tolist() for array in paired(np.array([5, 0, 7]), np.array([2, 0, 1]))]
+    [[0, 0, 2], [5, 6, 7]]
+    """
+    row = np.repeat(np.arange(len(count)), count)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    return row, first[row] + place
+
+
+def sides(corners: Float[Tensor, "T 4"]) -> Float[Tensor, "T 4"]:
     """Return left, top, width and height of boxes; a side is not finite if a corner is not, or if it overflows."""
     return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
 
 
-def _iou(detections: Array, boxes: Array, crowd: Array) -> Array:
+def iou(detections: Array, boxes: Array, crowd: Array) -> Array:
     """Return the IoU of n pairs of a detection and a box; for a crowd, the share of the detection inside it.
 
     Args:
         detections, boxes: left, top, width and height, [n, 4].
-        crowd: whether the box is a crowd, [n].
+        crowd: whether the box is a crowd, [n], or a single value for all boxes.
     """
     low = np.maximum(detections[:, :2], boxes[:, :2])
     high = np.minimum(detections[:, :2] + detections[:, 2:], boxes[:, :2] + boxes[:, 2:])

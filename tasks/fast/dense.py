@@ -11,6 +11,7 @@ from bench.contract.zoo import Layout
 from bench.system.randomness import generator
 from tasks.data.coco import IGNORED
 from tasks.data.source import Source
+from tasks.fast.hellinger import Coordinates
 from tasks.fast.scoring import Candidates, cross_entropy
 from tasks.fast.upsampling import Coarse, Pixels
 
@@ -51,12 +52,15 @@ class DenseScored:
         wrong: whether the prediction is wrong, for each of the U chosen pixels.
         loss: mean cross-entropy of the chosen pixels; infinite if a logit of the candidate is not finite.
         not_finite: number of images with a logit that is not finite.
+        outputs: coordinates of the class probabilities at evenly spaced chosen pixels, see ``tasks.fast.hellinger``; 0
+            at a pixel that gets no class.
     """
 
     matrices: Int64[Tensor, "N C C+1"]
     wrong: Bool[Tensor, "N U"]
     loss: Float[Tensor, " N"]
     not_finite: Int64[Tensor, " N"]
+    outputs: Float[Tensor, "N P"]
 
 
 class DenseScorer:
@@ -85,14 +89,18 @@ class DenseScorer:
         broken = torch.zeros(count, dtype=torch.int64, device=device)
         wrong = torch.empty(count, len(self.pixels), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
+        coordinates = Coordinates(count, len(self.pixels), device)
         for chunk, rows, outputs in self.candidates(vectors):
             masks, coarse = self.source.labels[rows].to(device), Coarse.of(outputs)
             matrices[chunk] += coarse.confusion(masks)
             broken[chunk] += coarse.broken.sum(1)
             chosen, factor = self.pixels.of(rows), masks.shape[-1] // outputs.shape[-1]
             logits = self.pixels.logits(coarse.logits, rows, factor)
-            missed = logits.argmax(-1) != self.pixels.label[chosen]
-            wrong[chunk, chosen] = missed | self.pixels.invalid(coarse, rows, factor)
+            invalid = self.pixels.invalid(coarse, rows, factor)
+            coordinates.fill(chunk, chosen, logits, invalid)
+            wrong[chunk, chosen] = (logits.argmax(-1) != self.pixels.label[chosen]) | invalid
             loss[chunk] += cross_entropy(logits, self.pixels.label[chosen])
         loss = loss.masked_fill(broken > 0, torch.inf) / max(1, len(self.pixels))
-        return DenseScored(matrices.cpu(), wrong.cpu(), loss.cpu(), broken.cpu())
+        return DenseScored(
+            matrices.cpu(), wrong.cpu(), loss.cpu(), broken.cpu(), coordinates.values
+        )

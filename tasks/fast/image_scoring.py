@@ -145,7 +145,11 @@ class ImageScorer:
         return images, invalid
 
     def __call__(self, vectors: Float[Tensor, "N D"], *, further: bool) -> Evaluation:
-        """Score N candidates by their distance to the real images; ``further`` adds the numbers of ``further``."""
+        """Score N candidates by their distance to the real images; ``further`` adds the numbers of ``further``.
+
+        The evaluation has no ``outputs``: its ``features``, of images drawn from the same noise, are coordinates of the
+        models as functions themselves.
+        """
         scored = []
         for part in track(vectors.split(self.together), f"draw images with {len(vectors)} models"):
             for images, invalid in zip(*self._drawn(part, len(self.noise)), strict=True):
