@@ -165,6 +165,7 @@ def _texts(value: object, place: str) -> Iterator[tuple[str, str | Path]]:
 
 def _modules(cls: type[object]) -> list[str]:
     """Return the modules that a class and its bases are written in, without those of the harness and of Python."""
+    _look_again()
     return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
 
 
@@ -174,7 +175,7 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
     Raises:
         BadRequest: the first of the modules has no source file.
     """
-    importlib.invalidate_caches()
+    _look_again()
     wanted, files = list(modules), dict[str, Path]()
     seen: set[str] = set()
     while wanted:
@@ -182,7 +183,7 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
         if name in seen:
             continue
         seen.add(name)
-        path = module_file(name)
+        path = _found(name)
         if path is not None:
             files[name] = path
             wanted += [parent for parent in _parents(name) if parent.partition(".")[0] not in SUITE]
@@ -192,6 +193,13 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
             f"{modules[0]} has no source file: write the plugin into a module, so that results can name its code"
         )
     return files
+
+
+def _look_again() -> None:
+    """Forget where modules were: files may have come and gone."""
+    importlib.invalidate_caches()
+    _found.cache_clear()
+    _own_folder.cache_clear()
 
 
 def _parents(name: str) -> list[str]:
@@ -220,7 +228,7 @@ def _followed(name: str, importer: Path | None = None) -> bool:
         return any(name == part or name.startswith(f"{part}.") for part in NUMERICAL)
     if top in sys.stdlib_module_names:
         return False
-    path = module_file(name)
+    path = _found(name)
     if path is None:
         return False
     if importer is not None and _top_folder(name, path) == _own_folder(importer):
@@ -234,12 +242,19 @@ def _top_folder(name: str, path: Path) -> Path:
     return path.parents[depth - 1] if depth else path
 
 
+@functools.cache
 def _own_folder(path: Path) -> Path:
     """Return the folder of the top-level package that a file lies in; the file itself where it lies in none."""
     top = path
     while (top.parent / "__init__.py").is_file():
         top = top.parent
     return top
+
+
+@functools.cache
+def _found(name: str) -> Path | None:
+    """Return ``module_file``, asked once of every name within one closure."""
+    return module_file(name)
 
 
 def module_file(name: str) -> Path | None:
