@@ -187,7 +187,8 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
         if path is not None:
             files[name] = path
             wanted += [parent for parent in _parents(name) if parent.partition(".")[0] not in SUITE]
-            wanted += [target for target in _imports(name, path) if _followed(target, path)]
+            own = _own_folder(path)
+            wanted += [target for target in _imports(name, path) if _followed(target, own)]
     if modules[0] not in files:
         raise BadRequest(
             f"{modules[0]} has no source file: write the plugin into a module, so that results can name its code"
@@ -199,7 +200,7 @@ def _look_again() -> None:
     """Forget where modules were: files may have come and gone."""
     importlib.invalidate_caches()
     _found.cache_clear()
-    _own_folder.cache_clear()
+    _followed.cache_clear()
 
 
 def _parents(name: str) -> list[str]:
@@ -216,12 +217,14 @@ def _installed() -> tuple[Path, ...]:
     return tuple({Path(path).resolve() for path in named if path not in own})
 
 
-def _followed(name: str, importer: Path | None = None) -> bool:
-    """Return whether a module counts for who imports it.
+@functools.cache
+def _followed(name: str, own: Path | None = None) -> bool:
+    """Return whether a module counts for who imports it, asked once within one closure.
 
     Args:
         name: the module.
-        importer: the file that imports it; None for a base class, which counts as if the module named itself.
+        own: the folder of the package that imports it; None for a base class, which counts as if the module named
+            itself.
     """
     top = name.partition(".")[0]
     if top in SUITE:
@@ -231,7 +234,7 @@ def _followed(name: str, importer: Path | None = None) -> bool:
     path = _found(name)
     if path is None:
         return False
-    if importer is not None and _top_folder(name, path) == _own_folder(importer):
+    if own is not None and _top_folder(name, path) == own:
         return True  # of its own package, wherever that lies
     return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
 
@@ -242,7 +245,6 @@ def _top_folder(name: str, path: Path) -> Path:
     return path.parents[depth - 1] if depth else path
 
 
-@functools.cache
 def _own_folder(path: Path) -> Path:
     """Return the folder of the top-level package that a file lies in; the file itself where it lies in none."""
     top = path
@@ -281,12 +283,17 @@ def _spec(name: str) -> ModuleSpec | None:
     return spec
 
 
-def _imports(name: str, path: Path) -> list[str]:
+def _imports(name: str, path: Path) -> Sequence[str]:
     """Return the modules that a module may import, wherever in it the statement stands."""
     if path.suffix != ".py":
-        return []  # compiled: nothing to read
+        return ()  # compiled: nothing to read
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return [_absolute(target, package) for target in _read(path, _stamp(path))[0]]
+    return _absolute_imports(path, _stamp(path), package)
+
+
+@functools.lru_cache(maxsize=4096)
+def _absolute_imports(path: Path, stamp: Stamp, package: str) -> tuple[str, ...]:
+    return tuple(_absolute(target, package) for target in _read(path, stamp)[0])
 
 
 def _absolute(target: str, package: str) -> str:
