@@ -456,7 +456,7 @@ def test_real_coco_images_go_the_whole_way(tmp_path, capsys):
         tmp_path,
         "--json",
     ]
-    for setting in ("pretrained=None", "epochs=1", "image_size=64", "batch_size=2"):
+    for setting in ("pretrained=None", "epochs=1", "image_size=32", "batch_size=2"):
         words += ["--set", f"task.{setting}"]
     assert call(*words) == 0
     record = json.loads(capsys.readouterr().out)
