@@ -164,12 +164,8 @@ def _texts(value: object, place: str) -> Iterator[tuple[str, str | Path]]:
 
 
 def _modules(cls: type[object]) -> list[str]:
-<<<<<<< HEAD
     """Return the modules of a class and its base classes, without those of the harness and of Python."""
-=======
-    """Return the modules that a class and its bases are written in, without those of the harness and of Python."""
     _look_again()
->>>>>>> fast-b
     return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
 
 
@@ -221,23 +217,14 @@ def _installed() -> tuple[Path, ...]:
     return tuple({Path(path).resolve() for path in named if path not in prefixes})
 
 
-<<<<<<< HEAD
-def _followed(name: str, importer: Path | None = None) -> bool:
-    """Return whether a module counts for the identity of the file that imports it.
-
-    Args:
-        name: the module.
-        importer: the file that imports it; None for the module of a base class.
-=======
 @functools.cache
 def _followed(name: str, own: Path | None = None) -> bool:
-    """Return whether a module counts for who imports it, asked once within one closure.
+    """Return whether a module counts for the identity of what imports it; asked once within one closure.
 
     Args:
         name: the module.
         own: the folder of the package that imports it; None for a base class, which counts as if the module named
             itself.
->>>>>>> fast-b
     """
     top = name.partition(".")[0]
     if top in SUITE:
@@ -247,13 +234,8 @@ def _followed(name: str, own: Path | None = None) -> bool:
     path = _found(name)
     if path is None:
         return False
-<<<<<<< HEAD
-    if importer is not None and _top_folder(name, path) == _own_folder(importer):
-        return True  # of the same package, even if that is installed
-=======
     if own is not None and _top_folder(name, path) == own:
-        return True  # of its own package, wherever that lies
->>>>>>> fast-b
+        return True  # of the same package, even if that is installed
     return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
 
 
@@ -304,13 +286,8 @@ def _spec(name: str) -> ModuleSpec | None:
     return spec
 
 
-<<<<<<< HEAD
-def _imports(name: str, path: Path) -> list[str]:
-    """Return the modules that a module's import statements name, in functions too."""
-=======
 def _imports(name: str, path: Path) -> Sequence[str]:
-    """Return the modules that a module may import, wherever in it the statement stands."""
->>>>>>> fast-b
+    """Return the modules that a module's import statements name, in functions too."""
     if path.suffix != ".py":
         return ()  # compiled: nothing to read
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
