@@ -96,22 +96,36 @@ def _wait(address: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def opened(**options):
-    """A browser's page, and what is seen of it."""
+def launched():
+    """A browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=program(), args=["--no-sandbox", "--disable-background-networking"]
         )
-        page = chromium.new_page(**options)
-        seen = Seen()
-        page.on("console", lambda message: seen.errors.extend(_errors(message)))
-        page.on("pageerror", lambda error: seen.errors.append(str(error)))
-        page.context.on("request", lambda request: seen.requests.append(request.url))
-        page.on("websocket", lambda socket: seen.requests.append(socket.url))
-        yield page, seen
+        yield chromium
         chromium.close()
+
+
+@contextlib.contextmanager
+def page_of(chromium, **options):
+    """A page of a browser, which remembers nothing of its others, and what is seen of it."""
+    page = chromium.new_page(**options)
+    seen = Seen()
+    page.on("console", lambda message: seen.errors.extend(_errors(message)))
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.context.on("request", lambda request: seen.requests.append(request.url))
+    page.on("websocket", lambda socket: seen.requests.append(socket.url))
+    yield page, seen
+    page.close()
+
+
+@contextlib.contextmanager
+def opened(**options):
+    """A browser's page, and what is seen of it."""
+    with launched() as chromium, page_of(chromium, **options) as found:
+        yield found
 
 
 def _errors(message) -> list[str]:

@@ -13,6 +13,7 @@ from tests.test_pages import whole
 
 PAGES = ("", *(name for name in app.TITLES if name != "leaderboard"))
 SCHEMES = {"dark": "rgb(20, 23, 28)", "light": "rgb(255, 255, 255)"}  # and their backgrounds
+WIDTHS = (1280, 390)  # as a window is made narrower, nothing may stay as wide as it was
 
 
 def need_a_browser():
@@ -32,6 +33,13 @@ def address(tmp_path_factory):
         yield found
 
 
+@pytest.fixture(scope="module")
+def chromium(address):
+    """One browser, whose pages know nothing of each other."""
+    with browser.launched() as found:
+        yield found
+
+
 def click_row(page, row):
     page.get_by_test_id("stDataFrame").first.click(position={"x": 15, "y": 35 * row + 17})
     browser.settle(page)
@@ -41,8 +49,8 @@ def cell(page, column, row):
     return page.get_by_test_id("stDataFrame").first.get_by_test_id(f"glide-cell-{column}-{row}")
 
 
-def test_a_visit(address, tmp_path):
-    with browser.opened(viewport={"width": 1280, "height": 1000}) as (page, seen):
+def test_a_visit(address, chromium, tmp_path):
+    with browser.page_of(chromium, viewport={"width": 1280, "height": 1000}) as (page, seen):
         page.goto(address)
         page.wait_for_selector("h1")
         browser.settle(page)
@@ -73,7 +81,10 @@ def test_a_visit(address, tmp_path):
 
         # The address alone gives the same view to somebody else.
         link = page.url
-    with browser.opened(viewport={"width": 1280, "height": 1000}) as (page, seen_of_link):
+    with browser.page_of(chromium, viewport={"width": 1280, "height": 1000}) as (
+        page,
+        seen_of_link,
+    ):
         page.goto(link)
         page.wait_for_selector("h1")
         browser.settle(page)
@@ -95,36 +106,39 @@ def test_a_visit(address, tmp_path):
     assert browser.outside([*seen.requests, *seen_of_link.requests]) == set()
 
 
-@pytest.fixture(scope="module", params=[390, 1280])
-def visited(request, address):
-    """Every page in a window of some width, in both schemes: what the browser saw of it."""
+@pytest.fixture(scope="module")
+def visited(address, chromium):
+    """Every page in both schemes, in a wide window and then in a narrow one: what the browser saw of it."""
     found = {}
-    with browser.opened(viewport={"width": request.param, "height": 900}) as (page, seen):
+    with browser.page_of(chromium) as (page, seen):
         for name in PAGES:
             page.emulate_media(color_scheme="dark")
+            page.set_viewport_size({"width": WIDTHS[0], "height": 900})
             page.goto(f"{address}/{name}")
             page.wait_for_selector("h1")
-            for scheme in SCHEMES:
-                page.emulate_media(color_scheme=scheme)
-                browser.settle(page)
-                found[name, scheme] = page.evaluate("""() => {
-                    const one = name => document.querySelector(`[data-testid=${name}]`);
-                    return {
-                        scroll: one("stMain").scrollWidth, window: window.innerWidth,
-                        failed: one("stException") !== null,
-                        background: getComputedStyle(one("stApp")).backgroundColor,
-                    };
-                }""")
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                for scheme in SCHEMES:
+                    page.emulate_media(color_scheme=scheme)
+                    browser.settle(page)
+                    found[name, scheme, width] = page.evaluate("""() => {
+                        const one = name => document.querySelector(`[data-testid=${name}]`);
+                        return {
+                            scroll: one("stMain").scrollWidth, window: window.innerWidth,
+                            failed: one("stException") !== null,
+                            background: getComputedStyle(one("stApp")).backgroundColor,
+                        };
+                    }""")
             seen.requests.extend(browser.loaded(page))
     return found, seen
 
 
 def test_every_page_fits_the_window_in_both_schemes(visited):
     found, seen = visited
-    assert len(found) == len(PAGES) * len(SCHEMES)
-    for (name, scheme), one in found.items():
+    assert len(found) == len(PAGES) * len(SCHEMES) * len(WIDTHS)
+    for (name, scheme, width), one in found.items():
         assert not one["failed"], name
-        assert one["scroll"] <= one["window"], (name, scheme)
+        assert one["scroll"] <= one["window"] == width, (name, scheme)
         assert one["background"] == SCHEMES[scheme]
     assert seen.errors == []
 

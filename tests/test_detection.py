@@ -429,24 +429,24 @@ def test_the_limit_is_part_of_the_identity():
 
 
 def test_a_run_says_what_a_unit_is_and_makes_no_paired_tests(tmp_path, capsys):
-    words = ["run", "--task", "fake-boxes", "--generator", "average", "--k", 3, "--samples", 2]
-    words += ["--set", "task.epochs=1", "--limit", 6, "--results", tmp_path, "--json"]
+    words = ["run", "--task", "fake-boxes", "--generator", "average", "--k", 2, "--samples", 2]
+    words += ["--set", "task.epochs=1", "--limit", 4, "--results", tmp_path, "--json"]
     assert call(*words) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["task"]["kind"] == "detection"
     assert record["task"]["metric"]["name"] == "mAP"
     assert "box" in record["task"]["compared"]["units"]
-    assert record["task"]["settings"]["limit"] == 6
-    assert record["request"]["task_settings"]["limit"] == 6
+    assert record["task"]["settings"]["limit"] == 4
+    assert record["request"]["task_settings"]["limit"] == 4
     assert record["judge"]["tests"] is None
     assert {"AP50", "AP75", "mAP small"} <= set(record["populations"]["generated"]["further"])
-    assert record["protocol"]["val_size"] == 6
+    assert record["protocol"]["val_size"] == 4
 
 
 @pytest.mark.skipif(not COCO128.is_dir(), reason="needs the folder ../shared/data")
 def test_real_coco_images_go_the_whole_way(tmp_path, capsys):
     """Random weights: it proves the pipeline, and its mAP is nothing to report."""
-    words = ["run", "--task", "coco", "--data-dir", COCO128, "--limit", 4, "--k", 2, "--samples", 2]
+    words = ["run", "--task", "coco", "--data-dir", COCO128, "--limit", 2, "--k", 2, "--samples", 2]
     words += [
         "--arch",
         "fcos_resnet50_fpn",
@@ -456,12 +456,12 @@ def test_real_coco_images_go_the_whole_way(tmp_path, capsys):
         tmp_path,
         "--json",
     ]
-    for setting in ("pretrained=None", "epochs=1", "image_size=64", "batch_size=2"):
+    for setting in ("pretrained=None", "epochs=1", "image_size=32", "batch_size=2"):
         words += ["--set", f"task.{setting}"]
     assert call(*words) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["zoo"]["d"] == (91 + 4 + 1) * (9 * 256 + 1)
-    assert record["protocol"]["train_size"] == 4
+    assert record["protocol"]["train_size"] == 2
     assert all(0 <= value <= 1 for value in record["populations"]["generated"]["values"])
 
 

@@ -90,14 +90,14 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     """From a file to the score, on images that the task drew; torch-fidelity's own network and formula stand beside."""
     path = tmp_path / "weights.pth"
     untrained_inception(path)
-    monkeypatch.setattr("tasks.image_generation.FEWEST", 5)  # it takes a tenth of a second an image
-    task = make(feature_network="inception", feature_weights=str(path), fid_images=5)
-    task.data = image_data("fake", train=6)
+    monkeypatch.setattr("tasks.image_generation.FEWEST", 3)  # it takes a tenth of a second an image
+    task = make(feature_network="inception", feature_weights=str(path), fid_images=3)
+    task.data = image_data("fake", train=4)
     known = task.identity()["feature_weights"]
     assert task.metric.name == f"fd-inception-{known[:8]}"
     score = task.scorer(zoo, "train")(zoo.vectors[:1]).scores.item()
     network = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(path))
-    images = [task.draw(zoo, zoo.vectors[:1], "train", 5)[0], task.data.train.images]
+    images = [task.draw(zoo, zoo.vectors[:1], "train", 3)[0], task.data.train.images]
     ours, real = (network(some.expand(-1, 3, -1, -1))[0].double() for some in images)
     x, y = ((one - one.mean(0)) / (len(one) - 1) ** 0.5 for one in (ours, real))
     common = torch.linalg.svdvals(x @ y.T).sum()  # the trace of the root, where images are few
@@ -105,7 +105,7 @@ def test_a_score_in_features_of_inception(zoo, tmp_path, monkeypatch):
     expected = apart + x.square().sum() + y.square().sum() - 2 * common
     assert score == pytest.approx(expected.item(), rel=1e-6)
     again = make(
-        feature_network="inception", feature_weights=known, fid_images=5
+        feature_network="inception", feature_weights=known, fid_images=3
     )  # as verifying a record does
     again.data = task.data
     assert again.identity() == task.identity()

@@ -36,19 +36,19 @@ def _no_shared_store(monkeypatch):
     monkeypatch.setenv("BENCH_STORE", "")
 
 
-def test_smokes_small_half_gives_the_records_of_the_local_executor(
+def test_a_part_of_smoke_gives_the_records_of_the_local_executor(
     cluster, tmp_path, capsys, monkeypatch
 ):
     address, folder = cluster
     shared = tmp_path / "shared"
-    half = ("study", "smoke", "--fix", "task=digits", "--only", "generator=vae,gaussian")
+    part = ("study", "smoke", "--fix", "task=digits", "--only", "generator=vae")
     ours = ("--results", tmp_path / "ray", "--store", f"file://{shared}")
-    assert call(*half, *ours, *COMMON, address) == 0
+    assert call(*part, *ours, *COMMON, address) == 0
     out = capsys.readouterr().out
-    assert "2 records written" in out
-    assert "6 done" in out
+    assert "1 records written" in out
+    assert "4 done" in out
     monkeypatch.setenv("BENCH_STORE", "")
-    assert call(*half, "--results", tmp_path / "local", "--device", "cpu") == 0
+    assert call(*part, "--results", tmp_path / "local", "--device", "cpu") == 0
     assert studies.records(tmp_path / "ray") == studies.records(tmp_path / "local")
     both = [stages(folder / name) for name in MACHINES]
     assert all(both)  # either machine did something, and what it did reached the shared store

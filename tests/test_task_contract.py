@@ -202,6 +202,26 @@ def test_a_base_is_trained_once_for_all_layers_and_tracks(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [("fake", "convnet3"), ("fake", "vit_tiny"), ("fake-boxes", "fcos_small")],
+)
+def test_a_blank_network_draws_nothing_and_becomes_what_it_is_given(name, arch):
+    problem = make(name, arch=arch).problem
+    before = torch.get_rng_state()
+    blank = problem.blank()
+    assert torch.equal(torch.get_rng_state(), before)
+    other = problem.fresh(None, generator(0))
+    blank.load_state_dict(other.state_dict())
+    for own, given in (
+        (blank.named_parameters(), other.named_parameters()),
+        (blank.named_buffers(), other.named_buffers()),  # those in no state too
+    ):
+        assert all(
+            n == m and torch.equal(one, two) for (n, one), (m, two) in zip(own, given, strict=True)
+        )
+
+
 def test_in_a_trajectory_only_the_chosen_layers_move():
     task = make(arch="convnet3")
     zoo = task.collect(5, rng=generator(0), work=work_folder())

@@ -165,6 +165,7 @@ def _texts(value: object, place: str) -> Iterator[tuple[str, str | Path]]:
 
 def _modules(cls: type[object]) -> list[str]:
     """Return the modules of a class and its base classes, without those of the harness and of Python."""
+    _look_again()
     return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
 
 
@@ -174,7 +175,7 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
     Raises:
         BadRequest: the first of the modules has no source file.
     """
-    importlib.invalidate_caches()
+    _look_again()
     wanted, files = list(modules), dict[str, Path]()
     seen: set[str] = set()
     while wanted:
@@ -182,16 +183,24 @@ def _closure(modules: Sequence[str]) -> dict[str, Path]:
         if name in seen:
             continue
         seen.add(name)
-        path = module_file(name)
+        path = _found(name)
         if path is not None:
             files[name] = path
             wanted += [parent for parent in _parents(name) if parent.partition(".")[0] not in SUITE]
-            wanted += [target for target in _imports(name, path) if _followed(target, path)]
+            own = _own_folder(path)
+            wanted += [target for target in _imports(name, path) if _followed(target, own)]
     if modules[0] not in files:
         raise BadRequest(
             f"{modules[0]} has no source file: write the plugin into a module, so that results can name its code"
         )
     return files
+
+
+def _look_again() -> None:
+    """Forget where modules were: files may have come and gone."""
+    importlib.invalidate_caches()
+    _found.cache_clear()
+    _followed.cache_clear()
 
 
 def _parents(name: str) -> list[str]:
@@ -208,22 +217,24 @@ def _installed() -> tuple[Path, ...]:
     return tuple({Path(path).resolve() for path in named if path not in prefixes})
 
 
-def _followed(name: str, importer: Path | None = None) -> bool:
-    """Return whether a module counts for the identity of the file that imports it.
+@functools.cache
+def _followed(name: str, own: Path | None = None) -> bool:
+    """Return whether a module counts for the identity of what imports it; asked once within one closure.
 
     Args:
         name: the module.
-        importer: the file that imports it; None for the module of a base class.
+        own: the folder of the package that imports it; None for a base class, which counts as if the module named
+            itself.
     """
     top = name.partition(".")[0]
     if top in SUITE:
         return any(name == part or name.startswith(f"{part}.") for part in NUMERICAL)
     if top in sys.stdlib_module_names:
         return False
-    path = module_file(name)
+    path = _found(name)
     if path is None:
         return False
-    if importer is not None and _top_folder(name, path) == _own_folder(importer):
+    if own is not None and _top_folder(name, path) == own:
         return True  # of the same package, even if that is installed
     return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
 
@@ -240,6 +251,12 @@ def _own_folder(path: Path) -> Path:
     while (top.parent / "__init__.py").is_file():
         top = top.parent
     return top
+
+
+@functools.cache
+def _found(name: str) -> Path | None:
+    """Return ``module_file``, asked once of every name within one closure."""
+    return module_file(name)
 
 
 def module_file(name: str) -> Path | None:
@@ -269,12 +286,17 @@ def _spec(name: str) -> ModuleSpec | None:
     return spec
 
 
-def _imports(name: str, path: Path) -> list[str]:
+def _imports(name: str, path: Path) -> Sequence[str]:
     """Return the modules that a module's import statements name, in functions too."""
     if path.suffix != ".py":
-        return []  # compiled: nothing to read
+        return ()  # compiled: nothing to read
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return [_absolute(target, package) for target in _read(path, _stamp(path))[0]]
+    return _absolute_imports(path, _stamp(path), package)
+
+
+@functools.lru_cache(maxsize=4096)
+def _absolute_imports(path: Path, stamp: Stamp, package: str) -> tuple[str, ...]:
+    return tuple(_absolute(target, package) for target in _read(path, stamp)[0])
 
 
 def _absolute(target: str, package: str) -> str:

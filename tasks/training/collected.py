@@ -108,7 +108,7 @@ class Collected(Settings):
             return
         if "track" in asked:
             raise BadRequest("a zoo that was made elsewhere has no track: leave --track out")
-        model = self.problem.build(None)
+        model = self.problem.blank()
         if "layers" not in asked:
             self.layers = describe(model, zoo.layout.names)
         elif set(select(model, self.layers)) != set(zoo.layout.names):

@@ -74,7 +74,7 @@ class Collection:
             settings: what the zoo tells of how it was collected.
             scores: the validation scores of a zoo's checkpoints.
         """
-        names = select(self.problem.build(None), self.layers)  # a bad pattern costs no training
+        names = select(self.problem.blank(), self.layers)  # a bad pattern costs no training
         whole = self.track == "seeds" and self.layers == "all"
         # Of the base of whole networks only its curve is used: SGD's, in one run.
         model, curve = self.base(rng)
@@ -180,7 +180,7 @@ class Collection:
         Raises:
             BadRequest: the zoo is of another network.
         """
-        model = self.problem.build(None)
+        model = self.problem.blank()
         try:
             model.load_state_dict({**zoo.base, **zoo.layout.unflatten(zoo.vectors[0])})
         except RuntimeError as error:
@@ -200,7 +200,7 @@ class Collection:
         tensors = stage(path, load_tensors, make, save_tensors, force=self.force)
         state.unlink(missing_ok=True)
         curve = [(seconds, score) for seconds, score in tensors.pop("curve").tolist()]
-        model = self.problem.build(None)
+        model = self.problem.blank()
         model.load_state_dict(tensors)
         return model.to(self.problem.device), curve
 

@@ -1,16 +1,22 @@
 """The problem that a task poses to training: a network, a loss and a score."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bench.contract.zoo import Layout
 from bench.system.randomness import scoped
 from tasks.training.recipe import Recipe
 from tasks.training.steps import AveragedTraining, Loss, Training
 
+DRAWING = (
+    Tensor.uniform_, Tensor.normal_, Tensor.erfinv_,
+    nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
+)  # fmt: skip
 PartLoss = Callable[[torch.Generator], Loss]  # of a source of batches: the loss on each of them
 
 
@@ -42,6 +48,11 @@ class Problem:
     device: str
     ema: float | None = None
 
+    def blank(self) -> nn.Module:
+        """Build a network whose parameters are about to be replaced, or are never looked at: none is drawn."""
+        with _Undrawn():
+            return self.build(None)
+
     def fresh(self, pretrained: str | None, rng: torch.Generator) -> nn.Module:
         """Build a network on the device, initialised from this source alone."""
         with scoped(rng):
@@ -59,3 +70,20 @@ class Problem:
             self.per_epoch,
             decay=self.ema,
         )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves parameters as they lie in memory where they would be drawn at random, which takes most of a building."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        target = args[0] if args else named.get("tensor")
+        if func in DRAWING and isinstance(target, nn.Parameter):
+            return target
+        return func(*args, **named)
