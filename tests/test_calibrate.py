@@ -10,11 +10,9 @@ from bench import cli, declared
 from bench.contract import Control, Evaluation
 from bench.errors import BadRequest
 from bench.records.request import Request
-from bench.records.verdict import AVERAGES
 from bench.runs.calibrate import (
     Mixture,
     Pool,
-    Shuffled,
     calibrate,
     conclusion,
     controls,
@@ -63,17 +61,6 @@ def test_models_of_the_pool_are_not_scored_again(zoo):
     assert wrong.sum(dim=1).tolist() == [0, 0, 3]
 
 
-def test_random_weights_keep_every_tensors_values(zoo):
-    made = Shuffled().fit(zoo, rng=rng()).sample(3, rng=rng())
-    for row in made:
-        source = (zoo.vectors[:, -1] == row[-1]).nonzero().item()
-        for own, piece in zip(
-            zoo.vectors[source].split(zoo.layout.sizes), row.split(zoo.layout.sizes), strict=True
-        ):
-            assert torch.equal(own.sort().values, piece.sort().values)
-    assert not torch.equal(made[0], made[1])
-
-
 def test_a_mixture_has_its_share_of_new_models(zoo):
     new = torch.full((5, 41), 7.0)
     copies = make_generator("copy", {}, "quick", "cpu")
@@ -83,11 +70,15 @@ def test_a_mixture_has_its_share_of_new_models(zoo):
 
 
 def test_controls_are_the_pipelines():
-    made = controls(Run(dataclasses.replace(request(), samples=8)))
-    levels = [control for control in declared.controls() if control.amplitude]
-    assert set(made) == {*map(Control, (*AVERAGES, "copy")), *levels}
-    assert made[Control("noise", 0.1)][1] == 2
-    assert made[Control("gaussian")][1] == 8
+    run = Run(dataclasses.replace(request(track="seeds", layers="all"), samples=8))
+    zoo, _ = run.zoo()
+    made = controls(run, zoo)
+    trained = {"finetune", "greedy_soup"}
+    everything = (*declared.controls(), *declared.twins())
+    assert set(made) == {control for control in everything if control.name not in trained}
+    assert made[Control("noise", 0.1)][1] == made[Control("gaussian")][1] == 4
+    assert made[Control("gaussian", aligned=True)][1] == 4
+    assert made[Control("copy")][1] == 8
 
 
 def table(oracle, copies):
