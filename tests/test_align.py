@@ -12,11 +12,10 @@ from bench.judge.align import (
     groups,
     match,
     nearest,
-    permute,
     rows,
 )
 from bench.metrics.similarity import nearest_l2_ratio
-from tests.networks import Shape, build
+from tests.networks import Shape, build, shuffled
 
 ARCHITECTURES = {
     "mlp3": Shape(3, 8, 4),
@@ -41,17 +40,6 @@ def zoo_of(*models):
     layout = Layout.of(dict(models[0].named_parameters()))
     vectors = [layout.flatten(dict(model.named_parameters())).detach() for model in models]
     return Zoo(torch.stack(vectors), layout, dict(models[0].named_buffers()))
-
-
-def shuffled(zoo, row=0, seed=1):
-    """A checkpoint with the units of every group in another order."""
-    tensors = zoo.layout.unflatten(zoo.vectors[row])
-    rng = torch.Generator().manual_seed(seed)
-    for places in groups(zoo).values():
-        name, axis = places[0]
-        order = torch.randperm(tensors[name].shape[axis], generator=rng)
-        tensors = permute(tensors, places, order)
-    return zoo.layout.flatten(tensors)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -1,4 +1,3 @@
-import dataclasses
 import sys
 from collections import Counter
 
@@ -6,128 +5,87 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from bench import cli, declared
-from bench.contract import Control, Evaluation
+from bench import cli
 from bench.errors import BadRequest
+from bench.judge.align import found_groups
 from bench.records.request import Request
-from bench.records.rule1 import AVERAGES
-from bench.runs.calibrate import (
-    Mixture,
-    Pool,
-    Shuffled,
-    calibrate,
-    conclusion,
-    controls,
-    planted,
-    share,
-)
-from bench.runs.pipeline import Run, make_generator
+from bench.runs import calibrate as known
+from bench.runs.calibrate import LONGER, ORACLE, calibrate, conclusion, share
+from bench.runs.pipeline import Run
 
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
+ALIGNED = {"permuted copies", "aligned average of 2", "aligned average of 16"}
 
 
 def request(**settings):
     own = {"epochs": 1, "batch_size": 20, "arch": "mlp3", **settings}
-    return Request(task="fake", generator="copy", task_settings=own, k=6, samples=4, device="cpu")
-
-
-@pytest.mark.parametrize(("track", "layers"), [("seeds", "all"), ("trajectory", "linear")])
-def test_every_planted_generator_gets_a_verdict_in_every_trial(track, layers):
-    table = calibrate(request(track=track, layers=layers), 2, 12)
-    assert set(table) == set(planted(torch.zeros(1, 1), "quick", "cpu"))
-    assert all(counts.total() == 2 for counts in table.values())
-    again = calibrate(request(track=track, layers=layers), 2, 12)
-    assert table == again
-
-
-def test_trials_draw_zoos_that_the_oracle_has_not_seen(zoo):
-    pool = Pool(zoo, zoo.vectors[:0], torch.zeros(12), torch.zeros(12, 3, dtype=torch.bool))
-    drawn, new = pool.draw(5, rng())
-    rows = torch.cat([drawn.vectors, new])
-    assert (len(drawn), len(new)) == (5, 7)
-    assert torch.equal(rows.sort(dim=0).values, zoo.vectors.sort(dim=0).values)
-    assert not torch.equal(drawn.vectors, pool.draw(5, rng(1))[0].vectors)
-
-
-def test_models_of_the_pool_are_not_scored_again(zoo):
-    def score(vectors):
-        assert len(vectors) == 1  # the only one that is not in the pool
-        return Evaluation(torch.tensor([0.5]).double(), torch.ones(1, 3) > 0, {})
-
-    val = torch.arange(12).double()
-    pool = Pool(zoo, zoo.vectors[:0], val, torch.zeros(12, 3, dtype=torch.bool))
-    found, wrong = pool.scores(score, torch.cat([zoo.vectors[[7, 2]], torch.zeros(1, 41)]))
-    assert found.tolist() == [7, 2, 0.5]
-    assert wrong.sum(dim=1).tolist() == [0, 0, 3]
-
-
-def test_random_weights_keep_every_tensors_values(zoo):
-    made = Shuffled().fit(zoo, rng=rng()).sample(3, rng=rng())
-    for row in made:
-        source = (zoo.vectors[:, -1] == row[-1]).nonzero().item()
-        for own, piece in zip(
-            zoo.vectors[source].split(zoo.layout.sizes), row.split(zoo.layout.sizes), strict=True
-        ):
-            assert torch.equal(own.sort().values, piece.sort().values)
-    assert not torch.equal(made[0], made[1])
-
-
-def test_a_mixture_has_its_share_of_new_models(zoo):
-    new = torch.full((5, 41), 7.0)
-    copies = make_generator("copy", {}, "quick", "cpu")
-    made = Mixture(new, copies, 0.1).fit(zoo, rng=rng()).sample(20, rng=rng())
-    assert (made == 7).all(dim=1).sum() == 2
-    assert len(Mixture(new).fit(zoo, rng=rng()).sample(5, rng=rng())) == 5
-
-
-def test_controls_are_the_pipelines():
-    made = controls(Run(dataclasses.replace(request(), samples=8)))
-    levels = [control for control in declared.controls() if control.amplitude]
-    assert set(made) == {*map(Control, (*AVERAGES, "copy")), *levels}
-    assert made[Control("noise", 0.1)][1] == 2
-    assert made[Control("gaussian")][1] == 8
-
-
-def table(oracle, copies):
-    return {
-        "copies": Counter(copies=100 - copies, novel=copies),
-        "oracle": Counter(novel=oracle, averages=100 - oracle),
-    }
-
-
-def test_intervals_are_clopper_pearsons():
-    value, low, high = share(table(93, 0), "oracle")
-    expected = beta.ppf([0.025, 0.975], [93, 94], [8, 7])
-    assert (value, low, high) == pytest.approx((0.93, *expected))
-
-
-@pytest.mark.parametrize(
-    ("oracle", "copies", "word"),
-    [(90, 5, "reached"), (89, 0, "not reached"), (100, 6, "not reached")],
-)
-def test_the_conclusion_is_that_of_the_table(oracle, copies, word):
-    assert conclusion(table(oracle, copies)).startswith(
-        f"{word}: the oracle is called novel in {oracle}"
+    return Request(
+        task="fake", generator="copy", task_settings=own, k=6, samples=10, held_out=4, device="cpu"
     )
 
 
-def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(BadRequest, match="trials is 0"):
-        calibrate(request(), 0, 12)
-    with pytest.raises(BadRequest, match="the pool has 9 checkpoints"):
-        calibrate(request(), 1, 9)
+@pytest.mark.parametrize(("track", "layers"), [("seeds", "all"), ("trajectory", "linear")])
+def test_every_planted_generator_gets_a_word_for_every_zoo(track, layers, monkeypatch):
+    asked = request(track=track, layers=layers)
+    table = calibrate(asked, 2)
+    assert {ORACLE, "copies", "90 % copies, 10 % new", "noise in the span"} < set(table)
+    assert (LONGER in table) is (track == "trajectory")
+    assert (set(table) >= ALIGNED) is (track == "seeds")
+    assert all(counts.total() == 2 for counts in table.values())
+    monkeypatch.setattr(known, "trial", None)  # the words of finished trials are kept
+    assert calibrate(asked, 2) == table
 
 
-def test_the_command_prints_the_confusion_table(monkeypatch, capsys):
-    words = ["bench", "calibrate", "--task", "fake", "--trials", "1", "--pool", "10", "--k", "6", "--samples", "4",
-             "--set", "task.epochs=1", "--device", "cpu"]  # fmt: skip
+def test_permuted_copies_do_the_same_with_other_weights():
+    run = Run(request(track="seeds", layers="all"))
+    zoo, _ = run.zoo()
+    assert found_groups(zoo)
+    moved = known.permuted(zoo, zoo.vectors, torch.Generator().manual_seed(0))
+    assert not torch.allclose(moved, zoo.vectors, atol=1e-3)
+    score = run.scorer(zoo, "val")
+    assert torch.allclose(score(moved).outputs, score(zoo.vectors).outputs, atol=1e-5)
+
+
+def test_noise_in_the_span_stays_in_it(zoo):
+    moved = known.in_span(zoo, zoo.vectors, torch.Generator().manual_seed(0)).double()
+    centre = zoo.vectors.double().mean(0)
+    basis = (zoo.vectors.double() - centre).T
+    explained = basis @ torch.linalg.lstsq(basis, (moved - centre).T, driver="gelsd").solution
+    assert torch.allclose(explained.T, moved - centre, atol=1e-5)
+    assert not torch.allclose(moved.float(), zoo.vectors, atol=1e-2)
+
+
+def test_a_share_has_the_exact_interval():
+    table = {"copies": Counter(copies=57, novel=3)}
+    assert share(table, "copies") == pytest.approx(
+        (0.05, beta.ppf(0.025, 3, 58), beta.ppf(0.975, 4, 57))
+    )
+
+
+def test_the_conclusion_names_the_worst_trivial_kind():
+    table = {
+        "copies": Counter(copies=40),
+        "gaussian": Counter(averages=37, novel=3),
+        LONGER: Counter(novel=40),
+        ORACLE: Counter(novel=36, undecided=2, copies=2),
+    }
+    said = conclusion(table)
+    assert said.startswith("not reached: held-out training is called novel in 90.0 % of zoos")
+    assert "undecided in 5.0 %" in said
+    assert "'gaussian' is called novel in 7.5 %" in said
+    table["gaussian"] = Counter(averages=38, novel=2)
+    assert conclusion(table).startswith("reached")
+
+
+def test_no_trial_is_refused():
+    with pytest.raises(BadRequest, match="trials is 0, expected at least 1"):
+        calibrate(request(), 0)
+
+
+def test_the_command_prints_the_table_and_the_conclusion(monkeypatch, capsys):
+    words = ["bench", "calibrate", "--task", "fake", "--trials", "1", "--k", "6", "--samples", "10"]
+    words += ["--held-out", "4", "--set", "task.epochs=1", "--set", "task.batch_size=20"]
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert not stop.value.code
-    out = capsys.readouterr().out
-    assert "called novel" in out
-    assert "90 % copies, 10 % new" in out
-    assert "reached: the oracle is called novel in" in out
+    assert cli.main() == 0
+    printed = capsys.readouterr().out
+    assert "trained, held out" in printed
+    assert "called novel in" in printed

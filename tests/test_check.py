@@ -169,7 +169,7 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({"generator.uses": ["labels"]}, "expected some of ['score', 'train']"),
         ({"protocol.selection": "best of all"}, "protocol.selection is best of all"),
         ({"protocol.preset": "huge"}, "protocol.preset is huge, expected quick or paper"),
-        ({"protocol.version": 2}, "protocol.version is 2, expected 1"),
+        ({"protocol.version": 3}, "protocol.version is 3, expected 1 or 2"),
         ({"environment.gpu": "a GPU"}, "environment.gpu is a GPU, expected null"),
         ({"environment.git_commit": "latest"}, "environment.git_commit is latest"),
         # The command
@@ -196,7 +196,10 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({P: lambda v: {n: one for n, one in v.items() if n != "noise 1"}}, "has no control noise 1"),
         ({P: lambda v: {n: one for n, one in v.items() if n != "copy"}}, "has no control copy"),
         ({P: lambda v: {**v, "aligned copy": {**v["copy"], "aligned": True}}}, "aligned copy is no control"),
+        ({P: lambda v: {n: one for n, one in v.items() if not one["aligned"]}}, "no control aligned average"),
+        ({P: lambda v: {n: one for n, one in v.items() if n != "step"}}, "has no control step"),
         ({f"{P}.copy": lambda v: {**v, **same(v["values"][:3])}}, "populations.copy is of 3 models"),
+        ({f"{P}.step": lambda v: {**v, **same(v["values"][:1] * 40)}}, "populations.step is of 40 models, expected 20"),
         ({f"{P}.average": lambda v: {**v, **same([0.123])}}, "no shares of 40 validation examples"),
         ({f"{P}.average": lambda v: {**v, **same([1.5])}}, "accuracy is not between 0 and 1"),
         ({f"{P}.average": lambda v: {**v, **same([1.0])}}, "right_best.average is right "),
@@ -374,11 +377,11 @@ def both(*changes):
         (place("curve", (0, 0), 1e9), "'curve' goes back in time"),
         (
             scale("right_mean.gaussian", 0.5),
-            "'right_mean.gaussian' has shares that 40 models cannot",
+            "'right_mean.gaussian' has shares that 20 models cannot",
         ),
         # Numbers that do not belong together
         (scale("nearest.generated", 0.5), "generated.similarity.nearest.value is"),
-        (put("nearest.gaussian", np.zeros(40, np.float16)), "gaussian.similarity.nearest is"),
+        (put("nearest.gaussian", np.zeros(20, np.float16)), "gaussian.similarity.nearest is"),
         (scale("nearest.original", 0.5), "nearest.original is not the largest IoU"),
         (scale("nearest.copy", 0.99), "copies that are like no original"),
         (

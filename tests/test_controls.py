@@ -9,13 +9,20 @@ import torch
 from scipy.spatial.distance import cdist
 
 from bench.contract.zoo import Layout, Zoo, per_tensor_std
+from bench.errors import BadRequest
 from bench.testing.promises import rng
+from generators.controls import low_rank_gaussian
 from generators.controls.average import Average
 from generators.controls.copy import Copy
+from generators.controls.full_gaussian import FullGaussian
 from generators.controls.gaussian import Gaussian
 from generators.controls.greedy_soup import GreedySoup
 from generators.controls.interpolation import Interpolation
+from generators.controls.low_rank_gaussian import LowRankGaussian
+from generators.controls.mean_of_two import MeanOfTwo
 from generators.controls.noise import Noise
+from generators.controls.shuffled import Shuffled
+from generators.controls.step import Step
 
 
 def test_average_is_the_mean_in_float64(zoo):
@@ -43,8 +50,9 @@ def orthogonal(k):
     return Zoo(torch.eye(k), Layout(("w",), ((k,),)))
 
 
-def test_interpolation_is_the_mean_of_two():
-    samples = Interpolation(members=2).fit(orthogonal(5), rng=rng()).sample(300, rng=rng())
+@pytest.mark.parametrize("maker", [MeanOfTwo(), Interpolation(members=2)])
+def test_a_mean_of_two_is_that_of_two_different_checkpoints(maker):
+    samples = maker.fit(orthogonal(5), rng=rng()).sample(300, rng=rng())
     assert torch.equal(samples.sort(dim=1).values[0], torch.tensor([0, 0, 0, 0.5, 0.5]))
     assert ((samples == 0.5).sum(dim=1) == 2).all()
     assert ((samples == 0).sum(dim=1) == 3).all()
@@ -83,6 +91,95 @@ def test_gaussian_parameters_are_independent(zoo):
     correlations = np.corrcoef(samples.T)
     np.fill_diagonal(correlations, 0)
     assert np.abs(correlations).max() < 0.03
+
+
+def outside(samples, zoo):
+    """The largest part of a sample's deviation from the mean that no combination of the checkpoints' explains."""
+    centred = (zoo.vectors - zoo.vectors.mean(dim=0)).double()
+    deviations = (samples - zoo.vectors.mean(dim=0)).double()
+    explained = deviations @ torch.linalg.pinv(centred, rtol=1e-5) @ centred
+    return ((deviations - explained).norm(dim=1) / deviations.norm(dim=1)).max().item()
+
+
+def test_a_full_gaussian_has_the_checkpoints_mean_and_covariance(zoo):
+    zoo, n = zoo.head(4), 200_000
+    samples = FullGaussian().fit(zoo, rng=rng()).sample(n, rng=rng())
+    vectors = zoo.vectors.double().numpy()
+    mean, covariance = vectors.mean(axis=0), np.cov(vectors.T, bias=True)
+    found = samples.double().numpy()
+    assert (np.abs(found.mean(axis=0) - mean) < 5 * vectors.std(axis=0) / math.sqrt(n)).all()
+    error = np.abs(np.cov(found.T, bias=True) - covariance).max()
+    assert error < 0.02 * covariance.max()
+    assert outside(samples[:100], zoo) < 1e-5
+    assert outside(Gaussian().fit(zoo, rng=rng()).sample(9, rng=rng()), zoo) > 0.1
+
+
+def test_a_low_rank_gaussian_lies_in_the_first_principal_directions(zoo):
+    samples = LowRankGaussian(rank=3).fit(zoo, rng=rng()).sample(100_000, rng=rng()).double()
+    _, lengths, directions = torch.linalg.svd(
+        (zoo.vectors - zoo.vectors.mean(dim=0)).double(), full_matrices=False
+    )
+    deviations = (samples - zoo.vectors.double().mean(dim=0)) @ directions.T
+    spread = deviations.std(dim=0, correction=0)
+    expected = lengths[:3] / math.sqrt(len(zoo))
+    assert spread[:3].numpy() == pytest.approx(expected.numpy(), rel=0.02)
+    assert spread[3:].max() < 1e-5
+    assert deviations.mean(dim=0).abs().max() < 5 * expected.max() / math.sqrt(100_000)
+
+
+def test_a_low_rank_gaussian_has_rank_8(zoo):
+    samples = LowRankGaussian().fit(zoo, rng=rng()).sample(200, rng=rng())
+    assert torch.linalg.matrix_rank(samples - zoo.vectors.mean(dim=0), rtol=1e-5) == 8
+    few = zoo.head(5)  # which span 4 dimensions
+    samples = LowRankGaussian().fit(few, rng=rng()).sample(200, rng=rng())
+    assert torch.linalg.matrix_rank(samples - few.vectors.mean(dim=0), rtol=1e-5) == 4
+
+
+def test_a_low_rank_gaussian_of_all_directions_is_the_full_one(zoo):
+    full = FullGaussian().fit(zoo, rng=rng()).sample(5, rng=rng())
+    same = LowRankGaussian(rank=12).fit(zoo, rng=rng()).sample(5, rng=rng())
+    torch.testing.assert_close(same, full)
+
+
+def test_products_in_blocks_are_those_of_all(monkeypatch, zoo):
+    monkeypatch.setattr(low_rank_gaussian, "BLOCK", 7)
+    expected = zoo.vectors.double() @ zoo.vectors.double().T
+    torch.testing.assert_close(low_rank_gaussian.gram(zoo.vectors), expected)
+
+
+def test_a_step_leads_from_one_checkpoint_towards_another():
+    samples = Step().fit(orthogonal(5), rng=rng()).sample(3000, rng=rng())
+    assert ((samples > 0).sum(dim=1) == 2).all()
+    assert samples.sum(dim=1).numpy() == pytest.approx(1)
+    share = samples.topk(2).values[:, 1]  # of the way: at most half
+    assert share.min() == pytest.approx(0.1, abs=0.001)
+    assert share.max() == pytest.approx(0.5, abs=0.001)
+    assert share.mean() == pytest.approx(0.3, abs=0.01)
+    ends = {tuple(pair) for pair in samples.topk(2).indices.tolist()}
+    assert len(ends) == 5 * 4
+    whole = Step(least=1.0, most=1.0).fit(orthogonal(5), rng=rng()).sample(9, rng=rng())
+    assert (whole.sort().values == torch.tensor([0, 0, 0, 0, 1.0])).all()
+
+
+@pytest.mark.parametrize("values", [{"least": 0.6}, {"least": 1.5}, {"most": 1.1}, {"most": 0.05}])
+def test_steps_beyond_either_end_are_refused(values):
+    with pytest.raises(
+        BadRequest, match=f"{'most' if values == {'least': 0.6} else [*values][0]} is"
+    ):
+        Step(**values)
+
+
+def test_shuffled_checkpoints_keep_every_tensors_values(zoo):
+    made = Shuffled().fit(zoo, rng=rng()).sample(3, rng=rng())
+    for row in made:
+        source = (zoo.vectors[:, -1] == row[-1]).nonzero().item()
+        pairs = zip(
+            zoo.vectors[source].split(zoo.layout.sizes), row.split(zoo.layout.sizes), strict=True
+        )
+        for own, piece in pairs:
+            assert torch.equal(own.sort().values, piece.sort().values)
+            assert len(own) == 1 or not torch.equal(own, piece)
+    assert not torch.equal(made[0], made[1])
 
 
 @pytest.mark.parametrize("amplitude", [0.01, 0.1])

@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 
 from bench import declared, plugins
-from bench.contract import Metric
+from bench.contract import Control, Metric
 from tasks.catalog import TASKS
 from tasks.training.recipe import Recipe
 
 OWN = [n for n, plugin in plugins.generators().items() if plugin.target.startswith("generators.")]
-FACTS = ("needs", "deterministic", "presets", "has_latents", "has_path")
+FACTS = ("needs", "deterministic", "presets", "amplitudes", "share_of_models", "made_of", "broken_from", "aligned_too",
+         "has_latents", "has_path")  # fmt: skip
 OF_TASKS = ("kind", "metric", "compared", "presets")
 
 
@@ -47,6 +48,21 @@ def test_what_is_read_of_a_task_is_what_it_has(name):
 
 def test_training_has_the_defaults_that_are_read():
     assert declared.recipe() == dataclasses.asdict(Recipe())
+
+
+def test_what_controls_are_made_of():
+    made = {str(one): declared.made_of(one) for one in (*declared.controls(), *declared.twins())}
+    by_kind = {kind: {name for name in made if made[name] == kind} for kind in made.values()}
+    copies = {"noise 0.003", "noise 0.01", "noise 0.03", "noise 0.1", "noise 0.3", "noise 1"}
+    both = {"average", "full_gaussian", "gaussian", "greedy_soup", "interpolation", "low_rank_gaussian", "mean_of_two",
+            "step"}  # fmt: skip
+    assert by_kind == {
+        "copies": {"copy", *copies},
+        "averages": both | {f"aligned {name}" for name in both},
+        "broken": {"shuffled", "noise 3", "noise 10"},
+        "": {"finetune"},
+    }
+    assert declared.made_of(Control("mine")) == ""
 
 
 def test_nothing_is_known_of_others():

@@ -151,6 +151,16 @@ def test_a_record_of_an_earlier_rule_is_verified_but_for_its_novelty(tmp_path, r
     assert tier(checks, from_seed=False) == "rescored"
 
 
+def test_a_record_of_an_earlier_protocol_is_verified_by_that_one(tmp_path, run):
+    asked = Request(
+        task="fake", generator="gaussian", task_settings=SETTINGS, k=5, samples=4, results=tmp_path / "earlier",
+        device="cpu",
+    )  # fmt: skip
+    earlier, _ = pipeline.Run(asked, protocol=1).execute()
+    assert set(earlier.controls) < set(run[0].controls)
+    assert wrong(verify(earlier, from_seed=True)) == []
+
+
 def test_the_command_says_field_by_field_what_agrees(tmp_path, run, capsys):
     _, path = run
     capsys.readouterr()
