@@ -164,7 +164,7 @@ def test_a_step_leads_from_one_checkpoint_towards_another():
 @pytest.mark.parametrize("values", [{"least": 0.6}, {"least": 1.5}, {"most": 1.1}, {"most": 0.05}])
 def test_steps_beyond_either_end_are_refused(values):
     with pytest.raises(
-        BadRequest, match=f"{'most' if values == {'least': 0.6} else [*values][0]} is"
+        BadRequest, match=f"{'most' if values == {'least': 0.6} else next(iter(values))} is"
     ):
         Step(**values)
 

@@ -5,7 +5,7 @@ import scipy.stats
 import torch
 
 from bench.metrics import mixture
-from bench.metrics.mixture import Group
+from bench.metrics.mixture import Group, Mixtures
 
 
 def points(n, centre, seed, dims=20):
@@ -26,7 +26,7 @@ def fit(target, *parts, whole=(), seed=0, count=200):
     everything = torch.cat([target, *parts])
     first, *rest = groups(len(target), *map(len, parts), whole=whole)
     rng = torch.Generator().manual_seed(seed)
-    return mixture.fit(torch.cdist(everything, everything), first, rest, rng, count)
+    return Mixtures(torch.cdist(everything, everything), rest, rng, count).fit(first, rng)
 
 
 def test_the_energy_distance_of_whole_populations_is_scipys():
@@ -47,7 +47,7 @@ def test_shares_minimise_the_energy_distance():
     for _ in range(20):
         root = rng.normal(size=(5, 8))
         kernel = root.T @ root
-        found = mixture._simplex(kernel)
+        (found,) = mixture._simplex(kernel[None])
         best = scipy.optimize.minimize(
             lambda w, kernel=kernel: w @ kernel @ w,
             np.full(8, 1 / 8),
@@ -105,14 +105,31 @@ def test_a_single_model_is_a_population():
     assert found.residual == pytest.approx(0, abs=1e-9)
 
 
+def test_other_models_can_take_the_place_of_a_part():
+    everything = torch.cat([points(30, 0, 0), points(40, 0, 1), points(50, 1, 2)])
+    distances = torch.cdist(everything, everything)
+    target, first, second = groups(30, 40, 50)
+    half = Group(first.rows[1::2])
+
+    def mixtures(*parts):
+        return Mixtures(distances, parts, torch.Generator().manual_seed(0), 20)
+
+    replaced = mixtures(first, second).fit(target, torch.Generator().manual_seed(1), {0: half})
+    expected = mixtures(half, second).fit(target, torch.Generator().manual_seed(1))
+    assert torch.allclose(replaced.shares, expected.shares)
+    assert replaced.residual == pytest.approx(expected.residual)
+
+
 def test_nothing_is_changed_and_the_seed_decides():
     everything = torch.cdist(points(30, 0, 0), points(30, 0, 0))
     before = everything.clone()
     first, second = groups(10, 20)
-    found = [
-        mixture.fit(everything, first, [second], torch.Generator().manual_seed(s), 50)
-        for s in (1, 1)
-    ]
+
+    def found(seed):
+        rng = torch.Generator().manual_seed(seed)
+        return Mixtures(everything, [second], rng, 50).fit(first, rng)
+
+    one, same, other = found(1), found(1), found(2)
     assert torch.equal(everything, before)
-    assert torch.equal(found[0].resampled, found[1].resampled)
-    assert found[0].p == found[1].p
+    assert (one.residual, one.p) == (same.residual, same.p)
+    assert one.p != other.p

@@ -15,9 +15,8 @@ from bench import declared
 from bench.contract import Control, Metric
 from bench.judge.describe import interval
 from bench.judge.population import Population
-from bench.metrics import mixture
 from bench.metrics.copying import copy_test
-from bench.metrics.mixture import Group, Mixture
+from bench.metrics.mixture import Group, Mixtures
 from bench.metrics.quality import quality
 from bench.metrics.span import span_residual
 from bench.metrics.statistics import percentiles
@@ -34,7 +33,7 @@ from bench.records.judged import (
 )
 from bench.system.randomness import derive
 
-Rows = Int64[Tensor, " n"]  # numbers of models
+Rows = Int64[Tensor, "_"]  # numbers of models
 COPY = Control("copy")  # it enters no mixture: the checkpoints themselves stand for their copies
 # A difference of scores that matters: half a point of a share; of another metric, half a percent of the reference's.
 MARGIN = 0.005
@@ -69,7 +68,7 @@ def against_reference(
         metric: of the scores.
         rng: of the bootstrap; every population draws from a source of its own.
     """
-    models = _Models.of(populations, metric)
+    models = _Models.of(populations, metric, derive(rng, "parts"))
     if models is None:
         return None
     judgements = {
@@ -91,6 +90,7 @@ class _Models:
         metric: of the scores.
         rows: numbers of each population's models, by key.
         kinds: what the parts of a mixture are made of, by key.
+        mixtures: of these parts.
         scores: validation scores.
         weights: the parameters that W compares.
         outputs, apart, joint: the distances F, W and J.
@@ -99,6 +99,7 @@ class _Models:
     metric: Metric
     rows: Mapping[str, Rows]
     kinds: Mapping[str, str]
+    mixtures: Mixtures
     scores: Float[Tensor, " N"]
     weights: Float[Tensor, "N W"]
     outputs: Float[Tensor, "N N"]
@@ -106,7 +107,9 @@ class _Models:
     joint: Float[Tensor, "N N"]
 
     @classmethod
-    def of(cls, populations: Sequence[Population], metric: Metric) -> "_Models | None":
+    def of(
+        cls, populations: Sequence[Population], metric: Metric, rng: torch.Generator
+    ) -> "_Models | None":
         """Compute all distances; see ``against_reference``."""
         numbers = torch.arange(sum(map(len, populations))).split([len(p) for p in populations])
         rows = {one.key: own for one, own in zip(populations, numbers, strict=True)}
@@ -119,26 +122,29 @@ class _Models:
         scales = [_median(distances[held[:, None], held]) for distances in (outputs, apart)]
         if min(scales) <= 0:
             return None
+        joint, kinds = torch.hypot(outputs / scales[0], apart / scales[1]), _kinds(populations)
+        parts = [Group(rows[key], whole=key == "original") for key in kinds]
         return cls(
             metric=metric,
             rows=rows,
-            kinds=_kinds(populations),
+            kinds=kinds,
+            mixtures=Mixtures(joint, parts, rng),
             scores=torch.cat([one.val for one in populations]),
             weights=weights,
             outputs=outputs,
             apart=apart,
-            joint=torch.hypot(outputs / scales[0], apart / scales[1]),
+            joint=joint,
         )
 
     def judgement(self, key: str, rng: torch.Generator) -> Judgement:
         """Judge one population."""
-        parts = {name: Group(self.rows[name], whole=name == "original") for name in self.kinds}
-        target = self.rows[key]
-        if key in parts and len(target) > 1:
-            parts[key], target = Group(target[1::2]), target[::2]
-        held = parts["reference"].rows
+        target, others, held = self.rows[key], None, self.rows["reference"]
+        if key in self.kinds and len(target) > 1:
+            others, target = target[1::2], target[::2]
+            held = others if key == "reference" else held
+        replaced = {} if others is None else {list(self.kinds).index(key): Group(others)}
         return Judgement(
-            composition=self._composition(target, parts, derive(rng, "mixture")),
+            composition=self._composition(target, replaced, held, derive(rng, "mixture")),
             copying=self._copying(target, held),
             quality=self._quality(target, held),
             variety=self._variety(target, held, derive(rng, "variety")),
@@ -147,16 +153,15 @@ class _Models:
         )
 
     def _composition(
-        self, target: Rows, parts: Mapping[str, Group], rng: torch.Generator
+        self, target: Rows, replaced: Mapping[int, Group], held: Rows, rng: torch.Generator
     ) -> Composition:
         """Return the shares by kind, with intervals; the residual over the reference's mean distance."""
-        fitted: Mixture = mixture.fit(self.joint, Group(target), list(parts.values()), rng)
+        fitted = self.mixtures.fit(Group(target), rng, replaced)
         shares = {}
         for kind in KINDS:
-            of_kind = torch.tensor([self.kinds[name] == kind for name in parts])
+            of_kind = torch.tensor([one == kind for one in self.kinds.values()])
             value = float(fitted.shares[of_kind].sum())
             shares[kind] = interval(value, percentiles(fitted.resampled[:, of_kind].sum(1)))
-        held = parts["reference"].rows
         within = float(self.joint[held[:, None], held].sum() / (len(held) * (len(held) - 1)))
         return Composition(**shares, residual=fitted.residual / within, p=fitted.p)
 

@@ -7,7 +7,8 @@ energy kernel.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from bench.metrics.statistics import resamples
 
-RESAMPLES = 400  # of the bootstrap: intervals of shares, and the residual where the mixture is true
+RESAMPLES = 200  # of the bootstrap: intervals of shares, and the residual where the mixture is true
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,128 +51,192 @@ class Mixture:
     p: float
 
 
-def fit(
-    distances: Float[Tensor, "N N"],
-    target: Group,
-    parts: Sequence[Group],
-    rng: torch.Generator,
-    count: int = RESAMPLES,
-) -> Mixture:
-    """Find the mixture of the parts that best reproduces the target.
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One population of a mixture, as it is and in every resample.
 
-    The p-value is that of a bootstrap: as many models as the target has are drawn from the fitted mixture, the parts
-    are resampled, and the mixture is fitted again.
+    Attributes:
+        group: its models.
+        counts: how often each model counts: once each, then as it was drawn.
+        sums: distances from every model to all of the part's, counted so.
+        within: mean distance within.
+    """
+
+    group: Group
+    counts: Float[Tensor, "B n"]
+    sums: Float[Tensor, "N B"]
+    within: Float[Tensor, " B"]
+
+    def mean_to(self, rows: Int64[Tensor, " m"], counts: Float[Tensor, "B m"]) -> Tensor:
+        """Return the mean distance to other models, counted so often, in every resample."""
+        total = (counts.T * self.sums[rows]).sum(0)
+        return total / (counts.sum(1) * self.counts.sum(1))
+
+
+class Mixtures:
+    """Mixtures of the same populations, for one target after another.
+
+    The bootstrap draws the models of the parts once for all targets.
 
     Args:
         distances: between all models.
-        target: the models to be reproduced; none of them is in a part.
         parts: the populations.
         rng: of the bootstrap.
         count: resamples.
     """
-    filled = _stand_ins(distances, [target, *parts])
-    ones = [torch.ones(1, len(one.rows), dtype=torch.float64) for one in parts]
-    first = torch.ones(1, len(target.rows), dtype=torch.float64)
-    shares, residuals = solve(mean_distances(filled, target, parts, first, ones))
-    counts = [_resampled(one, count, rng) for one in parts]
-    again = _resampled(target, count, rng)
-    resampled, _ = solve(mean_distances(filled, target, parts, again, counts))
-    everything = torch.cat([one.rows for one in parts])
-    chance = torch.cat(
-        [
-            share.expand(len(one.rows)) / len(one.rows)
-            for share, one in zip(shares[0], parts, strict=True)
+
+    def __init__(
+        self,
+        distances: Float[Tensor, "N N"],
+        parts: Sequence[Group],
+        rng: torch.Generator,
+        count: int = RESAMPLES,
+    ) -> None:
+        self.distances, self.count = distances.double(), count
+        self.parts = [self._part(group, rng) for group in parts]
+
+    def fit(
+        self,
+        target: Group,
+        rng: torch.Generator,
+        replaced: Mapping[int, Group] | None = None,
+    ) -> Mixture:
+        """Find the mixture that best reproduces the target.
+
+        The p-value is that of a bootstrap: as many models as the target has are drawn from the fitted mixture, the
+        parts are resampled, and the mixture is fitted again.
+
+        Args:
+            target: the models to be reproduced; none of them is in a part.
+            rng: of the bootstrap.
+            replaced: other models in the place of a part's, by the part's number.
+        """
+        replaced = replaced or {}
+        parts = [
+            self._part(replaced[number], rng) if number in replaced else part
+            for number, part in enumerate(self.parts)
         ]
-    )
-    drawn = torch.multinomial(
-        chance.expand(count, -1), len(target.rows), replacement=True, generator=rng
-    )
-    simulated = _counts(drawn, len(everything))
-    _, null = solve(mean_distances(filled, Group(everything), parts, simulated, counts))
-    residual = float(residuals[0])
-    p = (1 + int((null >= residual).sum())) / (1 + count)
-    return Mixture(shares[0], residual, resampled, p)
+        among = self._among(replaced, parts)
+        counts = self._counts(target, rng)
+        to_target = torch.stack([part.mean_to(target.rows, counts) for part in parts], 1)
+        shares, residuals = solve(among, to_target, self._within(target, counts))
+        residual = float(residuals[0])
+        null = self._null(parts, among, shares[0], len(target.rows), rng)
+        p = (1 + int((null >= residual).sum())) / (1 + self.count)
+        return Mixture(shares[0], residual, shares[1:], p)
 
+    def _null(
+        self,
+        parts: Sequence[_Part],
+        among: Float[Tensor, "B P P"],
+        shares: Float[Tensor, " P"],
+        models: int,
+        rng: torch.Generator,
+    ) -> Float[Tensor, " R"]:
+        """Return the residuals of samples that are drawn from the mixture itself."""
+        rows = torch.cat([part.group.rows for part in parts])
+        sizes = torch.tensor([len(part.group.rows) for part in parts])
+        chance = (shares / sizes).repeat_interleave(sizes).expand(self.count, -1)
+        drawn = torch.multinomial(chance, models, replacement=True, generator=rng)
+        # A model that is drawn twice stands for two models of its population, unless this is the population.
+        stand_in = torch.cat([self._usual(part.group) for part in parts])
+        pairs = self.distances[rows[drawn][:, :, None], rows[drawn][:, None, :]]
+        same = drawn[:, :, None] == drawn[:, None, :]
+        pairs = torch.where(same, stand_in[drawn][:, :, None], pairs)
+        pairs.diagonal(dim1=1, dim2=2).zero_()
+        within = pairs.sum((1, 2)) / max(1, models * (models - 1))
+        to_target, start = [], 0
+        for part, size in zip(parts, sizes.tolist(), strict=True):
+            sums = part.sums[rows][
+                :, 1:
+            ]  # of every model to the part's, but for the models that meet themselves
+            own = slice(start, start := start + size)
+            sums[own] += part.counts[1:].T * self._usual(part.group)[:, None]
+            total = sums.gather(0, drawn.T).sum(0)
+            to_target.append(total / (models * part.counts[1:].sum(1)))
+        return solve(among[1:], torch.stack(to_target, 1), within)[1]
 
-def _stand_ins(distances: Float[Tensor, "N N"], groups: Sequence[Group]) -> Float[Tensor, "N N"]:
-    """Return the distances with a usual one where a model of a sample meets itself.
+    def _part(self, group: Group, rng: torch.Generator) -> _Part:
+        counts = self._counts(group, rng)
+        sums = self.distances[:, group.rows] @ counts.T
+        return _Part(group, counts, sums, self._within(group, counts))
 
-    A model that a bootstrap draws twice stands for two models of its population, which are not the same: their distance
-    is the mean one of the model to the others of its group.
-    """
-    filled = distances.double().clone()
-    for group in groups:
+    def _counts(self, group: Group, rng: torch.Generator) -> Float[Tensor, "B n"]:
+        """Return how often each model counts: once, and then as drawn; a whole population is not resampled."""
         n = len(group.rows)
-        if not group.whole and n > 1:
-            block = filled[group.rows[:, None], group.rows]
-            filled[group.rows, group.rows] = block.sum(1).sub(block.diagonal()) / (n - 1)
-    return filled
+        once = torch.ones(1, n, dtype=torch.float64)
+        drawn = once.expand(self.count, -1) if group.whole else resamples(n, rng, self.count)
+        return torch.cat([once, drawn])
+
+    def _usual(self, group: Group) -> Float[Tensor, " n"]:
+        """Return the distance that stands for that of a model to itself: its mean to the others of a sample, or 0."""
+        n = len(group.rows)
+        if group.whole or n < 2:
+            return torch.zeros(n, dtype=torch.float64)
+        block = self.distances[group.rows[:, None], group.rows]
+        return block.sum(1) / (n - 1)
+
+    def _within(self, group: Group, counts: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
+        """Return the mean distance of two draws from a group; only a whole population's may be one model twice."""
+        block = self.distances[group.rows[:, None], group.rows] + torch.diag(self._usual(group))
+        total = ((counts @ block) * counts).sum(1)
+        n = counts.sum(1)
+        if group.whole:
+            return total / n**2
+        return (total - counts @ block.diagonal()) / (n * (n - 1)).clamp(min=1)
+
+    @functools.cached_property
+    def _means(self) -> Float[Tensor, "B P P"]:
+        """The mean distances between the parts in every resample."""
+        return _table([part.within for part in self.parts], self.parts)
+
+    def _among(self, replaced: Mapping[int, Group], parts: Sequence[_Part]) -> Tensor:
+        """Return the mean distances between parts, of which some were replaced."""
+        means = self._means.clone() if replaced else self._means
+        for number in replaced:
+            for other, part in enumerate(parts):
+                own = parts[number]
+                mean = own.within if other == number else own.mean_to(part.group.rows, part.counts)
+                means[:, number, other] = means[:, other, number] = mean
+        return means
 
 
-def _resampled(group: Group, count: int, rng: torch.Generator) -> Float[Tensor, "B n"]:
-    """Return how often each model of a group is drawn in each resample; a whole population is not resampled."""
-    n = len(group.rows)
-    if group.whole:
-        return torch.ones(count, n, dtype=torch.float64)
-    return resamples(n, rng, count)
-
-
-def _counts(drawn: Int64[Tensor, "B n"], models: int) -> Float[Tensor, "B N"]:
-    zeros = torch.zeros(len(drawn), models, dtype=torch.float64)
-    return zeros.scatter_add(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-
-
-def mean_distances(
-    distances: Float[Tensor, "N N"],
-    target: Group,
-    parts: Sequence[Group],
-    of_target: Float[Tensor, "B n"],
-    of_parts: Sequence[Float[Tensor, "B _"]],
-) -> Float[Tensor, "B G G"]:
-    """Return the mean distance between every two groups, the target first, with models counted so often.
-
-    Within a sample a draw does not meet itself; within a whole population it does.
-    """
-    groups, counts = [target, *parts], [of_target, *of_parts]
-    means = torch.empty(len(of_target), len(groups), len(groups), dtype=torch.float64)
-    for j, (group, count) in enumerate(zip(groups, counts, strict=True)):
-        sums = distances[:, group.rows] @ count.T  # N x B
-        for i in range(j + 1):
-            rows, weights = groups[i].rows, counts[i]
-            total = (weights.T * sums[rows]).sum(0)
-            pairs = weights.sum(1) * count.sum(1)
-            if i == j and not group.whole:
-                total = total - count @ distances[rows, rows]
-                pairs = pairs - count.sum(1)
-            means[:, i, j] = means[:, j, i] = total / pairs.clamp(min=1)
+def _table(within: Sequence[Float[Tensor, " B"]], parts: Sequence[_Part]) -> Tensor:
+    means = torch.stack(list(within), 1).diag_embed()
+    for i, one in enumerate(parts):
+        for j, other in enumerate(parts[:i]):
+            mean = one.mean_to(other.group.rows, other.counts)
+            means[:, i, j] = means[:, j, i] = mean
     return means
 
 
 def solve(
-    means: Float[Tensor, "B G G"],
+    among: Float[Tensor, "B P P"], to_target: Float[Tensor, "B P"], within: Float[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B P"], Float[Tensor, " B"]]:
-    """Return the shares of the parts that minimise the energy distance to the target, and that distance.
+    """Return the shares of P parts that minimise the energy distance to the target, and that distance.
 
     Args:
-        means: mean distances between G = P + 1 groups: the target, which is first, and the parts.
+        among: mean distances between the parts.
+        to_target: mean distances between the parts and the target.
+        within: mean distance within the target.
     """
-    to_target, within = means[:, 0, 1:], means[:, 0, 0]
-    kernel = to_target[:, :, None] + to_target[:, None, :] - means[:, 1:, 1:]
-    shares = torch.stack([torch.from_numpy(_simplex(one.numpy())) for one in kernel])
+    kernel = to_target[:, :, None] + to_target[:, None, :] - among
+    shares = torch.from_numpy(_simplex(kernel.numpy()))
     return shares, torch.einsum("bi,bij,bj->b", shares, kernel, shares) - within
 
 
-def _simplex(kernel: Float[np.ndarray, "P P"]) -> Float[np.ndarray, " P"]:
-    """Minimise w' kernel w over shares w: not negative, sum 1.
+def _simplex(kernels: Float[np.ndarray, "B P P"]) -> Float[np.ndarray, "B P"]:
+    """Minimise w' kernel w over shares w (not negative, sum 1) for every kernel.
 
-    As non-negative least squares with a heavy equation for the sum (Heinz and Chang 2001). Estimated from samples, the
+    As non-negative least squares with a heavy equation for the sum (Heinz and Chang 2001). Estimated from samples, a
     kernel may have eigenvalues below 0; they count as 0.
     """
-    values, vectors = np.linalg.eigh(kernel)
-    largest = max(float(values[-1]), np.finfo(float).tiny)
-    root = (vectors * np.sqrt(values.clip(min=0))).T
-    heavy = 1e3 * np.sqrt(largest)
-    equations = np.vstack([root, np.full(len(kernel), heavy)])
-    found, _ = nnls(equations, np.append(np.zeros(len(kernel)), heavy))
-    shares: Float[np.ndarray, " P"] = found / found.sum()
+    values, vectors = np.linalg.eigh(kernels)
+    roots = np.sqrt(values.clip(min=0))[:, :, None] * vectors.swapaxes(1, 2)
+    heavy = 1e3 * np.sqrt(values[:, -1].clip(min=np.finfo(float).tiny))
+    shares: Float[np.ndarray, "B P"] = np.empty(values.shape)
+    for share, root, weight in zip(shares, roots, heavy, strict=True):
+        equations = np.vstack([root, np.full(len(root), weight)])
+        share[:] = nnls(equations, np.append(np.zeros(len(root)), weight))[0]
+    shares /= shares.sum(1, keepdims=True)
     return shares
