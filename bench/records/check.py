@@ -21,6 +21,7 @@ from bench.records.checks import (
     novel,
     outcomes,
     plausible,
+    reference,
     scores,
     shapes,
     tiers,
@@ -38,7 +39,19 @@ WEIGHTS_LIMIT = 8_000_000_000  # bytes of a file of generated weights, sampling 
 LATENTS_LIMIT = 1_000_000_000  # bytes of latents in this file
 LINE = 500  # characters of a problem that are printed
 LINES = 200  # problems of a file that are printed
-SUBJECTS = (identity, asked, scores, outcomes, plausible, alike, implied, novel, weights, times)
+SUBJECTS = (
+    identity,
+    asked,
+    scores,
+    outcomes,
+    plausible,
+    alike,
+    implied,
+    novel,
+    reference,
+    weights,
+    times,
+)
 
 
 def files(paths: Iterable[Path]) -> list[Path]:

@@ -8,7 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bench.records import rule1, verdict
 from bench.records.fields import Interval
+from bench.records.judged import KINDS, Composition, Judgement
 from bench.records.population import Likeness, Population
 from bench.records.record import Record
 from bench.records.scale import Scale
@@ -27,6 +29,7 @@ def render(record: Record, path: str) -> RenderableType:
         _title(record),
         _scores(record),
         *_further(record),
+        *_against_reference(record),
         _similarity(record),
         _timing(record),
         *(Text(line) for line in sentences(record)),
@@ -71,8 +74,11 @@ def _scores(record: Record) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     within = record.original.similarity.within
     table.add_row("original", *_numbers(record, record.original), _similarity_text(within), "-")
-    for name, control in record.controls.items():
-        table.add_row(escape(name), *_numbers(record, control), *_similarity_cells(control))
+    others = {
+        n: one for n, one in record.populations.items() if one.role in ("reference", "control")
+    }
+    for name, one in others.items():
+        table.add_row(escape(name), *_numbers(record, one), *_similarity_cells(one))
     made, name = record.generated, escape(record.generator.name)
     table.add_row(name, *_numbers(record, made), *_similarity_cells(made), style="bold green")
     table.caption = (
@@ -162,32 +168,86 @@ def _timing(record: Record) -> Table:
 
 
 VERDICTS = {
-    "broken": "most of what the originals can do is lost, or every control is better at equal novelty",
-    "copies": "not shown to be better than every control at equal novelty; nearer to single originals than to their "
-    "mean, and wrong like copies with or without noise",
-    "averages": "not shown to be better than every control at equal novelty, and not like copies",
-    "novel": "at equal novelty better than noise-added originals, interpolations and gaussian draws, or out of their "
-    "reach",
+    "broken": "most of what the originals can do is lost, or most models are like strong noise",
+    "copies": "most models are like checkpoints, with or without a little noise",
+    "averages": "most models are like means and gaussian draws of checkpoints",
+    "novel": "most models are like trained ones that no generator saw, and copying is not shown",
 }
+SHOWN = 0.005  # the smallest share that is named
+NO_REFERENCE = (
+    "verdict: undecided: there is no reference of held-out trained models, which --held-out 100 trains; "
+    "for a zoo that was made elsewhere there is none"
+)
 
 
 def _verdict(record: Record) -> list[str]:
-    """Say the verdict and, where the rule calls not even fine-tuned originals novel, that it cannot."""
+    """Say the verdict, or why there is none; and what the generator's models are made of."""
     judge = record.judge
     if judge.word is None:
         return []
-    lines = [f"verdict: {judge.word}, {VERDICTS[judge.word]}"]
-    if judge.sees_training is False and judge.word in ("copies", "averages"):
-        lines.append(
-            "the rule does not call fine-tuned originals novel either: on this zoo it cannot tell trained models "
-            "from the controls"
-        )
-    return lines
+    if judge.rule == rule1.RULE:
+        return [f"verdict: {judge.word}, by rule 1, which is withdrawn: run the command again"]
+    judgement = judge.against_reference.get("generated")
+    if judgement is None or judge.resolution is None:
+        return [f"verdict: {judge.word}" if judge.word == "broken" else NO_REFERENCE]
+    lines = [f"verdict: {judge.word}, {VERDICTS.get(judge.word, '')}"]
+    if judge.word == "undecided":
+        lines = [f"verdict: undecided: {'; '.join(verdict.doubts(verdict.Evidence.of(record)))}"]
+    tells = (
+        "tells training from every control"
+        if judge.resolution >= verdict.RESOLUTION
+        else ("does not tell training from every control")
+    )
+    made_of = _made_of(judgement.composition)
+    return [*lines, f"made of {made_of}; the board {tells}: resolution {judge.resolution:.2f}"]
+
+
+def _made_of(mixture: Composition) -> str:
+    """Return the shares of a mixture in words, the largest first, and "nothing new" where nothing is."""
+    shares = sorted(mixture.shares.items(), key=lambda item: -item[1])
+    named = [f"{100 * value:.0f} % {kind}" for kind, value in shares if value >= SHOWN]
+    return ", ".join(named if mixture.new.value >= SHOWN else [*named, "nothing new"])
+
+
+def _against_reference(record: Record) -> list[Table]:
+    """Return the table of every population against the reference; an empty list without one."""
+    judged = record.judge.against_reference
+    if not judged:
+        return []
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    table.add_column("\nmade of, in %", no_wrap=True)
+    for column in (*KINDS, "left", "nearer", "p", "score", "variety", "off span"):
+        table.add_column(f"\n{column}", justify="right", no_wrap=True)
+    for key in [*(key for key in judged if key != "generated"), "generated"]:
+        name = record.generator.name if key == "generated" else key
+        style = "bold green" if key == "generated" else None
+        table.add_row(escape(name), *_judged(record, judged[key]), style=style)
+    table.caption = (
+        "left: energy distance that no such mixture explains, over the reference's own. nearer, p: models nearer\n"
+        "to a checkpoint than any of the reference, and the exact test. score: minus the reference's.\n"
+        "variety: over the reference's. off span: share that no combination of checkpoints explains."
+    )
+    table.caption_justify = "left"
+    return [table]
+
+
+def _judged(record: Record, judgement: Judgement) -> list[str]:
+    mixture, copying = judgement.composition, judgement.copying
+    quality, variety, span = judgement.quality, judgement.variety, judgement.span_residual
+    return [
+        *(f"{100 * share:.0f}" for share in mixture.shares.values()),
+        f"{mixture.residual:.2f}",
+        str(copying.nearer),
+        f"{copying.p:.2g}",
+        f"{record.task.metric.scale * quality.difference.value:+.2f}" if quality else "-",
+        f"{variety.distance.value:.2f}" if variety else "-",
+        "-" if span is None else f"{span:.2f}",
+    ]
 
 
 def _not_finite(record: Record) -> list[str]:
     """Say how many models of each population put out NaN or infinite values; an empty list where none did."""
-    populations = {"original": record.original, **record.controls}
+    populations = {n: one for n, one in record.populations.items() if n != "generated"}
     populations[record.generator.name] = record.generated
     counts = [
         f"{one.not_finite} of {one.n} {name}" for name, one in populations.items() if one.not_finite

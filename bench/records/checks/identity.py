@@ -43,7 +43,8 @@ def devices(record: Record) -> tuple[str, ...]:
 def _id(record: Record) -> Iterator[str]:
     made, seed = record.generator, record.protocol.seed
     facts = [record.key, made.name, made.code, made.hyperparameters, seed]
-    more = ["align"] if made.aligned else []
+    held = record.protocol.held_out
+    more = [*(["align"] if made.aligned else []), *(["held out", held] if held else [])]
     possible = [digest([*facts, device, *more]) for device in devices(record)]
     if record.id not in possible:
         yield mismatch("id", record.id, possible[0], "of its key, generator, seed and device")
