@@ -12,12 +12,12 @@ _checked = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({Self: object}))
 def check(function):
     """Check what a function is called with, from its first call on: a process calls a few of thousands."""
 
-    @functools.cache
-    def checked():
-        return _checked(function)
+    made = []
 
     @functools.wraps(function)
     def lazily(*args, **named):
-        return checked()(*args, **named)
+        if not made:
+            made.append(_checked(function))
+        return made[0](*args, **named)
 
     return lazily

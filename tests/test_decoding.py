@@ -481,6 +481,7 @@ def test_the_first_of_several_frames_is_taken(kind):
 # --- damage ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize(
     "kind", ["BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP", "JPEG2000"]
 )

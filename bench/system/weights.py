@@ -1,5 +1,6 @@
 """Reading of weights from untrusted files, without running code in them."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -19,7 +20,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A file of another pickle protocol is read, or refused below.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadRequest(f"no file {path}: expected .safetensors or .pth weights") from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:

@@ -24,6 +24,7 @@ import lzma
 import re
 import struct
 import sys
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -161,7 +162,9 @@ def open_image(content: bytes) -> Image.Image:
         One of ``UNREADABLE``: the file is no image.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=formats())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            image = Image.open(io.BytesIO(content), formats=formats())
     except Image.DecompressionBombError as error:
         raise Refused(f"it has more than {PIXELS:,} pixels: make it smaller") from error
     if not 0 < image.width * image.height <= PIXELS:
