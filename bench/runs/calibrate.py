@@ -29,6 +29,7 @@ from bench.records.fields import Verdict
 from bench.records.request import Request
 from bench.records.rule1 import Means
 from bench.runs.pipeline import Run, make_generator
+from bench.runs.verify import code_hash
 from bench.system import store
 from bench.system.progress import say, track
 from bench.system.randomness import derive, generator
@@ -194,7 +195,7 @@ def trials(request: Request, count: int) -> Iterator[dict[str, str]]:
 
 def _digest(request: Request) -> str:
     run = Run(request)
-    return store.digest([request.asked.canonical, run.task.identity(), run.task_code, verdict.RULE])
+    return store.digest([request.asked.canonical, run.task.identity(), run.task_code, code_hash()])
 
 
 def _load(path: Path) -> dict[str, str]:
