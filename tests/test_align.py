@@ -3,9 +3,11 @@ import dataclasses
 import pytest
 import torch
 
+from bench import plugins
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from bench.judge.align import (
+    Comparer,
     align,
     align_zoo,
     aligned_l2_ratio,
@@ -15,6 +17,7 @@ from bench.judge.align import (
     rows,
 )
 from bench.metrics.similarity import nearest_l2_ratio
+from bench.runs.calibrate import permuted, rescaled
 from tests.networks import Shape, build, shuffled
 
 ARCHITECTURES = {
@@ -131,3 +134,18 @@ def test_an_aligned_zoo_has_the_same_functions():
         model.load_state_dict({**zoo.base, **zoo.layout.unflatten(vector)})
         outputs.append(model(inputs))
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["mlp3", "convnet3"])
+def test_permuted_and_rescaled_copies_are_compared_as_what_they_copy(arch, tmp_path):
+    settings = {"arch": arch, "layers": "all", "track": "seeds", "epochs": 1}
+    task = plugins.load_task("fake", "quick", settings)
+    zoo = task.collect(3, rng=torch.Generator().manual_seed(0), work=tmp_path / "work")
+    moved = rescaled(zoo, zoo.vectors, torch.Generator().manual_seed(1))
+    moved = permuted(zoo, moved, torch.Generator().manual_seed(2))
+    score, compare = task.scorer(zoo, "val"), Comparer(zoo)
+    assert torch.allclose(score(moved).outputs, score(zoo.vectors).outputs, atol=1e-5)
+    assert (moved - zoo.vectors).norm(dim=1).min() > 1
+    originals = compare.originals
+    assert torch.allclose(compare(moved, torch.arange(3)), originals, atol=1e-5)
+    assert torch.cdist(originals, originals).fill_diagonal_(9).min() > 1

@@ -19,6 +19,7 @@ Places = list[tuple[str, int]]  # tensors and their axes that one group of hidde
 CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
 LARGEST = 2**28  # values of a zoo that is aligned without being asked for: 1 GiB
 KEPT = 2**15  # evenly spaced parameters by which two models are compared
+CHAIN = r"\d+\.(weight|bias)"  # names of the tensors of MLP-3 and ConvNet-3
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
 
 
@@ -39,7 +40,7 @@ def groups(zoo: Zoo) -> dict[str, Places]:
     shapes = dict(zip(zoo.layout.names, zoo.layout.shapes, strict=True))
     if any(name.startswith("layer1.") for name in shapes):
         return _resnet(shapes)
-    if all(re.fullmatch(r"\d+\.(weight|bias)", name) for name in shapes):
+    if all(re.fullmatch(CHAIN, name) for name in shapes):
         return _chain(shapes)
     raise BadRequest(
         "hidden units can be aligned in MLP-3, ConvNet-3 and ResNets only: leave --align out"
@@ -170,17 +171,101 @@ def align_zoo(zoo: Zoo) -> Zoo:
     return dataclasses.replace(zoo, vectors=vectors)
 
 
-def comparable(vectors: Float[Tensor, "n D"], zoo: Zoo) -> Float[Tensor, "n W"]:
-    """Return some parameters of each model, by which weights are compared: evenly spaced, ``KEPT`` at most.
+def scales(tensors: Mapping[str, Tensor], places: Places) -> tuple[Places, Float[Tensor, " units"]]:
+    """Return a group's tensors that can be scaled without changing a ReLU network, and the scale that balances them.
 
-    Where hidden units can be permuted, they are in the order of the zoo's first checkpoint's; not in zoos too large to
-    sort.
+    A unit's output is scaled by the last layer that makes it (a normalization, where there is one), and scaled back by
+    the layers that read it. Balanced, both have the same length in every unit (path balance; Neyshabur et al. 2015).
     """
-    unit_groups = found_groups(zoo)
-    if unit_groups:
-        vectors = align(vectors, zoo.vectors[0], zoo.layout, unit_groups)
-    dim = vectors.shape[1]
-    return vectors[:, torch.linspace(0, dim - 1, min(dim, KEPT)).round().long()].clone()
+    making = [place for place in places if place[1] == 0]
+    last = max((name.rpartition(".")[0] for name, _ in making), key=lambda name: int(name))
+    making = [place for place in making if place[0].rpartition(".")[0] == last]
+    reading = [place for place in places if place[1] == 1]
+    units = tensors[places[0][0]].shape[places[0][1]]
+    made, read = (
+        torch.cat([rows(tensors[name], axis, units) for name, axis in part], dim=1).norm(dim=1)
+        for part in (making, reading)
+    )
+    factor = (read / made).sqrt()
+    return [*making, *reading], factor.where((factor > 0) & factor.isfinite(), 1.0)
+
+
+def rescale(
+    tensors: Mapping[str, Tensor], places: Places, factors: Float[Tensor, " units"]
+) -> dict[str, Tensor]:
+    """Return the tensors with every unit's output multiplied by a factor, and divided by it where it is read.
+
+    Args:
+        tensors: the tensors by name.
+        places: those of ``scales``.
+        factors: above 0.
+    """
+    scaled = dict(tensors)
+    for name, axis in places:
+        wide = rows(tensors[name], axis, len(factors))
+        wide = wide * factors[:, None] if axis == 0 else wide / factors[:, None]
+        moved = tensors[name].movedim(axis, 0)
+        scaled[name] = wide.reshape(moved.shape).movedim(0, axis)
+    return scaled
+
+
+def balanced(
+    vectors: Float[Tensor, "n D"], layout: Layout, unit_groups: Mapping[str, Places]
+) -> Float[Tensor, "n D"]:
+    """Return chains of layers with every hidden unit's scale balanced, which leaves what they do as it is."""
+    if not all(re.fullmatch(CHAIN, name) for name in layout.names):
+        return vectors
+    balanced_rows = []
+    for vector in vectors.double():
+        tensors = layout.unflatten(vector)
+        for group in unit_groups.values():
+            tensors = rescale(tensors, *scales(tensors, group))
+        balanced_rows.append(layout.flatten(tensors).float())
+    return torch.stack(balanced_rows)
+
+
+class Comparer:
+    """Chooses the parameters by which models of one zoo are compared: evenly spaced, ``KEPT`` at most.
+
+    Where hidden units can be permuted (not in zoos too large to sort), checkpoints are aligned to the first one, and
+    any other model to the checkpoint that does what it does most closely: so a copy is found whatever the order of its
+    units. Where units can be scaled as well, their scales are balanced.
+
+    Args:
+        zoo: the checkpoints.
+    """
+
+    def __init__(self, zoo: Zoo) -> None:
+        self.layout, self.unit_groups = zoo.layout, found_groups(zoo)
+        self.targets = zoo.vectors
+        if self.unit_groups:
+            rows = balanced(zoo.vectors, zoo.layout, self.unit_groups)
+            self.targets = align(rows, rows[0], zoo.layout, self.unit_groups)
+        dim = zoo.layout.dim
+        self.kept = torch.linspace(0, dim - 1, min(dim, KEPT)).round().long()
+
+    def __call__(
+        self, vectors: Float[Tensor, "n D"], nearest: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n W"]:
+        """Return the parameters of n models.
+
+        Args:
+            vectors: the models.
+            nearest: the checkpoint that is most like each of them.
+        """
+        if self.unit_groups:
+            rows = balanced(vectors, self.layout, self.unit_groups)
+            aligned = [
+                align(row[None], self.targets[near], self.layout, self.unit_groups)
+                for row, near in zip(rows, nearest.tolist(), strict=True)
+            ]
+            vectors = torch.cat(aligned)
+        return vectors[:, self.kept].clone()
+
+    @property
+    def originals(self) -> Float[Tensor, "K W"]:
+        """The parameters of the checkpoints."""
+        return self.targets[:, self.kept].clone()
 
 
 def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:

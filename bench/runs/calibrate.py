@@ -21,7 +21,13 @@ from torch import Tensor
 from bench import declared
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
-from bench.judge.align import align_zoo, comparable, found_groups, permute
+from bench.judge.align import (
+    align_zoo,
+    found_groups,
+    permute,
+    rescale,
+    scales,
+)
 from bench.judge.composition import against_reference
 from bench.judge.population import ORIGINAL, REFERENCE, Origin, Population
 from bench.records import verdict
@@ -79,6 +85,7 @@ def planted(run: Run, zoo: Zoo, held: Vectors, rng: torch.Generator) -> dict[str
     models[MIXED] = torch.cat([copies[:tenth], held[tenth:]])
     if found_groups(zoo):
         models["permuted copies"] = permuted(zoo, copies, derive(rng, "permutation"))
+        models["rescaled copies"] = rescaled(zoo, copies, derive(rng, "scale"))
         aligned = align_zoo(zoo)
         for n in (2, 16):
             models[f"aligned average of {n}"] = made("interpolation", aligned, members=n)
@@ -104,6 +111,20 @@ def permuted(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
         for group in places:
             units = tensors[group[0][0]].shape[group[0][1]]
             tensors = permute(tensors, group, torch.randperm(units, generator=rng))
+        rows.append(zoo.layout.flatten(tensors))
+    return torch.stack(rows)
+
+
+def rescaled(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
+    """Scale every hidden unit by up to e, and back where it is read, which leaves what a ReLU network does as it is."""
+    places = (found_groups(zoo) or {}).values()
+    rows = []
+    for vector in models:
+        tensors = zoo.layout.unflatten(vector)
+        for group in places:
+            movable, usual = scales(tensors, group)
+            factors = (2 * torch.rand(len(usual), generator=rng) - 1).exp()
+            tensors = rescale(tensors, movable, factors)
         rows.append(zoo.layout.flatten(tensors))
     return torch.stack(rows)
 
@@ -145,15 +166,13 @@ def trial(request: Request) -> dict[str, str]:
 
 def scored(run: Run, zoo: Zoo, models: Mapping[Origin, Vectors]) -> list[Population]:
     """Score models on validation, all at once."""
-    found = run.scorer(zoo, "val")(torch.cat(list(models.values())))
+    vectors = torch.cat(list(models.values()))
+    found = run.scorer(zoo, "val")(vectors)
     everything = Population(
-        ORIGINAL,
-        found.scores.double(),
-        found.wrong,
-        found.features,
-        outputs=found.outputs,
-        weights=comparable(torch.cat(list(models.values())), zoo),
+        ORIGINAL, found.scores.double(), found.wrong, found.features, outputs=found.outputs
     )
+    weights = run.weights(zoo, vectors, everything)
+    everything = dataclasses.replace(everything, weights=weights)
     rows = torch.arange(len(everything)).split([len(vectors) for vectors in models.values()])
     return [
         dataclasses.replace(everything.rows(own), origin=origin)

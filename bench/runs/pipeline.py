@@ -28,7 +28,7 @@ from bench.contract import (
 from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, BenchError
-from bench.judge.align import align_zoo, comparable, found_groups
+from bench.judge.align import Comparer, align_zoo, found_groups
 from bench.judge.population import GENERATED, ORIGINAL, REFERENCE, Origin, Population
 from bench.records import protocol, side
 from bench.records.record import Record
@@ -86,6 +86,7 @@ class Run:
             None  # generator, hash of the zoo, seed, seconds of fitting
         )
         self._scorers: dict[tuple[str, str], Scorer] = {}  # by zoo and split
+        self._comparer: tuple[str, Comparer] | None = None  # of the zoo of this hash
         self._aligned: tuple[str, Zoo] | None = None  # hash of a zoo, and that zoo aligned
 
     def execute(self) -> tuple[Record, Path]:
@@ -372,7 +373,7 @@ class Run:
             return dataclasses.replace(copied, origin=origin)
         train, select_s = self._timed(zoo, vectors, "train")
         val, score_s = self._timed(zoo, vectors, "val")
-        return Population(
+        population = Population(
             origin,
             val.scores.double(),
             val.wrong,
@@ -382,10 +383,22 @@ class Run:
             {name: values for name, values in val.extra.items() if name != "loss"},
             val.not_finite,
             val.outputs,
-            comparable(vectors, zoo),
-            select_s,
-            score_s,
+            select_s=select_s,
+            score_s=score_s,
         )
+        return dataclasses.replace(population, weights=self.weights(zoo, vectors, population))
+
+    def weights(
+        self, zoo: Zoo, vectors: Float[Tensor, "N D"], population: Population
+    ) -> Float[Tensor, "N W"]:
+        """Return the parameters by which models are compared."""
+        if self._comparer is None or self._comparer[0] != zoo.hash:
+            self._comparer = (zoo.hash, Comparer(zoo))
+        compare = self._comparer[1]
+        if vectors is zoo.vectors:
+            return compare.originals
+        originals = self.evaluate(zoo, zoo.vectors, ORIGINAL).coordinates
+        return compare(vectors, torch.cdist(population.coordinates, originals).argmin(1))
 
     def _timed(
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], split: str
