@@ -2,11 +2,15 @@ import gc
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from bench.contract.zoo import Layout, Zoo
 
+# The same examples every time, however slow the machine is at the moment.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 # What takes longest, longest first: a process that starts with one of these last would keep the others waiting.
 LONG = ("study", "task_contract", "browser", "image_generation", "docs", "detection", "verify")

@@ -198,7 +198,7 @@ def test_a_file_in_the_working_folder_that_code_names_counts(tmp_path, load, mon
     work.mkdir()
     monkeypatch.chdir(work)
     (work / "prior.txt").write_text("1")
-    write(tmp_path, mine=f"P = open('prior.txt').read()\n{MINE}")
+    write(tmp_path, mine=f"with open('prior.txt') as file:\n    P = file.read()\n{MINE}")
     cls = load("mine")
     before = identity.code_hash(cls)
     (work / "prior.txt").write_text("2")

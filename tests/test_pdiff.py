@@ -287,6 +287,7 @@ def test_the_paper_preset_is_table_4():
     assert (paper.ema_decay, paper.sampler, paper.sampler_steps) == (0.9999, "ddpm", 1000)
 
 
+@pytest.mark.filterwarnings("default")  # the compiler looks at everything that it meets
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_compiled_networks_learn_the_same_within_rounding(monkeypatch):
     # Trying which vector instructions there are, and starting processes, takes longer than compiling.
