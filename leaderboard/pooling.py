@@ -59,6 +59,11 @@ def mean_above(of: str) -> Pool:
     return lambda runs, name: _bound(runs, name, of, 1.0)
 
 
+def within_one(pool: Pool) -> Pool:
+    """Return a pooling whose value is moved into 0 to 1: an end of the interval of a share."""
+    return lambda runs, name: float(np.clip(pool(runs, name), 0.0, 1.0))
+
+
 def _bound(runs: pd.DataFrame, name: str, of: str, sign: float) -> float:
     if len(runs) == 1:
         return mean(runs, name)
