@@ -19,6 +19,7 @@ from leaderboard.formats import Format
 from leaderboard.pooling import Pool
 
 GENERATED, ORIGINAL, REFERENCE = "generated", "original", "reference"
+WITHDRAWN = " (withdrawn)"  # mark of a verdict by rule 1
 Read = Callable[[Record, str], Any]  # a record and the name of one of its populations -> a value
 
 
@@ -129,8 +130,8 @@ def _collapsed(record: Record) -> str | None:
 
 def _verdict(record: Record) -> str | None:
     """Return the word, with a mark where its rule is withdrawn."""
-    word, withdrawn = record.judge.word, record.judge.rule == rule1.RULE
-    return f"{word} (withdrawn)" if word and withdrawn else word
+    word, withdrawn = record.judge.word, record.judge.rule in (None, rule1.RULE)
+    return f"{word}{WITHDRAWN}" if word and withdrawn else word
 
 
 def _against(read: Callable[[Judgement], Interval | None], part: str = "value") -> Read:
@@ -255,7 +256,7 @@ COLUMNS = (
         "What most of the models are, by rule 2: broken, copies, averages or novel; undecided where there is a doubt. "
         "Withdrawn: a word of rule 1, which called averages novel and trained models copies.",
         formats.WORD,
-        (Field("verdict", of_run(_verdict), pooling.counted, dtype="object"),),
+        (Field("verdict", of_run(_verdict), pooling.counted_before(WITHDRAWN), dtype="object"),),
         width=80, fits=True,
     ),
     Column(
@@ -263,7 +264,7 @@ COLUMNS = (
         "Share of the models that are like trained ones which no generator saw (the reference), with its 95 % "
         "interval. The rest is like copies, averages, or broken models.",
         formats.PERCENT, _interval("new", attrgetter("composition.new"), share=True),
-        better="higher",
+        better="higher", width=108,
     ),
     Column(
         "quality", "Quality", "Mean score minus the reference's, with its 95 % interval; above 0 is better.",

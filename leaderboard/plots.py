@@ -49,7 +49,7 @@ COLOURS = {
 OTHERS = ("#7c5cd6", "#0f9d9d", "#d6457a", "#5c8a1e", "#b8860b", "#4059ad")
 HEIGHT = 420  # of a figure, in pixels
 # Colours of what models are made of.
-MADE_OF = {"new": "#1b9e4b", "copies": "#8c6d5a", "averages": "#56b4e9", "broken": "#b23a48"}
+MADE_OF = {"new": "#009e73", "copies": "#e69f00", "averages": "#56b4e9", "broken": "#858c99"}
 
 
 def colour(name: str) -> str:
@@ -261,7 +261,8 @@ def composition(shown: Shown) -> go.Figure | None:
             "<extra></extra>",
         )
     figure = _layout(figure, "share of the models, %", "", barmode="stack")
-    figure.update_layout(height=120 + 22 * len(names), bargap=0.25, legend_traceorder="normal")
+    figure.update_layout(height=120 + 22 * len(names), bargap=0.25)
+    figure.update_layout(legend={"traceorder": "normal", "yanchor": "bottom", "y": 1.0})
     figure.update_xaxes(range=[0, 100])
     return figure.update_yaxes(autorange="reversed", dtick=1)
 

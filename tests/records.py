@@ -64,7 +64,7 @@ BASE = {
     "novelty": {
         "advantage_over_noise": None, "advantage_over_interpolation": None,
         "advantage_over_gaussian": None, "beyond_noise": 0.0, "nearest_l2_ratio": None,
-        "collapsed": True, "verdict": None,
+        "collapsed": True, "rule": None, "verdict": None,
     },
     "timing": {
         "device": "cpu", "collect_s": 1.0, "fit_s": 2.0, "sample_s": 0.2, "sample_per_model_s": 0.1,
@@ -161,13 +161,21 @@ def judged(*shares, nearer=0, resolution=0.9, models=100, held=100, **fields):
     made = json.loads(record(**fields).to_json())
     every = made["populations"]
     scores = population(*(0.89 + 0.04 * i / held for i in range(held)))
-    every["reference"] = {**every["original"], **scores, "name": "reference", "role": "reference", "n": held}
+    every["reference"] = {
+        **every["original"],
+        **scores,
+        "name": "reference",
+        "role": "reference",
+        "n": held,
+    }
     every["reference"]["similarity"] = every["copy"]["similarity"]
     made["protocol"] |= {"version": 2, "held_out": held}
     made["artifacts"]["reference"] = made["artifacts"]["zoo"]
     judge = made["judge"] | {"rule": verdict.RULE, "word": "undecided", "resolution": resolution}
     judge["against_reference"] = {
-        key: judgement(_controls_shares(one), models=one["n"]) for key, one in every.items() if key != "original"
+        key: judgement(_controls_shares(one), models=one["n"])
+        for key, one in every.items()
+        if key != "original"
     }
     own = judgement(shares or (1, 0, 0, 0), models=models, held=held, nearer=nearer)
     judge["against_reference"]["generated"] = own

@@ -22,8 +22,9 @@ examples. Its key is a hash of all that. Records of different boards are never r
 """
 
 VERDICT = """
-What are most of the generated models like? The mixture of reference, checkpoints and controls that best reproduces them, in
-what they put out and in their weights, tells their shares: **new** (the reference), **copies**, **averages**, **broken**.
+What are most of the generated models like? The mixture of reference, checkpoints and controls that best reproduces
+them, in what they put out and in their weights, tells their shares: **new** (the reference), **copies**, **averages**,
+**broken**.
 
 | word | when |
 |---|---|
@@ -33,7 +34,8 @@ what they put out and in their weights, tells their shares: **new** (the referen
 | novel | at least half are like trained models that no generator saw, and copying is not shown |
 | undecided | no reference, too few models, a board that cannot tell training from controls, or no mixture that fits |
 
-A word with **(withdrawn)** is of rule 1. It called means of 16 aligned checkpoints novel, and held-out trained models copies.
+A word with **(withdrawn)** is of rule 1. It called means of 16 aligned checkpoints novel, and held-out trained models
+copies.
 """
 
 CONTROLS = """

@@ -26,9 +26,8 @@ def page() -> None:
     st.title("Leaderboard of weight generators")
     st.markdown(
         "Networks whose weights were generated, scored beside the checkpoints that the generator learned from, "
-        "beside the **reference**, which are trained models that it never saw, and beside the **controls** that it must "
-        "beat. Ranks hold within one board only: the same "
-        "checkpoints, data and number of samples."
+        "beside the **reference**, which are trained models that it never saw, and beside the **controls** that it "
+        "must beat. Ranks hold within one board only: the same checkpoints, data and number of samples."
     )
     runs = shared.chosen()
     if runs.empty:
@@ -100,8 +99,8 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
     st.caption(present.caption(by, bool(drawn), problem, paired=bool(board["mean_over_units"])))
     if not table.controls_agree(runs):
         st.caption(
-            "Originals, reference or controls score differently in some of these records, as on another device or with other "
-            "library versions; the newest record's are shown."
+            "Originals, reference or controls score differently in some of these records, as on another device or with "
+            "other library versions; the newest record's are shown."
         )
     shown = present.labelled(present.texts(ranked, scale)[[*ALWAYS, *columns]])
     show_exports(shown, ranked.drop(columns=["row", "runs"]), board)

@@ -78,16 +78,16 @@ def show_judgements(one: Shown) -> None:
     st.subheader("Made of")
     st.plotly_chart(figure, key="composition")
     st.caption(
-        "The mixture of trained models that no generator saw (new), of checkpoints (copies), and of controls (averages, "
-        "broken) that best reproduces each population. A good board calls the reference new and every control by its "
-        "own name."
+        "The mixture of trained models that no generator saw (new), of checkpoints (copies), and of controls "
+        "(averages, broken) that best reproduces each population. A good board calls the reference new and every "
+        "control what it is."
     )
-    st.dataframe(judgements(one), width="stretch", height="content")
+    st.dataframe(judgements(one), hide_index=True, height="content")
     st.caption(
-        "left: distance that no such mixture explains, over the reference's own. nearer: models nearer to a checkpoint "
-        "than any of the reference, with the exact test's p. score: minus the reference's. variety, Vendi: over the "
-        "reference's. outputs, weights: p of two-sample tests against the reference. off span: share of a model that no "
-        "combination of checkpoints explains."
+        "left: distance that no such mixture explains, over the reference's own. nearer: models nearer to a "
+        "checkpoint than any of the reference, with the exact test's p. score: minus the reference's. variety, Vendi: "
+        "over the reference's. outputs, weights: p of two-sample tests against the reference. off span: share of a "
+        "model that no combination of checkpoints explains."
     )
 
 
@@ -95,24 +95,30 @@ def judgements(one: Shown) -> pd.DataFrame:
     """Return a table, as text, of every population's numbers beside the reference."""
     record, scale = one.record, Scale.of(one.record)
     judged = record.judge.against_reference
-    rows = {}
+    rows = []
     for name in (GENERATED, *populations(record)):
         if name not in judged:
             continue
         found, label = judged[name], record.generator.name if name == GENERATED else name
         variety, fidelity = found.variety, found.fidelity
-        rows[printable(label)] = {
-            "left": f"{found.composition.residual:.2f}",
-            "nearer": str(found.copying.nearer),
-            "p": f"{found.copying.p:.2g}",
-            "score": NAMED["quality"].text(record, name, scale),
-            "variety": f"{variety.distance.value:.2f}" if variety else UNKNOWN,
-            "Vendi": f"{variety.vendi.value:.2f}" if variety else UNKNOWN,
-            "outputs": f"{fidelity.outputs:.2g}" if fidelity else UNKNOWN,
-            "weights": f"{fidelity.weights:.2g}" if fidelity else UNKNOWN,
-            "off span": UNKNOWN if found.span_residual is None else f"{found.span_residual:.2f}",
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+        rows.append(
+            {
+                "population": printable(label),
+                "new, %": NAMED["new"].text(record, name, scale),
+                "left": f"{found.composition.residual:z.2f}",
+                "nearer": str(found.copying.nearer),
+                "p": f"{found.copying.p:.2g}",
+                "score": NAMED["quality"].text(record, name, scale),
+                "variety": f"{variety.distance.value:.2f}" if variety else UNKNOWN,
+                "Vendi": f"{variety.vendi.value:.2f}" if variety else UNKNOWN,
+                "outputs": f"{fidelity.outputs:.2g}" if fidelity else UNKNOWN,
+                "weights": f"{fidelity.weights:.2g}" if fidelity else UNKNOWN,
+                "off span": UNKNOWN
+                if found.span_residual is None
+                else f"{found.span_residual:.2f}",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def show_figures(one: Shown) -> None:
