@@ -63,7 +63,7 @@ def test_a_cell_of_a_record_is_the_cell_of_its_board(tmp_path, metric, make):
     one = make(task__metric=metric)
     runs, _ = load.load([one.write(tmp_path).parent])
     shown = present.texts(table.rows(runs, one).assign(rank=pd.NA), Scale.of(one))
-    for of in columns.populations(one) + ["generated"]:
+    for of in [*columns.populations(one), "generated"]:
         row = "pdiff" if of == "generated" else of
         cells = shown[shown["generator"] == row].iloc[0]
         for column in columns.COLUMNS:
