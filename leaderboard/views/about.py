@@ -13,7 +13,8 @@ gets the same checkpoints and is scored on the real task, beside controls that n
    moves (track *trajectory*), or K independent runs (track *seeds*). The rest is frozen, so a checkpoint is its vector.
 2. **Fit** the generator on these vectors. It sees neither data nor labels; one that asks for training scores says so.
 3. **Sample** new vectors, 100 by default.
-4. **Hold out** as many models that are trained as the checkpoints were, and that no generator sees: the reference.
+4. **Hold out** models that are trained as the checkpoints were, 100 by default, and that no generator sees: the
+   reference.
 5. **Select** one generated model on the training split. Validation only reports.
 6. **Score** originals, reference, generated models and controls on the same validation examples, and compare.
 
