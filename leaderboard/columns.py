@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
+from bench.records import rule1, verdict
 from bench.records.fields import Interval
+from bench.records.judged import Judgement
 from bench.records.population import Population
 from bench.records.record import Record
 from bench.records.scale import Scale
@@ -16,7 +18,8 @@ from leaderboard import formats, pooling
 from leaderboard.formats import Format
 from leaderboard.pooling import Pool
 
-GENERATED, ORIGINAL = "generated", "original"
+GENERATED, ORIGINAL, REFERENCE = "generated", "original", "reference"
+WITHDRAWN = " (withdrawn)"  # mark of a verdict by rule 1
 Read = Callable[[Record, str], Any]  # a record and the name of one of its populations -> a value
 
 
@@ -76,6 +79,12 @@ class Column:
         return self.format.text(scale, *(field.read(record, population) for field in self.fields))
 
 
+def populations(record: Record) -> list[str]:
+    """Return the names of the populations that stand beside the generated models, in the order of a table."""
+    held = [REFERENCE] if REFERENCE in record.populations else []
+    return [ORIGINAL, *held, *record.controls]
+
+
 # Readers of fields ---------------------------------------------------------------------------------------------------
 
 
@@ -119,6 +128,43 @@ def _collapsed(record: Record) -> str | None:
     return None if collapsed is None else "yes" if collapsed else "no"
 
 
+def _verdict(record: Record) -> str | None:
+    """Return the word, with a mark where its rule is withdrawn."""
+    word, withdrawn = record.judge.word, record.judge.rule in (None, rule1.RULE)
+    return f"{word}{WITHDRAWN}" if word and withdrawn else word
+
+
+def _against(read: Callable[[Judgement], Interval | None], part: str = "value") -> Read:
+    """Return a reader of a part of an interval that a population has beside the reference; None where it has none."""
+
+    def against(record: Record, name: str) -> float | None:
+        judgement = record.judge.against_reference.get(name)
+        interval = judgement and read(judgement)
+        return getattr(interval, part) if interval else None
+
+    return against
+
+
+def _interval(
+    name: str, read: Callable[[Judgement], Interval | None], *, share: bool = False
+) -> tuple[Field, ...]:
+    """Return the fields of a value beside the reference and of its interval, which is over seeds if there are several.
+
+    Args:
+        name: of the value's field.
+        read: returns the interval.
+        share: whether no value can be below 0 or above 1.
+    """
+    low, high = pooling.mean_below(name), pooling.mean_above(name)
+    if share:
+        low, high = pooling.within_one(low), pooling.within_one(high)
+    return (
+        Field(name, _against(read)),
+        Field(f"{name}_low", _against(read, "low"), low),
+        Field(f"{name}_high", _against(read, "high"), high),
+    )
+
+
 def _score(name: str, label: str, help_: str) -> Column:
     """Return the column of a statistic of a population's scores."""
     read = of_population(attrgetter(name))
@@ -134,7 +180,11 @@ FIXED = (
         formats.WORD, width=40, pinned=True,
     ),
     Column("generator", "Generator", "", formats.WORD, width=120, fits=True, pinned=True),
-    Column("kind", "Kind", "A control is what any generator must beat.", formats.WORD, width=84),
+    Column(
+        "kind", "Kind",
+        "A control is what any generator must beat; the reference is trained models that no generator saw.",
+        formats.WORD, width=84,
+    ),
 )  # fmt: skip
 COLUMNS = (
     Column(
@@ -202,9 +252,30 @@ COLUMNS = (
         (Field("break_even", of_run(attrgetter("timing.break_even_models"))),),
     ),
     Column(
-        "verdict", "Verdict", "By rule: broken, copies, averages or novel. See About.", formats.WORD,
-        (Field("verdict", of_run(attrgetter("judge.word")), pooling.counted, dtype="object"),),
+        "verdict", "Verdict",
+        "What most of the models are, by rule 2: broken, copies, averages or novel; undecided where there is a doubt. "
+        "Withdrawn: a word of rule 1, which called averages novel and trained models copies.",
+        formats.WORD,
+        (Field("verdict", of_run(_verdict), pooling.counted_before(WITHDRAWN), dtype="object"),),
         width=80, fits=True,
+    ),
+    Column(
+        "new", "New, %",
+        "Share of the models that are like trained ones which no generator saw (the reference), with its 95 % "
+        "interval. The rest is like copies, averages, or broken models.",
+        formats.PERCENT, _interval("new", attrgetter("composition.new"), share=True),
+        better="higher", width=108,
+    ),
+    Column(
+        "quality", "Quality", "Mean score minus the reference's, with its 95 % interval; above 0 is better.",
+        formats.DIFFERENCE, _interval("quality", lambda one: one.quality.difference if one.quality else None),
+        better="higher",
+    ),
+    Column(
+        "resolution", "Resolution",
+        "How well the board tells training from controls: the new share of one half of the reference, less the "
+        f"largest of any control. 1 is best; below {verdict.RESOLUTION:g} no word is given but broken.",
+        formats.SHORT, (Field("resolution", of_run(attrgetter("judge.resolution"))),),
     ),
     Column(
         "collapsed", "Collapsed",
@@ -223,7 +294,7 @@ COLUMNS = (
 )  # fmt: skip
 # The columns that a table shows at first, in this order; the reader can add the others.
 OPENING = (
-    "best", "selected", "mean", "interval", "verdict", "novelty", "collapsed", "median", "worst",
+    "best", "selected", "mean", "interval", "verdict", "new", "quality", "novelty", "collapsed", "median", "worst",
     "seconds_per_model", "speedup", "speedup_amortised", "seeds", "device",
 )  # fmt: skip
 

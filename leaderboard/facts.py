@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.records.population import Likeness, Population
 from bench.records.record import Record
+from leaderboard import columns
 
 NUMBER, COUNT = "float64", "int64"
 
@@ -81,9 +82,9 @@ def _content(record: Record) -> int:
 
 
 def _controls(record: Record) -> int:
-    """Return a hash of the scores of originals and controls."""
-    controls = record.controls
-    return hash(tuple(_numbers([record.original, *(controls[name] for name in sorted(controls))])))
+    """Return a hash of the scores of originals, reference and controls."""
+    own = sorted(columns.populations(record))
+    return hash(tuple(_numbers([record.populations[name] for name in own])))
 
 
 def _numbers(populations: Sequence[Population]) -> Iterator[float]:

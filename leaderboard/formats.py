@@ -68,6 +68,11 @@ def printf(scale: Scale) -> str:
 SCORE = Format(lambda scale, score: scale.text(score), printf, scored=True)
 SCORES = Format(lambda scale, low, high: f"{scale.text(low)} to {scale.text(high)}", right=True)
 DIFFERENCE = Format(_bounded, right=True)  # a difference of scores with its interval
+# A share in percent with its interval.
+PERCENT = Format(
+    lambda scale, *shares: "{:.0f} ({:.0f} to {:.0f})".format(*(100 * share for share in shares)),
+    right=True,
+)
 SHARE = number(".3f", "%.3f")
 SHORT = number(".2g", "%.2g")
 WHOLE = number(",.0f", "%d")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.records.record import Record
 from leaderboard import ties
-from leaderboard.columns import GENERATED, ORIGINAL
+from leaderboard.columns import GENERATED, populations
 from leaderboard.opened import Shown
 from leaderboard.table import control_row_name
 from leaderboard.ties import Outcome
@@ -66,7 +66,7 @@ def replicates(
     for row, shown in runs:
         record, names = shown.record, [GENERATED]
         if record.id == newest:
-            names += [ORIGINAL, *record.controls]
+            names += populations(record)
         for name, outcome in outcomes(record, shown.side, statistic, names).items():
             name_of_row = row if name == GENERATED else control_row_name(name)
             found.setdefault(name_of_row, []).append(outcome)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from bench.errors import printable
+from bench.records.judged import KINDS
 from bench.records.population import Likeness, Population
 from bench.records.record import Record
 from bench.records.scale import Scale
 from bench.records.side import MODELS, evenly
+from leaderboard.columns import GENERATED, ORIGINAL, REFERENCE, populations
 from leaderboard.opened import Shown
 
 Array = NDArray[Any]
@@ -34,17 +36,25 @@ COLOURS = {
     "gaussian": "#d55e00",
     "finetune": "#a3a500",
     "greedy_soup": "#cc79a7",
+    "full_gaussian": "#a34700",
+    "low_rank_gaussian": "#e58a4e",
+    "mean_of_two": "#2f7fb0",
+    "step": "#7fb2d0",
+    "shuffled": "#b23a48",
+    "reference": "#1b9e4b",
     "original": "#858c99",
     "random": "#c4c9d1",
 }
 # Colours of other generators, by a hash of the name.
 OTHERS = ("#7c5cd6", "#0f9d9d", "#d6457a", "#5c8a1e", "#b8860b", "#4059ad")
 HEIGHT = 420  # of a figure, in pixels
+# Colours of what models are made of.
+MADE_OF = {"new": "#009e73", "copies": "#e69f00", "averages": "#56b4e9", "broken": "#858c99"}
 
 
 def colour(name: str) -> str:
-    """Return the colour of a generator or control, the same on every page."""
-    name = name.partition(" ")[0]
+    """Return the colour of a generator or control, the same on every page; that of an aligned twin is the control's."""
+    name = name.removeprefix("aligned ").partition(" ")[0]
     choice = hashlib.sha256(name.encode(errors="replace")).digest()[0] % len(OTHERS)
     return COLOURS.get(name, OTHERS[choice])
 
@@ -112,11 +122,15 @@ def _colours(shown: Sequence[Shown]) -> list[str]:
 def score_against_similarity(shown: Sequence[Shown]) -> go.Figure:
     """Draw every model's score against its similarity to the nearest original (the paper's Fig. 4b).
 
-    Noise-added originals are a curve, one point an amplitude. Originals and controls are those of the first run.
+    Noise-added originals are a curve, one point an amplitude. Originals, reference and controls are those of the first
+    run.
     """
     figure = go.Figure()
     first, several = shown[0], len(shown) > 1
-    _cloud(figure, first, "original", first.record.original, colour("original"), "original")
+    for name in (ORIGINAL, REFERENCE):
+        own_models = first.record.populations.get(name)
+        if own_models:
+            _cloud(figure, first, name, own_models, colour(name), name)
     for name in ("finetune", "interpolation", "gaussian", "average", "greedy_soup"):
         control = first.record.controls.get(name)
         if control:
@@ -190,14 +204,18 @@ def distributions(shown: Sequence[Shown]) -> go.Figure:
     """Draw the scores of all models: on validation and, where known, on training data (the paper's Fig. 6a)."""
     figure = go.Figure()
     first, several = shown[0], len(shown) > 1
-    controls = first.record.controls
-    groups = [("original", first, "original", first.record.original, colour("original"))]
+    others = first.record.populations
+    groups = [
+        (name, first, name, others[name], colour(name))
+        for name in (ORIGINAL, REFERENCE)
+        if name in others
+    ]
     for one, own in zip(shown, _colours(shown), strict=True):
         groups.append((_label(one, several), one, "generated", one.record.generated, own))
     groups += [
-        (name, first, name, controls[name], colour(name))
+        (name, first, name, others[name], colour(name))
         for name in ("interpolation", "gaussian", "finetune")
-        if name in controls
+        if name in others
     ]
     for label, one, name, population, own in groups:
         train = one.side.get(f"train.{name}")
@@ -218,6 +236,35 @@ def distributions(shown: Sequence[Shown]) -> go.Figure:
                 fillcolor="rgba(0,0,0,0)",
             )
     return _layout(figure, "", _metric(first.record))
+
+
+# Against the reference -----------------------------------------------------------------------------------------------
+
+
+def composition(shown: Shown) -> go.Figure | None:
+    """Draw what the models of every population are made of, as bars of shares; return None without a reference."""
+    judged = shown.record.judge.against_reference
+    names = [name for name in (GENERATED, *populations(shown.record)) if name in judged]
+    if not names:
+        return None
+    figure = go.Figure()
+    for kind in KINDS:
+        shares = [getattr(judged[name].composition, kind) for name in names]
+        figure.add_bar(
+            y=[_text(shown.record.generator.name if n == GENERATED else n) for n in names],
+            x=[100 * share.value for share in shares],
+            customdata=[[100 * share.low, 100 * share.high] for share in shares],
+            orientation="h",
+            name=kind,
+            marker={"color": MADE_OF[kind]},
+            hovertemplate=f"%{{y}}: %{{x:.0f}} % {kind} (95 %: %{{customdata[0]:.0f}} to %{{customdata[1]:.0f}})"
+            "<extra></extra>",
+        )
+    figure = _layout(figure, "share of the models, %", "", barmode="stack")
+    figure.update_layout(height=120 + 22 * len(names), bargap=0.25)
+    figure.update_layout(legend={"traceorder": "normal", "yanchor": "bottom", "y": 1.0})
+    figure.update_xaxes(range=[0, 100])
+    return figure.update_yaxes(autorange="reversed", dtick=1)
 
 
 # Similarity ----------------------------------------------------------------------------------------------------------
@@ -256,12 +303,15 @@ def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
 
 
 def controls_similarity(shown: Shown) -> go.Figure:
-    """Draw the mean similarity to all originals, and to the nearest one, of the generator and every control."""
+    """Draw the mean similarity to all originals, and to the nearest one, of generator, reference and every control."""
     made = shown.record.generator.name
     rows = _similarity_row(_text(made), shown.record.generated, colour(made))
+    beside = shown.record.controls
+    if held := shown.record.populations.get(REFERENCE):
+        beside = {REFERENCE: held, **beside}
     controls = [
         row
-        for name, control in shown.record.controls.items()
+        for name, control in beside.items()
         for row in _similarity_row(_text(name), control, colour(name))
     ]
     rows += sorted(controls, key=lambda row: -row[2])

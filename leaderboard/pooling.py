@@ -36,7 +36,25 @@ def first(runs: pd.DataFrame, name: str) -> Any:
 
 def counted(runs: pd.DataFrame, name: str) -> str | None:
     """Return the word that runs share or, where they differ, each with its count; None where a run has none."""
-    words = runs[name].tolist()
+    return _counted(runs[name].tolist())
+
+
+def counted_before(mark: str) -> Pool:
+    """Return the same pooling of words with a mark at their end, which stands once where all of them have it."""
+
+    def pool(runs: pd.DataFrame, name: str) -> str | None:
+        words = runs[name].tolist()
+        marked = all(isinstance(word, str) and word.endswith(mark) for word in words)
+        return (
+            f"{_counted([w.removesuffix(mark) for w in words])}{mark}"
+            if marked
+            else _counted(words)
+        )
+
+    return pool
+
+
+def _counted(words: Sequence[Any]) -> str | None:
     known = Counter(word for word in words if isinstance(word, str))
     if known.total() < len(words) or not known:
         return None
@@ -57,6 +75,11 @@ def mean_below(of: str) -> Pool:
 def mean_above(of: str) -> Pool:
     """Return the pooling of the upper end of a mean's interval; see ``mean_below``."""
     return lambda runs, name: _bound(runs, name, of, 1.0)
+
+
+def within_one(pool: Pool) -> Pool:
+    """Return a pooling whose value is moved into 0 to 1: an end of the interval of a share."""
+    return lambda runs, name: float(np.clip(pool(runs, name), 0.0, 1.0))
 
 
 def _bound(runs: pd.DataFrame, name: str, of: str, sign: float) -> float:

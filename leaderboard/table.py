@@ -9,7 +9,7 @@ import pandas as pd
 from bench.errors import printable
 from bench.records.record import Record
 from leaderboard import ties, variants
-from leaderboard.columns import FIELDS, NAMED, ORIGINAL, RANKED, Field
+from leaderboard.columns import FIELDS, NAMED, ORIGINAL, RANKED, REFERENCE, Field, populations
 from leaderboard.load import VARIANT
 
 NAMES = ("row", "name", "generator", "kind", *(field.name for field in FIELDS), "command", "runs")
@@ -17,11 +17,11 @@ TYPES = {field.name: field.dtype for field in FIELDS if field.dtype != "object"}
 
 
 def rows(runs: pd.DataFrame, record: Record) -> pd.DataFrame:
-    """Return the unranked rows of a board: one a generator (seeds pooled), one for the originals, one a control.
+    """Return the unranked rows of a board: one a generator (seeds pooled), for the originals, the reference, a control.
 
     Args:
         runs: the runs of one board.
-        record: one of its records, for the originals and controls that all of them share.
+        record: one of its records, for the originals, reference and controls that all of them share.
 
     Returns:
         Columns ``NAMES``: ``row`` is the row's name in a page's address, ``name`` the generator's without its settings,
@@ -76,13 +76,13 @@ def _correct_for_multiple_tests(generators: list[dict[str, Any]], field: Field) 
 
 
 def _control_rows(record: Record) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the originals and of every control."""
-    for name in (ORIGINAL, *record.controls):
+    """Yield the rows of the originals, of the reference, and of every control."""
+    for name in populations(record):
         yield {
             "row": control_row_name(name),
             "name": printable(record.populations[name].name),
             "generator": printable(name),
-            "kind": ORIGINAL if name == ORIGINAL else "control",
+            "kind": name if name in (ORIGINAL, REFERENCE) else "control",
             **{field.name: field.read(record, name) for field in FIELDS},
             "runs": [],
         }

@@ -2,11 +2,13 @@
 
 import copy
 import json
+import math
 import statistics
 
 import numpy as np
 
-from bench.records import side
+from bench.records import side, verdict
+from bench.records.judged import KINDS
 from bench.records.record import Record
 from bench.system.store import file_hash
 
@@ -62,7 +64,7 @@ BASE = {
     "novelty": {
         "advantage_over_noise": None, "advantage_over_interpolation": None,
         "advantage_over_gaussian": None, "beyond_noise": 0.0, "nearest_l2_ratio": None,
-        "collapsed": True, "verdict": None,
+        "collapsed": True, "rule": None, "verdict": None,
     },
     "timing": {
         "device": "cpu", "collect_s": 1.0, "fit_s": 2.0, "sample_s": 0.2, "sample_per_model_s": 0.1,
@@ -115,6 +117,77 @@ def parsed(data):
     made, problems = Record.parsed(json.dumps(data).encode())
     assert made is not None, problems
     return made
+
+
+def judgement(shares, *, models=50, held=50, nearer=0):
+    """The numbers of a population against the reference, as plain data.
+
+    Args:
+        shares: of new models, copies, averages and broken ones.
+        models, held: numbers of models that were compared.
+        nearer: models that are nearer to a checkpoint than any of the reference.
+    """
+    parts = {
+        kind: {"value": share, "low": max(0, share - 0.1), "high": min(1, share + 0.1)}
+        for kind, share in zip(KINDS, shares, strict=True)
+    }
+    p = math.comb(models, nearer) / math.comb(models + held, nearer)
+    single = {"quality": None, "variety": None, "fidelity": None}
+    several = {
+        "quality": {"difference": {"value": -0.01, "low": -0.02, "high": 0.005}, "margin": 0.005, "equivalence": 0.9},
+        "variety": {"distance": interval(0.5), "vendi": interval(0.4)},
+        "fidelity": {"outputs": 0.03, "weights": 0.001},
+    }  # fmt: skip
+    return {
+        "composition": {**parts, "residual": 0.02, "p": 0.5},
+        "copying": {"nearer": nearer, "p": p},
+        "span_residual": 0.25,
+        **(several if models > 1 else single),
+    }
+
+
+def judged(*shares, nearer=0, resolution=0.9, models=100, held=100, **fields):
+    """A record of rule 2, whose generated models are made of these shares; the word is the rule's.
+
+    Args:
+        shares: of new models, copies, averages and broken ones; new alone by default.
+        nearer: generated models that are nearer to a checkpoint than any of the reference.
+        resolution: of the board.
+        models, held: numbers of models that are generated, and held out.
+        fields: those of ``record``.
+    """
+    values = [0.88 + 0.06 * i / models for i in range(models)]
+    fields = {"protocol__samples": models, "scores__generated": population(*values)} | fields
+    made = json.loads(record(**fields).to_json())
+    every = made["populations"]
+    scores = population(*(0.89 + 0.04 * i / held for i in range(held)))
+    every["reference"] = {
+        **every["original"],
+        **scores,
+        "name": "reference",
+        "role": "reference",
+        "n": held,
+    }
+    every["reference"]["similarity"] = every["copy"]["similarity"]
+    made["protocol"] |= {"version": 2, "held_out": held}
+    made["artifacts"]["reference"] = made["artifacts"]["zoo"]
+    judge = made["judge"] | {"rule": verdict.RULE, "word": "undecided", "resolution": resolution}
+    judge["against_reference"] = {
+        key: judgement(_controls_shares(one), models=one["n"])
+        for key, one in every.items()
+        if key != "original"
+    }
+    own = judgement(shares or (1, 0, 0, 0), models=models, held=held, nearer=nearer)
+    judge["against_reference"]["generated"] = own
+    made["judge"] = judge
+    made["judge"]["word"] = verdict.of(parsed(made))
+    return parsed(made)
+
+
+def _controls_shares(population):
+    """What a population is made of: the reference of new models, a copy or checkpoint with noise of copies."""
+    kinds = {"reference": "new", "copy": "copies", "noise": "copies"}
+    return [float(kind == kinds.get(population["name"], "averages")) for kind in KINDS]
 
 
 def seed(number, *values, **fields):

@@ -9,7 +9,7 @@ import pytest
 import leaderboard
 from bench.records.scale import Scale
 from leaderboard import columns, load, present, table, ties
-from tests.records import record
+from tests.records import judged, record
 
 NEW = """
     Column(
@@ -57,12 +57,14 @@ def test_names_and_labels_are_told_apart():
     assert set(ties.TESTED) <= set(columns.RANKED)
 
 
+@pytest.mark.parametrize("make", [record, judged])
 @pytest.mark.parametrize("metric", ["accuracy", "FID"])
-def test_a_cell_of_a_record_is_the_cell_of_its_board(tmp_path, metric):
-    one = record(task__metric=metric)
+def test_a_cell_of_a_record_is_the_cell_of_its_board(tmp_path, metric, make):
+    one = make(task__metric=metric)
     runs, _ = load.load([one.write(tmp_path).parent])
     shown = present.texts(table.rows(runs, one).assign(rank=pd.NA), Scale.of(one))
-    for of, row in (("generated", "pdiff"), ("original", "original"), ("noise 0.1", "noise 0.1")):
+    for of in [*columns.populations(one), "generated"]:
+        row = "pdiff" if of == "generated" else of
         cells = shown[shown["generator"] == row].iloc[0]
         for column in columns.COLUMNS:
             assert column.text(one, of, Scale.of(one)) == cells[column.name], (of, column.name)
@@ -85,3 +87,43 @@ def test_the_longest_text_of_a_column_fits():
     assert present.width(verdict, rows) > present.width(verdict, rows.head(2)) == verdict.width
     assert present.width(device, rows) is None
     assert present.width(verdict, rows.assign(verdict="x" * 900)) == present.WIDEST
+
+
+def cell(one, name, of="generated"):
+    return columns.NAMED[name].text(one, of, Scale.of(one))
+
+
+def changed(one, **fields):
+    return one.model_copy(update={"judge": one.judge.model_copy(update=fields)})
+
+
+@pytest.mark.parametrize(
+    ("word", "rule", "shown"),
+    [
+        ("copies", 1, "copies (withdrawn)"),
+        ("novel", 1, "novel (withdrawn)"),
+        ("novel", None, "novel (withdrawn)"),
+        ("novel", 2, "novel"),
+        (None, None, "-"),
+    ],
+)
+def test_a_word_of_rule_1_is_withdrawn(word, rule, shown):
+    assert cell(changed(record(), word=word, rule=rule), "verdict") == shown
+    assert "Withdrawn" in columns.NAMED["verdict"].help
+
+
+def test_numbers_against_the_reference_are_blank_without_one():
+    for name in ("new", "quality", "resolution"):
+        assert {cell(record(), name, of) for of in ("generated", "original", "copy")} == {"-"}
+
+
+def test_numbers_against_the_reference_have_their_intervals():
+    one = judged(0.75, 0.25, 0, 0, resolution=0.625)
+    assert cell(one, "new") == "75 (65 to 85)"
+    assert cell(one, "new", "reference") == "100 (90 to 100)"
+    assert cell(one, "new", "copy") == "0 (0 to 10)"
+    assert cell(one, "new", "original") == "-"
+    assert cell(one, "quality") == "-1.00 (-2.00 to +0.50)"
+    assert cell(one, "quality", "average") == "-"  # a single model
+    assert cell(one, "resolution") == "0.62"
+    assert cell(one, "resolution", "copy") == "-"

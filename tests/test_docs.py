@@ -7,21 +7,30 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer.main
 
 import bench
-from bench import cli, plugins
+from bench import cli, declared, plugins
+from bench.records import rule1, verdict
+from bench.records.fields import Verdict
+from bench.records.judged import KINDS, Judge, Judgement
 from bench.records.paper import OURS
+from bench.records.population import Population
 from bench.study import recipe
+from tests import made_of
 from tests.packages import install
+from tests.records import judged
 from tests.standins import call
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+RECORD = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
+VERDICT = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
 STUDIES = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
 
 
@@ -161,6 +170,49 @@ def test_links_inside_the_documents_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             if not target.startswith("https://"):
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+# The record and the verdict -------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_is_described_by_the_numbers_of_its_rule():
+    for words in (
+        f"lost more than {rule1.LOST:g} of",
+        f"fewer than {verdict.MODELS} generated models, or fewer than {verdict.REFERENCE} in the reference",
+        f"resolution is below {verdict.RESOLUTION:g}",
+        f"a residual above {verdict.MISFIT:g} whose p is at most {verdict.MISFIT_P:g}",
+        f"no share is at least {verdict.HALF:g}",
+        f"shows copying (p at most {verdict.COPYING:g})",
+        f"rule {verdict.RULE})",
+    ):
+        assert words in VERDICT, words
+    for word in get_args(Verdict):
+        assert f"| {word} |" in VERDICT
+
+
+def test_the_verdicts_table_names_every_part_of_the_mixture():
+    rows = re.findall(r"^\| (copies|averages|broken) \| (.*`.*) \|$", VERDICT, flags=re.MULTILINE)
+    parts = dict(rows)
+    for control in declared.controls():
+        kind = declared.made_of(control)
+        if kind and control.name != "copy":
+            assert f"`{control.name}`" in parts[kind], control
+
+
+def test_the_verdicts_picture_is_small_and_has_every_control():
+    picture = (ROOT / "docs" / "verdict.svg").read_text(encoding="utf-8")
+    assert len(picture) < 20_000
+    for control in declared.controls():
+        assert f">{control}</text>" in picture
+    assert made_of.picture(judged()).count("<text") == len(judged().populations) - 1 + len(KINDS)
+
+
+def test_the_page_on_records_names_every_number_that_is_judged_and_every_control():
+    names = {*Judge.model_fields, *Judgement.model_fields, *Population.model_fields, "held_out"}
+    for name in names:
+        assert f"`{name}`" in RECORD, name
+    for control in declared.controls():
+        assert f"\n| {control.name} |" in RECORD, control
 
 
 # Studies -------------------------------------------------------------------------------------------------------------

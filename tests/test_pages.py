@@ -11,6 +11,7 @@ import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
+from bench import declared
 from bench.errors import printable
 from bench.records import side
 from leaderboard import app, shared
@@ -19,6 +20,7 @@ from tests.records import (
     MARKUP,
     content,
     distances,
+    judged,
     outcomes,
     parsed,
     population,
@@ -416,6 +418,80 @@ def test_a_run_is_shown_whole(page):
     assert len(test.get("plotly_chart")) == 3
 
 
+def judge_of(test):
+    """What the page of a run tells of the record's judge, by field."""
+    table = next(one for one in test.expander if one.label == "judge").dataframe[0].value
+    return dict(zip(table["field"], table["value"], strict=True))
+
+
+def test_a_run_says_what_its_models_are_made_of(page):
+    one = judged(0.7, 0.3, 0, 0)
+    whole(page.folder, one)
+    test = page("run")
+    assert "verdict: novel, most models are like trained ones" in test.text[0].value
+    assert "made of 70 % new, 30 % copies" in test.text[0].value
+    assert "Made of" in [title.value for title in test.subheader]
+    bars = json.loads(test.get("plotly_chart")[0].proto.spec)["data"]
+    assert [bar["name"] for bar in bars] == ["new", "copies", "averages", "broken"]
+    table = test.dataframe[1].value.set_index("population")
+    assert list(table.index[:2]) == ["pdiff", "reference"]
+    assert set(table.index[2:]) == set(one.controls)
+    assert table.loc["pdiff", "new, %"] == "70 (60 to 80)"
+    assert table.loc["average", "variety"] == "-"
+    assert "reference" in shown(test)["population"].tolist()
+    assert judge_of(test)["word"] == "novel"
+    assert test.dataframe[-1].value["what"].tolist() == [
+        "zoo",
+        "generated",
+        "reference",
+        "side file",
+    ]
+
+
+def of_rule_1():
+    return record(novelty__verdict="copies", novelty__rule=1)
+
+
+def test_a_run_of_rule_1_says_that_its_word_is_withdrawn(page):
+    whole(page.folder, of_rule_1())
+    test = page("run")
+    assert "copies, by rule 1, which is withdrawn" in test.text[0].value
+    assert judge_of(test)["word"] == "copies (withdrawn)"
+    assert "Made of" not in [title.value for title in test.subheader]
+    assert len(test.get("plotly_chart")) == 3
+
+
+def test_the_board_and_the_comparison_mark_a_word_of_rule_1(page):
+    whole(page.folder, of_rule_1())
+    row = shown(page()).set_index("generator").loc["pdiff"]
+    assert list(row[["verdict", "new", "quality"]]) == ["copies (withdrawn)", "-", "-"]
+    numbers = shown(page("compare")).iloc[:, 0]
+    assert numbers["verdict"] == "copies (withdrawn)"
+    assert numbers["new, %"] == numbers["mean reference"] == "-"
+
+
+def test_the_board_and_the_comparison_show_rule_2_with_its_numbers(page):
+    one = judged(0, 0.75, 0.25, 0)
+    whole(page.folder, one)
+    table = shown(page()).set_index("generator")
+    assert list(table.loc["pdiff", ["verdict", "new"]]) == ["copies", "0 (0 to 10)"]
+    assert list(table.loc["reference", ["kind", "new"]]) == ["reference", "100 (90 to 100)"]
+    numbers = shown(page("compare")).iloc[:, 0]
+    assert list(numbers[["verdict", "new, %", "resolution of the board"]]) == [
+        "copies",
+        "0 (0 to 10)",
+        "0.9",
+    ]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_record_of_rule_2_is_on_every_page(page, name):
+    whole(page.folder, judged())
+    test = page(name)
+    assert not test.warning
+    assert not [note for note in test.info if "side file" in note.value]
+
+
 @pytest.mark.parametrize("table", ["1", "2", "3", "5", "6", "7", "8", "9", "10", "11", "12"])
 def test_every_table_of_the_paper(page, table):
     whole(page.folder, record())
@@ -429,8 +505,10 @@ def test_every_table_of_the_paper(page, table):
 def test_about_explains_every_control(page):
     whole(page.folder, record())
     text = " ".join(item.value for item in page("about").markdown)
-    for name in (*record().controls, "noise"):
-        assert name.partition(" ")[0] in text
+    for control in declared.controls():
+        assert f"| {control.name} |" in text
+    for word in ("broken", "copies", "averages", "novel", "undecided", "withdrawn"):
+        assert word in text
 
 
 @pytest.mark.parametrize("text", ["a", "`", "a``b`", "`` a", MARKUP])

@@ -7,7 +7,7 @@ import pytest
 from bench.records.side import MODELS
 from leaderboard import load, plots
 from leaderboard.opened import Shown
-from tests.records import MARKUP, distances, parsed, population, record, seed
+from tests.records import MARKUP, distances, judged, parsed, population, record, seed
 from tests.test_pages import arrays
 
 FIGURES = {
@@ -192,6 +192,40 @@ def test_parameters_have_one_band_a_kind():
 )
 def test_seconds_read_well(value, text):
     assert plots.duration(value) == text
+
+
+def held_out(*shares, **fields):
+    one = judged(*shares, **fields)
+    return Shown("x", one, arrays(one))
+
+
+def test_the_composition_has_a_bar_of_shares_for_every_judged_population():
+    one = held_out(0.7, 0.2, 0.1, 0)
+    bars = plots.composition(one).data
+    assert [bar.name for bar in bars] == ["new", "copies", "averages", "broken"]
+    assert bars[0].y[:2] == ("pdiff", "reference")
+    assert set(bars[0].y[2:]) == set(one.record.controls)
+    np.testing.assert_allclose([bar.x[0] for bar in bars], [70, 20, 10, 0])
+    np.testing.assert_allclose(bars[0].customdata[0], [60, 80])
+    np.testing.assert_allclose(sum(np.array(bar.x) for bar in bars), 100)
+
+
+def test_without_a_reference_there_is_no_composition_and_its_text_is_no_markup():
+    assert plots.composition(shown()) is None
+    text = plots.composition(held_out(generator__name=MARKUP)).to_json()
+    assert "<script>" not in text
+    assert "\u202e" not in text
+
+
+def test_the_reference_stands_beside_the_originals():
+    one = held_out()
+    assert traces(plots.score_against_similarity([one]))["reference"].visible is True
+    assert "reference<br>validation" in {trace.x[0] for trace in plots.distributions([one]).data}
+    assert "reference" in plots.controls_similarity(one).data[0].y
+
+
+def test_a_twin_has_the_colour_of_its_control():
+    assert plots.colour("aligned average") == plots.colour("average")
 
 
 def test_a_single_model_is_drawn(tmp_path):

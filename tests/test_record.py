@@ -152,10 +152,13 @@ def test_missing_field(tmp_path, section):
 
 
 OPTIONAL = {  # fields of which some records say nothing
-    "judge": ["rule", "median_novelty", "sees_training", "tests", "good"],
+    "judge": [
+        "rule", "median_novelty", "sees_training", "tests", "good", "against_reference", "resolution",
+    ],
+    "protocol": ["held_out"],
     "generator": ["aligned"],
-    "artifacts": ["side"],
-}
+    "artifacts": ["side", "reference"],
+}  # fmt: skip
 EMPTY = (
     "request",
     "populations",

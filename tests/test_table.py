@@ -10,7 +10,7 @@ from bench.records import side
 from leaderboard import boards, load, pooling, table, ties
 from leaderboard.opened import open_record
 from leaderboard.outcomes import outcomes as outcomes_of
-from tests.records import outcomes, population, record, seed, written
+from tests.records import judged, outcomes, population, record, seed, written
 
 
 @pytest.fixture
@@ -70,6 +70,30 @@ def test_seeds_are_pooled_with_students_interval(frame):
     assert row["command"].count("\n") == 2
 
 
+def test_shares_of_seeds_have_students_interval_within_0_and_1(frame):
+    runs = [
+        judged(new, 1 - new, 0, 0, id=f"{number:016x}", protocol__seed=number)
+        for number, new in enumerate((0.5, 0.75))
+    ]
+    row = cells(rows(frame, *runs)).loc[0]
+    assert [row[name] for name in ("new", "new_low", "new_high")] == [0.625, 0.0, 1.0]
+    low, high = stats.t.interval(0.95, 2, loc=0.6, scale=stats.sem([0.5, 0.6, 0.7]))
+    more = [
+        judged(new, 1 - new, 0, 0, id=f"{number:016x}", protocol__seed=number)
+        for number, new in enumerate((0.5, 0.6, 0.7))
+    ]
+    row = cells(rows(frame, *more)).loc[0]
+    assert [row[name] for name in ("new", "new_low", "new_high")] == pytest.approx([0.6, low, high])
+
+
+def test_the_reference_is_a_row_of_its_own(frame):
+    made = rows(frame, judged()).set_index("generator")
+    assert made.loc["reference", "kind"] == "reference"
+    assert made.loc["reference", "new"] == 1
+    assert list(made["kind"][:3]) == ["generator", "original", "reference"]
+    assert made.loc["original", ["new", "quality"]].isna().all()
+
+
 def test_a_number_that_one_seed_lacks_is_missing(frame):
     runs = [seed(0, 0.8, 0.9), seed(1, 0.8, 0.9, timing__speedup=None, novelty__collapsed=None)]
     row = cells(rows(frame, *runs)).loc[0]
@@ -121,16 +145,30 @@ def test_a_p_value_is_of_better_alone_and_may_be_unknown(frame):
     assert np.isnan(known["vae"])
 
 
+def ruled(number, word):
+    """The run of one seed with a word, of rule 1 where it is marked so."""
+    one = seed(number, 0.8, 0.9)
+    bare = word and word.removesuffix(" (withdrawn)")
+    judge = one.judge.model_copy(update={"word": bare, "rule": 2 if bare == word else 1})
+    return one.model_copy(update={"judge": judge})
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["copies", "copies", "averages"], "copies 2 of 3, averages 1 of 3"),
         (["copies", "copies"], "copies"),
         (["copies", None], None),
+        (["copies (withdrawn)", "copies (withdrawn)"], "copies (withdrawn)"),
+        (
+            ["copies (withdrawn)", "averages (withdrawn)"],
+            "copies 1 of 2, averages 1 of 2 (withdrawn)",
+        ),
+        (["copies (withdrawn)", None], None),
     ],
 )
 def test_verdicts_of_seeds(frame, words, expected):
-    runs = [seed(i, 0.8, 0.9, novelty__verdict=word) for i, word in enumerate(words)]
+    runs = [ruled(i, word) for i, word in enumerate(words)]
     found = cells(rows(frame, *runs)).loc[0, "verdict"]
     assert found == expected if expected else pd.isna(found)
 
@@ -176,6 +214,8 @@ def test_controls_that_differ_are_noticed(frame):
     assert table.controls_agree(frame(record(), record(id="1" * 16, protocol__seed=1)))
     other = record(id="2" * 16, protocol__seed=2, scores__average=population(0.92))
     assert not table.controls_agree(frame(record(), other))
+    reference = judged(id="3" * 16, protocol__seed=3, held=50)
+    assert not table.controls_agree(frame(judged(), reference))
 
 
 # Boards ----------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def _verdict(record: Record) -> list[str]:
     judge = record.judge
     if judge.word is None:
         return []
-    if judge.rule == rule1.RULE:
+    if judge.rule in (None, rule1.RULE):
         return [f"verdict: {judge.word}, by rule 1, which is withdrawn: run the command again"]
     judgement = judge.against_reference.get("generated")
     if judgement is None or judge.resolution is None:
@@ -214,7 +214,7 @@ def _against_reference(record: Record) -> list[Table]:
     judged = record.judge.against_reference
     if not judged:
         return []
-    table = Table(header_style="bold", pad_edge=False, box=None)
+    table = Table(header_style="bold", pad_edge=False, box=None, collapse_padding=True)
     table.add_column("\nmade of, in %", no_wrap=True)
     for column in (*KINDS, "left", "nearer", "p", "score", "variety", "off span"):
         table.add_column(f"\n{column}", justify="right", no_wrap=True)
@@ -223,9 +223,10 @@ def _against_reference(record: Record) -> list[Table]:
         style = "bold green" if key == "generated" else None
         table.add_row(escape(name), *_judged(record, judged[key]), style=style)
     table.caption = (
-        "left: energy distance that no such mixture explains, over the reference's own. nearer, p: models nearer\n"
-        "to a checkpoint than any of the reference, and the exact test. score: minus the reference's.\n"
-        "variety: over the reference's. off span: share that no combination of checkpoints explains."
+        "left: energy distance that no such mixture explains, over the reference's own.\n"
+        "nearer, p: models nearer to a checkpoint than any of the reference, and the exact test.\n"
+        "score: minus the reference's. variety: over the reference's.\n"
+        "off span: share that no combination of checkpoints explains."
     )
     table.caption_justify = "left"
     return [table]
@@ -236,7 +237,7 @@ def _judged(record: Record, judgement: Judgement) -> list[str]:
     quality, variety, span = judgement.quality, judgement.variety, judgement.span_residual
     return [
         *(f"{100 * share:.0f}" for share in mixture.shares.values()),
-        f"{mixture.residual:.2f}",
+        f"{mixture.residual:z.2f}",
         str(copying.nearer),
         f"{copying.p:.2g}",
         f"{record.task.metric.scale * quality.difference.value:+.2f}" if quality else "-",

@@ -13,20 +13,47 @@ gets the same checkpoints and is scored on the real task, beside controls that n
    moves (track *trajectory*), or K independent runs (track *seeds*). The rest is frozen, so a checkpoint is its vector.
 2. **Fit** the generator on these vectors. It sees neither data nor labels; one that asks for training scores says so.
 3. **Sample** new vectors, 100 by default.
-4. **Select** one of them on the training split. Validation only reports.
-5. **Score** originals, generated models and controls on the same validation examples, and compare.
+4. **Hold out** models that are trained as the checkpoints were, 100 by default, and that no generator sees: the
+   reference.
+5. **Select** one generated model on the training split. Validation only reports.
+6. **Score** originals, reference, generated models and controls on the same validation examples, and compare.
 
 A **board** is one zoo, scored in one way: same data, architecture, layers, checkpoints and numbers of samples and
 examples. Its key is a hash of all that. Records of different boards are never ranked together.
 """
 
+VERDICT = """
+What are most of the generated models like? The mixture of reference, checkpoints and controls that best reproduces
+them, in what they put out and in their weights, tells their shares: **new** (the reference), **copies**, **averages**,
+**broken**.
+
+| word | when |
+|---|---|
+| broken | most of what the checkpoints can do is lost, or at least half of the models are like strong noise |
+| copies | at least half of the models are like checkpoints, with or without a little noise |
+| averages | at least half are like means of checkpoints, steps between them, or gaussian draws |
+| novel | at least half are like trained models that no generator saw, and copying is not shown |
+| undecided | no reference, too few models, a board that cannot tell training from controls, or no mixture that fits |
+
+A word with **(withdrawn)** is of rule 1. It called means of 16 aligned checkpoints novel, and held-out trained models
+copies.
+"""
+
 CONTROLS = """
+Averages, steps and gaussians have an **aligned** twin wherever hidden units can be permuted: it is made of checkpoints
+whose hidden units were put in the same order first.
+
 | control | what it is |
 |---|---|
 | copy | a checkpoint of the zoo, drawn at random: a generator that only memorises scores like it |
 | average | the mean of all checkpoints (the paper's "ensemble") |
 | interpolation | the mean of 16 random checkpoints |
+| mean_of_two | the mean of two random checkpoints |
+| step | a point between two random checkpoints, a tenth to half of the way |
 | gaussian | a normal distribution for each parameter |
+| full_gaussian | one normal distribution of all parameters, with the covariance of the checkpoints |
+| low_rank_gaussian | the same in the first 8 principal directions alone |
+| shuffled | a checkpoint whose values are shuffled within each tensor: right sizes, nothing learned |
 | noise | a checkpoint with Gaussian noise, in eight amplitudes relative to each tensor's spread |
 | finetune | a few more steps of SGD from a checkpoint |
 | greedy_soup | checkpoints averaged as long as the training score rises |
@@ -55,6 +82,8 @@ def page() -> None:
     st.markdown(PROTOCOL)
     st.header("How to read each number")
     st.markdown(numbers())
+    st.header("The verdict")
+    st.markdown(VERDICT)
     st.header("Controls")
     st.markdown(CONTROLS)
     st.header("How to submit")

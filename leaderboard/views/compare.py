@@ -8,7 +8,8 @@ import streamlit as st
 from bench.records.record import Record
 from bench.records.scale import Scale
 from leaderboard import plots, shared
-from leaderboard.columns import GENERATED, NAMED, ORIGINAL
+from leaderboard.columns import GENERATED, NAMED, ORIGINAL, REFERENCE
+from leaderboard.formats import UNKNOWN
 from leaderboard.opened import Shown
 
 # Rows of the table of numbers: label, name of the column that reads the number, and population.
@@ -22,6 +23,10 @@ NUMBERS = (
     ("average of the originals", "selected", "average"),
     ("similarity to the nearest original", "nearest_iou", GENERATED),
     ("verdict", "verdict", GENERATED),
+    ("new, %", "new", GENERATED),
+    ("score minus the reference's", "quality", GENERATED),
+    ("resolution of the board", "resolution", GENERATED),
+    ("mean reference", "mean", REFERENCE),
     ("collapsed", "collapsed", GENERATED),
 )
 
@@ -45,8 +50,8 @@ def page() -> None:
     st.subheader("Distribution of scores")
     st.plotly_chart(plots.distributions(shown), key="distributions")
     st.caption(
-        "Every model's score on validation and on the training examples that selection uses. Originals and controls "
-        "are those of the first run. After the paper's Fig. 6a."
+        "Every model's score on validation and on the training examples that selection uses. Originals, reference and "
+        "controls are those of the first run. After the paper's Fig. 6a."
     )
 
 
@@ -57,7 +62,10 @@ def numbers(shown: Sequence[Shown]) -> pd.DataFrame:
 
 def _numbers(record: Record) -> dict[str, str]:
     scale = Scale.of(record)
-    return {label: NAMED[name].text(record, of, scale) for label, name, of in NUMBERS}
+    return {
+        label: NAMED[name].text(record, of, scale) if of in record.populations else UNKNOWN
+        for label, name, of in NUMBERS
+    }
 
 
 page()

@@ -25,9 +25,9 @@ def page() -> None:
     """Show the page."""
     st.title("Leaderboard of weight generators")
     st.markdown(
-        "Networks whose weights were generated, scored beside the checkpoints that the generator learned from and "
-        "beside the **controls** that any generator must beat. Ranks hold within one board only: the same "
-        "checkpoints, data and number of samples."
+        "Networks whose weights were generated, scored beside the checkpoints that the generator learned from, "
+        "beside the **reference**, which are trained models that it never saw, and beside the **controls** that it "
+        "must beat. Ranks hold within one board only: the same checkpoints, data and number of samples."
     )
     runs = shared.chosen()
     if runs.empty:
@@ -99,8 +99,8 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
     st.caption(present.caption(by, bool(drawn), problem, paired=bool(board["mean_over_units"])))
     if not table.controls_agree(runs):
         st.caption(
-            "Originals and controls score differently in some of these records, as on another device or with other "
-            "library versions; the newest record's are shown."
+            "Originals, reference or controls score differently in some of these records, as on another device or with "
+            "other library versions; the newest record's are shown."
         )
     shown = present.labelled(present.texts(ranked, scale)[[*ALWAYS, *columns]])
     show_exports(shown, ranked.drop(columns=["row", "runs"]), board)
@@ -149,7 +149,7 @@ def _replicates(
 
     Args:
         paths: row and path of every run.
-        newest: id of the record that originals and controls are taken from.
+        newest: id of the record that originals, reference and controls are taken from.
         by: the statistic that rows are ranked by.
         board: name of the board, which seeds the bootstrap.
     """
@@ -245,7 +245,7 @@ def show_row(row: str, runs: pd.DataFrame) -> None:
     own = runs[[name == row for name in table.row_names(runs)]]
     if own.empty:
         st.info(
-            "Originals and controls come with every record of the board; choose a generator to see its runs."
+            "Originals, reference and controls come with every record of the board; choose a generator to see its runs."
         )
         return
     with st.container(border=True):

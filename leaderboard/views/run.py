@@ -11,9 +11,11 @@ from bench.errors import printable
 from bench.records import report
 from bench.records.scale import Scale
 from leaderboard import plots, shared
-from leaderboard.formats import printf
+from leaderboard.columns import GENERATED, NAMED, populations
+from leaderboard.formats import UNKNOWN, printf
 from leaderboard.opened import Shown
 
+LONG = 100  # rows of a table that is scrolled
 POPULATION = ("best", "selected", "mean", "low", "high", "median", "worst", "std")
 
 
@@ -29,6 +31,7 @@ def page() -> None:
     st.text("\n".join(line for line in report.sentences(one.record) if line))
     st.code(printable(one.record.command), language="bash", wrap_lines=True)
     show_populations(one)
+    show_judgements(one)
     show_figures(one)
     show_facts(one)
     show_files(one, path)
@@ -38,11 +41,8 @@ def show_populations(one: Shown) -> None:
     """Show a table with the statistics of every population."""
     record, scale = one.record, Scale.of(one.record)
     name = record.generator.name
-    rows = {
-        "original": record.original,
-        **record.controls,
-        f"generated: {name}": record.generated,
-    }
+    rows = {other: record.populations[other] for other in populations(record)}
+    rows[f"generated: {name}"] = record.generated
     table = pd.DataFrame(
         [
             {"population": printable(label), "models": population.n}
@@ -70,6 +70,57 @@ def show_populations(one: Shown) -> None:
     st.caption(f"nearest: mean {record.task.compared.likeness} with the nearest original.")
 
 
+def show_judgements(one: Shown) -> None:
+    """Show what the models of every population are made of, and their other numbers beside the reference."""
+    figure = plots.composition(one)
+    if figure is None:
+        return
+    st.subheader("Made of")
+    st.plotly_chart(figure, key="composition")
+    st.caption(
+        "The mixture of trained models that no generator saw (new), of checkpoints (copies), and of controls "
+        "(averages, broken) that best reproduces each population. A good board calls the reference new and every "
+        "control what it is."
+    )
+    st.dataframe(judgements(one), hide_index=True, height="content")
+    st.caption(
+        "left: distance that no such mixture explains, over the reference's own. nearer: models nearer to a "
+        "checkpoint than any of the reference, with the exact test's p. score: minus the reference's. variety, Vendi: "
+        "over the reference's. outputs, weights: p of two-sample tests against the reference. off span: share of a "
+        "model that no combination of checkpoints explains."
+    )
+
+
+def judgements(one: Shown) -> pd.DataFrame:
+    """Return a table, as text, of every population's numbers beside the reference."""
+    record, scale = one.record, Scale.of(one.record)
+    judged = record.judge.against_reference
+    rows = []
+    for name in (GENERATED, *populations(record)):
+        if name not in judged:
+            continue
+        found, label = judged[name], record.generator.name if name == GENERATED else name
+        variety, fidelity = found.variety, found.fidelity
+        rows.append(
+            {
+                "population": printable(label),
+                "new, %": NAMED["new"].text(record, name, scale),
+                "left": f"{found.composition.residual:z.2f}",
+                "nearer": str(found.copying.nearer),
+                "p": f"{found.copying.p:.2g}",
+                "score": NAMED["quality"].text(record, name, scale),
+                "variety": f"{variety.distance.value:.2f}" if variety else UNKNOWN,
+                "Vendi": f"{variety.vendi.value:.2f}" if variety else UNKNOWN,
+                "outputs": f"{fidelity.outputs:.2g}" if fidelity else UNKNOWN,
+                "weights": f"{fidelity.weights:.2g}" if fidelity else UNKNOWN,
+                "off span": UNKNOWN
+                if found.span_residual is None
+                else f"{found.span_residual:.2f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def show_figures(one: Shown) -> None:
     """Show figures of the parameters, and of denoising trajectories."""
     figure = plots.parameter_heat_map(one)
@@ -94,6 +145,7 @@ def show_figures(one: Shown) -> None:
 def show_facts(one: Shown) -> None:
     """Show the other fields of the record."""
     record: dict[str, Any] = json.loads(one.record.to_json())
+    record["judge"]["word"] = NAMED["verdict"].text(one.record, GENERATED, Scale.of(one.record))
     st.subheader("Protocol and environment")
     facts = {
         name: record[name]
@@ -111,7 +163,9 @@ def show_facts(one: Shown) -> None:
         with st.expander(name):
             rows = flat(values or {})
             st.dataframe(
-                pd.DataFrame(rows, columns=["field", "value"]), hide_index=True, height="content"
+                pd.DataFrame(rows, columns=["field", "value"]),
+                hide_index=True,
+                height="content" if len(rows) < LONG else "auto",
             )
 
 
@@ -131,7 +185,12 @@ def show_files(one: Shown, path: Path) -> None:
     """Show the record's files with their SHA-256, and downloads of record and side file."""
     st.subheader("Files")
     artifacts = one.record.artifacts
-    named = {"zoo": artifacts.zoo, "generated": artifacts.generated, "side file": artifacts.side}
+    named = {
+        "zoo": artifacts.zoo,
+        "generated": artifacts.generated,
+        "reference": artifacts.reference,
+        "side file": artifacts.side,
+    }
     rows = [
         (name, printable(artifact.file), artifact.sha256)
         for name, artifact in named.items()
