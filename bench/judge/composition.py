@@ -24,6 +24,7 @@ from bench.metrics.two_sample import energy_test
 from bench.metrics.variety import variety
 from bench.records.judged import (
     KINDS,
+    MARGIN,
     Composition,
     CopyTest,
     Fidelity,
@@ -35,8 +36,6 @@ from bench.system.randomness import derive
 
 Rows = Int64[Tensor, "_"]  # numbers of models
 COPY = Control("copy")  # it enters no mixture: the checkpoints themselves stand for their copies
-# A difference of scores that matters: half a point of a share; of another metric, half a percent of the reference's.
-MARGIN = 0.005
 HALVES, PERMUTATIONS = 400, 999  # of the interval of variety, and of the exact tests
 
 
