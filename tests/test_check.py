@@ -131,7 +131,22 @@ def test_checking_does_not_load_torch():
     assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
 
 
-P = "populations"
+def without_part(name):
+    """Leave one of the parts out."""
+    return lambda parts: {key: one for key, one in parts.items() if key != name}
+
+
+P, BESIDE = "populations", "judge.against_reference"
+NOTHING, ALL, FAR = ({"value": v, "low": v, "high": v} for v in (0.0, 1.0, 0.9))
+MOVED = {
+    "new": NOTHING,
+    "copies": ALL,
+    "averages": NOTHING,
+    "broken": NOTHING,
+    "residual": 0.0,
+    "p": 1.0,
+}
+QUALITY = {"difference": FAR, "margin": 0.005, "equivalence": 1.0}
 INTERVAL = {"value": 0.5, "low": 0.49, "high": 0.51}
 NOISE = "judge.advantages.noise"
 ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_units": False}}
@@ -189,6 +204,30 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({"request.zoo": "a.zoo"}, "command's --zoo is a.zoo, expected"),
         ({"zoo.seed": None}, "zoo.seed is null, expected 0 (the command gives no zoo)"),
         ({"judge.good": None}, "command's --min-score is 0.5, expected null"),
+        # Beside the reference
+        ({"judge.word": "novel"}, "judge.word is novel, expected undecided (by rule 2 on its numbers)"),
+        ({"judge.rule": 1}, "judge.rule is 1, expected 2 (there is a reference)"),
+        ({"judge.rule": 3}, "judge.rule is 3, expected 2"),
+        ({"judge.rule": None}, "judge.rule is null, expected "),
+        ({"judge.resolution": 0.99}, "judge.resolution is 0.99, expected "),
+        ({"judge.resolution": None}, "judge.resolution is null, expected "),
+        ({f"{BESIDE}.generated.composition.new.value": lambda v: v + 0.01}, "the shares do not sum to 1"),
+        ({f"{BESIDE}.reference.composition": MOVED}, "judge.resolution is "),
+        ({f"{BESIDE}.generated.copying.p": 0.5}, "generated.copying.p is 0.5, expected "),
+        ({f"{BESIDE}.reference.copying.nearer": 3}, "reference.copying.nearer is 3, expected 2 (there are no more models"),
+        ({f"{BESIDE}.gaussian.copying.nearer": lambda v: v + 1}, "gaussian.copying.p is "),
+        ({f"{BESIDE}.generated.quality.difference": FAR}, "generated.quality.difference is 0.9, expected "),
+        ({f"{BESIDE}.noise 0,1.quality.difference": FAR}, "noise 0.1.quality.difference is 0.9, expected "),
+        ({f"{BESIDE}.generated.quality.margin": 0.01}, "generated.quality.margin is 0.01, expected 0.005"),
+        ({f"{BESIDE}.generated.quality": None}, "generated.quality is null, expected a value for two models or more"),
+        ({f"{BESIDE}.average.quality": QUALITY}, "average.quality is "),
+        ({BESIDE: without_part("gaussian")}, "judge.against_reference is ["),
+        ({P: without_part("reference")}, "artifacts.reference is "),
+        ({P: without_part("reference"), "artifacts.reference": None}, "judge.against_reference is ["),
+        ({"artifacts.reference": None}, "artifacts.reference is null, expected a file (by its population)"),
+        ({"protocol.held_out": 9}, "populations.reference is of 4 models, expected 9"),
+        ({"protocol.held_out": 9}, "id is "),
+        ({BESIDE: {}}, "judge.resolution is "),
         # Scores
         ({"protocol.samples": 99}, "populations.generated has not one value for each sample"),
         ({f"{P}.original.best": 2.0}, "populations.original"),

@@ -228,7 +228,7 @@ def test_samples_that_are_no_plain_matrix(vectors, message, zoo):
         zoo, vectors=zoo.vectors[:, :3], layout=type(zoo.layout)(("a",), ((3,),))
     )
     with pytest.raises(BenchError, match=message):
-        foreign.check_vectors(vectors, 4, small, "Mine")
+        foreign.check_vectors(vectors, 4, small, "Mine.sample")
 
 
 def test_a_task_that_changes_a_zoo_or_the_models_it_scores_is_refused(

@@ -5,12 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.records import side
+from bench.errors import BadRequest
+from bench.records import rule1, side
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.runs import pipeline
 from bench.runs.checked import tier
-from bench.runs.stages import load_sampled, save_sampled
+from bench.runs.stages import (
+    Reference,
+    load_reference,
+    load_sampled,
+    save_reference,
+    save_sampled,
+)
 from bench.runs.verify import flatten, verify
 from tests.standins import call
 
@@ -81,7 +88,10 @@ def agrees(record, checks):
     assert tier(checks, from_seed=True) == "regenerated"
     names = {check.field for check in checks}
     assert {"populations.generated.mean", "populations.copy.similarity.originals.value", "judge.word", "key",
-            "timing.speedup", "artifacts.zoo", "judge.tests.average.p", "generated weights"} <= names  # fmt: skip
+            "timing.speedup", "artifacts.zoo", "judge.tests.average.p", "generated weights", "reference weights",
+            "artifacts.reference", "populations.reference.mean", "judge.resolution", "judge.rule", "judge.advantages.noise.beyond",
+            "judge.against_reference.generated.composition.new.value", "judge.against_reference.reference.copying.p",
+            } <= names  # fmt: skip
 
 
 def test_an_honest_record_agrees_and_verifying_it_leaves_the_store_as_it_is(tmp_path, run):
@@ -98,12 +108,14 @@ def test_one_changed_digit_is_caught(run):
     flat = flatten(record.model_dump(by_alias=True))
     fields = (
         "populations.generated.similarity.nearest.low", "populations.copy.similarity.originals.value",
-        "judge.origin.toward_mean", "timing.fit_s", "judge.tests.average.p",
+        "judge.origin.toward_mean", "timing.fit_s", "judge.tests.average.p", "judge.resolution",
+        "judge.against_reference.generated.fidelity.weights", "judge.against_reference.copy.quality.difference.value",
     )  # fmt: skip
     for field in fields:
         value = flat[field]
         other = changed(path, field, value - 1e-6 if value > 1e-5 else value + 1e-6)
-    assert set(wrong(verify(other))) == set(fields)
+    other = changed(path, "judge.word", "novel")
+    assert set(wrong(verify(other))) == {*fields, "judge.word"}
 
 
 def test_scores_that_were_made_up_consistently_are_caught(tmp_path, run):
@@ -128,11 +140,48 @@ def test_swapped_weights_are_caught(tmp_path, run):
     )
 
 
+def test_another_reference_is_caught(tmp_path, run):
+    record, _ = run
+    file = tmp_path / "home" / "references" / record.artifacts.reference.file
+    held = load_reference(file)
+    save_reference(Reference(held.vectors.roll(1, 0) + 0.1, file), file)
+    found = wrong(verify(record, from_seed=True))
+    assert {
+        "artifacts.reference",
+        "reference weights",
+        "populations.reference.mean",
+        "judge.against_reference.generated.composition.residual",
+    } <= set(found)
+    file.unlink()
+    with pytest.raises(BadRequest, match="is not there: run the record's command again"):
+        verify(record)
+
+
+def test_a_record_without_the_reference_that_it_should_have_is_caught(run):
+    record, path = run
+    changed(path, "artifacts.reference", None)
+    data = json.loads(path.read_text())
+    del data["populations"]["reference"]
+    data["judge"] |= {"against_reference": {}, "resolution": None}
+    path.write_text(json.dumps(data))
+    found = verify(Record.read(path), from_seed=True)
+    assert wrong(found) == ["reference weights"]
+
+
 def test_a_wrong_hash_is_caught(run):
     _, path = run
-    for name in ("zoo", "generated"):
+    for name in ("zoo", "generated", "reference"):
         record = changed(path, f"artifacts.{name}.sha256", "0" * 64)
-    assert wrong(verify(record)) == ["artifacts.zoo", "artifacts.generated"]
+    assert wrong(verify(record)) == ["artifacts.zoo", "artifacts.generated", "artifacts.reference"]
+
+
+def test_the_word_of_rule_1_is_computed_by_that_rule(run):
+    _, path = run
+    changed(path, "judge.rule", 1)
+    word = rule1.of(Record.read(path))
+    record = changed(path, "judge.word", "broken" if word != "broken" else "copies")
+    (found,) = [check for check in verify(record) if check.problem]
+    assert (found.field, found.problem.split()[-1]) == ("judge.word", word)
 
 
 def test_weights_of_another_seed_are_caught_from_the_seed_alone(tmp_path, run):

@@ -24,6 +24,7 @@ from bench.metrics.two_sample import energy_test
 from bench.metrics.variety import variety
 from bench.records.judged import (
     KINDS,
+    MARGIN,
     Composition,
     CopyTest,
     Fidelity,
@@ -35,8 +36,6 @@ from bench.system.randomness import derive
 
 Rows = Int64[Tensor, "_"]  # numbers of models
 COPY = Control("copy")  # it enters no mixture: the checkpoints themselves stand for their copies
-# A difference of scores that matters: half a point of a share; of another metric, half a percent of the reference's.
-MARGIN = 0.005
 HALVES, PERMUTATIONS = 400, 999  # of the interval of variety, and of the exact tests
 
 
@@ -117,8 +116,8 @@ class _Models:
         if held is None or len(held) < 2:
             return None
         weights = torch.cat([one.weights for one in populations if one.weights is not None])
-        outputs = _distances(torch.cat([one.coordinates for one in populations]))
-        apart = _distances(weights)
+        outputs = _distances(torch.cat([one.coordinates for one in populations]), held)
+        apart = _distances(weights, held)
         scales = [_median(distances[held[:, None], held]) for distances in (outputs, apart)]
         if min(scales) <= 0:
             return None
@@ -218,9 +217,12 @@ def _kinds(populations: Sequence[Population]) -> dict[str, str]:
     return kinds
 
 
-def _distances(points: Float[Tensor, "N P"]) -> Float[Tensor, "N N"]:
-    """Return the Euclidean distances between all rows, through products of centred rows."""
-    rows = points.double() - points.double().mean(0)
+def _distances(points: Float[Tensor, "N P"], held: Rows) -> Float[Tensor, "N N"]:
+    """Return the Euclidean distances between all rows, through products of rows minus the mean of the reference's.
+
+    The mean of all would round away the others beside a model that is very far.
+    """
+    rows = points.double() - points[held].double().mean(0)
     return torch.cdist(rows, rows, compute_mode="use_mm_for_euclid_dist")
 
 

@@ -234,9 +234,13 @@ def _simplex(kernels: Float[np.ndarray, "B P P"]) -> Float[np.ndarray, "B P"]:
     values, vectors = np.linalg.eigh(kernels)
     roots = np.sqrt(values.clip(min=0))[:, :, None] * vectors.swapaxes(1, 2)
     heavy = 1e3 * np.sqrt(values[:, -1].clip(min=np.finfo(float).tiny))
+    equations = np.concatenate(
+        [roots, np.broadcast_to(heavy[:, None, None], values[:, None].shape)], 1
+    )
+    wanted = np.zeros(equations.shape[:2])
+    wanted[:, -1] = heavy
     shares: Float[np.ndarray, "B P"] = np.empty(values.shape)
-    for share, root, weight in zip(shares, roots, heavy, strict=True):
-        equations = np.vstack([root, np.full(len(root), weight)])
-        share[:] = nnls(equations, np.append(np.zeros(len(root)), weight))[0]
+    for share, one, right in zip(shares, equations, wanted, strict=True):
+        share[:] = nnls(one, right)[0]
     shares /= shares.sum(1, keepdims=True)
     return shares

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from bench.records.fields import Count, Interval, Model, Name, Unit, Verdict, Version
 
 KINDS = ("new", "copies", "averages", "broken")  # what models are made of
+# A difference of scores that matters: half a point of a share; of another metric, half a percent of the reference's.
+MARGIN = 0.005
 Ratio = Annotated[float, Field(ge=0)]
 
 
@@ -129,7 +131,7 @@ class Quality(Model):
 
     Attributes:
         difference: mean score minus the reference's, with Welch's 95 % interval; above 0 is better in every metric.
-        margin: difference that is taken to matter, see ``bench.judge.composition``.
+        margin: difference that is taken to matter, see ``MARGIN``.
         equivalence: p of two one-sided tests against a difference of the margin or more.
     """
 

@@ -64,26 +64,30 @@ def hyperparameters(maker: Generator) -> dict[str, Json]:
 
 
 def check_vectors(vectors: object, count: int, zoo: Zoo, name: str) -> None:
-    """Check that samples are an n x D float32 matrix of finite numbers on the CPU.
+    """Check that models are an n x D float32 matrix of finite numbers on the CPU.
+
+    Args:
+        vectors: what a method returned.
+        count: n.
+        zoo: the checkpoints, of D numbers each.
+        name: of the method, such as "Gaussian.sample".
 
     Raises:
-        BenchError: the generator broke its contract.
+        BenchError: the method broke its contract.
     """
     expected = (count, zoo.layout.dim)
     if not isinstance(vectors, Tensor):
-        raise BenchError(
-            f"{name}.sample returned {type(vectors)}, expected float32 of shape {expected}"
-        )
+        raise BenchError(f"{name} returned {type(vectors)}, expected float32 of shape {expected}")
     usual = vectors.layout == torch.strided and vectors.device.type == "cpu"
     if vectors.shape != expected or vectors.dtype != torch.float32 or not usual:
         where = "" if usual else f" ({vectors.layout} on {vectors.device})"
         raise BenchError(
-            f"{name}.sample returned {tuple(vectors.shape)} {vectors.dtype}{where}, "
+            f"{name} returned {tuple(vectors.shape)} {vectors.dtype}{where}, "
             f"expected float32 of shape {expected}"
         )
     broken = int((~vectors.isfinite().all(dim=1)).sum())
     if broken:
-        raise BenchError(f"{name}.sample returned {broken} of {count} vectors with NaN or inf")
+        raise BenchError(f"{name} returned {broken} of {count} vectors with NaN or inf")
 
 
 def check_view(view: object, rows: int, dimensions: int, name: str) -> Tensor:

@@ -223,7 +223,7 @@ class Run:
             vectors = self.task.reference(zoo, count, rng=key, work=work)
             if vectors is None:
                 return Reference(zoo.vectors[:0], path)
-            foreign.check_vectors(vectors, count, zoo, type(self.task).__name__)
+            foreign.check_vectors(vectors, count, zoo, f"{type(self.task).__name__}.reference")
             return Reference(vectors, path)
 
         made = store.stage(path, load_reference, make, save_reference, force=self.request.force)
@@ -301,7 +301,7 @@ class Run:
         maker.sample(1, rng=derive(rng, "warm up"))
         with Stopwatch(self.device) as sampling:
             vectors = maker.sample(count, rng=derive(rng, "sample"))
-        foreign.check_vectors(vectors, count, zoo, type(maker).__name__)
+        foreign.check_vectors(vectors, count, zoo, f"{type(maker).__name__}.sample")
         vectors = vectors.detach().clone()  # the generator may go on with its own
         peak = peak_memory(self.device)
         views = self._views(maker, zoo, vectors, rng)

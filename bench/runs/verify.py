@@ -17,17 +17,16 @@ from bench import plugins
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.judge.population import Population
-from bench.records import side
+from bench.records import rule1, side, verdict
 from bench.records.facts import Artifact, Verified
 from bench.records.fields import Tier
 from bench.records.record import Record, content_hash
 from bench.records.request import Request
-from bench.records.rule1 import RULE
 from bench.runs.assemble import IMPORTED, Files, assemble, heading
 from bench.runs.checked import Check
 from bench.runs.pipeline import Run
 from bench.runs.reference import compare
-from bench.runs.stages import Sampled, load_sampled
+from bench.runs.stages import Reference, Sampled, load_reference, load_sampled
 from bench.system import store
 
 TOLERANCE = 1e-9  # relative; a single differing prediction changes a score by far more
@@ -46,6 +45,7 @@ NOT_COMPARED = (
 # Numbers of the verdict that records have whatever the version of its rule.
 EARLIER = ("judge.origin.nearest_l2_ratio", "judge.advantages.noise.beyond", "judge.collapsed")
 RULED = ("word", "rule", "median_novelty", "advantages", "sees_training", "origin", "collapsed")
+FIRST = ("rule", "sees_training")  # what rule 1 alone gave
 
 
 def verify(
@@ -79,14 +79,20 @@ def verify(
         _artifact("artifacts.generated", path, record.artifacts.generated),
     ]
     checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
+    held = None
+    if record.artifacts.reference:
+        file = store.fetch(store.home() / "references" / record.artifacts.reference.file)
+        checks.append(_artifact("artifacts.reference", file, record.artifacts.reference))
+        held = load_reference(file)
     asked = request(record, zoo_path, device, data_dir)
     run = Run(asked, protocol=record.protocol.version)
     with store.set_aside():
         if from_seed:
-            checks.append(_regenerated(run, checkpoints, sampled))
-        populations = run.score(checkpoints, sampled.vectors, run.reference(checkpoints))
+            checks += _regenerated(run, checkpoints, sampled, held)
+        populations = run.score(checkpoints, sampled.vectors, held)
         if reference:
-            checks += compare(record, run.task, checkpoints, vectors(run, checkpoints, sampled))
+            models = vectors(run, checkpoints, sampled, held)
+            checks += compare(record, run.task, checkpoints, models)
         if side_file and record.artifacts.side:
             checks.append(_artifact("artifacts.side", side_file, record.artifacts.side))
             arrays = run.side_arrays(checkpoints, sampled, populations)
@@ -95,13 +101,19 @@ def verify(
     head = heading(run, checkpoints)
     files = Files(zoo_path, sampled.path, None, None)
     again = assemble(run, head, checkpoints, sampled, timed, files)
+    if record.judge.rule == rule1.RULE:
+        judge = again.judge.model_copy(update={"word": rule1.of(again)})
+        again = again.model_copy(update={"judge": judge})
     return checks + differences(record, again)
 
 
-def vectors(run: Run, zoo: Zoo, sampled: Sampled) -> dict[str, Float[Tensor, "n D"]]:
+def vectors(
+    run: Run, zoo: Zoo, sampled: Sampled, held: Reference | None
+) -> dict[str, Float[Tensor, "n D"]]:
     """Return the vectors of every population by its name; controls come from the store, where scoring put them."""
     controls = {str(control): vectors for control, vectors in run.control_vectors(zoo)}
-    return {"original": zoo.vectors, "generated": sampled.vectors, **controls}
+    reference = {"reference": held.vectors} if held else {}
+    return {"original": zoo.vectors, "generated": sampled.vectors, **reference, **controls}
 
 
 def _timed(population: Population, record: Record) -> Population:
@@ -168,8 +180,8 @@ def _compared(name: str, record: Record) -> bool:
         name == skipped or name.startswith(f"{skipped}.") for skipped in NOT_COMPARED
     ):
         return False
-    ruled = any(name.startswith(f"judge.{part}") for part in RULED)
-    return not ruled or record.judge.rule == RULE or name in EARLIER
+    left_out = {verdict.RULE: (), rule1.RULE: FIRST}.get(record.judge.rule or 0, RULED)
+    return name in EARLIER or not any(name.startswith(f"judge.{part}") for part in left_out)
 
 
 def _later(name: str, claimed: Mapping[str, Any]) -> bool:
@@ -232,11 +244,14 @@ def _artifact(field: str, path: Path, claimed: Artifact) -> Check:
     )
 
 
-def _regenerated(run: Run, zoo: Zoo, stored: Sampled) -> Check:
-    """Fit and sample again; check that the weights equal the stored ones bit for bit."""
-    made = run.generate(zoo)
-    if torch.equal(made.vectors, stored.vectors):
-        return Check("generated weights")
-    return Check(
-        "generated weights", "fitted and sampled again, they are others than the stored ones"
-    )
+def _regenerated(run: Run, zoo: Zoo, stored: Sampled, held: Reference | None) -> list[Check]:
+    """Fit and sample again, and train the reference again; check that weights equal the stored ones bit for bit."""
+    weights = run.generate(zoo).vectors
+    problem = "fitted and sampled again, they are others than the stored ones"
+    checks = [Check("generated weights", "" if torch.equal(weights, stored.vectors) else problem)]
+    again = run.reference(zoo)
+    if again is None and held is None:
+        return checks
+    same = again is not None and held is not None and torch.equal(again.vectors, held.vectors)
+    problem = "trained again, they are others than the stored ones"
+    return [*checks, Check("reference weights", "" if same else problem)]

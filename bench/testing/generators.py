@@ -240,7 +240,7 @@ def samples_are_finite_float32_rows(subject: Subject) -> None:
 def ensure_samples(maker: Generator, zoo: Zoo, n: int) -> None:
     """Check the form of n samples: float32, n x D, on the CPU, finite, without a gradient."""
     samples = maker.sample(n, rng=rng())
-    foreign.check_vectors(samples, n, zoo, type(maker).__name__)
+    foreign.check_vectors(samples, n, zoo, f"{type(maker).__name__}.sample")
     ensure(not samples.requires_grad, "the samples require a gradient")
 
 

@@ -7,7 +7,7 @@ from bench import declared
 from bench.contract.control import Control
 from bench.records import rule1, verdict
 from bench.records.checks.case import FLOAT64_ERROR, Case, mismatch, nearly_equal
-from bench.records.judged import CopyTest, Judge, Judgement
+from bench.records.judged import MARGIN, CopyTest, Judge, Judgement
 from bench.records.population import Population
 
 
@@ -33,14 +33,12 @@ def problems(case: Case) -> Iterator[str]:
 
 def _populations(case: Case, judge: Judge) -> Iterator[str]:
     """Check that with a reference every population but the originals is judged, and without one none is."""
-    held = case.populations.get("reference")
-    count = held.n if held else 0
-    if count not in (0, case.record.protocol.held_out):
-        yield mismatch("populations.reference.n", count, case.record.protocol.held_out)
-    if bool(count) is not bool(case.record.artifacts.reference):
-        yield mismatch("artifacts.reference", bool(case.record.artifacts.reference), bool(count))
+    there, kept = "reference" in case.populations, case.record.artifacts.reference
+    if there is not bool(kept):
+        file, why = kept.file if kept else None, "by its population"
+        yield mismatch("artifacts.reference", file, "a file" if there else None, why)
     if judge.against_reference:
-        wanted = {key for key in case.populations if key != "original"}
+        wanted = {key for key in case.populations if there and key != "original"}
         if set(judge.against_reference) != wanted:
             yield mismatch(
                 "judge.against_reference", sorted(judge.against_reference), sorted(wanted)
@@ -76,9 +74,13 @@ def _judgement(case: Case, key: str, judgement: Judgement) -> Iterator[str]:
     if (quality is None) is not (min(len(own), len(held)) < 2):
         yield mismatch(f"{field}.quality", quality, "a value for two models or more")
     elif quality is not None:
-        apart = case.sign * (math.fsum(own) / len(own) - math.fsum(held) / len(held))
+        usual = math.fsum(held) / len(held)
+        apart = case.sign * (math.fsum(own) / len(own) - usual)
         if not nearly_equal(quality.difference.value, apart, absolute=1e-6):
             yield mismatch(f"{field}.quality.difference", quality.difference.value, apart)
+        margin = MARGIN * (1.0 if case.record.task.metric.percent else abs(usual))
+        if not nearly_equal(quality.margin, margin, absolute=1e-6):
+            yield mismatch(f"{field}.quality.margin", quality.margin, margin)
 
 
 def _copying(test: CopyTest, models: int, held: int, field: str) -> Iterator[str]:
@@ -93,7 +95,9 @@ def _copying(test: CopyTest, models: int, held: int, field: str) -> Iterator[str
 
 def _resolution(case: Case, judge: Judge) -> Iterator[str]:
     """Check the resolution: the reference's new share minus the largest of any control."""
-    if not judge.against_reference or "reference" not in judge.against_reference:
+    if "reference" not in judge.against_reference:
+        if judge.resolution is not None:
+            yield mismatch("judge.resolution", judge.resolution, None, "there is no reference")
         return
     new = {key: one.composition.new.value for key, one in judge.against_reference.items()}
     parts = [key for key in new if key in case.populations and _is_part(case.populations[key])]

@@ -55,6 +55,8 @@ def sizes(case: Case, name: str) -> tuple[int, ...]:
     population, samples = case.populations[name], case.record.protocol.samples
     if population.role == "original":
         return (case.record.zoo.k,)
+    if population.role == "reference":
+        return (case.record.protocol.held_out,)
     if population.role == "control":
         known = prescribed(case)
         return (known[name],) if name in known else (1, samples)
