@@ -20,7 +20,7 @@ from tasks.fast.stacking import StackedRuns
 from tasks.training import collection
 from tests.standins import call
 
-SETTINGS = {"epochs": 4, "batch_size": 20, "val_size": 20}
+SETTINGS = {"epochs": 1, "batch_size": 20, "val_size": 20}
 SEEDS = {"track": "seeds", "layers": "all", "arch": "mlp3"}
 
 
@@ -75,7 +75,7 @@ def test_what_only_scoring_depends_on_is_no_other_reference(trained):
 
 
 def test_without_held_out_models_there_is_no_reference(trained):
-    record, path = pipeline.run(request(held_out=0))
+    record, path = pipeline.run(request(held_out=0, task_settings=SEEDS))
     assert trained == []
     assert "reference" not in record.populations
     assert record.artifacts.reference is None
@@ -175,7 +175,7 @@ def test_a_reference_whose_models_are_all_alike_tells_nothing(monkeypatch):
     monkeypatch.setattr(
         Classification, "reference", lambda self, zoo, n, **_: zoo.vectors[:1].repeat(n, 1)
     )
-    record, path = pipeline.run(request())
+    record, path = pipeline.run(request(task_settings=SEEDS))
     assert record.populations["reference"].n == 5
     assert record.judge.against_reference == {}
     assert record.judge.word == "undecided"

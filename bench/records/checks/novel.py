@@ -72,6 +72,9 @@ def _rule(case: Case, judge: Judge) -> Iterator[str]:
         return
     if judge.rule != rule1.RULE:
         del ruled["sees_training"]
+        if judge.sees_training is not None:
+            why = "rule 1 alone gives it"
+            yield mismatch("judge.sees_training", judge.sees_training, None, why)
     for name, value in ruled.items():
         if value is None:
             yield mismatch(f"judge.{name}", None, "a value", "the rule always gives one")
