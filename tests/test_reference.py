@@ -49,7 +49,7 @@ def finished(request, tmp_path_factory):
         run = pipeline.Run(asked)
         zoo, _ = run.zoo()
         sampled = load_sampled(folder / "home" / "generated" / record.artifacts.generated.file)
-        models = {name: vectors(run, zoo, sampled)[name] for name in POPULATIONS}
+        models = {name: vectors(run, zoo, sampled, None)[name] for name in POPULATIONS}
         yield SimpleNamespace(record=record, path=path, task=run.task, zoo=zoo, models=models)
 
 

@@ -379,6 +379,14 @@ class Trained(RightTask):
         return zoo.vectors[:count].clone()
 
 
+@dataclasses.dataclass(eq=False)
+class Repeating(RightTask):
+    """Holds checkpoints out that generators see."""
+
+    def reference(self, zoo, count, *, rng, work):
+        return zoo.vectors[:count] + 0.0
+
+
 TASKS = {
     of_tasks.it_says_what_it_is.__name__: Silent,
     of_tasks.the_constructor_only_stores.__name__: Doubling,
@@ -395,5 +403,6 @@ TASKS = {
     of_tasks.scoring_changes_nothing.__name__: Meddling,
     of_tasks.a_broken_model_is_scored_like_any.__name__: Fragile,
     of_tasks.finetune_moves_every_model.__name__: Lazy,
+    of_tasks.a_reference_is_none_or_new_models.__name__: Repeating,
     of_tasks.untrained_models_are_none_or_repeatable.__name__: Trained,
 }

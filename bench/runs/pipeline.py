@@ -361,6 +361,8 @@ class Run:
             zoo.check_unchanged()
             if _content(vectors) != content:
                 raise BenchError(f"{type(self.task).__name__} changed the models that it scored")
+            if made.weights is None:
+                made = dataclasses.replace(made, weights=self.weights(zoo, vectors, made))
             return made
 
         load = functools.partial(load_population, origin=origin)
@@ -373,7 +375,7 @@ class Run:
             return dataclasses.replace(copied, origin=origin)
         train, select_s = self._timed(zoo, vectors, "train")
         val, score_s = self._timed(zoo, vectors, "val")
-        population = Population(
+        return Population(
             origin,
             val.scores.double(),
             val.wrong,
@@ -386,7 +388,6 @@ class Run:
             select_s=select_s,
             score_s=score_s,
         )
-        return dataclasses.replace(population, weights=self.weights(zoo, vectors, population))
 
     def weights(
         self, zoo: Zoo, vectors: Float[Tensor, "N D"], population: Population
