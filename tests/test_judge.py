@@ -9,7 +9,7 @@ import torch
 
 from bench.contract import Control, Metric
 from bench.contract.zoo import Layout, Zoo
-from bench.judge.align import comparable
+from bench.judge.align import align, groups
 from bench.judge.composition import against_reference
 from bench.judge.population import GENERATED, ORIGINAL, REFERENCE, Origin, Population
 from bench.records import judged, verdict
@@ -256,8 +256,12 @@ def test_permuted_copies_are_copies_and_trained_models_are_new(networks):
         Origin.of(Control("gaussian")): zoo.vectors.mean(0) + 0.01 * draw(50, 25, zoo.layout.dim),
         Origin.of(NOISE): zoo.vectors + 0.5 * draw(30, 26, zoo.layout.dim),
     }
+    first, units = zoo.vectors[0], groups(zoo)
     populations = [
-        population(origin, (outputs(model, zoo.layout, vectors), comparable(vectors, zoo)))
+        population(
+            origin,
+            (outputs(model, zoo.layout, vectors), align(vectors, first, zoo.layout, units)),
+        )
         for origin, vectors in models.items()
     ]
     against = against_reference(populations, ACCURACY, torch.Generator().manual_seed(0))
