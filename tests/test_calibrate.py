@@ -1,17 +1,16 @@
-import sys
 from collections import Counter
 
 import pytest
 import torch
 from scipy.stats import beta
 
-from bench import cli
 from bench.errors import BadRequest
 from bench.judge.align import found_groups
 from bench.records.request import Request
 from bench.runs import calibrate as known
 from bench.runs.calibrate import LONGER, ORACLE, calibrate, conclusion, share
 from bench.runs.pipeline import Run
+from tests.standins import call
 
 ALIGNED = {"permuted copies", "aligned average of 2", "aligned average of 16"}
 
@@ -31,7 +30,7 @@ def test_every_planted_generator_gets_a_word_for_every_zoo(track, layers, monkey
     assert (LONGER in table) is (track == "trajectory")
     assert (set(table) >= ALIGNED) is (track == "seeds")
     assert all(counts.total() == 2 for counts in table.values())
-    monkeypatch.setattr(known, "trial", None)  # the words of finished trials are kept
+    monkeypatch.delattr(Run, "zoo")  # the words of finished trials are kept
     assert calibrate(asked, 2) == table
 
 
@@ -81,11 +80,9 @@ def test_no_trial_is_refused():
         calibrate(request(), 0)
 
 
-def test_the_command_prints_the_table_and_the_conclusion(monkeypatch, capsys):
-    words = ["bench", "calibrate", "--task", "fake", "--trials", "1", "--k", "6", "--samples", "10"]
-    words += ["--held-out", "4", "--set", "task.epochs=1", "--set", "task.batch_size=20"]
-    monkeypatch.setattr(sys, "argv", words)
-    assert cli.main() == 0
+def test_the_command_prints_the_table_and_the_conclusion(capsys):
+    words = ("--task", "fake", "--trials", 1, "--k", 6, "--samples", 10, "--held-out", 4)
+    assert call("calibrate", *words, "--set", "task.epochs=1", "--set", "task.batch_size=20") == 0
     printed = capsys.readouterr().out
     assert "trained, held out" in printed
     assert "called novel in" in printed

@@ -213,7 +213,7 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({f"{BESIDE}.generated.composition.new": {**FAR, "low": 0.0}}, "the shares do not sum to 1"),
         ({f"{BESIDE}.reference.composition": elsewhere}, "judge.resolution is "),
         ({f"{BESIDE}.generated.copying.p": 0.5}, "generated.copying.p is 0.5, expected "),
-        ({f"{BESIDE}.reference.copying.nearer": 3}, "reference.copying.nearer is 3, expected 2 (there are no more models"),
+        ({f"{BESIDE}.reference.copying.nearer": 3}, "reference.copying.nearer is 3, expected 2 (there are no more"),
         ({f"{BESIDE}.gaussian.copying.nearer": lambda v: v + 1}, "gaussian.copying.p is "),
         ({f"{BESIDE}.generated.quality.difference": FAR}, "generated.quality.difference is 0.9, expected "),
         ({f"{BESIDE}.aligned gaussian.quality.difference": FAR}, "aligned gaussian.quality.difference is 0.9"),

@@ -37,7 +37,7 @@ def runs(tmp_path_factory):
             run = Run(request)
             record, path = run.execute()
             zoo = run.zoo()[0]
-            scored = run.score(zoo, run.generate(zoo).vectors)
+            scored = run.score(zoo, run.generate(zoo).vectors, run.reference(zoo))
             evaluated = {one.key: one for one in scored}
             made[name] = run, record, path, zoo, evaluated, side.read(path.with_suffix(".npz"))
     return made

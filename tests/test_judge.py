@@ -9,16 +9,19 @@ import torch
 
 from bench.contract import Control, Metric
 from bench.contract.zoo import Layout, Zoo
-from bench.judge.align import comparable
+from bench.judge.align import align, groups
 from bench.judge.composition import against_reference
 from bench.judge.population import GENERATED, ORIGINAL, REFERENCE, Origin, Population
-from bench.records import judged, verdict
+from bench.records import judged, report, verdict
 from bench.records.fields import Interval
 from bench.records.judged import KINDS, Composition, CopyTest, Judgement
 from bench.records.verdict import Evidence, doubts, word
 from bench.runs.calibrate import permuted
 from bench.system.randomness import generator, scoped
 from tests.networks import Shape, build
+from tests.records import parsed
+from tests.test_record import valid
+from tests.test_schema1 import population as numbers
 
 ACCURACY = Metric("accuracy", scale=100, mean_over_units=True)
 AVERAGE, NOISE = Control("average"), Control("noise", 3.0)
@@ -256,8 +259,12 @@ def test_permuted_copies_are_copies_and_trained_models_are_new(networks):
         Origin.of(Control("gaussian")): zoo.vectors.mean(0) + 0.01 * draw(50, 25, zoo.layout.dim),
         Origin.of(NOISE): zoo.vectors + 0.5 * draw(30, 26, zoo.layout.dim),
     }
+    first, units = zoo.vectors[0], groups(zoo)
     populations = [
-        population(origin, (outputs(model, zoo.layout, vectors), comparable(vectors, zoo)))
+        population(
+            origin,
+            (outputs(model, zoo.layout, vectors), align(vectors, first, zoo.layout, units)),
+        )
         for origin, vectors in models.items()
     ]
     against = against_reference(populations, ACCURACY, torch.Generator().manual_seed(0))
@@ -374,3 +381,67 @@ def test_evidence_is_of_numbers_alone():
     assert fields == {"lost", "models", "reference", "judgement", "resolution"}
     assert replace(evidence(), models=99) != evidence()
     assert judged.KINDS == KINDS
+
+
+# What the report says ------------------------------------------------------------------------------------------------
+
+
+def recorded(found, word):
+    """A record by rule 2 with this evidence, and this word."""
+    data = valid()
+    populations = data["populations"]
+    for name, count in (("generated", found.models), ("reference", found.reference)):
+        scores = numbers([0.7, *[0.72] * (count - 1)])
+        usual = populations["original"] | {"name": name, "role": name, "n": count}
+        populations[name] = usual | scores
+    data["protocol"] |= {"samples": found.models, "held_out": found.reference}
+    data["judge"] |= {"word": word, "rule": 2, "sees_training": None}
+    if found.judgement:
+        judgement = found.judgement.model_dump()
+        data["judge"] |= {
+            "against_reference": {"generated": judgement},
+            "resolution": found.resolution,
+        }
+    return parsed(data)
+
+
+def verdict_lines(record):
+    """The lines on the verdict: from the one that begins with it to that on the parts, if there is one."""
+    lines = report.sentences(record)
+    (first,) = (i for i, line in enumerate(lines) if line.startswith("verdict: "))
+    return lines[first : first + 2]
+
+
+@pytest.mark.parametrize("expected", MIXTURES)
+def test_the_report_says_the_word_and_what_the_models_are_made_of(expected):
+    first, second = verdict_lines(recorded(evidence(**MIXTURES[expected]), expected))
+    assert first == f"verdict: {expected}, {report.VERDICTS[expected]}"
+    shares = sorted(MIXTURES[expected].items(), key=lambda one: -one[1])
+    named = [f"{100 * value:.0f} % {'new' if kind == 'novel' else kind}" for kind, value in shares]
+    assert second.startswith(f"made of {', '.join(named)}; ")
+    assert second.endswith("the board tells training from every control: resolution 0.30")
+
+
+def test_the_report_says_that_nothing_is_new():
+    _, second = verdict_lines(recorded(evidence(new=0.004, copies=0.996), "copies"))
+    assert second.startswith("made of 100 % copies, nothing new; ")
+
+
+def test_the_report_says_every_doubt():
+    found = evidence(models=7, resolution=0.1, new=0.4, copies=0.3, broken=0.3)
+    first, second = verdict_lines(recorded(found, "undecided"))
+    assert first == f"verdict: undecided: {'; '.join(doubts(found))}"
+    assert second.endswith("does not tell training from every control: resolution 0.10")
+
+
+def test_the_report_says_that_there_is_no_reference_unless_all_is_lost():
+    without = Evidence(0.0, 100, 3, None, None)
+    assert verdict_lines(recorded(without, "undecided"))[0] == report.NO_REFERENCE
+    assert verdict_lines(recorded(without, "broken"))[0] == "verdict: broken"
+
+
+def test_a_word_by_rule_1_is_called_withdrawn():
+    data = valid()
+    assert data["judge"]["rule"] == 1
+    (line, _) = verdict_lines(parsed(data))
+    assert line == "verdict: averages, by rule 1, which is withdrawn: run the command again"

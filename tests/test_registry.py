@@ -114,7 +114,8 @@ def test_a_run_uses_them(theirs, tmp_path):
         "--set",
         "task.dataset=stripes",
     ]
-    words += ["--arch", "line", "--layers", "all", "--k", 4, "--samples", 3, "--device", "cpu"]
+    words += ["--arch", "line", "--layers", "all", "--k", 4, "--samples", 3, "--held-out", 4]
+    words += ["--device", "cpu"]
     results = tmp_path / "results"
     assert call("run", "--task", TASK, "--generator", "average", *words, "--results", results) == 0
     (path,) = results.rglob("*.json")

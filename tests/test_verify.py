@@ -89,7 +89,8 @@ def agrees(record, checks):
     names = {check.field for check in checks}
     assert {"populations.generated.mean", "populations.copy.similarity.originals.value", "judge.word", "key",
             "timing.speedup", "artifacts.zoo", "judge.tests.average.p", "generated weights", "reference weights",
-            "artifacts.reference", "populations.reference.mean", "judge.resolution", "judge.rule", "judge.advantages.noise.beyond",
+            "artifacts.reference", "populations.reference.mean", "judge.resolution", "judge.rule",
+            "judge.advantages.noise.beyond",
             "judge.against_reference.generated.composition.new.value", "judge.against_reference.reference.copying.p",
             } <= names  # fmt: skip
 
@@ -158,7 +159,7 @@ def test_another_reference_is_caught(tmp_path, run):
 
 
 def test_a_record_without_the_reference_that_it_should_have_is_caught(run):
-    record, path = run
+    _, path = run
     changed(path, "artifacts.reference", None)
     data = json.loads(path.read_text())
     del data["populations"]["reference"]

@@ -116,7 +116,7 @@ def _mean(case: Case, place: str, says: float, ours: str, theirs: str) -> Iterat
     else:
         return
     usual, most = _estimated_mean(
-        _error_counts(case, ours, a), _error_counts(case, theirs, b), common
+        _error_counts(case, ours, a), _error_counts(case, theirs, b), common, within=ours == theirs
     )
     clumped = min(1.0, CLUMPED / case.record.zoo.k) * max(0.0, most - usual)
     kept, total = case.units
@@ -150,15 +150,17 @@ def _error_counts(case: Case, name: str, wrong: Floats) -> Floats:
     return scaled
 
 
-def _estimated_mean(a: Floats, b: Floats, common: float) -> tuple[float, float]:
+def _estimated_mean(a: Floats, b: Floats, common: float, *, within: bool) -> tuple[float, float]:
     """Return the mean IoU if common errors are the same share of the smaller set in all pairs, and its upper bound.
 
     Args:
         a, b: sizes of the error sets of two populations.
         common: mean number of common errors over pairs.
+        within: whether they are one population, in which no model is a pair with itself.
     """
-    smaller = np.minimum(a[:, None], b[None])
-    total = a[:, None] + b[None]
+    pairs = ~np.eye(len(a), len(b), dtype=bool) if within else np.ones((len(a), len(b)), dtype=bool)
+    smaller = np.minimum(a[:, None], b[None])[pairs]
+    total = (a[:, None] + b[None])[pairs]
     mean = float(smaller.mean())
     both = min(1.0, common / mean) * smaller if mean > 0 else smaller
     either = total - both
