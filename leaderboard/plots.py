@@ -44,7 +44,7 @@ HEIGHT = 420  # of a figure, in pixels
 
 def colour(name: str) -> str:
     """Return the colour of a generator or control, the same on every page."""
-    name = name.partition(" ")[0]
+    name = name.removeprefix("aligned ").partition(" ")[0]
     choice = hashlib.sha256(name.encode(errors="replace")).digest()[0] % len(OTHERS)
     return COLOURS.get(name, OTHERS[choice])
 

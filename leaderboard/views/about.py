@@ -25,11 +25,15 @@ CONTROLS = """
 |---|---|
 | copy | a checkpoint of the zoo, drawn at random: a generator that only memorises scores like it |
 | average | the mean of all checkpoints (the paper's "ensemble") |
-| interpolation | the mean of 16 random checkpoints |
+| mean_of_two, interpolation | the mean of 2, and of 16, random checkpoints |
+| step | from one random checkpoint 10 to 50 % of the way to another |
 | gaussian | a normal distribution for each parameter |
+| full_gaussian, low_rank_gaussian | one with the covariance of the checkpoints, and in its first 8 directions |
 | noise | a checkpoint with Gaussian noise, in eight amplitudes relative to each tensor's spread |
 | finetune | a few more steps of SGD from a checkpoint |
 | greedy_soup | checkpoints averaged as long as the training score rises |
+| shuffled | a checkpoint whose values are shuffled within each tensor |
+| aligned ... | the same after the checkpoints' hidden units were permuted to match each other |
 """
 
 SUBMIT = """
