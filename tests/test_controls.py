@@ -161,11 +161,17 @@ def test_a_step_leads_from_one_checkpoint_towards_another():
     assert (whole.sort().values == torch.tensor([0, 0, 0, 0, 1.0])).all()
 
 
-@pytest.mark.parametrize("values", [{"least": 0.6}, {"least": 1.5}, {"most": 1.1}, {"most": 0.05}])
-def test_steps_beyond_either_end_are_refused(values):
-    with pytest.raises(
-        BadRequest, match=f"{'most' if values == {'least': 0.6} else next(iter(values))} is"
-    ):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"least": 1.5}, "least is 1.5, expected a share of the way"),
+        ({"most": 1.1}, "most is 1.1, expected 0.1 to 1"),
+        ({"most": 0.05}, "most is 0.05, expected 0.1 to 1"),
+        ({"least": 0.6}, "most is 0.5, expected 0.6 to 1"),
+    ],
+)
+def test_steps_beyond_either_end_are_refused(values, message):
+    with pytest.raises(BadRequest, match=message):
         Step(**values)
 
 
