@@ -63,7 +63,7 @@ def test_leaderboard_load(versus, short, records):
     def agree(ours, theirs):
         frame, broken = ours
         assert not broken
-        assert sorted(frame["generated_mean"]) == sorted(theirs["scores.generated.mean"])
+        assert sorted(frame["generated_mean"]) == sorted(theirs["populations.generated.mean"])
 
     versus(lambda: load.load([records]), plain, agree, rounds=7 if short else 3)
 
