@@ -74,6 +74,11 @@ def made_of(control: Control) -> str:
     return str(facts(control).get("made_of", ""))
 
 
+def part_of_mixtures(control: Control) -> str:
+    """Return ``made_of``; "" for copies too, for which the checkpoints themselves stand in a mixture."""
+    return "" if control == Control("copy") else made_of(control)
+
+
 def facts(control: Control) -> Settings:
     """Return the class variables of a control's generator; none of them where it is not the suite's."""
     made = generator(control.name)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bench import declared
-from bench.contract import Control, Metric
+from bench.contract import Metric
 from bench.judge.describe import interval
 from bench.judge.population import Population
 from bench.metrics.copying import copy_test
@@ -35,7 +35,6 @@ from bench.records.judged import (
 from bench.system.randomness import derive
 
 Rows = Int64[Tensor, "_"]  # numbers of models
-COPY = Control("copy")  # it enters no mixture: the checkpoints themselves stand for their copies
 HALVES, PERMUTATIONS = 400, 999  # of the interval of variety, and of the exact tests
 
 
@@ -212,7 +211,7 @@ def _kinds(populations: Sequence[Population]) -> dict[str, str]:
     kinds = {"original": "copies", "reference": "new"}
     for one in populations:
         control = one.origin.control
-        if control is not None and control != COPY and (kind := declared.made_of(control)):
+        if control is not None and (kind := declared.part_of_mixtures(control)):
             kinds[one.key] = kind
     return kinds
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -130,7 +131,7 @@ def rescaled(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
 
 
 def going_on(run: Run, zoo: Zoo, rng: torch.Generator) -> Vectors | None:
-    """Train a trajectory's last checkpoint on, each model twice as far as the one before; None for other zoos."""
+    """Train a trajectory's last checkpoints on for half the length of the zoo; None for other zoos."""
     identity = run.task.identity()
     if identity.get("track") != "trajectory":
         return None
@@ -148,10 +149,11 @@ def trial(request: Request) -> dict[str, str]:
     run = Run(request)
     zoo, _ = run.zoo()
     reference = run.reference(zoo)
-    work = store.home() / "references" / f"{zoo.hash}.held"
+    work = store.home() / "references" / f"{zoo.hash}-{request.samples}.held"
     held = run.task.reference(
         zoo, request.samples, rng=generator(0, zoo.hash, "held out"), work=work
     )
+    shutil.rmtree(work, ignore_errors=True)
     if reference is None or held is None:
         raise BadRequest(f"'{request.task}' trains no reference: there is nothing to calibrate by")
     rng = generator(request.seed, "trial", zoo.hash)

@@ -195,11 +195,12 @@ class StackedRuns(Runs):
     def part(self, base: nn.Module, layout: Layout) -> TrainPart:
         """Return what trains as many versions as fit as one stack; one after another where that is faster."""
         recipe, device = self.problem.recipe, self.problem.device
-        frozen = Frozen(base, layout, self.source, recipe, "float32")
         together = size(layout, self.source, recipe)
-        activations = 4 * recipe.batch_size * frozen.parts.widest_generated
-        light = recipe.precision == "float32" and activations <= SMALL
         alone = super().part(base, layout) if device == "cpu" else None
+        if alone and (together == 1 or recipe.precision != "float32"):
+            return alone
+        frozen = Frozen(base, layout, self.source, recipe, "float32")
+        activations = 4 * recipe.batch_size * frozen.parts.widest_generated
 
         def train(
             vectors: Float[Tensor, "S D"],
@@ -208,7 +209,7 @@ class StackedRuns(Runs):
             steps: int | Sequence[int] | None = None,
             lr: float | None = None,
         ) -> Float[Tensor, "S D"]:
-            if alone and (len(keys) == 1 or together == 1 or not light):
+            if alone and (len(keys) == 1 or activations > SMALL):
                 return alone(vectors, keys, steps=steps, lr=lr)
             ends = lengths(steps, len(keys), recipe.epochs * self.problem.per_epoch)
             slices = [slice(low, low + together) for low in range(0, len(vectors), together)]

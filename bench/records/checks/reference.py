@@ -57,10 +57,10 @@ def _judged(case: Case, key: str) -> tuple[list[float], list[float]]:
 
 
 def _is_part(population: Population) -> bool:
-    if population.role != "control" or population.key == "copy":
+    if population.role != "control":
         return False
     control = Control(population.name, population.amplitude, population.aligned)
-    return bool(declared.made_of(control))
+    return bool(declared.part_of_mixtures(control))
 
 
 def _judgement(case: Case, key: str, judgement: Judgement) -> Iterator[str]:
