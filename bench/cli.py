@@ -241,7 +241,7 @@ def check(
 
     by_file = {path: checking.check(path) for path in checking.files(files)}
     for path, problems in by_file.items():
-        for problem in problems or ["ok"]:
+        for problem in problems or [checking.fine(path)]:
             typer.echo(f"{checking.line(str(path))}: {problem}")
     wrong = sum(map(bool, by_file.values()))
     typer.echo(
@@ -253,9 +253,8 @@ def check(
 
 @app.command(epilog="Example: python -m bench calibrate --task digits --trials 20")
 @asking(
-    "task trials k samples held_out arch layers track seed zoo_seed device data_dir settings debug",
-    arch="mlp3", layers="all", track="seeds",
-)  # fmt: skip
+    "task trials k samples held_out arch layers track seed zoo_seed device data_dir settings debug"
+)
 def calibrate(
     options: dict[str, Json],
     trials: Annotated[int, typer.Option(help="Zoos to collect.")] = 40,

@@ -20,7 +20,7 @@ Set = Annotated[
 ]
 
 
-def asking(names: str, **defaults: Json) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def asking(names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command the named options, in this order.
 
     A name that is a parameter of the command is passed to it as such. All others are options of ``Request`` and
@@ -29,13 +29,12 @@ def asking(names: str, **defaults: Json) -> Callable[[Callable[..., None]], Call
 
     Args:
         names: the options' names, separated by spaces.
-        defaults: default values that differ from the request's, by name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         declared = dict(inspect.signature(command).parameters)
         declared.pop(next(iter(declared)))  # the mapping of all other options
-        parameters = [declared.get(name) or _parameter(name, defaults) for name in names.split()]
+        parameters = [declared.get(name) or _parameter(name) for name in names.split()]
 
         @functools.wraps(command)
         def called(**given: Json) -> None:
@@ -51,13 +50,13 @@ def asking(names: str, **defaults: Json) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def _parameter(name: str, defaults: dict[str, Json]) -> inspect.Parameter:
+def _parameter(name: str) -> inspect.Parameter:
     """Return an option as the parameter of a function that typer reads."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     if name == "settings":
         return inspect.Parameter(name, keyword, default=None, annotation=Set)
     option = options()[name]
-    default = defaults.get(name, option.default)
+    default = option.default
     kind, text = get_args(option.hint)
     flag = typer.Option(f"--{name.replace('_', '-')}", help=text)
     annotation: object = Annotated[kind if default is not None else kind | None, flag]  # type: ignore[valid-type]

@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 
-from bench.records import side, verdict
+from bench.records import side, verdict, versions
 from bench.records.judged import KINDS
 from bench.records.record import Record
 from bench.system.store import file_hash
@@ -170,6 +170,7 @@ def judged(*shares, nearer=0, resolution=0.9, models=100, held=100, **fields):
     }
     every["reference"]["similarity"] = every["copy"]["similarity"]
     made["protocol"] |= {"version": 2, "held_out": held}
+    made["versions"] = versions.CURRENT
     made["artifacts"]["reference"] = made["artifacts"]["zoo"]
     judge = made["judge"] | {"rule": verdict.RULE, "word": "undecided", "resolution": resolution}
     judge["against_reference"] = {
@@ -179,6 +180,7 @@ def judged(*shares, nearer=0, resolution=0.9, models=100, held=100, **fields):
     }
     own = judgement(shares or (1, 0, 0, 0), models=models, held=held, nearer=nearer)
     judge["against_reference"]["generated"] = own
+    judge["collapsed"] = own["variety"]["distance"]["high"] < 1 if own["variety"] else None
     made["judge"] = judge
     made["judge"]["word"] = verdict.of(parsed(made))
     return parsed(made)

@@ -10,13 +10,11 @@ from bench.judge.align import (
     Comparer,
     align,
     align_zoo,
-    aligned_l2_ratio,
+    found_groups,
     groups,
     match,
-    nearest,
     rows,
 )
-from bench.metrics.similarity import nearest_l2_ratio
 from bench.runs.calibrate import permuted, rescaled
 from tests.networks import Shape, build, shuffled
 
@@ -89,18 +87,12 @@ def test_rows_of_a_flattened_feature_map_are_its_channels():
     assert rows(tensor, 1, 3).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
-def test_a_copy_in_disguise_is_found_by_the_aligned_distance():
+def test_a_copy_in_disguise_is_found_by_the_compared_weights():
     zoo = zoo_of(network("mlp3", 0), network("mlp3", 1), network("mlp3", 2))
-    disguised = shuffled(zoo, row=1)[None]
-    assert nearest_l2_ratio(disguised, zoo.vectors) > 0.5
-    assert aligned_l2_ratio(disguised, zoo) == pytest.approx(0, abs=1e-6)
-    assert aligned_l2_ratio(disguised, zoo.head(1)) is None
-
-
-def test_the_nearest_after_alignment_is_never_farther_than_before():
-    zoo = zoo_of(*(network("mlp3", seed) for seed in range(4)))
-    raw = torch.cdist(zoo.vectors, zoo.vectors).fill_diagonal_(torch.inf).min(1).values
-    assert (nearest(zoo.vectors, zoo, groups(zoo), others=True) < raw).all()
+    disguised, compare = shuffled(zoo, row=1)[None], Comparer(zoo)
+    assert torch.cdist(disguised, zoo.vectors).min() > 1
+    found = compare(disguised, torch.tensor([1]))
+    assert torch.cdist(found, compare.originals).min() == pytest.approx(0, abs=1e-4)
 
 
 def test_a_part_of_a_network_is_not_permuted():
@@ -108,7 +100,7 @@ def test_a_part_of_a_network_is_not_permuted():
     frozen = dataclasses.replace(zoo, base={**zoo.base, "8.weight": torch.ones(1)})
     with pytest.raises(BadRequest, match=r"whole networks only, and '8\.weight' is frozen"):
         align_zoo(frozen)
-    assert aligned_l2_ratio(zoo.vectors, frozen) is None
+    assert found_groups(frozen) is None
 
 
 def test_statistics_of_their_own_are_refused():

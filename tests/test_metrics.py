@@ -139,32 +139,36 @@ def test_mean_off_diagonal_of_a_single_model():
 
 
 @quick
-@given(st.integers(1, 9), st.integers(2, 9), st.integers(1, 6), seeds)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), seeds)
 def test_nearest_l2_ratio_is_scipys(n, k, d, seed):
     generated = torch.randn(n, d, generator=rng(seed))
     originals = torch.randn(k, d, generator=rng(seed + 1))
-    among = cdist(originals, originals)
-    np.fill_diagonal(among, np.inf)
-    nearest = cdist(generated, originals).min(axis=1)
-    expected = np.median(nearest) / np.median(among.min(axis=1))
-    assert nearest_l2_ratio(generated, originals) == pytest.approx(expected, rel=1e-4)
+    reference = torch.randn(7, d, generator=rng(seed + 2))
+    nearest, usual = (
+        np.median(cdist(one, originals).min(axis=1)) for one in (generated, reference)
+    )
+    found = nearest_l2_ratio(generated, originals, reference)
+    assert found == pytest.approx(nearest / usual, rel=1e-4)
 
 
 def test_nearest_l2_ratio_of_copies_is_zero(zoo):
-    assert nearest_l2_ratio(zoo.vectors[:3], zoo.vectors) == 0
+    assert nearest_l2_ratio(zoo.vectors[:3], zoo.vectors, zoo.vectors + 1) == 0
 
 
 def test_nearest_l2_ratio_far_from_the_origin():
     """Differences of nearly equal vectors must not be lost."""
     originals = torch.tensor([[1000.0, 0.0], [1000.0, 0.01], [1000.0, 0.02]])
-    generated = originals + torch.tensor([0.0, 0.005])
-    assert nearest_l2_ratio(generated, originals) == pytest.approx(0.5, rel=1e-3)
+    generated, reference = (
+        originals + torch.tensor([0.0, 0.005]),
+        originals + torch.tensor([0.01, 0.0]),
+    )
+    found = nearest_l2_ratio(generated, originals, reference)
+    assert found == pytest.approx(0.5, rel=2e-2)
 
 
-def test_nearest_l2_ratio_where_it_is_undefined():
-    same = torch.ones(3, 2)
-    assert nearest_l2_ratio(torch.zeros(2, 2), same[:1]) is None
-    assert nearest_l2_ratio(torch.zeros(2, 2), same) is None
+def test_nearest_l2_ratio_beside_a_reference_of_copies():
+    originals = torch.ones(3, 2)
+    assert nearest_l2_ratio(torch.zeros(2, 2), originals, originals) is None
 
 
 def test_toward_mean_is_0_at_an_original_and_1_at_the_mean(zoo):
@@ -494,12 +498,13 @@ def of_copies(worse):
 
 
 def test_a_generator_whose_models_are_copies_is_found_out_by_every_number():
-    populations, vectors = of_copies(0.6), torch.randn(6, 5, generator=rng())
+    weights = torch.randn(6, 5, generator=rng())
+    populations = [dataclasses.replace(one, weights=weights) for one in of_copies(0.6)]
     source, metric = generator(0, "test"), Metric("accuracy", scale=100, mean_over_units=True)
     baselines = compare.Baselines.of(populations, metric, source)
-    finding = compare.assess(baselines, populations[1], vectors, vectors, source)
+    finding = compare.assess(baselines, populations[1], source)
     found = compare.described(baselines, populations[1], finding.similarity, source)
-    judge = finding.judge(baselines, None, models=6, aligned=None, tests=None, good=None)
+    judge = finding.judge(None, models=6, tests=None, good=None)
     assert list(found) == ["original", "generated", *map(str, CONTROLS)]
     assert found["generated"].values == populations[1].val.tolist()
     assert [one.amplitude for one in found.values() if one.name == "noise"] == [0.1, 1.0]
@@ -508,7 +513,8 @@ def test_a_generator_whose_models_are_copies_is_found_out_by_every_number():
     assert found["generated"].similarity.within.value == within.value
     assert found["noise 1"].similarity.nearest.value < 0.5
     noise = judge.advantages["noise"]
-    assert (judge.origin.nearest_l2_ratio, noise.beyond, judge.collapsed) == (0, 0, False)
+    assert (judge.origin.toward_mean, noise.beyond) == (0, 0)
+    assert (judge.origin.nearest_l2_ratio, judge.collapsed) == (None, None)  # no reference
     assert noise.mean.value == pytest.approx(0, abs=1e-9)
     assert (judge.word, judge.rule, judge.resolution) == ("undecided", 2, None)  # no reference
 

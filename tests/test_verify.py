@@ -197,7 +197,7 @@ def test_a_record_of_an_earlier_rule_is_verified_but_for_its_novelty(tmp_path, r
     record = changed(path, "judge.advantages.noise.mean", None)
     checks = verify(record)
     assert wrong(checks) == []
-    assert "judge.collapsed" in {check.field for check in checks}
+    assert "judge.advantages.noise.beyond" in {check.field for check in checks}
     assert tier(checks, from_seed=False) == "rescored"
 
 

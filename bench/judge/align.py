@@ -5,7 +5,7 @@ Weight matching of Git Re-Basin (Ainsworth et al. 2022, arXiv 2209.04836, sectio
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,7 +16,6 @@ from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 
 Places = list[tuple[str, int]]  # tensors and their axes that one group of hidden units runs along
-CANDIDATES = 2  # originals that a model is aligned to when its nearest is looked for
 LARGEST = 2**28  # values of a zoo that is aligned without being asked for: 1 GiB
 KEPT = 2**15  # evenly spaced parameters by which two models are compared
 CHAIN = r"\d+\.(weight|bias)"  # names of the tensors of MLP-3 and ConvNet-3
@@ -209,19 +208,41 @@ def rescale(
     return scaled
 
 
+def regrouped(
+    vectors: Float[Tensor, "n D"],
+    layout: Layout,
+    unit_groups: Mapping[str, Places],
+    change: Callable[[dict[str, Tensor], Places], dict[str, Tensor]],
+) -> Float[Tensor, "n D"]:
+    """Return every model with each group of its hidden units changed, one after another, in float64.
+
+    Args:
+        vectors: the models.
+        layout: of their tensors.
+        unit_groups: the groups of hidden units.
+        change: returns a model's tensors with one group changed.
+    """
+    changed = []
+    for vector in vectors.double():
+        tensors = layout.unflatten(vector)
+        for places in unit_groups.values():
+            tensors = change(tensors, places)
+        changed.append(layout.flatten(tensors).float())
+    return torch.stack(changed)
+
+
 def balanced(
     vectors: Float[Tensor, "n D"], layout: Layout, unit_groups: Mapping[str, Places]
 ) -> Float[Tensor, "n D"]:
     """Return chains of layers with every hidden unit's scale balanced, which leaves what they do as it is."""
     if not all(re.fullmatch(CHAIN, name) for name in layout.names):
         return vectors
-    balanced_rows = []
-    for vector in vectors.double():
-        tensors = layout.unflatten(vector)
-        for group in unit_groups.values():
-            tensors = rescale(tensors, *scales(tensors, group))
-        balanced_rows.append(layout.flatten(tensors).float())
-    return torch.stack(balanced_rows)
+    return regrouped(
+        vectors,
+        layout,
+        unit_groups,
+        lambda tensors, places: rescale(tensors, *scales(tensors, places)),
+    )
 
 
 class Comparer:
@@ -266,63 +287,3 @@ class Comparer:
     def originals(self) -> Float[Tensor, "K W"]:
         """The parameters of the checkpoints."""
         return self.targets[:, self.kept].clone()
-
-
-def aligned_l2_ratio(generated: Float[Tensor, "n D"], zoo: Zoo) -> float | None:
-    """Return the median distance to the nearest original over that among originals, each pair of models aligned.
-
-    None where ``found_groups`` is.
-    """
-    unit_groups = found_groups(zoo)
-    if unit_groups is None:
-        return None
-    among = nearest(zoo.vectors, zoo, unit_groups, others=True).quantile(0.5)
-    ours = nearest(generated, zoo, unit_groups).quantile(0.5)
-    return float(ours / among) if among > 0 else None
-
-
-def nearest(
-    vectors: Float[Tensor, "n D"],
-    zoo: Zoo,
-    unit_groups: Mapping[str, Places],
-    *,
-    others: bool = False,
-) -> Float[Tensor, " n"]:
-    """Return each model's L2 distance to the nearest original after alignment to it.
-
-    Sorting every tensor's values gives a distance that no permutation can fall below (rearrangement inequality); only
-    the ``CANDIDATES`` originals for which it is smallest are aligned to.
-
-    Args:
-        vectors: the models; with ``others`` the zoo's own rows, of which no row is compared with itself.
-        zoo, unit_groups: the originals, and their groups of hidden units.
-        others: whether ``vectors`` are the zoo's own rows.
-    """
-    bound = torch.cdist(_sorted(vectors, zoo.layout), _sorted(zoo.vectors, zoo.layout))
-    if others:
-        bound.fill_diagonal_(torch.inf)
-    count = min(CANDIDATES, len(zoo) - others)
-    candidates = bound.topk(count, largest=False).indices
-    return torch.stack(
-        [
-            min(_distance(vector, zoo.vectors[row], zoo.layout, unit_groups) for row in indices)
-            for vector, indices in zip(vectors, candidates, strict=True)
-        ]
-    )
-
-
-def _distance(
-    vector: Float[Tensor, " D"],
-    original: Float[Tensor, " D"],
-    layout: Layout,
-    unit_groups: Mapping[str, Places],
-) -> Float[Tensor, ""]:
-    difference = align(vector[None], original, layout, unit_groups)[0] - original
-    length: Tensor = torch.linalg.vector_norm(difference)
-    if not bool(length.isfinite()):  # squares overflow
-        length = torch.linalg.vector_norm(difference, dtype=torch.float64)
-    return length
-
-
-def _sorted(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:
-    return torch.cat([piece.sort(dim=1).values for piece in vectors.split(layout.sizes, 1)], dim=1)

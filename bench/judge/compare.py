@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.contract import Metric
-from bench.judge import describe
+from bench.judge import composition, describe
 from bench.judge.composition import Against
 from bench.judge.population import Population
 from bench.metrics import novelty as novel
@@ -17,7 +17,7 @@ from bench.metrics.statistics import mcnemar
 from bench.records import population as records
 from bench.records import verdict
 from bench.records.fields import Interval
-from bench.records.judged import Advantage, GoodModels, Judge, Origin, Paired, Tests
+from bench.records.judged import Advantage, GoodModels, Judge, Judgement, Origin, Paired, Tests
 from bench.records.population import Similarity
 from bench.records.rule1 import Means
 from bench.system.randomness import derive
@@ -106,56 +106,40 @@ class Finding:
         similarity: of the models, to each other and to the originals.
         median_novelty: median over models of 1 - similarity with the nearest original.
         advantages: score above each control's at the same novelty.
-        toward_mean, nearest_l2_ratio: see ``bench.records.judged.Origin``.
+        origin: where the models lie in weight space.
         lost: share of what separates the originals from the noisiest control that the models lost.
     """
 
     similarity: Similarity
     median_novelty: float
     advantages: Mapping[str, Advantage]
-    toward_mean: float
-    nearest_l2_ratio: float | None
+    origin: Origin
     lost: float
 
     def judge(
         self,
-        baselines: Baselines,
         against: Against | None,
         *,
         models: int,
-        aligned: float | None,
         tests: Tests | None,
         good: GoodModels | None,
     ) -> Judge:
         """Return the verdict and its evidence, in the form of a record.
 
         Args:
-            baselines: the originals and controls that the models were compared with.
             against: every population against the reference; None without one.
             models: how many were generated, of a deterministic generator equal ones.
-            aligned: the L2 ratio after alignment of hidden units.
             tests: paired tests.
             good: comparisons of good models alone.
         """
-        within, usual = self.similarity.within, baselines.similarities["original"].within
-        evidence = verdict.Evidence(
-            lost=self.lost,
-            models=models,
-            reference=against.models if against else 0,
-            judgement=against.judgements["generated"] if against else None,
-            resolution=against.resolution if against else None,
-        )
+        evidence = composition.evidence(against, "generated", lost=self.lost, models=models)
         return Judge(
             word=verdict.word(evidence),
             rule=verdict.RULE,
-            collapsed=None if within is None or usual is None else within.value > usual.value,
+            collapsed=collapsed(evidence.judgement),
             median_novelty=self.median_novelty,
             advantages=dict(self.advantages),
-            origin=Origin(
-                nearest_l2_ratio=self.nearest_l2_ratio,
-                nearest_l2_ratio_aligned=aligned,
-                toward_mean=self.toward_mean,
-            ),
+            origin=self.origin,
             tests=tests,
             good=good,
             against_reference=dict(against.judgements) if against else {},
@@ -163,19 +147,12 @@ class Finding:
         )
 
 
-def assess(
-    baselines: Baselines,
-    generated: Population,
-    vectors: Float[Tensor, "n D"],
-    originals: Float[Tensor, "K D"],
-    rng: torch.Generator,
-) -> Finding:
+def assess(baselines: Baselines, generated: Population, rng: torch.Generator) -> Finding:
     """Return similarity, novelty and origin of generated models.
 
     Args:
         baselines: originals and controls.
         generated: the generated models.
-        vectors, originals: weights of the generated models and of the originals.
         rng: of the bootstrap.
     """
     alike = similar.pairwise(generated.compared, baselines.original.compared)
@@ -188,10 +165,29 @@ def assess(
         similarity=similarity,
         median_novelty=novelty,
         advantages=advantages,
-        toward_mean=similar.toward_mean(vectors, originals),
-        nearest_l2_ratio=similar.nearest_l2_ratio(vectors, originals),
+        origin=_origin(baselines, generated),
         lost=Means(generated.mean, baselines.original.mean, noisiest.mean).lost,
     )
+
+
+def _origin(baselines: Baselines, generated: Population) -> Origin:
+    """Return where generated models lie in weight space; all weights are those that ``Population.weights`` compares."""
+    originals, models, held = baselines.original.weights, generated.weights, baselines.reference
+    assert originals is not None  # every population that is judged has them
+    assert models is not None
+    reference = held.weights if held else None
+    return Origin(
+        nearest_l2_ratio=None
+        if reference is None
+        else similar.nearest_l2_ratio(models, originals, reference),
+        toward_mean=similar.toward_mean(models, originals),
+    )
+
+
+def collapsed(judgement: Judgement | None) -> bool | None:
+    """Return whether models vary less than the reference, beyond chance; None where that is not known."""
+    variety = judgement.variety if judgement else None
+    return None if variety is None else variety.distance.high < 1
 
 
 def _advantages(

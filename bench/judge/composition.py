@@ -22,6 +22,7 @@ from bench.metrics.span import span_residual
 from bench.metrics.statistics import percentiles
 from bench.metrics.two_sample import energy_test
 from bench.metrics.variety import variety
+from bench.records import verdict
 from bench.records.judged import (
     KINDS,
     MARGIN,
@@ -78,6 +79,24 @@ def against_reference(
     trivial = [new[key] for key, kind in models.kinds.items() if kind != "new" and key in new]
     resolution = new["reference"] - max(trivial, default=0.0)
     return Against(judgements, resolution, len(models.rows["reference"]))
+
+
+def evidence(against: Against | None, key: str, *, lost: float, models: int) -> verdict.Evidence:
+    """Return what the rule of the verdict reads of one population.
+
+    Args:
+        against: all populations against the reference; None without one.
+        key: of the population.
+        lost: see ``verdict.Evidence``.
+        models: how many were generated, of a deterministic generator equal ones.
+    """
+    return verdict.Evidence(
+        lost=lost,
+        models=models,
+        reference=against.models if against else 0,
+        judgement=against.judgements[key] if against else None,
+        resolution=against.resolution if against else None,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,18 +108,16 @@ def nearest_other(matrix: Float[Tensor, "K K"]) -> float | None:
 
 
 def nearest_l2_ratio(
-    generated: Float[Tensor, "n D"], originals: Float[Tensor, "K D"]
+    generated: Float[Tensor, "n D"],
+    originals: Float[Tensor, "K D"],
+    reference: Float[Tensor, "m D"],
 ) -> float | None:
-    """Return the median distance to the nearest original over the originals' own median nearest-neighbour distance.
-
-    None where that is undefined: a single original, or originals that mostly coincide.
-    """
-    if len(originals) < 2:
-        return None
-    among = _distances(originals, originals).fill_diagonal_(torch.inf)
-    usual = float(among.min(1).values.quantile(0.5))
-    nearest = _distances(generated, originals).min(1).values
-    return float(nearest.quantile(0.5)) / usual if usual > 0 else None
+    """Return the median distance to the nearest original over the reference's; None where most of those are copies."""
+    nearest, usual = (
+        float(_distances(models, originals).min(1).values.quantile(0.5))
+        for models in (generated, reference)
+    )
+    return nearest / usual if usual > 0 else None
 
 
 def toward_mean(generated: Float[Tensor, "n D"], originals: Float[Tensor, "K D"]) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bench.errors import BadRequest, printable
-from bench.records import side
+from bench.records import side, versions
 from bench.records.checks import (
     alike,
     asked,
@@ -28,6 +28,7 @@ from bench.records.checks import (
     times,
     weights,
 )
+from bench.records.checks import versions as versions_
 from bench.records.checks.case import Case
 from bench.records.export import RECORD, SIDE, WEIGHTS
 from bench.records.record import LIMIT, Record
@@ -40,6 +41,7 @@ LATENTS_LIMIT = 1_000_000_000  # bytes of latents in this file
 LINE = 500  # characters of a problem that are printed
 LINES = 200  # problems of a file that are printed
 SUBJECTS = (
+    versions_,
     identity,
     asked,
     scores,
@@ -91,6 +93,14 @@ def check(path: Path) -> list[str]:
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"and {len(lines) - LINES} more problems"]
     return lines
+
+
+def fine(path: Path) -> str:
+    """Return what is said of a file without problems: "ok", and which of a record's numbers are withdrawn."""
+    if path.suffix != ".json":
+        return "ok"
+    withdrawn = versions.withdrawn(Record.read(path))
+    return f"ok; withdrawn: {', '.join(withdrawn)}" if withdrawn else "ok"
 
 
 def line(text: str) -> str:

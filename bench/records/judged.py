@@ -32,9 +32,10 @@ class Origin(Model):
     """Where the generated models lie in weight space.
 
     Attributes:
-        nearest_l2_ratio: median distance to the nearest original over the originals' own median nearest distance.
-        nearest_l2_ratio_aligned: the same after hidden units were aligned to the original's; null where they cannot be,
-            and in zoos of more than 2^28 values.
+        nearest_l2_ratio: median distance to the nearest original over that of the reference, hidden units aligned
+            (``bench.judge.align.Comparer``); null without a reference. In records of schema 1 it is over the originals'
+            own median nearest distance, and not aligned.
+        nearest_l2_ratio_aligned: of schema 1 alone: the same after alignment.
         toward_mean: median of a / (a + b) for the distances a to the nearest original and b to the originals' mean: 0
             at an original, 1 at the mean.
     """
@@ -186,7 +187,8 @@ class Judge(Model):
     Attributes:
         word: broken, copies, averages, novel or undecided, by ``bench.records.verdict``.
         rule: version of the rule, and of the intervals it reads; null in records from before there was one.
-        collapsed: whether generated models are more alike than the originals are.
+        collapsed: whether generated models vary less than the reference: the whole interval of their mean distance is
+            below its. Null without a reference. In records of schema 1: whether they are more alike than the originals.
         median_novelty: median over generated models of 1 - similarity with the nearest original.
         advantages: advantage over each of noise, interpolation and gaussian, by the control's name.
         sees_training: whether the rule calls the fine-tuned originals novel. Where it does not, it cannot tell really

@@ -24,7 +24,7 @@ from bench.records.facts import (
     Verified,
     Zoo,
 )
-from bench.records.fields import Interval, Model, Moment, Name, Short, Tier
+from bench.records.fields import Interval, Model, Moment, Name, Short, Tier, Version
 from bench.records.judged import Judge
 from bench.records.population import Population
 from bench.system import reading
@@ -46,6 +46,7 @@ class Record(Model):
         request: what the run was asked for.
         populations: the models that were scored, by ``Population.key``: originals, generated models, every control.
         judge: the verdict and the numbers that follow from the populations.
+        versions: of the numbers' definitions, by ``bench.records.versions``; empty in records of schema 1.
         tier: how far it was verified: "claimed" (not at all), "rescored" (numbers computed again from the stored
             weights) or "regenerated" (weights made again from their seed as well).
         verified: the mark of ``bench verify`` beside a tier other than claimed.
@@ -65,6 +66,7 @@ class Record(Model):
     timing: Timing
     environment: Environment
     artifacts: Artifacts
+    versions: dict[Name, Version] = {}
     tier: Tier = "claimed"
     verified: Verified | None = None
 

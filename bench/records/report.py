@@ -281,14 +281,15 @@ def sentences(record: Record) -> list[str]:
 
 
 def _collapsed(record: Record) -> list[str]:
-    """Say whether generated models are more alike than the originals."""
-    within, usual = record.generated.similarity.within, record.original.similarity.within
-    if record.judge.collapsed is None or not within or not usual:
+    """Say whether generated models vary less than the reference; an empty list without one."""
+    judgement = record.judge.against_reference.get("generated")
+    if judgement is None or judgement.variety is None:
         return []
-    word, than = ("collapsed", "more") if record.judge.collapsed else ("not collapsed", "no more")
+    of = judgement.variety.distance
+    word = "collapsed" if of.high < 1 else "not collapsed"
     return [
-        f"{word}: generated models are {than} alike than the originals "
-        f"({within.value:.3f} against {usual.value:.3f})"
+        f"{word}: generated models are {of.value:.2f} times as far apart as those of the reference "
+        f"(95 %: {of.low:.2f} to {of.high:.2f})"
     ]
 
 

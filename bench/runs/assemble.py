@@ -11,11 +11,10 @@ import torch
 from bench.contract import Generator, Task
 from bench.contract.zoo import Zoo
 from bench.judge import compare
-from bench.judge.align import aligned_l2_ratio
 from bench.judge.composition import against_reference
 from bench.judge.population import Population
 from bench.judge.timing import timing
-from bench.records import facts
+from bench.records import facts, versions
 from bench.records.judged import GoodModels, Tests
 from bench.records.record import Record, comparability_key, selection
 from bench.records.request import Request
@@ -119,7 +118,7 @@ def assemble(
     rng, metric = generator(0, head.key, "bootstrap"), run.task.metric
     generated = next(one for one in populations if one.origin.role == "generated")
     baselines = compare.Baselines.of(populations, metric, rng)
-    finding = compare.assess(baselines, generated, sampled.vectors, zoo.vectors, rng)
+    finding = compare.assess(baselines, generated, rng)
     described = compare.described(baselines, generated, finding.similarity, rng)
     return Record(
         schema=2,
@@ -133,10 +132,8 @@ def assemble(
         protocol=head.protocol,
         populations=described,
         judge=finding.judge(
-            baselines,
             against_reference(populations, metric, derive(rng, "against the reference")),
             models=run.request.samples,
-            aligned=aligned_l2_ratio(sampled.vectors, zoo),
             tests=_tests(run, baselines, generated),
             good=_good(run, baselines, generated),
         ),
@@ -158,6 +155,7 @@ def assemble(
         ),
         environment=facts.Environment(**describe(run.device)),
         artifacts=files.artifacts(),
+        versions=dict(versions.CURRENT),
     )
 
 

@@ -22,14 +22,16 @@ from torch import Tensor
 from bench import declared
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
+from bench.judge import composition
 from bench.judge.align import (
+    Places,
     align_zoo,
     found_groups,
     permute,
+    regrouped,
     rescale,
     scales,
 )
-from bench.judge.composition import against_reference
 from bench.judge.population import ORIGINAL, REFERENCE, Origin, Population
 from bench.records import verdict
 from bench.records.fields import Verdict
@@ -105,29 +107,22 @@ def in_span(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
 
 def permuted(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
     """Put the hidden units of every model in a random order, which leaves what it does as it is."""
-    places = (found_groups(zoo) or {}).values()
-    rows = []
-    for vector in models:
-        tensors = zoo.layout.unflatten(vector)
-        for group in places:
-            units = tensors[group[0][0]].shape[group[0][1]]
-            tensors = permute(tensors, group, torch.randperm(units, generator=rng))
-        rows.append(zoo.layout.flatten(tensors))
-    return torch.stack(rows)
+
+    def change(tensors: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
+        units = tensors[places[0][0]].shape[places[0][1]]
+        return permute(tensors, places, torch.randperm(units, generator=rng))
+
+    return regrouped(models, zoo.layout, found_groups(zoo) or {}, change)
 
 
 def rescaled(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
     """Scale every hidden unit by up to e, and back where it is read, which leaves what a ReLU network does as it is."""
-    places = (found_groups(zoo) or {}).values()
-    rows = []
-    for vector in models:
-        tensors = zoo.layout.unflatten(vector)
-        for group in places:
-            movable, usual = scales(tensors, group)
-            factors = (2 * torch.rand(len(usual), generator=rng) - 1).exp()
-            tensors = rescale(tensors, movable, factors)
-        rows.append(zoo.layout.flatten(tensors))
-    return torch.stack(rows)
+
+    def change(tensors: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
+        movable, usual = scales(tensors, places)
+        return rescale(tensors, movable, (2 * torch.rand(len(usual), generator=rng) - 1).exp())
+
+    return regrouped(models, zoo.layout, found_groups(zoo) or {}, change)
 
 
 def going_on(run: Run, zoo: Zoo, rng: torch.Generator) -> Vectors | None:
@@ -185,23 +180,14 @@ def scored(run: Run, zoo: Zoo, models: Mapping[Origin, Vectors]) -> list[Populat
 def words(populations: Sequence[Population], run: Run, rng: torch.Generator) -> dict[str, str]:
     """Return the word of every population of role "generated", by its name."""
     by_key = {one.key: one for one in populations}
-    against = against_reference(populations, run.task.metric, rng)
+    against = composition.against_reference(populations, run.task.metric, rng)
     noisiest = max(populations, key=lambda one: one.origin.amplitude or 0.0)
     found = {}
     for one in populations:
         if one.origin.role == "generated":
             lost = Means(one.mean, by_key["original"].mean, noisiest.mean).lost
-            found[one.key] = str(
-                verdict.word(
-                    verdict.Evidence(
-                        lost=lost,
-                        models=run.request.samples,
-                        reference=against.models if against else 0,
-                        judgement=against.judgements[one.key] if against else None,
-                        resolution=against.resolution if against else None,
-                    )
-                )
-            )
+            evidence = composition.evidence(against, one.key, lost=lost, models=run.request.samples)
+            found[one.key] = str(verdict.word(evidence))
     return found
 
 

@@ -39,13 +39,19 @@ NOT_COMPARED = (
     "environment",
     "tier",
     "verified",
+    "versions",
     "generator",
     "timing.device",
 )
 # Numbers of the verdict that records have whatever the version of its rule.
-EARLIER = ("judge.origin.nearest_l2_ratio", "judge.advantages.noise.beyond", "judge.collapsed")
+EARLIER = ("judge.advantages.noise.beyond",)
 RULED = ("word", "rule", "median_novelty", "advantages", "sees_training", "origin", "collapsed")
-FIRST = ("rule", "sees_training")  # what rule 1 alone gave
+FIRST = (
+    "rule",
+    "sees_training",
+    "origin",
+    "collapsed",
+)  # what rule 1 alone gave, or gave otherwise
 
 
 def verify(

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.metrics import matched
 from bench.metrics.matched import Models, Range
-from bench.records import rule1
+from bench.records import rule1, versions
 from bench.records.checks.case import FLOAT16_ERROR, Case, mismatch, nearly_equal, out_of_range
 from bench.records.fields import Interval
 from bench.records.judged import Advantage, Judge
@@ -81,11 +81,16 @@ def _rule(case: Case, judge: Judge) -> Iterator[str]:
 
 
 def _collapsed(case: Case, judge: Judge) -> Iterator[str]:
-    """Check whether generated models are more alike than originals, as ``judge.collapsed`` says."""
-    within, usual = (case.populations[n].similarity.within for n in ("generated", "original"))
-    collapsed = None if within is None or usual is None else within.value > usual.value
-    if judge.collapsed is not collapsed:
+    """Check ``judge.collapsed``: by the variety beside the reference, and in version 1 by similarities."""
+    if versions.of(case.record)["collapsed"] > 1:
+        judged = judge.against_reference.get("generated")
+        variety, why = judged and judged.variety, "by the interval of the variety"
+        collapsed = variety.distance.high < 1 if variety else None
+    else:
+        within, usual = (case.populations[n].similarity.within for n in ("generated", "original"))
+        collapsed = None if within is None or usual is None else within.value > usual.value
         why = "by the two similarities within"
+    if judge.collapsed is not collapsed:
         yield mismatch("judge.collapsed", judge.collapsed, collapsed, why)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from bench.metrics.draws import Floats
+from bench.records import versions
 from bench.records.checks.case import Case, mismatch, out_of_range
 from bench.records.side import HEAT_MODELS, HEAT_PARAMETERS
 
@@ -22,11 +23,28 @@ def problems(case: Case) -> Iterator[str]:
     """Yield a problem for each distance that the weights make impossible."""
     if case.record.judge.rule is None:
         return
-    yield from _nulls(case)
     found = _distances(case)
+    if versions.of(case.record)["origin"] > 1:
+        yield from _ratio_beside_reference(case)
+        if found and not case.twinned:  # the side file's weights are not aligned
+            yield from _toward_mean(case, found)
+        return
+    yield from _nulls(case)
     if found:
         yield from _toward_mean(case, found)
         yield from _ratio(case, found)
+
+
+def _ratio_beside_reference(case: Case) -> Iterator[str]:
+    """Check that the distance over the reference's is there where there is a reference, and there alone."""
+    origin, there = case.record.judge.origin, "reference" in case.populations
+    if origin.nearest_l2_ratio is not None and not there:
+        why = "there is no reference"
+        yield mismatch("judge.origin.nearest_l2_ratio", origin.nearest_l2_ratio, None, why)
+    if origin.nearest_l2_ratio_aligned is not None:
+        why = "of schema 1 alone"
+        says = origin.nearest_l2_ratio_aligned
+        yield mismatch("judge.origin.nearest_l2_ratio_aligned", says, None, why)
 
 
 class Distances(NamedTuple):
