@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ NOT_COMPARED = (
 EARLIER = ("judge.origin.nearest_l2_ratio", "judge.advantages.noise.beyond", "judge.collapsed")
 RULED = ("word", "rule", "median_novelty", "advantages", "sees_training", "origin", "collapsed")
 FIRST = ("rule", "sees_training")  # what rule 1 alone gave
+# Numbers of populations that records of schema 1 lack.
+SCHEMA_2 = re.compile(r"populations\.(.*\.similarity\.kappa|original\.similarity\.nearest)(\.|$)")
 
 
 def verify(
@@ -185,9 +188,12 @@ def _compared(name: str, record: Record) -> bool:
 
 
 def _later(name: str, claimed: Mapping[str, Any]) -> bool:
-    """Return whether a record was written before a field existed (a setting, then at its default, or a count)."""
-    setting = name.startswith("task.settings.") and name not in claimed
-    return setting or (name.endswith(".not_finite") and claimed.get(name) is None)
+    """Return whether a record was written before a field existed (a setting, then at its default, or a number)."""
+    if name.startswith("task.settings."):
+        return name not in claimed
+    if name.endswith(".not_finite"):
+        return claimed.get(name) is None
+    return claimed["protocol.version"] == 1 and bool(SCHEMA_2.match(name))
 
 
 def _problem(claimed: Any, computed: Any) -> str:
