@@ -72,8 +72,9 @@ def _scores(record: Record) -> Table:
     table.add_column("population", no_wrap=True)
     for column in ("n", "best", "selected", "mean", "±", "median", "worst", "alike", "nearest"):
         table.add_column(column, justify="right", no_wrap=True)
-    within = record.original.similarity.within
-    table.add_row("original", *_numbers(record, record.original), _similarity_text(within), "-")
+    own = record.original.similarity
+    alike = (_similarity_text(own.within), _similarity_text(own.nearest))
+    table.add_row("original", *_numbers(record, record.original), *alike)
     others = {
         n: one for n, one in record.populations.items() if one.role in ("reference", "control")
     }
@@ -83,7 +84,8 @@ def _scores(record: Record) -> Table:
     table.add_row(name, *_numbers(record, made), *_similarity_cells(made), style="bold green")
     table.caption = (
         "±: half the width of the mean's 95 % interval. alike, nearest: "
-        f"{record.task.compared.likeness}\nwith the originals, on average and with the nearest one."
+        f"{record.task.compared.likeness}\nwith the originals, on average and with the nearest one\n"
+        "(of an original, with the nearest other one)."
     )
     table.caption_justify = "left"
     return table
@@ -130,14 +132,20 @@ def _similarity(record: Record) -> Table:
     table.add_column(f"\nsimilarity ({record.task.compared.likeness})")
     table.add_column("\nmean", justify="right")
     table.add_column("\n95 %", justify="right")
-    made = record.generated.similarity
-    for name, value in (
-        ("original - original", record.original.similarity.within),
-        ("generated - generated", made.within),
-        ("original - generated", made.originals),
-        ("original - generated, nearest", made.nearest),
+    table.add_column("\nkappa", justify="right")
+    own, made = record.original.similarity, record.generated.similarity
+    for name, alike, part in (
+        ("original - original", own, "within"),
+        ("generated - generated", made, "within"),
+        ("original - generated", made, "originals"),
+        ("original - original, nearest other", own, "nearest"),
+        ("original - generated, nearest", made, "nearest"),
     ):
-        table.add_row(name, *_interval(value))
+        kappa = getattr(alike.kappa, part, None)
+        cells = (*_interval(getattr(alike, part)), "-" if kappa is None else f"{kappa:.3f}")
+        table.add_row(name, *cells)
+    table.caption = "kappa: agreement of errors beyond chance,\nwhich does not rise with their number."
+    table.caption_justify = "left"
     return table
 
 
