@@ -87,9 +87,7 @@ def of_generated(alike: Alike, within: Alike, rng: torch.Generator) -> Similarit
     )
 
 
-def _kappa(
-    alike: Float[Tensor, "N K"] | None, within: Float[Tensor, "N N"] | None
-) -> Kappa | None:
+def _kappa(alike: Float[Tensor, "N K"] | None, within: Float[Tensor, "N N"] | None) -> Kappa | None:
     """Return the mean error consistencies of N models with K originals and with each other; None for None."""
     if alike is None or within is None:
         return None

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import rule1, verdict
+from bench.records.facts import IMPORTED
 from bench.records.fields import Interval
 from bench.records.judged import KINDS, Composition, Judgement
 from bench.records.population import Likeness, Population
@@ -144,7 +145,9 @@ def _similarity(record: Record) -> Table:
         kappa = getattr(alike.kappa, part, None)
         cells = (*_interval(getattr(alike, part)), "-" if kappa is None else f"{kappa:.3f}")
         table.add_row(name, *cells)
-    table.caption = "kappa: agreement of errors beyond chance,\nwhich does not rise with their number."
+    table.caption = (
+        "kappa: agreement of errors beyond chance,\nwhich does not rise with their number."
+    )
     table.caption_justify = "left"
     return table
 
@@ -182,9 +185,11 @@ VERDICTS = {
     "novel": "most models are like trained ones that no generator saw, and copying is not shown",
 }
 SHOWN = 0.005  # the smallest share that is named
-NO_REFERENCE = (
-    "verdict: undecided: there is no reference of held-out trained models, which --held-out 100 trains; "
-    "for a zoo that was made elsewhere there is none"
+RUNS = 5  # the fewest held-out runs of a zoo that was made elsewhere on which nothing is remarked
+NO_REFERENCE = "verdict: undecided: there is no reference of held-out trained models, which --held-out 100 trains"
+NO_RUNS = (
+    "verdict: undecided: there is no reference of held-out trained models: collect the checkpoints here, or import "
+    "those of several runs with --runs, so that --held-out takes whole runs"
 )
 
 
@@ -197,7 +202,8 @@ def _verdict(record: Record) -> list[str]:
         return [f"verdict: {judge.word}, by rule 1, which is withdrawn: run the command again"]
     judgement = judge.against_reference.get("generated")
     if judgement is None or judge.resolution is None:
-        return [f"verdict: {judge.word}" if judge.word == "broken" else NO_REFERENCE]
+        missing = NO_RUNS if record.zoo.track == IMPORTED else NO_REFERENCE
+        return [f"verdict: {judge.word}" if judge.word == "broken" else missing]
     lines = [f"verdict: {judge.word}, {VERDICTS.get(judge.word, '')}"]
     if judge.word == "undecided":
         lines = [f"verdict: undecided: {'; '.join(verdict.doubts(verdict.Evidence.of(record)))}"]
@@ -208,6 +214,18 @@ def _verdict(record: Record) -> list[str]:
     )
     made_of = _made_of(judgement.composition)
     return [*lines, f"made of {made_of}; the board {tells}: resolution {judge.resolution:.2f}"]
+
+
+def _other_runs(record: Record) -> list[str]:
+    """Say that the reference is rows of other runs, and whether these are few; nothing of models trained here."""
+    reference, held = record.reference, record.populations.get("reference")
+    if reference is None or held is None or reference.origin == "training":
+        return []
+    runs = "1 run" if reference.runs == 1 else f"{reference.runs} runs"
+    line = f"reference: {held.n} rows of {runs} of the zoo's file, which no generator saw"
+    if reference.runs < RUNS:
+        line += f"; fewer than {RUNS} runs: rows of one run are alike, and intervals are too narrow"
+    return [line]
 
 
 def _made_of(mixture: Composition) -> str:
@@ -280,6 +298,7 @@ def sentences(record: Record) -> list[str]:
     return [
         "",
         *_verdict(record),
+        *_other_runs(record),
         *_not_finite(record),
         *_collapsed(record),
         *_against_noise(record),

@@ -19,11 +19,11 @@ from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.judge.population import Population
 from bench.records import rule1, side, verdict
-from bench.records.facts import Artifact, Verified
+from bench.records.facts import IMPORTED, Artifact, Verified
 from bench.records.fields import Tier
 from bench.records.record import Record, content_hash
 from bench.records.request import Request
-from bench.runs.assemble import IMPORTED, Files, assemble, heading
+from bench.runs.assemble import Files, assemble, heading
 from bench.runs.checked import Check
 from bench.runs.pipeline import Run
 from bench.runs.reference import compare
@@ -81,7 +81,8 @@ def verify(
         _artifact("artifacts.zoo", zoo_path, record.artifacts.zoo),
         _artifact("artifacts.generated", path, record.artifacts.generated),
     ]
-    checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
+    left, _ = Zoo.load(zoo_path).parted(record.protocol.held_out)
+    checkpoints, sampled = left.head(record.zoo.k), load_sampled(path)
     held = None
     if record.artifacts.reference:
         file = store.fetch(store.home() / "references" / record.artifacts.reference.file)

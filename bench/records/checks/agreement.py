@@ -44,7 +44,11 @@ def _whole(case: Case, name: str) -> Iterator[str]:
             yield f"{place}: expected where models have wrong units, these have {wrong}"
         return
     original = population.role == "original"
-    there = {"originals": not original, "nearest": not original or population.n > 1, "within": population.n > 1}
+    there = {
+        "originals": not original,
+        "nearest": not original or population.n > 1,
+        "within": population.n > 1,
+    }
     for part, expected in there.items():
         if (getattr(kappa, part) is not None) is not expected:
             yield f"{place}.{part}: expected {'a number' if expected else 'null'}"
