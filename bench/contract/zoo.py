@@ -260,8 +260,9 @@ class Zoo:
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {})["zoo"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            vectors = tensors.pop("vectors")
             return cls(
-                vectors=tensors.pop("vectors"),
+                vectors=vectors,
                 layout=Layout(tuple(facts["names"]), tuple(tuple(s) for s in facts["shapes"])),
                 base={name.removeprefix(_BASE): tensor for name, tensor in tensors.items()},
                 scores=tuple(facts["scores"]),
@@ -269,7 +270,7 @@ class Zoo:
                 collect_s=facts["collect_s"],
                 base_score=facts["base_score"],
                 settings=facts["settings"],
-                runs=tuple(_list(facts.get("runs", []))),
+                runs=_labels(facts.get("runs", []), len(vectors)),
             )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise no_zoo(path, error) from error
@@ -277,11 +278,12 @@ class Zoo:
             raise BadRequest(f"{path}: {error}") from None
 
 
-def _list(value: Json) -> list[Json]:
-    """Return a list; raise TypeError where it is something else, whose parts would be taken for labels."""
-    if not isinstance(value, list):
+def _labels(runs: Json, k: int) -> tuple[str, ...]:
+    """Return the labels of K rows that a file tells; raise TypeError or BadRequest where it tells something else."""
+    if not isinstance(runs, list):
         raise TypeError("runs is no list")
-    return value
+    check_labels(runs, k)
+    return tuple(runs)
 
 
 def per_tensor_std(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:

@@ -269,6 +269,11 @@ class Run:
                 f"the zoo {path} was collected on other data (SHA-256 {zoo_hash[:16]}) than those that are here "
                 f"({data_hash[:16]}): name their folder with --data-dir"
             )
+        if self._held and self.request.k > len(zoo):
+            raise BadRequest(
+                f"the zoo has {len(zoo)} checkpoints beside the {len(self._held)} that are held out, "
+                f"{self.request.k} were asked for: lower --k or --held-out"
+            )
         zoo = zoo.head(self.request.k)
         self.task.adopt(zoo, frozenset(self.request.task_settings))
         now = self.task.identity()

@@ -157,6 +157,7 @@ def show_facts(one: Shown) -> None:
         for name in (
             "task",
             "zoo",
+            "reference",
             "generator",
             "protocol",
             "judge",
