@@ -288,16 +288,24 @@ def import_(
     base: Annotated[
         Path | None, typer.Option(help="State dict of the frozen rest of the network.")
     ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option(
+            help="What tells the run of a checkpoint: file (each its own), folder, or a regular expression such as "
+            "'seed([0-9]+)' on its path. Whole runs are then held out as the reference."
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Make a zoo from state dicts, such as the official p-diff repository writes."""
     from bench.runs.importing import import_zoo
 
-    zoo = import_zoo(files, base)
+    zoo = import_zoo(files, base, runs)
     zoo.save(output)
     typer.echo(
         f"{output}: {len(zoo)} checkpoints of {zoo.layout.dim:,} parameters in "
         f"{len(zoo.layout.names)} tensors, {len(zoo.base)} tensors of the base"
+        + (f", {len(set(zoo.runs))} runs" if zoo.runs else "")
     )
 
 

@@ -213,7 +213,8 @@ COLUMNS = (
     ),
     Column(
         "nearest_iou", "Nearest",
-        "Similarity to the nearest original: IoU of wrong predictions, or overlap of image features; 1 is a copy.",
+        "Similarity to the nearest original: IoU of wrong predictions, or overlap of image features; 1 is a copy. "
+        "Read it beside the originals' own, which is with the nearest other one.",
         formats.SHARE,
         (Field("nearest_iou", _nearest),),
     ),

@@ -273,12 +273,16 @@ PAIRS: dict[str, Callable[[Record], Likeness | None]] = {
     "original<br>original": lambda record: record.original.similarity.within,
     "generated<br>generated": lambda record: record.generated.similarity.within,
     "original<br>generated": lambda record: record.generated.similarity.originals,
+    "original<br>original,<br>nearest other": lambda record: record.original.similarity.nearest,
     "original<br>generated,<br>nearest": lambda record: record.generated.similarity.nearest,
 }
 
 
 def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
-    """Draw the paper's four mean similarities as bars with their 95 % intervals (the paper's Fig. 4a)."""
+    """Draw the paper's four mean similarities as bars with their 95 % intervals (the paper's Fig. 4a).
+
+    Before the nearest original of generated models stands the nearest other one of the originals themselves.
+    """
     figure = go.Figure()
     for one, own in zip(shown, _colours(shown), strict=True):
         found = [(name, value) for name, get in PAIRS.items() if (value := get(one.record))]
@@ -304,8 +308,9 @@ def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
 
 def controls_similarity(shown: Shown) -> go.Figure:
     """Draw the mean similarity to all originals, and to the nearest one, of generator, reference and every control."""
-    made = shown.record.generator.name
+    made, own = shown.record.generator.name, shown.record.original
     rows = _similarity_row(_text(made), shown.record.generated, colour(made))
+    rows += _similarity_row(ORIGINAL, own, colour(ORIGINAL))
     beside = shown.record.controls
     if held := shown.record.populations.get(REFERENCE):
         beside = {REFERENCE: held, **beside}
@@ -332,8 +337,10 @@ def controls_similarity(shown: Shown) -> go.Figure:
 def _similarity_row(
     label: str, population: Population, tint: str
 ) -> list[tuple[str, float, float, str]]:
-    """Return one row with a population's similarity to the originals; an empty list where it is unknown."""
-    mean, nearest = population.similarity.originals, population.similarity.nearest
+    """Return one row with a population's similarity to the (other) originals; an empty list where it is unknown."""
+    alike = population.similarity
+    mean = alike.within if population.role == ORIGINAL else alike.originals
+    nearest = alike.nearest
     return [(label, mean.value, nearest.value, tint)] if mean and nearest else []
 
 

@@ -169,6 +169,11 @@ def judged(*shares, nearer=0, resolution=0.9, models=100, held=100, **fields):
         "n": held,
     }
     every["reference"]["similarity"] = every["copy"]["similarity"]
+    every["original"]["similarity"]["nearest"] = {"value": 0.875, "low": 0.85, "high": 0.9}
+    for one in every.values():
+        one["similarity"]["kappa"] = {"originals": 0.5, "nearest": 0.75, "within": 0.625}
+    every["original"]["similarity"]["kappa"] |= {"originals": None, "nearest": 0.6875}
+    made["reference"] = {"origin": "training", "runs": held}
     made["protocol"] |= {"version": 2, "held_out": held}
     made["versions"] = versions.CURRENT
     made["artifacts"]["reference"] = made["artifacts"]["zoo"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from bench.contract.zoo import Zoo
+from bench.records import check, report
 from bench.records.record import Record
+from bench.records.request import Request
+from bench.runs.stages import load_reference
+from bench.runs.verify import verify
 from tests.standins import call
 
 SMALL = ("--set", "task.epochs=1", "--set", "task.batch_size=20")
@@ -152,3 +157,87 @@ def test_an_older_file_without_a_seed_says_none(seeds, tmp_path):
     assert record.zoo.track == "seeds"
     assert torch.equal(Zoo.load(tmp_path / "older.zoo").vectors, zoo.vectors)
     assert json.loads(record.to_json())["zoo"]["k"] == 6
+
+
+# Held out by run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_run(store, tmp_path_factory):
+    """Two zoos of the same twelve checkpoints, made elsewhere: of six runs of two each, and of an unknown number."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_HOME", str(store))
+        words = ("--k", "12", "--zoo-seed", "3", "--output", folder / "all.zoo")
+        assert call("collect", "--task", "fake", *SEEDS, *SMALL, *words) == 0
+        zoo = Zoo.load(folder / "all.zoo")
+        for number, row in enumerate(zoo.vectors):
+            state = {**zoo.layout.unflatten(row), **zoo.base}
+            path = folder / f"run{number // 2}" / f"{number:02}.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            save_file({n: t.contiguous() for n, t in state.items()}, path)
+        files = [folder / f"run{number}" for number in range(6)]
+        for name, more in (("runs.zoo", ("--runs", "folder")), ("unknown.zoo", ())):
+            assert call("zoo", "import", *files, *more, "--output", folder / name) == 0
+    return folder
+
+
+def test_whole_runs_of_imported_checkpoints_are_the_reference(by_run, capsys):
+    words = ("--zoo", by_run / "runs.zoo", "--held-out", "3")
+    folder = Path("results")
+    assert call(*RUN, *words, "--results", folder) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    (path,) = folder.rglob("*.json")
+    record = Record.read(path)
+    whole = Zoo.load(by_run / "runs.zoo")
+    left, held = whole.parted(4)
+    assert (len(left), len(held)) == (8, 4)
+    assert not set(left.runs) & set(held.runs)
+    # Two runs have three rows or more; the hash is that of the rows that generators see.
+    assert (record.zoo.k, record.zoo.hash) == (8, left.hash)
+    assert record.zoo.hash != whole.hash
+    assert (record.protocol.held_out, record.populations["reference"].n) == (4, 4)
+    assert record.reference.model_dump() == {"origin": "other runs", "runs": 2}
+    assert "reference: 4 rows of 2 runs of the zoo's file" in out
+    assert "fewer than 5 runs" in out
+    kept = load_reference(
+        Path(os.environ["BENCH_HOME"]) / "references" / record.artifacts.reference.file
+    )
+    assert torch.equal(kept.vectors, held.vectors)
+    assert check.check(path) == []
+    checks = verify(record, zoo=by_run / "runs.zoo", from_seed=True)
+    assert [one for one in checks if one.problem] == []
+    assert "reference weights" in {one.field for one in checks}
+
+
+def test_the_request_of_held_out_rows(by_run):
+    def asked(**fields):
+        return Request(task="fake", generator="gaussian", zoo=by_run / "runs.zoo", **fields)
+
+    usual = asked()
+    assert (usual.k, usual.held_out) == (8, 4)  # the task's own number is 4
+    assert (asked(held_out=0).k, asked(held_out=0).held_out) == (12, 0)
+    assert asked(held_out=3).asked == usual.asked == asked(held_out=4).asked
+    assert asked(held_out=5).asked == asked(held_out=6).asked != usual.asked
+    assert asked(held_out=5).asked.held_out == 6
+    assert (asked(held_out=5).k, asked(held_out=3, k=2).k) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--held-out", "11"), "at least one has to stay: lower --held-out"),
+        (("--held-out", "-1"), "held_out is -1, expected 0 or more"),
+        (("--held-out", "4", "--k", "9"), "the zoo has 8 checkpoints beside the 4 that are held out, 9 were asked for"),
+    ],
+)  # fmt: skip
+def test_too_many_held_out_rows_are_refused(by_run, capsys, words, message):
+    assert message in refused(capsys, *RUN, "--zoo", by_run / "runs.zoo", *words)
+
+
+def test_a_report_without_runs_says_how_to_get_a_reference(by_run, capsys):
+    words = ("run", "--task", "fake", "--generator", "copy", "--samples", "4")
+    record = made(*words, "--zoo", by_run / "unknown.zoo", "--held-out", "3")
+    assert (record.zoo.k, record.reference, record.judge.word) == (12, None, "undecided")
+    (line,) = [one for one in report.sentences(record) if one.startswith("verdict")]
+    assert "import those of several runs with --runs" in line

@@ -1,14 +1,20 @@
 import collections
+import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from bench.contract.whole_runs import held_rows, told, usual_count
+from bench.contract.zoo import Zoo
+from bench.contract.zoo_header import read_header
 from bench.errors import BadRequest
-from bench.runs.importing import import_zoo, read_weights
+from bench.runs.importing import import_zoo, labels, read_weights
 
 
 def state(seed):
@@ -260,3 +266,139 @@ def test_the_attack_would_work(tmp_path):
     torch.save(Attack(marker), write_to)
     torch.load(write_to, weights_only=False)
     assert marker.exists()
+
+
+# Which run a checkpoint comes from -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("runs", "names", "expected"),
+    [
+        ("file", ["seed0.pt", "seed1.pt"], ["seed0.pt", "seed1.pt"]),
+        ("folder", ["zoo/a/1.pth", "zoo/a/2.pth", "zoo/b/1.pth"], ["a", "a", "b"]),
+        ("folder", ["zoo/x/a/1.pth", "zoo/y/a/1.pth"], ["x/a", "y/a"]),
+        ("folder", ["zoo/1.pth", "zoo/2.pth"], ["zoo", "zoo"]),
+        (r"seed(\d+)", ["0012_acc0.95_seed0020_tag.pth", "0013_acc0.95_seed0021_tag.pth"], ["0020", "0021"]),
+        (r"seed\d+", ["seed1.pth", "seed22.pth"], ["seed1", "seed22"]),
+        (r"([^/]+)/checkpoint_", ["zoo/NN_1/checkpoint_000050/checkpoints"], ["NN_1"]),
+    ],
+)  # fmt: skip
+def test_the_runs_of_files(runs, names, expected, tmp_path):
+    assert labels([Path(name) for name in names], runs) == tuple(expected)
+    # Where the files lie does not matter, unless an expression asks for it.
+    assert labels([tmp_path / name for name in names], runs) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ("seed(", "neither file, folder nor a regular expression"),
+        ("(a)(b)", "has 2 groups, expected one"),
+        ("seed([0-9]+)", "finds no run in this path"),
+        ("x*", "finds no run in this path"),
+    ],
+)
+def test_runs_that_cannot_be_told(files, runs, message):
+    with pytest.raises(BadRequest) as caught:
+        import_zoo(files, runs=runs)
+    assert message in one_line(caught)
+
+
+def test_a_zoo_keeps_its_runs_in_its_file(files, tmp_path):
+    zoo, plain = import_zoo(files, runs="file"), import_zoo(files)
+    assert zoo.runs == tuple(path.name for path in files)
+    assert zoo.hash == plain.hash
+    assert zoo.head(2).runs == zoo.copy().runs[:2] == zoo.runs[:2]
+    for one in (zoo, plain):
+        one.save(tmp_path / "my.zoo")
+        assert Zoo.load(tmp_path / "my.zoo").runs == one.runs
+        assert read_header(tmp_path / "my.zoo").runs == one.runs
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (["a", "b"], "the runs of 2 checkpoints are told, the zoo has 3"),
+        (["a", "b", 3], "a run is named '3', expected 1 to 300 printable characters"),
+        (["a", "b", ""], "a run is named '', expected"),
+        (["a", "b", "x\n"], "printable characters"),
+        (["a", "b", "\udc80"], "printable characters"),
+        (["a", "b", "x" * 301], "printable characters"),
+        ("abc", "is not a readable zoo"),
+        ({"a": 1}, "is not a readable zoo"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("read", [read_header, Zoo.load])
+def test_runs_in_a_file_are_checked(files, tmp_path, runs, message, read):
+    path = tmp_path / "my.zoo"
+    import_zoo(files).save(path)
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["zoo"])
+    save_file(tensors, path, {"zoo": json.dumps({**facts, "runs": runs})})
+    with pytest.raises(BadRequest) as caught:
+        read(path)
+    assert message in one_line(caught)
+    assert str(path) in one_line(caught)
+
+
+# Which runs are held out ---------------------------------------------------------------------------------------------
+
+RUNS = [f"run{number // 10}" for number in range(200)]  # twenty runs of ten rows
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, 95, 100, 190])
+def test_whole_runs_are_held_out(count):
+    rows = held_rows(RUNS, count)
+    held, left = ({RUNS[row] for row in group} for group in (rows, set(range(200)) - set(rows)))
+    assert not held & left
+    assert len(rows) == -(-count // 10) * 10
+    assert held_rows(RUNS, len(rows)) == rows
+    # Fewer rows are of the same runs, and the order of rows does not matter.
+    assert set(held_rows(RUNS, 1)) <= set(rows)
+    assert {RUNS[::-1][row] for row in held_rows(RUNS[::-1], count)} == held
+
+
+def test_which_runs_are_held_out_is_drawn():
+    first = [RUNS[held_rows(RUNS, 1)[0]]]
+    others = [f"another {label}" for label in RUNS]
+    assert first != ["run0"] or others[held_rows(others, 1)[0]] != "another run0"
+
+
+@pytest.mark.parametrize("count", [191, 200, 10**6])
+def test_at_least_one_run_stays(count):
+    with pytest.raises(BadRequest, match="at least one has to stay: lower --held-out"):
+        held_rows(RUNS, count)
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        (RUNS, 100),
+        (RUNS * 5, 100),
+        (RUNS[:100], 50),
+        (["a"] * 120 + ["b"] * 80, 80),  # most rows are of one run, which stays
+        (["a"] * 100 + ["b"] * 100, 100),
+        (["a", "b"], 1),
+        (["a", "b", "c"], 1),
+    ],
+)
+def test_half_of_the_rows_stay_where_nobody_says(runs, expected):
+    usual = usual_count(runs, 100)
+    assert usual == expected
+    assert len(held_rows(runs, usual)) == usual
+
+
+@pytest.mark.parametrize(
+    ("runs", "settings", "expected"),
+    [
+        (("a", "b"), {}, ("a", "b")),
+        (("a", "a"), {}, ()),
+        ((), {}, ()),
+        (("a", "b"), {"track": "seeds"}, ()),
+    ],
+)
+def test_rows_are_held_out_by_run_where_there_are_several_and_no_reference_can_be_trained(
+    runs, settings, expected
+):
+    assert told(runs, settings) == expected

@@ -13,6 +13,9 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import cohen_kappa_score
 
 from bench.errors import BenchError
+from bench.judge import describe
+from bench.judge.alike import Alike
+from bench.judge.population import ORIGINAL, Population
 from bench.metrics import span
 from bench.metrics.agreement import error_consistency
 from bench.metrics.copying import copy_test
@@ -21,6 +24,7 @@ from bench.metrics.similarity import iou, mean_off_diagonal, nearest_other
 from bench.metrics.span import span_residual
 from bench.metrics.two_sample import energy_test
 from bench.metrics.variety import mean_distance, variety, vendi
+from bench.records.checks.agreement import kappas
 
 quick = settings(derandomize=True, deadline=None, max_examples=40)
 seeds = st.integers(0, 10_000)
@@ -451,3 +455,54 @@ def test_the_nearest_other_is_a_loop(n, m, share, seed):
 
 def test_the_nearest_other_of_a_single_model():
     assert nearest_other(torch.ones(1, 1)) is None
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
+def test_both_numbers_of_a_pair_are_those_of_the_functions_alone(share):
+    rng = torch.Generator().manual_seed(3)
+    a, b = (
+        Population(ORIGINAL, torch.zeros(n), torch.rand(n, 501, generator=rng) < share)
+        for n in (7, 5)
+    )
+    for one, other in ((a, b), (a, a)):
+        found = Alike.of(one, other)
+        assert torch.equal(found.similarity, iou(one.wrong, other.wrong))
+        assert torch.equal(found.kappa, error_consistency(one.wrong, other.wrong))
+
+
+def test_models_without_wrong_units_have_no_kappa():
+    rng = torch.Generator().manual_seed(0)
+    one = Population(ORIGINAL, torch.zeros(4), None, torch.rand(4, 9, generator=rng))
+    found = Alike.of(one, one)
+    assert found.kappa is None
+    assert describe.of_control(found, found).kappa is None
+    assert describe.of_originals(found, rng).kappa is None
+
+
+def test_the_originals_own_nearest_leaves_each_out():
+    rng = torch.Generator().manual_seed(0)
+    one = Population(ORIGINAL, torch.zeros(6), torch.rand(6, 200, generator=rng) < 0.3)
+    among = Alike.of(one, one)
+    found = describe.of_originals(among, rng)
+    assert found.nearest.value == pytest.approx(nearest_other(among.similarity))
+    assert found.nearest.low < found.nearest.value < found.nearest.high
+    assert found.kappa.nearest == nearest_other(among.kappa)
+    assert found.kappa.within == mean_off_diagonal(among.kappa)
+    assert (found.originals, found.kappa.originals) == (None, None)
+    alone = describe.of_originals(
+        Alike.of(one.rows(torch.tensor([0])), one.rows(torch.tensor([0]))), rng
+    )
+    assert (alone.nearest, alone.within, alone.kappa.nearest, alone.kappa.within) == (None,) * 4
+
+
+@pytest.mark.parametrize("units", [50, 797, 10_000])
+def test_kappa_follows_from_rounded_iou_and_numbers_of_errors(units):
+    rng = torch.Generator().manual_seed(units)
+    a = torch.rand(20, units, generator=rng) < 0.3
+    a[0], a[1] = False, True
+    b = torch.rand(9, units, generator=rng) < torch.rand(9, 1, generator=rng)
+    b[0], b[1] = False, True
+    rounded = iou(a, b).half().double().numpy()
+    found, off = kappas(rounded, a.sum(1).double().numpy(), b.sum(1).double().numpy(), units)
+    assert (np.abs(found - error_consistency(a, b).numpy()) <= off + 1e-12).all()
+    assert off.max() < (0.01 if units > 1000 else 1e-12)  # few units leave no doubt

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.contract.whole_runs import check_labels, held_rows, told
 from bench.errors import BadRequest, BenchError, no_zoo
 from bench.system.data import Json
 from bench.system.store import atomic
@@ -107,6 +108,7 @@ class Zoo:
         collect_s: seconds that collecting all K took, evaluation pauses excluded.
         base_score: validation score of the trained network that the checkpoints were collected from, if there is one.
         settings: how it was collected: task, architecture, layers, track, seed and the task's own fields.
+        runs: of checkpoints that were made elsewhere, the label of the run that each comes from; empty where unknown.
     """
 
     vectors: Float[Tensor, "K D"]
@@ -117,6 +119,7 @@ class Zoo:
     collect_s: float = 0.0
     base_score: float | None = None
     settings: dict[str, Json] = dataclasses.field(default_factory=dict)
+    runs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or not len(self.vectors):
@@ -127,6 +130,7 @@ class Zoo:
             raise BadRequest(
                 f"the zoo's vectors have length {self.vectors.shape[1]}, its layout {self.layout.dim}"
             )
+        check_labels(self.runs, len(self.vectors))
         finite = self.vectors.isfinite().all(dim=1)
         if not finite.all():
             row = int((~finite).nonzero()[0])
@@ -164,6 +168,7 @@ class Zoo:
             collect_s=self.collect_s,
             base_score=self.base_score,
             settings=copy.deepcopy(self.settings),
+            runs=self.runs,
         )
 
     def _content_hash(self) -> str:
@@ -194,7 +199,35 @@ class Zoo:
             scores=self.scores[:k],
             curve=curve,
             collect_s=curve[-1][0] if curve else self.collect_s,
+            runs=self.runs[:k],
         )
+
+    def rows(self, index: Sequence[int]) -> "Zoo":
+        """Return the zoo of the checkpoints at ``index``, without the curve and times of training all of them."""
+        return dataclasses.replace(
+            self,
+            vectors=self.vectors[list(index)],
+            scores=tuple(self.scores[row] for row in index) if self.scores else (),
+            curve=(),
+            collect_s=0.0,
+            runs=tuple(self.runs[row] for row in index) if self.runs else (),
+        )
+
+    def parted(self, count: int) -> tuple["Zoo", "Zoo | None"]:
+        """Return the zoo without its held-out runs, and the zoo of these; of an unparted one itself and None.
+
+        Args:
+            count: how many rows are held out at least, see ``bench.contract.whole_runs``.
+
+        Raises:
+            BadRequest: no run would be left.
+        """
+        runs = told(self.runs, self.settings)
+        if not runs or not count:
+            return self, None
+        held = held_rows(runs, count)
+        left = sorted(set(range(len(self))) - set(held))
+        return self.rows(left), self.rows(held)
 
     def save(self, path: Path) -> None:
         """Write the zoo to one safetensors file, atomically."""
@@ -207,6 +240,7 @@ class Zoo:
             "collect_s": self.collect_s,
             "base_score": self.base_score,
             "settings": self.settings,
+            **({"runs": self.runs} if self.runs else {}),
         }
         tensors = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -226,8 +260,9 @@ class Zoo:
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {})["zoo"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            vectors = tensors.pop("vectors")
             return cls(
-                vectors=tensors.pop("vectors"),
+                vectors=vectors,
                 layout=Layout(tuple(facts["names"]), tuple(tuple(s) for s in facts["shapes"])),
                 base={name.removeprefix(_BASE): tensor for name, tensor in tensors.items()},
                 scores=tuple(facts["scores"]),
@@ -235,11 +270,20 @@ class Zoo:
                 collect_s=facts["collect_s"],
                 base_score=facts["base_score"],
                 settings=facts["settings"],
+                runs=_labels(facts.get("runs", []), len(vectors)),
             )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise no_zoo(path, error) from error
         except BadRequest as error:
             raise BadRequest(f"{path}: {error}") from None
+
+
+def _labels(runs: Json, k: int) -> tuple[str, ...]:
+    """Return the labels of K rows that a file tells; raise TypeError or BadRequest where it tells something else."""
+    if not isinstance(runs, list):
+        raise TypeError("runs is no list")
+    check_labels(runs, k)
+    return tuple(runs)
 
 
 def per_tensor_std(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:

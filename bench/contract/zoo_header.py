@@ -4,7 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from bench.errors import no_zoo
+from bench.contract.whole_runs import check_labels, told
+from bench.errors import BadRequest, no_zoo
 from bench.system.data import Settings
 
 LIMIT = 100_000_000  # bytes of a header, as in the safetensors format
@@ -17,10 +18,12 @@ class ZooHeader:
     Attributes:
         k: number of checkpoints.
         settings: how the checkpoints were collected, see ``bench.contract.zoo.Zoo``.
+        runs: the run of every checkpoint, where rows can be held out by it; otherwise empty.
     """
 
     k: int
     settings: Settings
+    runs: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int | None:
@@ -33,16 +36,22 @@ def read_header(path: Path) -> ZooHeader:
     """Read the header of a zoo's file.
 
     Raises:
-        BadRequest: the file is missing, or is no zoo.
+        BadRequest: the file is missing, is no zoo, or tells the runs of other checkpoints than it has.
     """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if 0 < length <= LIMIT else {}
-        settings = json.loads(header["__metadata__"]["zoo"])["settings"]
+        facts = json.loads(header["__metadata__"]["zoo"])
+        settings, runs = facts["settings"], facts.get("runs", [])
         k = header["vectors"]["shape"][0]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise no_zoo(path, error) from None
-    if not isinstance(settings, dict) or not isinstance(k, int) or k < 1:
+    valid = isinstance(settings, dict) and isinstance(runs, list) and isinstance(k, int) and k >= 1
+    if not valid:
         raise no_zoo(path)
-    return ZooHeader(k, settings)
+    try:
+        check_labels(runs, k)
+    except BadRequest as error:
+        raise BadRequest(f"{path}: {error}") from None
+    return ZooHeader(k, settings, told(runs, settings))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.contract import Metric
 from bench.judge import composition, describe
+from bench.judge.alike import Alike
 from bench.judge.composition import Against
 from bench.judge.population import Population
 from bench.metrics import novelty as novel
@@ -61,23 +62,21 @@ class Baselines:
         others = {
             one.key: one for one in populations if one.origin.role in ("reference", "control")
         }
-        alike = {
-            key: similar.pairwise(one.compared, original.compared) for key, one in others.items()
-        }
+        alike = {key: Alike.of(one, original) for key, one in others.items()}
         similarities = {
-            key: describe.of_control(alike[key], similar.pairwise(one.compared, one.compared))
-            for key, one in others.items()
+            key: describe.of_control(alike[key], Alike.of(one, one)) for key, one in others.items()
         }
         reference = others.pop("reference", None)
         controls = others
-        similarities["original"] = describe.of_originals(original, derive(rng, "similarity"))
+        among = Alike.of(original, original)
+        similarities["original"] = describe.of_originals(among, derive(rng, "similarity"))
         curves = _curves(controls, alike, metric, rng)
         return cls(metric, original, reference, controls, similarities, curves)
 
 
 def _curves(
     controls: Mapping[str, Population],
-    alike: Mapping[str, Float[Tensor, "N K"]],
+    alike: Mapping[str, Alike],
     metric: Metric,
     rng: torch.Generator,
 ) -> dict[str, novel.Curve]:
@@ -91,7 +90,7 @@ def _curves(
         ]
         fitted[name] = novel.Curve(
             torch.stack([controls[key].val for key in levels]),
-            torch.stack([novel.novelty(alike[key]) for key in levels]),
+            torch.stack([novel.novelty(alike[key].similarity) for key in levels]),
             higher_is_better=metric.higher_is_better,
             rng=derive(rng, "curve", name),
         )
@@ -155,10 +154,11 @@ def assess(baselines: Baselines, generated: Population, rng: torch.Generator) ->
         generated: the generated models.
         rng: of the bootstrap.
     """
-    alike = similar.pairwise(generated.compared, baselines.original.compared)
-    within = similar.pairwise(generated.compared, generated.compared)
+    alike, within = Alike.of(generated, baselines.original), Alike.of(generated, generated)
     similarity = describe.of_generated(alike, within, derive(rng, "similarity"))
-    advantages, novelty = _advantages(generated, alike, baselines.curves, derive(rng, "novelty"))
+    advantages, novelty = _advantages(
+        generated, alike.similarity, baselines.curves, derive(rng, "novelty")
+    )
     controls = baselines.controls.values()
     noisiest = max(controls, key=lambda one: one.origin.amplitude or 0.0)
     return Finding(

@@ -5,12 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.contract import Metric
+from bench.judge.alike import Alike
 from bench.judge.population import Population, mean
 from bench.metrics import similarity as similar
 from bench.metrics import statistics
 from bench.records import population as records
 from bench.records.fields import Interval
-from bench.records.population import Likeness, Similarity
+from bench.records.population import Kappa, Likeness, Similarity
 from bench.system.randomness import derive
 
 
@@ -54,33 +55,62 @@ def describe(
     )
 
 
-def of_originals(original: Population, rng: torch.Generator) -> Similarity:
-    """Return the similarity of the originals to each other."""
-    among = similar.pairwise(original.compared, original.compared)
-    return Similarity(within=_pairs(among, derive(rng, "original")))
+def of_originals(among: Alike, rng: torch.Generator) -> Similarity:
+    """Return the similarity of the originals to each other, and of each to the nearest other one, with intervals."""
+    nearest = similar.nearest_others(among.similarity)
+    return Similarity(
+        nearest=_mean(nearest, derive(rng, "original nearest")),
+        within=_pairs(among.similarity, derive(rng, "original")),
+        kappa=_kappa_of_originals(among.kappa),
+    )
 
 
-def of_control(alike: Float[Tensor, "N K"], within: Float[Tensor, "N N"]) -> Similarity:
+def of_control(alike: Alike, within: Alike) -> Similarity:
     """Return the similarity of a control's N models to K originals and to each other; no intervals are drawn."""
-    mean_within = similar.mean_off_diagonal(within)
+    mean_within = similar.mean_off_diagonal(within.similarity)
     return Similarity(
-        originals=Likeness(value=float(alike.double().mean())),
-        nearest=Likeness(value=float(alike.max(dim=1).values.double().mean())),
+        originals=Likeness(value=float(alike.similarity.double().mean())),
+        nearest=Likeness(value=float(alike.similarity.max(dim=1).values.double().mean())),
         within=None if mean_within is None else Likeness(value=mean_within),
+        kappa=_kappa(alike.kappa, within.kappa),
     )
 
 
-def of_generated(
-    alike: Float[Tensor, "N K"], within: Float[Tensor, "N N"], rng: torch.Generator
-) -> Similarity:
+def of_generated(alike: Alike, within: Alike, rng: torch.Generator) -> Similarity:
     """Return the similarity of N generated models to K originals and to each other, with intervals."""
-    nearest = alike.max(dim=1).values
-    average, nearest_average = float(alike.double().mean()), float(nearest.double().mean())
+    average = float(alike.similarity.double().mean())
     return Similarity(
-        originals=Likeness.of(interval(average, statistics.cross_interval(alike, rng))),
-        nearest=Likeness.of(interval(nearest_average, statistics.mean_interval(nearest, rng))),
-        within=_pairs(within, derive(rng, "generated")),
+        originals=Likeness.of(interval(average, statistics.cross_interval(alike.similarity, rng))),
+        nearest=_mean(alike.similarity.max(dim=1).values, rng),
+        within=_pairs(within.similarity, derive(rng, "generated")),
+        kappa=_kappa(alike.kappa, within.kappa),
     )
+
+
+def _kappa(alike: Float[Tensor, "N K"] | None, within: Float[Tensor, "N N"] | None) -> Kappa | None:
+    """Return the mean error consistencies of N models with K originals and with each other; None for None."""
+    if alike is None or within is None:
+        return None
+    return Kappa(
+        originals=float(alike.mean()),
+        nearest=float(alike.max(dim=1).values.mean()),
+        within=similar.mean_off_diagonal(within),
+    )
+
+
+def _kappa_of_originals(among: Float[Tensor, "K K"] | None) -> Kappa | None:
+    """Return the mean error consistencies among the originals; None for None."""
+    if among is None:
+        return None
+    return Kappa(nearest=similar.nearest_other(among), within=similar.mean_off_diagonal(among))
+
+
+def _mean(values: Float[Tensor, " N"], rng: torch.Generator) -> Likeness | None:
+    """Return the mean of the models' similarities with its interval; None for no model."""
+    if not len(values):
+        return None
+    average = float(values.double().mean())
+    return Likeness.of(interval(average, statistics.mean_interval(values, rng)))
 
 
 def _pairs(within: Float[Tensor, "N N"], rng: torch.Generator) -> Likeness | None:

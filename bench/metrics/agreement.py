@@ -28,8 +28,18 @@ def error_consistency(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[T
     >>> error_consistency(torch.tensor([[True, True, False, False]]), torch.tensor([[True, False, False, False]]))
     tensor([[0.5000]], dtype=torch.float64)
     """
-    both, wrong_a, wrong_b = (counts.double() for counts in overlaps(a, b))
-    chance, units = wrong_a * wrong_b, a.shape[1]
+    return consistency_of(*overlaps(a, b), a.shape[1])
+
+
+def consistency_of(
+    both: Float[Tensor, "N P"],
+    size_a: Float[Tensor, "N 1"],
+    size_b: Float[Tensor, " P"],
+    units: int,
+) -> Float[Tensor, "N P"]:
+    """Return the error consistency of every pair from what ``similarity.overlaps`` counted of this many units."""
+    both, wrong_a, wrong_b = both.double(), size_a.double(), size_b.double()
+    chance = wrong_a * wrong_b
     beyond = 2 * (units * both - chance)
     possible = units * (wrong_a + wrong_b) - 2 * chance
     return torch.where(possible == 0, 1.0, beyond / possible)

@@ -20,9 +20,15 @@ def iou(a: Bool[Tensor, "N M"], b: Bool[Tensor, "P M"]) -> Float[Tensor, "N P"]:
     >>> iou(torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]]))
     tensor([[0.5000]])
     """
-    both, size_a, size_b = overlaps(a, b)
+    return iou_of(*overlaps(a, b))
+
+
+def iou_of(
+    both: Float[Tensor, "N P"], size_a: Float[Tensor, "N 1"], size_b: Float[Tensor, " P"]
+) -> Float[Tensor, "N P"]:
+    """Return the IoU of every pair of sets from what ``overlaps`` counted."""
     either = (size_a + size_b).sub_(both)
-    return both.div_(either.clamp(min=1)).masked_fill_(either == 0, 1.0)
+    return (both / either.clamp(min=1)).masked_fill_(either == 0, 1.0)
 
 
 def overlaps(
@@ -101,10 +107,15 @@ def nearest_other(matrix: Float[Tensor, "K K"]) -> float | None:
     >>> nearest_other(torch.tensor([[1.0, 0.5, 0.25], [0.5, 1.0, 0.25], [0.25, 0.25, 1.0]]))
     0.4166666666666667
     """
+    nearest = nearest_others(matrix)
+    return float(nearest.double().mean()) if len(nearest) else None
+
+
+def nearest_others(matrix: Float[Tensor, "K K"]) -> Float[Tensor, " _"]:
+    """Return every model's largest similarity to any other model: K of them, or none of a single model."""
     if len(matrix) < 2:
-        return None
-    others = matrix.double().clone().fill_diagonal_(-torch.inf)
-    return float(others.max(1).values.mean())
+        return matrix.new_empty(0)
+    return matrix.clone().fill_diagonal_(-torch.inf).max(1).values
 
 
 def nearest_l2_ratio(

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.errors import BadRequest, printable
 from bench.records import side, versions
 from bench.records.checks import (
+    agreement,
     alike,
     asked,
     identity,
@@ -48,6 +49,7 @@ SUBJECTS = (
     outcomes,
     plausible,
     alike,
+    agreement,
     implied,
     novel,
     reference,

@@ -1,6 +1,6 @@
 """Parts of a record on the run itself: task, zoo, generator, protocol, times, machine and files."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ from bench.records.fields import (
     Settings,
     Version,
 )
+
+IMPORTED = "imported"  # the track of checkpoints that were made elsewhere
 
 
 class Task(Model):
@@ -48,7 +50,7 @@ class Zoo(Model):
     Attributes:
         hash: SHA-256 of the zoo's content.
         track: trajectory, seeds or imported.
-        k, d: number of checkpoints, and of parameters in each.
+        k, d: number of checkpoints, without those that are held out, and of parameters in each.
         seed: seed of the training; null where it is unknown.
         base_score: validation score of the trained network before the checkpoints were collected; null where unknown.
     """
@@ -59,6 +61,19 @@ class Zoo(Model):
     d: Positive
     seed: Seed | None
     base_score: float | None
+
+
+class Reference(Model):
+    """The reference: models of the checkpoints' process that no generator sees.
+
+    Attributes:
+        origin: "training" where they were trained here as the checkpoints were; "other runs" where they are rows of a
+            zoo that was made elsewhere, all those of the runs that are held out.
+        runs: number of independent runs of training that they come from; of models trained here, each is one.
+    """
+
+    origin: Literal["training", "other runs"]
+    runs: Positive
 
 
 class Generator(Model):
@@ -84,7 +99,8 @@ class Protocol(Model):
         version: version of the protocol.
         preset: quick or paper.
         samples: number of generated models.
-        held_out: number of trained models that no generator sees: the reference.
+        held_out: number of trained models that no generator sees: the reference. A zoo that was made elsewhere, and
+            does not tell its runs, has none nevertheless.
         seed: seed of the generator's fit and samples.
         selection: in words, by what on the training split the selected model is chosen.
         train_size, val_size: examples of each split that are scored.

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from bench.contract.control import Control
 from bench.records.fields import Count, Interval, Model, Name, Positive, Role, close
 
+Agreement = Annotated[float, Field(ge=-1, le=1)]
 SLACK = 1e-9  # largest excess of a similarity over [0, 1] by rounding
 
 
@@ -113,18 +114,35 @@ class Likeness(Model):
         return cls(value=interval.value, low=interval.low, high=interval.high)
 
 
+class Kappa(Model):
+    """Mean error consistencies of pairs of models (Cohen's kappa of being wrong, ``bench.metrics.agreement``).
+
+    Attributes:
+        originals, nearest, within: of the same pairs as the similarities of these names; of an original and its
+            nearest, that with the largest kappa is meant.
+    """
+
+    originals: Agreement | None = None
+    nearest: Agreement | None = None
+    within: Agreement | None = None
+
+
 class Similarity(Model):
     """Mean similarities of a population's models (paper, equation 7), without pairs of a model with itself.
 
     Attributes:
         originals: similarity to all originals; null for the originals, whose ``within`` it is.
-        nearest: similarity to the nearest original; null for the originals.
+        nearest: similarity to the nearest original; of an original, to the nearest other one: what training itself
+            has, beside which every other is to be read. Null for a single original.
         within: similarity of two models of the population; null for a single model.
+        kappa: agreement of errors beyond chance, beside the similarities, which rise with the number of errors; null
+            where models have no wrong units, and in records of schema 1, as is the originals' own ``nearest``.
     """
 
     originals: Likeness | None = None
     nearest: Likeness | None = None
     within: Likeness | None = None
+    kappa: Kappa | None = None
 
 
 class Population(Scores):

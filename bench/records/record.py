@@ -19,6 +19,7 @@ from bench.records.facts import (
     Environment,
     Generator,
     Protocol,
+    Reference,
     Task,
     Timing,
     Verified,
@@ -44,6 +45,7 @@ class Record(Model):
         created: when the record was made.
         key: ``comparability_key``; records with the same key are ranked together.
         request: what the run was asked for.
+        reference: where the reference comes from; null without one.
         populations: the models that were scored, by ``Population.key``: originals, generated models, every control.
         judge: the verdict and the numbers that follow from the populations.
         versions: of the numbers' definitions, by ``bench.records.versions``; empty in records of schema 1.
@@ -59,6 +61,7 @@ class Record(Model):
     request: Asked
     task: Task
     zoo: Zoo
+    reference: Reference | None = None
     generator: Generator
     protocol: Protocol
     populations: dict[Name, Population]

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import rule1, verdict
+from bench.records.facts import IMPORTED
 from bench.records.fields import Interval
 from bench.records.judged import KINDS, Composition, Judgement
 from bench.records.population import Likeness, Population
@@ -72,8 +73,9 @@ def _scores(record: Record) -> Table:
     table.add_column("population", no_wrap=True)
     for column in ("n", "best", "selected", "mean", "±", "median", "worst", "alike", "nearest"):
         table.add_column(column, justify="right", no_wrap=True)
-    within = record.original.similarity.within
-    table.add_row("original", *_numbers(record, record.original), _similarity_text(within), "-")
+    own = record.original.similarity
+    alike = (_similarity_text(own.within), _similarity_text(own.nearest))
+    table.add_row("original", *_numbers(record, record.original), *alike)
     others = {
         n: one for n, one in record.populations.items() if one.role in ("reference", "control")
     }
@@ -83,7 +85,8 @@ def _scores(record: Record) -> Table:
     table.add_row(name, *_numbers(record, made), *_similarity_cells(made), style="bold green")
     table.caption = (
         "±: half the width of the mean's 95 % interval. alike, nearest: "
-        f"{record.task.compared.likeness}\nwith the originals, on average and with the nearest one."
+        f"{record.task.compared.likeness}\nwith the originals, on average and with the nearest one\n"
+        "(of an original, with the nearest other one)."
     )
     table.caption_justify = "left"
     return table
@@ -130,14 +133,22 @@ def _similarity(record: Record) -> Table:
     table.add_column(f"\nsimilarity ({record.task.compared.likeness})")
     table.add_column("\nmean", justify="right")
     table.add_column("\n95 %", justify="right")
-    made = record.generated.similarity
-    for name, value in (
-        ("original - original", record.original.similarity.within),
-        ("generated - generated", made.within),
-        ("original - generated", made.originals),
-        ("original - generated, nearest", made.nearest),
+    table.add_column("\nkappa", justify="right")
+    own, made = record.original.similarity, record.generated.similarity
+    for name, alike, part in (
+        ("original - original", own, "within"),
+        ("generated - generated", made, "within"),
+        ("original - generated", made, "originals"),
+        ("original - original, nearest other", own, "nearest"),
+        ("original - generated, nearest", made, "nearest"),
     ):
-        table.add_row(name, *_interval(value))
+        kappa = getattr(alike.kappa, part, None)
+        cells = (*_interval(getattr(alike, part)), "-" if kappa is None else f"{kappa:.3f}")
+        table.add_row(name, *cells)
+    table.caption = (
+        "kappa: agreement of errors beyond chance,\nwhich does not rise with their number."
+    )
+    table.caption_justify = "left"
     return table
 
 
@@ -174,9 +185,11 @@ VERDICTS = {
     "novel": "most models are like trained ones that no generator saw, and copying is not shown",
 }
 SHOWN = 0.005  # the smallest share that is named
-NO_REFERENCE = (
-    "verdict: undecided: there is no reference of held-out trained models, which --held-out 100 trains; "
-    "for a zoo that was made elsewhere there is none"
+RUNS = 5  # the fewest held-out runs of a zoo that was made elsewhere on which nothing is remarked
+NO_REFERENCE = "verdict: undecided: there is no reference of held-out trained models, which --held-out 100 trains"
+NO_RUNS = (
+    "verdict: undecided: there is no reference of held-out trained models: collect the checkpoints here, or import "
+    "those of several runs with --runs, so that --held-out takes whole runs"
 )
 
 
@@ -189,7 +202,8 @@ def _verdict(record: Record) -> list[str]:
         return [f"verdict: {judge.word}, by rule 1, which is withdrawn: run the command again"]
     judgement = judge.against_reference.get("generated")
     if judgement is None or judge.resolution is None:
-        return [f"verdict: {judge.word}" if judge.word == "broken" else NO_REFERENCE]
+        missing = NO_RUNS if record.zoo.track == IMPORTED else NO_REFERENCE
+        return [f"verdict: {judge.word}" if judge.word == "broken" else missing]
     lines = [f"verdict: {judge.word}, {VERDICTS.get(judge.word, '')}"]
     if judge.word == "undecided":
         lines = [f"verdict: undecided: {'; '.join(verdict.doubts(verdict.Evidence.of(record)))}"]
@@ -200,6 +214,18 @@ def _verdict(record: Record) -> list[str]:
     )
     made_of = _made_of(judgement.composition)
     return [*lines, f"made of {made_of}; the board {tells}: resolution {judge.resolution:.2f}"]
+
+
+def _other_runs(record: Record) -> list[str]:
+    """Say that the reference is rows of other runs, and whether these are few; nothing of models trained here."""
+    reference, held = record.reference, record.populations.get("reference")
+    if reference is None or held is None or reference.origin == "training":
+        return []
+    runs = "1 run" if reference.runs == 1 else f"{reference.runs} runs"
+    line = f"reference: {held.n} rows of {runs} of the zoo's file, which no generator saw"
+    if reference.runs < RUNS:
+        line += f"; fewer than {RUNS} runs: rows of one run are alike, and intervals are too narrow"
+    return [line]
 
 
 def _made_of(mixture: Composition) -> str:
@@ -272,6 +298,7 @@ def sentences(record: Record) -> list[str]:
     return [
         "",
         *_verdict(record),
+        *_other_runs(record),
         *_not_finite(record),
         *_collapsed(record),
         *_against_noise(record),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 from bench import plugins
+from bench.contract.whole_runs import held_rows, usual_count
 from bench.contract.zoo_header import ZooHeader, read_header
 from bench.errors import BadRequest, unknown
 from bench.records.asked import LONGEST_NAME, TASK_OPTIONS, USUAL, Asked, set_at
@@ -36,7 +37,8 @@ class Request:
         task_settings, generator_settings: fields of the task's and the generator's class by name, as plain data.
         k, samples, held_out: number of checkpoints in the zoo, of models to generate, and of trained models that no
             generator sees: the reference of the verdict, 0 for no verdict. None takes the numbers of the zoo's
-            file, or the task's own.
+            file, or the task's own. Of a zoo that was made elsewhere whole runs are held out, and held_out becomes
+            the number of their rows.
         seed: seed of the generator's fit and samples.
         zoo_seed: seed of the checkpoints. None takes that of the zoo's file, or 0; it stays None where the file has
             none.
@@ -101,13 +103,11 @@ class Request:
 
     def __post_init__(self) -> None:
         self._set(_typed({name: getattr(self, name) for name in _adapters()}))
-        self._set(
-            {
-                n: self.usual[n]
-                for n in ("k", "samples", "held_out", "zoo_seed")
-                if self._is_left_out(n)
-            }
-        )
+        usual = self.usual
+        if self.parted and (self.held_out or 0) > 0:
+            self._set({"held_out": len(held_rows(self.parted, self.held_out))})
+        names = ("k", "samples", "held_out", "zoo_seed")
+        self._set({n: usual[n] for n in names if self._is_left_out(n)})
         self._set({"task_settings": _settings(self.task_settings, "task.")})
         self._set({"generator_settings": _settings(self.generator_settings)})
         self._check_numbers()
@@ -161,7 +161,19 @@ class Request:
         """The values of options that are left out, by the given zoo's file or by the task."""
         variant = plugins.task_variant(self.task)
         usual = {**variant.counts, **USUAL}
-        return usual | ({"k": self.header.k, "zoo_seed": self.header.seed} if self.header else {})
+        if not self.header:
+            return usual
+        usual |= {"k": self.header.k, "zoo_seed": self.header.seed}
+        if self.parted:
+            usual["held_out"] = usual_count(self.parted, variant.held_out)
+            held = usual["held_out"] if self.held_out is None else self.held_out
+            usual["k"] = self.header.k - len(held_rows(self.parted, held))
+        return usual
+
+    @property
+    def parted(self) -> tuple[str, ...]:
+        """The run of every row of the given zoo, where rows are held out by runs; otherwise empty."""
+        return self.header.runs if self.header else ()
 
 
 @dataclasses.dataclass(frozen=True)

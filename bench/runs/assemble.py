@@ -9,12 +9,14 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from bench.contract import Generator, Task
+from bench.contract.whole_runs import held_rows
 from bench.contract.zoo import Zoo
 from bench.judge import compare
 from bench.judge.composition import against_reference
 from bench.judge.population import Population
 from bench.judge.timing import timing
 from bench.records import facts, versions
+from bench.records.facts import IMPORTED
 from bench.records.judged import GoodModels, Tests
 from bench.records.record import Record, comparability_key, selection
 from bench.records.request import Request
@@ -24,8 +26,6 @@ from bench.runs.stages import Sampled
 from bench.system import identity, store
 from bench.system.environment import describe
 from bench.system.randomness import derive, generator
-
-IMPORTED = "imported"  # the track of checkpoints that were made elsewhere
 
 
 @runtime_checkable
@@ -128,6 +128,7 @@ def assemble(
         request=run.request.asked,
         task=head.task,
         zoo=head.zoo,
+        reference=_reference(run, baselines.reference),
         generator=head.generator,
         protocol=head.protocol,
         populations=described,
@@ -187,6 +188,16 @@ def _zoo(run: Asking, zoo: Zoo) -> facts.Zoo:
         seed=run.request.zoo_seed,
         base_score=zoo.base_score,
     )
+
+
+def _reference(run: Asking, held: Population | None) -> facts.Reference | None:
+    """Return where the models of the reference come from; None without any."""
+    if held is None:
+        return None
+    if runs := run.request.parted:
+        rows = held_rows(runs, run.request.held_out)
+        return facts.Reference(origin="other runs", runs=len({runs[row] for row in rows}))
+    return facts.Reference(origin="training", runs=len(held))
 
 
 def _generator(run: Asking) -> facts.Generator:

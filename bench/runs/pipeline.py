@@ -88,6 +88,7 @@ class Run:
         self._scorers: dict[tuple[str, str], Scorer] = {}  # by zoo and split
         self._comparer: tuple[str, Comparer] | None = None  # of the zoo of this hash
         self._aligned: tuple[str, Zoo] | None = None  # hash of a zoo, and that zoo aligned
+        self._held: Zoo | None = None  # runs of the given zoo's file that are held out
 
     def execute(self) -> tuple[Record, Path]:
         """Carry out all stages; return the record and the file it was written to."""
@@ -204,10 +205,15 @@ class Run:
         return zoo.head(self.request.k), path
 
     def reference(self, zoo: Zoo) -> Reference | None:
-        """Return models of the zoo's process that no generator sees, cached or trained; None where there are none."""
+        """Return models of the zoo's process that no generator sees, cached or trained; None where there are none.
+
+        Of a zoo that was made elsewhere they are the rows of its file that were held out.
+        """
         count = self.request.held_out
         if not count:
             return None
+        if self.request.parted:
+            return self._held_rows()
         identity = {**self.task.identity(), "device": self.device, "code": self.task_code}
         identity = {n: v for n, v in identity.items() if n not in (*self.task.scoring, "scoring")}
         path = (
@@ -230,18 +236,43 @@ class Run:
         shutil.rmtree(work, ignore_errors=True)
         return made if len(made.vectors) else None
 
+    def _held_rows(self) -> Reference:
+        """Return the rows of the given zoo's file that are held out, in a file of their own."""
+        if self._held is None:
+            self._held = self._parted(self.request.zoo)[1]
+        held = self._held
+        assert held is not None  # the file tells the runs of its rows, and some are held out
+        path = store.home() / "references" / f"{store.digest([VERSION, held.hash])}.safetensors"
+        return store.stage(
+            path,
+            load_reference,
+            lambda: Reference(held.vectors, path),
+            save_reference,
+            force=self.request.force,
+        )
+
+    def _parted(self, path: Path | None) -> tuple[Zoo, Zoo | None]:
+        """Return the zoo of a file without its held-out runs, and the zoo of these, if any are."""
+        assert path is not None
+        return Zoo.load(path).parted(self.request.held_out)
+
     def _given(self, path: Path) -> Zoo:
         """Return the zoo of a file; the task adopts the settings that only its checkpoints determine.
 
         Raises:
             BadRequest: the file holds no zoo, one of other data or another network, or too few checkpoints.
         """
-        zoo = Zoo.load(path)
+        zoo, self._held = self._parted(path)
         zoo_hash, data_hash = zoo.settings.get("dataset_hash"), self.task.identity()["dataset_hash"]
         if zoo_hash not in (None, data_hash):
             raise BadRequest(
                 f"the zoo {path} was collected on other data (SHA-256 {zoo_hash[:16]}) than those that are here "
                 f"({data_hash[:16]}): name their folder with --data-dir"
+            )
+        if self._held and self.request.k > len(zoo):
+            raise BadRequest(
+                f"the zoo has {len(zoo)} checkpoints beside the {len(self._held)} that are held out, "
+                f"{self.request.k} were asked for: lower --k or --held-out"
             )
         zoo = zoo.head(self.request.k)
         self.task.adopt(zoo, frozenset(self.request.task_settings))

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.judge.population import Population
 from bench.records import rule1, side, verdict
-from bench.records.facts import Artifact, Verified
+from bench.records.facts import IMPORTED, Artifact, Verified
 from bench.records.fields import Tier
 from bench.records.record import Record, content_hash
 from bench.records.request import Request
-from bench.runs.assemble import IMPORTED, Files, assemble, heading
+from bench.runs.assemble import Files, assemble, heading
 from bench.runs.checked import Check
 from bench.runs.pipeline import Run
 from bench.runs.reference import compare
@@ -46,12 +47,9 @@ NOT_COMPARED = (
 # Numbers of the verdict that records have whatever the version of its rule.
 EARLIER = ("judge.advantages.noise.beyond",)
 RULED = ("word", "rule", "median_novelty", "advantages", "sees_training", "origin", "collapsed")
-FIRST = (
-    "rule",
-    "sees_training",
-    "origin",
-    "collapsed",
-)  # what rule 1 alone gave, or gave otherwise
+FIRST = ("rule", "sees_training", "origin", "collapsed")  # rule 1 alone gave them, or otherwise
+# Numbers of populations that records of schema 1 lack.
+SCHEMA_2 = re.compile(r"populations\.(.*\.similarity\.kappa|original\.similarity\.nearest)(\.|$)")
 
 
 def verify(
@@ -84,7 +82,8 @@ def verify(
         _artifact("artifacts.zoo", zoo_path, record.artifacts.zoo),
         _artifact("artifacts.generated", path, record.artifacts.generated),
     ]
-    checkpoints, sampled = Zoo.load(zoo_path).head(record.zoo.k), load_sampled(path)
+    left, _ = Zoo.load(zoo_path).parted(record.protocol.held_out)
+    checkpoints, sampled = left.head(record.zoo.k), load_sampled(path)
     held = None
     if record.artifacts.reference:
         file = store.fetch(store.home() / "references" / record.artifacts.reference.file)
@@ -191,9 +190,12 @@ def _compared(name: str, record: Record) -> bool:
 
 
 def _later(name: str, claimed: Mapping[str, Any]) -> bool:
-    """Return whether a record was written before a field existed (a setting, then at its default, or a count)."""
-    setting = name.startswith("task.settings.") and name not in claimed
-    return setting or (name.endswith(".not_finite") and claimed.get(name) is None)
+    """Return whether a record was written before a field existed (a setting, then at its default, or a number)."""
+    if name.startswith("task.settings."):
+        return name not in claimed
+    if name.endswith(".not_finite"):
+        return claimed.get(name) is None
+    return claimed["protocol.version"] == 1 and bool(SCHEMA_2.match(name))
 
 
 def _problem(claimed: Any, computed: Any) -> str:

@@ -56,6 +56,8 @@ def show_populations(one: Shown) -> None:
     )
     nearest = [population.similarity.nearest for population in rows.values()]
     table["nearest"] = [likeness.value if likeness else None for likeness in nearest]
+    kappas = [population.similarity.kappa for population in rows.values()]
+    table["kappa"] = [kappa.nearest if kappa else None for kappa in kappas]
     number = st.column_config.NumberColumn
     st.subheader("Populations")
     st.dataframe(
@@ -64,10 +66,13 @@ def show_populations(one: Shown) -> None:
         height="content",
         placeholder="-",
         column_config={part: number(format=printf(scale)) for part in POPULATION}
-        | {"nearest": number(format="%.3f")}
+        | dict.fromkeys(("nearest", "kappa"), number(format="%.3f"))
         | {f"mean {printable(name)}": number(format="%.4g") for name in record.original.further},
     )
-    st.caption(f"nearest: mean {record.task.compared.likeness} with the nearest original.")
+    st.caption(
+        f"nearest: mean {record.task.compared.likeness} with the nearest original; of an original, with the nearest "
+        "other one. kappa: the same by agreement of errors beyond chance."
+    )
 
 
 def show_judgements(one: Shown) -> None:
@@ -152,6 +157,7 @@ def show_facts(one: Shown) -> None:
         for name in (
             "task",
             "zoo",
+            "reference",
             "generator",
             "protocol",
             "judge",

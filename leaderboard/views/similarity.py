@@ -1,9 +1,13 @@
 """The page on similarity: four comparisons, all pairs of models, maps of the weights, and the influence of K."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
+from bench.errors import printable
 from leaderboard import plots, shared
+from leaderboard.formats import UNKNOWN
 from leaderboard.load import BOARD, VARIANT
 from leaderboard.opened import Shown
 
@@ -19,13 +23,39 @@ def page() -> None:
     st.caption(
         f"Mean {shown[0].record.task.compared.likeness} of two models, with 95 % intervals; pairs of a model with "
         "itself are left out. "
-        "Generated models that are more alike than originals are have collapsed. After the paper's Fig. 4a."
+        "Generated models that are more alike than originals are have collapsed. How near a generated model is to its "
+        "nearest original is to be read beside the originals' own nearest other one. After the paper's Fig. 4a."
     )
+    agreement = kappas(shown)
+    if not agreement.empty:
+        st.dataframe(agreement, hide_index=True, height="content")
+        st.caption(
+            "The same comparisons by Cohen's kappa: agreement of errors beyond chance. IoU rises with the number of "
+            "errors, kappa does not."
+        )
     for number, one in enumerate(shown):
         if len(shown) > 1:
             st.header(shared.verbatim(one.label))
         show_one(one, number)
     show_sizes(shared.runs(), shown[0])
+
+
+def kappas(shown: Sequence[Shown]) -> pd.DataFrame:
+    """Return a table, as text, of the error consistencies of every run that has them, one row a run."""
+    rows = []
+    for one in shown:
+        own, made = (part.similarity.kappa for part in (one.record.original, one.record.generated))
+        if own and made:
+            numbers = {
+                "original - original": own.within,
+                "generated - generated": made.within,
+                "original - generated": made.originals,
+                "original - original, nearest other": own.nearest,
+                "original - generated, nearest": made.nearest,
+            }
+            texts = {n: UNKNOWN if v is None else f"{v:.3f}" for n, v in numbers.items()}
+            rows.append({"run": printable(one.label), **texts})
+    return pd.DataFrame(rows)
 
 
 def show_one(one: Shown, number: int) -> None:
@@ -34,7 +64,9 @@ def show_one(one: Shown, number: int) -> None:
     with left:
         st.subheader("Beside the controls")
         st.plotly_chart(plots.controls_similarity(one), key=f"controls-{number}")
-        st.caption("Mean similarity to the originals (open) and to the nearest one (full).")
+        st.caption(
+            "Mean similarity to the originals (open) and to the nearest one (full); of originals, to the other ones."
+        )
     with right:
         st.subheader("Every pair")
         figure = plots.iou_heat_map(one)

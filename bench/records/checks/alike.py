@@ -10,7 +10,7 @@ from bench.metrics import draws
 from bench.metrics.draws import Floats, Stream, mean_off_diagonal
 from bench.records.checks.case import FLOAT16_ERROR, Case, mismatch, nearly_equal, out_of_range
 from bench.records.judged import GoodModels
-from bench.records.population import Likeness
+from bench.records.population import Likeness, Similarity
 from bench.records.side import IOU_MODELS
 from bench.system import seeds
 
@@ -24,6 +24,7 @@ def problems(case: Case) -> Iterator[str]:
     """Yield a problem for each similarity that the side file contradicts."""
     yield from _consistent(case)
     yield from _within(case)
+    yield from _nearest_other(case)
     yield from _cross(case)
     yield from _controls(case)
     yield from _good(case)
@@ -38,7 +39,8 @@ def _consistent(case: Case) -> Iterator[str]:
         if (alike.within is None) is not (population.n == 1):
             yield f"{place}.within: expected for several models, and for several alone"
         if population.role == "original":
-            continue  # an original's similarity to the originals is ``within``
+            yield from _of_originals(case, alike)
+            continue
         if alike.originals is None or alike.nearest is None:
             yield f"{place}: the similarity to the originals is missing"
         elif alike.originals.value > alike.nearest.value + 1e-9:
@@ -46,6 +48,17 @@ def _consistent(case: Case) -> Iterator[str]:
     copy = case.populations["copy"].similarity.nearest if "copy" in case.populations else None
     if copy and not math.isclose(copy.value, 1.0, abs_tol=1e-6):
         yield "populations.copy.similarity.nearest: a copy's similarity to the nearest original is 1"
+
+
+def _of_originals(case: Case, alike: Similarity) -> Iterator[str]:
+    """Check the originals' own numbers: all of them are nearer to the nearest other one than to each other."""
+    place = "populations.original.similarity"
+    if alike.originals is not None:
+        yield f"{place}.originals: an original's similarity to the originals is within"
+    if case.complete and (alike.nearest is None) is not (case.record.zoo.k == 1):
+        yield f"{place}.nearest: expected for several originals, and for several alone"
+    if alike.nearest and alike.within and alike.nearest.value < alike.within.value - 1e-9:
+        yield f"{place}: the nearest other original is less similar than originals are on average"
 
 
 # Means over pairs, with their intervals ------------------------------------------------------------------------------
@@ -73,6 +86,17 @@ def _within(case: Case) -> Iterator[str]:
             share = IOU_MODELS / population.n
             place = f"populations.{name}.similarity.within"
             yield from _interval(place, says, mean, bounds or (mean, mean), share)
+
+
+def _nearest_other(case: Case) -> Iterator[str]:
+    """Yield a problem where the originals' similarity to the nearest other one is not that of the side file."""
+    nearest, says = case.arrays.get("nearest.original"), case.record.original.similarity.nearest
+    if nearest is None or says is None:
+        return
+    own, seed = nearest.astype(float), seeds.number(case.seed, "similarity")
+    bounds = Stream(seeds.number(seed, "original nearest")).mean_interval(own)
+    place, share = "populations.original.similarity.nearest", len(own) / case.record.zoo.k
+    yield from _interval(place, says, float(own.mean()), bounds, share)
 
 
 def _cross(case: Case) -> Iterator[str]:

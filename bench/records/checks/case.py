@@ -53,6 +53,11 @@ class Case:
         """True where a score is the share of validation units that a model gets right."""
         return self.record.task.metric.mean_over_units
 
+    @property
+    def complete(self) -> bool:
+        """Whether the record has all that schema 2 asks for; one of schema 1 lacks some of it."""
+        return self.record.protocol.version > 1
+
     @functools.cached_property
     def seed(self) -> int:
         """The seed of the bootstrap in every record of this board."""

@@ -7,6 +7,7 @@ from bench import declared
 from bench.contract.control import Control
 from bench.records import rule1, verdict
 from bench.records.checks.case import FLOAT64_ERROR, Case, mismatch, nearly_equal
+from bench.records.facts import IMPORTED
 from bench.records.judged import MARGIN, CopyTest, Judge, Judgement
 from bench.records.population import Population
 
@@ -37,12 +38,28 @@ def _populations(case: Case, judge: Judge) -> Iterator[str]:
     if there is not bool(kept):
         file, why = kept.file if kept else None, "by its population"
         yield mismatch("artifacts.reference", file, "a file" if there else None, why)
+    yield from _origin(case)
     if judge.against_reference:
         wanted = {key for key in case.populations if there and key != "original"}
         if set(judge.against_reference) != wanted:
             yield mismatch(
                 "judge.against_reference", sorted(judge.against_reference), sorted(wanted)
             )
+
+
+def _origin(case: Case) -> Iterator[str]:
+    """Check where the reference comes from: rows of other runs only where the checkpoints were made elsewhere."""
+    says, held = case.record.reference, case.populations.get("reference")
+    if says is None or held is None:
+        if (says is None) is not (held is None):
+            expected = "where it comes from" if held else None
+            yield mismatch("reference", says, expected, "by its population")
+        return
+    origin = "other runs" if case.record.zoo.track == IMPORTED else "training"
+    if says.origin != origin:
+        yield mismatch("reference.origin", says.origin, origin, "by zoo.track")
+    if says.runs > held.n or (origin == "training" and says.runs != held.n):
+        yield mismatch("reference.runs", says.runs, held.n, "by the number of its models")
 
 
 def _judged(case: Case, key: str) -> tuple[list[float], list[float]]:
