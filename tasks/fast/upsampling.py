@@ -151,6 +151,8 @@ def _upsampled(
     labels = cells.view(-1, *undecided.shape[1:], pixels)
     sizes = (len(padded), classes, classes + 1)
     matrices = torch.zeros(sizes, dtype=torch.int64, device=padded.device)
+    if not len(images):
+        return matrices
     at_once = max(1, (piece or PIECE_BYTES[padded.device.type]) // (4 * classes * pixels))
     for image, y, x in zip(
         images.split(at_once), rows.split(at_once), columns.split(at_once), strict=True
