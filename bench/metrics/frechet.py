@@ -193,7 +193,7 @@ def standard_error(
     return error
 
 
-def without_groups(groups: Sequence[Float[Tensor, "*N m d"]]) -> list[Moments]:
+def without_groups(groups: Sequence[Float[Tensor, "*N _ d"]]) -> list[Moments]:
     """Return the moments of all images but those of one group, for every group; each image is summed once.
 
     Args:

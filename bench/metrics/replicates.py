@@ -4,17 +4,16 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-SIGMAS = 3  # standard deviations of bootstrap replicates
+SIGMAS = 3  # standard deviations of replicates
 ROUNDING = 1e-5  # relative: replicates are kept as float32
 
 
 def slack(score: float, replicates: Sequence[float], resampled: str) -> float:
     """Return how far the mean of B replicates may lie from the score that they are replicates of.
 
-    The mean of bootstrap replicates is off by about the bias of the score, which is less than its standard error where
-    the score is of any use. Each jackknife replicate lacks one of B groups: if a distance of n examples is too large by
-    c / n (Chong and Forsyth 2020), which is at most the whole distance, they are larger by at most 1 / (B - 1) of it.
-    Twice that is allowed.
+    It is off by the bias that resampling adds, which is less than what resampling spreads. Each jackknife replicate lacks
+    one of B groups besides: if a distance of n examples is too large by c / n (Chong and Forsyth 2020), which is at most
+    the whole distance, they are larger by at most 1 / (B - 1) of it. Twice that is allowed.
 
     Args:
         score: of all examples.
@@ -24,10 +23,8 @@ def slack(score: float, replicates: Sequence[float], resampled: str) -> float:
     >>> round(slack(10.0, [10.0] * 21, "jackknife"), 3)
     1.0
     """
-    rounding = ROUNDING * max(1.0, abs(score))
-    if resampled == "jackknife":
-        return 2 * abs(score) / (len(replicates) - 1) + rounding
-    return SIGMAS * stdev(replicates) + rounding
+    lacking = 2 * abs(score) / (len(replicates) - 1) if resampled == "jackknife" else 0.0
+    return SIGMAS * stdev(replicates) + lacking + ROUNDING * max(1.0, abs(score))
 
 
 def plausible(score: float, replicates: Sequence[float], resampled: str) -> bool:

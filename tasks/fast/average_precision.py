@@ -247,7 +247,7 @@ class Truth:
             np.diff(category[order], append=-1) | np.diff(block.model[order], append=-1)
         )
         for rows in np.split(order, ends[:-1] + 1) if len(order) else ():
-            yield block.model[rows[0]], category[rows[0]], rows
+            yield int(block.model[rows[0]]), int(category[rows[0]]), rows
 
     def _precision(self, right: Array, wrong: Array, wanted: Array) -> Array:
         """Return the precision at each recall of one model and category, [ranges, thresholds, recalls].
