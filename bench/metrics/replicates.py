@@ -11,8 +11,8 @@ ROUNDING = 1e-5  # relative: replicates are kept as float32
 def slack(score: float, replicates: Sequence[float], resampled: str) -> float:
     """Return how far the mean of B replicates may lie from the score that they are replicates of.
 
-    It is off by the bias that resampling adds, which is less than what resampling spreads. Each jackknife replicate lacks
-    one of B groups besides: if a distance of n examples is too large by c / n (Chong and Forsyth 2020), which is at most
+    It is off by the bias that resampling adds, which is less than what resampling spreads. Each jackknife replicate
+    lacks one of B groups besides: if a distance of n examples is too large by c / n (Chong and Forsyth 2020), at most
     the whole distance, they are larger by at most 1 / (B - 1) of it. Twice that is allowed.
 
     Args:

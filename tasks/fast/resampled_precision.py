@@ -3,6 +3,7 @@
 An image that is drawn c times counts as c copies of it do: each of its boxes is wanted c times, and each of its
 detections is found c times. Copies have equal scores and follow each other, so that precision and recall after the last
 copy are those of one detection with weight c, and the precision at any recall reached by an earlier copy is no higher.
+(Of two detections with equal scores in one image, all copies of one come first, and then all copies of the other.)
 Arithmetic and rules are those of ``tasks.fast.average_precision``; only the size range "all" is computed.
 """
 
