@@ -89,9 +89,9 @@ def test_outcomes_of_units_give_the_scores_back(runs):
                 assert right.mean() == pytest.approx(value)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_scores_on_replicates_are_of_the_mean_and_the_models_that_all_examples_choose(sign):
-    """The second model is the best, and the third is selected, where a higher score is better."""
+    """The second model is the best; of the originals, training scores select the third."""
     replicates = torch.arange(12).reshape(3, 4).double()
     scores = torch.tensor([0.2, 0.9, 0.5]).double()
     one = Population(

@@ -30,7 +30,7 @@ class Resamples:
     """
 
     def __init__(self, counts: Float[Tensor, "B M"], wanted: Array, recalls: Array) -> None:
-        self.count = np.ascontiguousarray(counts.numpy().T)
+        self.count = np.ascontiguousarray(counts.numpy().T, dtype=np.int32)
         self.recalls = recalls
         self._wanted = (wanted.T @ self.count).astype(int)
         self.there = self._wanted > 0
@@ -56,14 +56,25 @@ class Resamples:
             counted: whether it is a true or false positive, [n, thresholds].
         """
         weight = self.count[image]
-        number = np.zeros_like(weight)
+        hits = np.flatnonzero(right.any(axis=1))  # at any threshold
+        number, weight_of_hits = weight[:0], weight[hits]
         total = np.zeros(weight.shape[1])
         for threshold in range(right.shape[1]):
             if threshold == 0 or (counted[:, threshold] != counted[:, threshold - 1]).any():
-                number = np.cumsum(weight * counted[:, threshold, None], axis=0)
-            hit = np.flatnonzero(right[:, threshold])
-            total += self._average(category, weight[hit], number[hit])
+                number = self._number(weight, counted[:, threshold], hits)
+            hit = np.flatnonzero(right[hits, threshold])
+            total += self._average(category, weight_of_hits[hit], number[hit])
         return total / right.shape[1]
+
+    def _number(self, weight: Array, counted: Array, hits: Array) -> Array:
+        """Return the number of detections that count up to each of h hits, itself included, [h, B]."""
+        if not len(hits):
+            return weight[:0]
+        if not counted.all():
+            weight = weight * counted[:, None]
+        last = hits[-1] + 1
+        parts = np.add.reduceat(weight[:last], [0, *hits[:-1] + 1], axis=0, dtype=np.int32)
+        return np.cumsum(parts, axis=0, dtype=np.int32)
 
     def _average(self, category: int, weight: Array, number: Array) -> Array:
         """Return the mean over recalls of the best precision at that recall or a higher one, [B].
@@ -73,10 +84,10 @@ class Resamples:
             weight: how often each of the h true positives is drawn, [h, B].
             number: detections up to it that count, itself included, [h, B].
         """
-        hits = np.cumsum(weight, axis=0)
+        hits = np.cumsum(weight, axis=0, dtype=np.int32)
         precision = hits / (number + np.spacing(1))
         best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-        reached = np.take_along_axis(self._reached[category], hits.astype(int), axis=0)
+        reached = np.take_along_axis(self._reached[category], hits, axis=0)
         points = np.diff(reached, axis=0, prepend=np.int16(0))
         return (best * points).sum(axis=0) / len(self.recalls)
 
