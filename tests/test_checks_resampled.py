@@ -36,8 +36,9 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def path(finished, tmp_path):
-    """A copy of the record and its side file."""
+def path(finished, tmp_path, monkeypatch):
+    """A copy of the record and its side file; the store is where it was."""
+    monkeypatch.setenv("BENCH_HOME", str(finished.parents[2] / "home"))
     copy = tmp_path / finished.parent.name / finished.name
     copy.parent.mkdir()
     for suffix in (".json", ".npz"):
