@@ -23,6 +23,7 @@ from bench.records.checks import (
     outcomes,
     plausible,
     reference,
+    resampled,
     scores,
     shapes,
     tiers,
@@ -32,7 +33,7 @@ from bench.records.checks import (
 from bench.records.checks import versions as versions_
 from bench.records.checks.case import Case
 from bench.records.export import RECORD, SIDE, WEIGHTS
-from bench.records.record import LIMIT, Record
+from bench.records.record import LIMIT, SCHEMA, Record, schema
 from bench.records.side import PATHS, STEPS
 from bench.records.tensors import Vectors
 from bench.system import reading
@@ -47,6 +48,7 @@ SUBJECTS = (
     asked,
     scores,
     outcomes,
+    resampled,
     plausible,
     alike,
     agreement,
@@ -160,7 +162,7 @@ def _content(record: Record, data: bytes, beside: Callable[[], bytes], name: str
     """
     arrays, problems = _arrays(record, beside, name)
     yield from problems
-    case = Case(record, arrays or {})
+    case = Case(record, arrays or {}, schema=schema(data) or SCHEMA)
     if arrays is not None:
         case, problems = shapes.valid_arrays(case)
         yield from problems
