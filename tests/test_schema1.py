@@ -218,7 +218,9 @@ def test_every_number_is_found_again():
     assert judge.tests.model_dump() == data["tests"]
     assert judge.good.model_dump() == data["similarity"]["good"]
     assert record.generator.code == data["generator"]["source"]
-    for part in ("zoo", "protocol", "timing", "environment", "artifacts"):
+    for name in schema1.MEASURED:
+        assert getattr(record.timing, name) == data["timing"][name]
+    for part in ("zoo", "protocol", "environment", "artifacts"):
         assert getattr(record, part).model_dump(exclude_unset=True) == data[part]
 
 
