@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.contract import Metric
+from bench.records import schema1
 from bench.records.population import Likeness, Similarity
 from bench.records.record import Record
 
