@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
-from bench.records import rule1, verdict
+from bench.records import rule1, speed, verdict
 from bench.records.fields import Interval
 from bench.records.judged import Judgement
 from bench.records.population import Population
@@ -171,6 +171,20 @@ def _score(name: str, label: str, help_: str) -> Column:
     return Column(name, label, help_, formats.SCORE, (Field(name, read),), better="score", width=62)
 
 
+def _amortised(models: int) -> Column:
+    """Return the column of the speed-up of this many models, with all that comes before the first."""
+    name = f"speedup_amortised_{models}"
+    what = "one model" if models == 1 else f"{models} models"
+    return Column(
+        name,
+        f"All of {models}",
+        f"SGD's time for {what}, over what {what} cost: collecting and fitting, sampling and selecting.",
+        formats.TIMES,
+        (Field(name, of_run(attrgetter(f"timing.{name}"))),),
+        better="higher",
+    )
+
+
 # The columns ---------------------------------------------------------------------------------------------------------
 
 # The first columns of every table.
@@ -239,17 +253,24 @@ COLUMNS = (
         better="lower",
     ),
     Column(
-        "speedup", "Speedup", "SGD's time to the same score over the time to sample one model.", formats.TIMES,
+        "speedup", "Speedup",
+        "SGD's time from the start to the same score, over the time to sample one model. Broken models have none.",
+        formats.TIMES,
         (Field("speedup", of_run(attrgetter("timing.speedup"))),),
         better="higher",
     ),
     Column(
-        "speedup_amortised", "Amortised", "The same when collecting, fitting and selecting count too.", formats.TIMES,
-        (Field("speedup_amortised", of_run(attrgetter("timing.speedup_amortised"))),),
+        "speedup_marginal", "One more",
+        "SGD's time from the zoo's own base to the same score, over the time to sample and select one model; missing "
+        "where the base is there already.",
+        formats.TIMES,
+        (Field("speedup_marginal", of_run(attrgetter("timing.speedup_marginal"))),),
         better="higher",
     ),
+    *(_amortised(models) for models in speed.AMORTISED),
     Column(
-        "break_even", "Break-even", "Models after which the generator has cost less time than SGD.", formats.WHOLE,
+        "break_even", "Break-even", "Models after which the generator has cost less time than SGD, selecting each.",
+        formats.WHOLE,
         (Field("break_even", of_run(attrgetter("timing.break_even_models"))),),
     ),
     Column(
@@ -296,7 +317,8 @@ COLUMNS = (
 # The columns that a table shows at first, in this order; the reader can add the others.
 OPENING = (
     "best", "selected", "mean", "interval", "verdict", "new", "quality", "novelty", "collapsed", "median", "worst",
-    "seconds_per_model", "speedup", "speedup_amortised", "seeds", "device",
+    "seconds_per_model", "speedup", "speedup_marginal", *(f"speedup_amortised_{n}" for n in speed.AMORTISED), "seeds",
+    "device",
 )  # fmt: skip
 
 NAMED = {column.name: column for column in (*FIXED, *COLUMNS)}

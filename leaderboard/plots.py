@@ -20,6 +20,7 @@ from bench.records.population import Likeness, Population
 from bench.records.record import Record
 from bench.records.scale import Scale
 from bench.records.side import MODELS, evenly
+from bench.records.speed import Cost
 from leaderboard.columns import GENERATED, ORIGINAL, REFERENCE, populations
 from leaderboard.opened import Shown
 
@@ -491,20 +492,12 @@ def score_against_time(shown: Sequence[Shown]) -> go.Figure:
     return figure.update_xaxes(type="log", exponentformat="power", dtick=1)
 
 
-def fixed_seconds(record: Record) -> float | None:
-    """Return the seconds of collect, fit and select together; None where the collect time is unknown."""
-    timing = record.timing
-    if timing.collect_s is None:
-        return None
-    return timing.collect_s + timing.fit_s + timing.select_s
-
-
 def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> None:
     record, timing = shown.record, shown.record.timing
     points = [(timing.sample_per_model_s, "one model sampled", "circle")]
-    fixed = fixed_seconds(record)
-    if fixed is not None:
-        points.append((fixed + timing.sample_s, "with collect, fit, select", "diamond"))
+    every = Cost.of(record).in_all(record.generated.n)
+    if every is not None:
+        points.append((every, "with collect, fit, select", "diamond"))
     selected = _factor(record) * record.generated.selected
     figure.add_scatter(
         x=[max(seconds, 1e-6) for seconds, _, _ in points],
@@ -519,9 +512,12 @@ def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> N
 
 
 def break_even(shown: Shown) -> go.Figure | None:
-    """Draw the seconds that N models take by SGD and by the generator; return None where a time is unknown."""
-    timing, fixed = shown.record.timing, fixed_seconds(shown.record)
-    if timing.sgd_s is None or fixed is None:
+    """Draw the seconds that N models take by SGD and by the generator.
+
+    Return None where a time is unknown, or the models are broken.
+    """
+    timing, cost = shown.record.timing, Cost.of(shown.record)
+    if timing.sgd_s is None or cost.fixed_s is None or shown.record.judge.word == "broken":
         return None
     crossing = timing.break_even_models
     most = 10 * (crossing or shown.record.protocol.samples)
@@ -530,7 +526,7 @@ def break_even(shown: Shown) -> go.Figure | None:
     name, own = _text(shown.record.generator.name), colour(shown.record.generator.name)
     lines = {
         "SGD": (models * timing.sgd_s, colour("original")),
-        name: (fixed + models * timing.sample_per_model_s, own),
+        name: (cost.fixed_s + models * cost.per_model_s, own),
     }
     for label, (seconds, tint) in lines.items():
         figure.add_scatter(

@@ -311,7 +311,14 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         # Times
         ({"timing.sample_per_model_s": lambda v: 2 * v}, "timing.sample_per_model_s is "),
         ({"timing.speedup": lambda v: (v or 1) * 2}, "sgd_s over sample_per_model_s"),
-        ({"timing.speedup_amortised": lambda v: (v or 1) * 2}, "timing.speedup_amortised is "),
+        *(({f"timing.speedup_amortised_{n}": lambda v: (v or 1) * 2}, f"timing.speedup_amortised_{n} is ")
+          for n in (1, 10, 100)),
+        ({"timing.speedup_marginal": lambda v: (v or 1) * 2}, "marginal_s over what one more model costs"),
+        ({"timing.select_per_model_s": lambda v: 2 * v}, "timing.select_per_model_s is "),
+        ({"timing.sample_repeats_s": [1e6]}, "(the median of sample_repeats_s)"),
+        ({"timing.sample_repeats_s": None}, "timing.sample_repeats_s is null, expected the time of each"),
+        ({"timing.marginal_s": 1e6}, "timing.marginal_s is 1e+06, expected "),
+        ({"timing.base_s": 1e-6}, "(no checkpoint starts from a base)"),
         ({"timing.break_even_models": lambda v: (v or 5) + 2}, "timing.break_even_models is "),
         ({"timing.target_score": lambda v: v / 2}, "the worse of the selected and the best"),
         ({"timing.sgd_s": 1e6}, "timing.sgd_s is 1e+06, expected "),

@@ -1,5 +1,4 @@
 import dataclasses
-import math
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from bench.contract import Control, Metric
 from bench.judge import compare
 from bench.judge.describe import describe
 from bench.judge.population import GENERATED, ORIGINAL, Origin, Population, select
-from bench.judge.timing import timing
 from bench.metrics import statistics
 from bench.metrics.novelty import Curve, advantage, novelty
 from bench.metrics.similarity import (
@@ -518,87 +516,3 @@ def test_a_generator_whose_models_are_copies_is_found_out_by_every_number():
     assert (judge.origin.nearest_l2_ratio, judge.collapsed) == (None, None)  # no reference
     assert noise.mean.value == pytest.approx(0, abs=1e-9)
     assert (judge.word, judge.rule, judge.resolution) == ("undecided", 2, None)  # no reference
-
-
-# Timing --------------------------------------------------------------------------------------------------------------
-
-
-CURVE = [(1.0, 0.25), (2.0, 0.5), (4.0, 0.75), (8.0, 0.875)]
-
-
-def measured(**changes):
-    """5 models sampled in 10 s (2 s a model); fixed cost 100 + 20 + 5 s; SGD needs 4 s to 0.75."""
-    facts = {
-        "device": "cpu",
-        "curve": CURVE,
-        "collect_s": 100.0,
-        "fit_s": 20.0,
-        "sample_s": 10.0,
-        "samples": 5,
-        "select_s": 5.0,
-        "score_s": 3.0,
-        "selected": 0.75,
-        "best": 0.875,
-        "metric": Metric("accuracy", scale=100),
-        "peak_memory_bytes": 1,
-    }
-    return timing(**(facts | changes))
-
-
-def test_timing_by_hand():
-    found = measured()
-    assert found.target_score == 0.75
-    assert found.sgd_s == 4
-    assert found.sample_per_model_s == 2
-    assert found.speedup == 2  # 4 / 2
-    assert found.speedup_amortised == pytest.approx(4 / 27)  # 135 s for 5 models
-    assert found.break_even_models == 63  # 125 / (4 - 2) = 62.5
-    assert (found.collect_s, found.fit_s, found.select_s, found.score_s) == (100, 20, 5, 3)
-
-
-def test_target_is_never_better_than_the_best_original():
-    found = measured(selected=0.9, best=0.5)
-    assert (found.target_score, found.sgd_s) == (0.5, 2)
-
-
-def test_break_even_is_after_at_least_one_model():
-    found = measured(collect_s=0.0, fit_s=0.0, select_s=0.0)
-    assert found.break_even_models == 1
-
-
-def test_timing_of_a_zoo_without_a_curve():
-    found = measured(curve=[])
-    assert (found.sgd_s, found.speedup, found.speedup_amortised) == (None, None, None)
-    assert found.break_even_models is None
-
-
-def test_timing_where_sgd_never_reached_the_target():
-    assert measured(curve=CURVE[:2]).sgd_s is None
-
-
-def test_timing_of_an_imported_zoo_has_no_amortised_number():
-    found = measured(collect_s=None)
-    assert found.speedup == 2
-    assert (found.collect_s, found.speedup_amortised, found.break_even_models) == (None, None, None)
-
-
-def test_no_break_even_where_sgd_is_as_fast():
-    found = measured(sample_s=20.0)  # 4 s a model, as SGD
-    assert found.speedup == 1
-    assert found.break_even_models is None
-
-
-def test_no_speedup_over_no_time():
-    assert measured(sample_s=0.0).speedup is None
-
-
-def test_timing_where_lower_is_better():
-    curve = [(seconds, 1 - score) for seconds, score in CURVE]
-    metric = Metric("error", higher_is_better=False)
-    found = measured(curve=curve, selected=0.25, best=0.125, metric=metric)
-    assert (found.target_score, found.sgd_s, found.speedup) == (0.25, 4, 2)
-
-
-def test_scoring_on_validation_is_no_cost_of_the_generator():
-    """It is the benchmark's."""
-    assert measured(score_s=math.pi).speedup_amortised == measured().speedup_amortised

@@ -398,12 +398,21 @@ def test_similarity_against_k_needs_two_sizes(page):
     assert not [code for code in test.code if "--k 1,10" in code.value]
 
 
-def test_speed_says_both_speedups(page):
+def test_speed_says_every_speedup(page):
     whole(page.folder, record())
     text = " ".join(item.value for item in page("speed").markdown)
-    assert "10 times as fast" in text
-    assert "0.5 times" in text
+    assert "10x for sampling alone" in text
+    assert "one more model: not applicable: the zoo's own base is there already" in text
+    assert "0.317x for 1, 2.22x for 10, 5.56x for 100 models" in text
     assert "pays off from 4 models" in text
+
+
+def test_speed_has_no_speedup_of_broken_models(page):
+    whole(page.folder, record(novelty__verdict="broken"))
+    test = page("speed")
+    text = " ".join(item.value for item in test.markdown)
+    assert "no speed-up: the models are broken" in text
+    assert len(test.get("plotly_chart")) == 1
 
 
 def test_a_run_is_shown_whole(page):

@@ -157,6 +157,7 @@ def test_costs_cross_where_the_record_says():
     assert abs(cheaper.min() - one.record.timing.break_even_models) <= 1
     assert plots.break_even(shown(timing__sgd_s=None)) is None
     assert plots.break_even(shown(timing__collect_s=None)) is None
+    assert plots.break_even(shown(novelty__verdict="broken")) is None
 
 
 def test_similarity_against_k_has_a_line_a_generator_and_a_point_a_seed(tmp_path):

@@ -339,8 +339,14 @@ def test_interval_upside_down(tmp_path):
     refused(changed(path, {"value": 0.5, "low": 0.4, "high": None}), tmp_path, path)
 
 
-TIMES = ("fit_s", "collect_s", "sample_s", "sample_per_model_s", "select_s", "score_s", "sgd_s")
-DERIVED = ("speedup", "speedup_amortised", "break_even_models", "peak_memory_bytes")
+TIMES = (
+    "fit_s", "collect_s", "sample_s", "sample_per_model_s", "select_s", "select_per_model_s", "score_s", "base_s",
+    "sgd_s", "marginal_s",
+)  # fmt: skip
+DERIVED = (
+    "speedup", "speedup_marginal", "speedup_amortised_1", "speedup_amortised_10", "speedup_amortised_100",
+    "break_even_models", "peak_memory_bytes",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TIMES + DERIVED)

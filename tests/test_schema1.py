@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.contract import Metric
+from bench.records import schema1
 from bench.records.population import Likeness, Similarity
 from bench.records.record import Record
 
@@ -218,7 +219,9 @@ def test_every_number_is_found_again():
     assert judge.tests.model_dump() == data["tests"]
     assert judge.good.model_dump() == data["similarity"]["good"]
     assert record.generator.code == data["generator"]["source"]
-    for part in ("zoo", "protocol", "timing", "environment", "artifacts"):
+    for name in schema1.MEASURED:
+        assert getattr(record.timing, name) == data["timing"][name]
+    for part in ("zoo", "protocol", "environment", "artifacts"):
         assert getattr(record, part).model_dump(exclude_unset=True) == data[part]
 
 

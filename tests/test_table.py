@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,15 @@ def test_one_record_gives_its_generator_the_original_and_every_control(frame):
     assert [row[name] for name in ("best", "mean", "worst")] == pytest.approx([0.94, 0.91, 0.88])
     assert row["nearest_iou"] == 0.95
     assert row["collapsed"] == "yes"
-    assert (row["seconds_per_model"], row["speedup"], row["speedup_amortised"]) == (0.1, 10.0, 0.5)
+    names = (
+        "seconds_per_model",
+        "speedup",
+        "speedup_amortised_1",
+        "speedup_amortised_100",
+        "break_even",
+    )
+    assert [row[name] for name in names] == pytest.approx([0.1, 10, 1 / 3.15, 100 / 18, 4])
+    assert math.isnan(row["speedup_marginal"])  # the base is there already
     assert (row["device"], row["command"]) == ("cpu", one.command)
     assert (cells(made, "control")["nearest_iou"] == 0.9).all()
     assert cells(made, "control")["speedup"].isna().all()
@@ -95,10 +104,10 @@ def test_the_reference_is_a_row_of_its_own(frame):
 
 
 def test_a_number_that_one_seed_lacks_is_missing(frame):
-    runs = [seed(0, 0.8, 0.9), seed(1, 0.8, 0.9, timing__speedup=None, novelty__collapsed=None)]
+    runs = [seed(0, 0.8, 0.9), seed(1, 0.8, 0.9, timing__collect_s=None, novelty__collapsed=None)]
     row = cells(rows(frame, *runs)).loc[0]
-    assert row[["speedup", "collapsed"]].isna().all()
-    assert row["speedup_amortised"] == 0.5
+    assert row[["speedup_amortised_10", "collapsed"]].isna().all()
+    assert row["speedup"] == 10
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

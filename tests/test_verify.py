@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_swapped_weights_are_caught(tmp_path, run):
     sampled = load_sampled(file)
     rng = torch.Generator().manual_seed(0)
     noisy = sampled.vectors + torch.randn(sampled.vectors.shape, generator=rng)
-    save_sampled(type(sampled)(noisy, sampled.fit_s, sampled.sample_s, 1, file), file)
+    save_sampled(dataclasses.replace(sampled, vectors=noisy), file)
     found = wrong(verify(record, from_seed=True))
     assert {"artifacts.generated", "generated weights", "judge.origin.nearest_l2_ratio"} <= set(
         found

@@ -1,59 +1,65 @@
-"""Times of a run, and the speedups and the break-even computed from them."""
+"""Times of a run in the form of a record, with what follows from them."""
 
-import math
 from collections.abc import Sequence
 
 from bench.contract import Metric
+from bench.records import facts
 from bench.records.facts import Timing
+from bench.records.fields import Verdict
+from bench.records.speed import Cost, has_base, of_sgd, speed
 
 
 def timing(
     *,
     device: str,
+    zoo: facts.Zoo,
+    layers: str,
     curve: Sequence[tuple[float, float]],
     collect_s: float | None,
     fit_s: float,
     sample_s: float,
-    samples: int,
+    sample_repeats_s: Sequence[float],
+    models: int,
     select_s: float,
     score_s: float,
     selected: float,
     best: float,
     metric: Metric,
+    word: Verdict | None,
     peak_memory_bytes: int,
 ) -> Timing:
-    """Return a run's times, speedups and break-even; ``bench.records.facts.Timing`` defines them.
+    """Return a run's times, speed-ups and break-even; ``bench.records.facts.Timing`` defines them.
 
     Args:
-        curve: (seconds of training, validation score) of SGD, in order.
-        samples: models that ``sample_s`` and ``select_s`` are for.
+        zoo: facts of the checkpoints.
+        layers: the generated part of the network.
+        curve: (seconds of training, validation score) of SGD, in order; its last points are the checkpoints.
+        sample_s: seconds of sampling all models.
+        sample_repeats_s: the timed repeats that this is the median of; empty in files from before there were any.
+        models: how many ``sample_s`` and ``select_s`` are for.
         selected: validation score of the selected generated model.
         best: validation score of the best original.
         metric: of the scores.
+        word: the verdict; there is no speed-up where it is "broken".
     """
-    sign, worse = metric.sign, min if metric.higher_is_better else max
-    target = worse(selected, best)
-    sgd_s = next((seconds for seconds, score in curve if sign * score >= sign * target), None)
-    per_model = sample_s / samples
-    fixed = None if collect_s is None else collect_s + fit_s + select_s
+    target = (min if metric.higher_is_better else max)(selected, best)
+    based = has_base(zoo.track, layers, zoo.base_score)
+    sgd = of_sgd(curve, zoo.k, target=target, sign=metric.sign, based=based)
+    cost = Cost.measured(
+        collect_s=collect_s, fit_s=fit_s, sample_s=sample_s, select_s=select_s, models=models
+    )
     return Timing(
         device=device,
         collect_s=collect_s,
         fit_s=fit_s,
         sample_s=sample_s,
-        sample_per_model_s=per_model,
+        sample_repeats_s=list(sample_repeats_s) or None,
         select_s=select_s,
         score_s=score_s,
         target_score=target,
-        sgd_s=sgd_s,
-        speedup=sgd_s / per_model if sgd_s is not None and per_model > 0 else None,
-        speedup_amortised=(
-            None if sgd_s is None or fixed is None else sgd_s / ((fixed + sample_s) / samples)
-        ),
-        break_even_models=(
-            None
-            if sgd_s is None or fixed is None or sgd_s <= per_model
-            else max(1, math.ceil(fixed / (sgd_s - per_model)))
-        ),
+        base_s=sgd.base_s,
+        sgd_s=sgd.target_s,
+        marginal_s=sgd.marginal_s,
         peak_memory_bytes=peak_memory_bytes,
+        **vars(speed(cost, sgd, word)),
     )

@@ -12,6 +12,7 @@ from bench.records.fields import (
     Model,
     Name,
     Positive,
+    Ratio,
     Seconds,
     Seed,
     Settings,
@@ -119,30 +120,50 @@ class Protocol(Model):
 class Timing(Model):
     """Wall time in seconds, measured after the device has finished its work.
 
+    What follows from other times is computed by ``bench.records.speed`` alone.
+
     Attributes:
         collect_s: training all checkpoints, evaluation pauses excluded; null for an imported zoo.
-        fit_s, sample_s: fitting the generator, and sampling all models after a warm-up.
-        sample_per_model_s: sample_s over the number of models.
+        fit_s: fitting the generator.
+        sample_s: sampling all models, warm: the median of ``sample_repeats_s``.
+        sample_repeats_s: each timed sampling of as many models, after one that is not timed; null in records of schema
+            1, whose sample_s is of a single sampling after that of one model.
+        sample_per_model_s, select_per_model_s: sample_s and select_s over the number of models.
         select_s, score_s: scoring the generated models on the training and on the validation split.
         target_score: the lower of the selected generated and the best original score (the higher, for errors).
+        base_s: SGD's training time until the zoo's own base; null where there is none (independent runs of whole
+            networks, imported zoos), and in records of schema 1.
         sgd_s: SGD's training time until it first reached the target score.
+        marginal_s: SGD's training time from the base to the target score, from the start where there is no base; null
+            where the base reaches it already, SGD never does, or it is unknown.
         speedup: sgd_s / sample_per_model_s.
-        speedup_amortised: sgd_s over one model's share of collect + fit + sample + select.
-        break_even_models: models after which the generator has cost less time than SGD would have.
+        speedup_marginal: marginal_s / (sample_per_model_s + select_per_model_s).
+        speedup_amortised_1, speedup_amortised_10, speedup_amortised_100: N * sgd_s over the cost of N models, which is
+            collect_s + fit_s + N * (sample_per_model_s + select_per_model_s).
+        break_even_models: models after which the generator has cost less time than SGD would have, at that cost.
         peak_memory_bytes: peak memory of the device (GPU) or the process (CPU).
+
+    The speed-ups and the break-even are null where the verdict is "broken", or a time that they need is null.
     """
 
     device: Name
     collect_s: Seconds | None
     fit_s: Seconds
     sample_s: Seconds
+    sample_repeats_s: Annotated[list[Seconds], Field(min_length=1, max_length=100)] | None
     sample_per_model_s: Seconds
     select_s: Seconds
+    select_per_model_s: Seconds
     score_s: Seconds
     target_score: float
+    base_s: Seconds | None
     sgd_s: Seconds | None
-    speedup: Annotated[float, Field(ge=0)] | None
-    speedup_amortised: Annotated[float, Field(ge=0)] | None
+    marginal_s: Seconds | None
+    speedup: Ratio | None
+    speedup_marginal: Ratio | None
+    speedup_amortised_1: Ratio | None
+    speedup_amortised_10: Ratio | None
+    speedup_amortised_100: Ratio | None
     break_even_models: Positive | None
     peak_memory_bytes: Count
 

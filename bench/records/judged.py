@@ -5,12 +5,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from bench.records.fields import Count, Interval, Model, Name, Unit, Verdict, Version
+from bench.records.fields import Count, Interval, Model, Name, Ratio, Unit, Verdict, Version
 
 KINDS = ("new", "copies", "averages", "broken")  # what models are made of
 # A difference of scores that matters: half a point of a share; of another metric, half a percent of the reference's.
 MARGIN = 0.005
-Ratio = Annotated[float, Field(ge=0)]
 
 
 class Advantage(Model):

@@ -27,7 +27,7 @@ OURS = {
         "time, s": "sample_s", "memory, MB": "peak_memory_bytes",
         **SIMILARITIES,
         **{f"good {name}": f"good_{field}" for name, field in SIMILARITIES.items()},
-        "speedup": "speedup", "amortised": "speedup_amortised",
+        "speedup": "speedup", "amortised": "speedup_amortised_100",
     },
     "original": {"best": "original_best", "avg.": "original_mean", "med.": "original_median"},
 }  # fmt: skip

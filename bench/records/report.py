@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import rule1, verdict
+from bench.records import rule1, speed, verdict
 from bench.records.facts import IMPORTED
 from bench.records.fields import Interval
 from bench.records.judged import KINDS, Composition, Judgement
@@ -166,16 +166,29 @@ def _timing(record: Record) -> Table:
         "collect": timing.collect_s,
         "fit": timing.fit_s,
         "sample": timing.sample_s,
-        "a model": timing.sample_per_model_s,
+        "sample one": timing.sample_per_model_s,
         "select": timing.select_s,
+        "select one": timing.select_per_model_s,
         "score": timing.score_s,
         "SGD to target": timing.sgd_s,
+        "one more": timing.marginal_s,
     }
     table.add_column(f"\nseconds on {escape(timing.device)}")
     for name in cells:
-        table.add_column("\n" + name, justify="right")
+        table.add_column("\n" + name, justify="right", no_wrap=True)
     table.add_row("", *("-" if value is None else f"{value:.3g}" for value in cells.values()))
+    table.caption, table.caption_justify = sampled(record), "left"
     return table
+
+
+def sampled(record: Record) -> str:
+    """Say how often sampling was timed, and between what its times lie."""
+    repeats = record.timing.sample_repeats_s
+    if repeats is None:
+        return "sample: timed once, after a single model"
+    if len(repeats) == 1:
+        return "sample: timed once, after as many models"
+    return f"sample: median of {len(repeats)}, {min(repeats):.3g} to {max(repeats):.3g}, after as many models"
 
 
 VERDICTS = {
@@ -302,7 +315,7 @@ def sentences(record: Record) -> list[str]:
         *_not_finite(record),
         *_collapsed(record),
         *_against_noise(record),
-        *_speedup(record),
+        *speedups(record),
         *_few_images(record),
     ]
 
@@ -343,23 +356,47 @@ def _ends(interval: Interval) -> tuple[float, float, float]:
     return interval.value, interval.low, interval.high
 
 
-def _speedup(record: Record) -> list[str]:
-    """Say the speedup over SGD: of sampling alone, and with collecting, fitting and selecting."""
+def speedups(record: Record) -> list[str]:
+    """Say the speed-ups over SGD, a sentence each, and from how many models on the generator costs less."""
     timing = record.timing
-    if timing.speedup is None:
-        if timing.sgd_s is None:
-            return ["no speedup: there is no time of SGD to the same score in this zoo"]
-        return []
+    if record.judge.word == "broken":
+        return ["no speed-up: the models are broken"]
+    if timing.sgd_s is None:
+        return ["no speed-up: there is no time of SGD to the same score in this zoo"]
     score = f"{record.task.metric.scale * timing.target_score:.4g}"
-    line = f"speedup over SGD to a score of {score}: {factor(timing.speedup)}x for sampling alone"
-    if timing.speedup_amortised is not None:
-        line += (
-            f", {factor(timing.speedup_amortised)}x when collecting, fitting and selecting count "
-            f"({record.protocol.samples} models)"
+    lines = []
+    if timing.speedup is not None:
+        lines.append(
+            f"speed-up over SGD from the start to a score of {score}: {factor(timing.speedup)}x for sampling alone"
         )
-    if timing.break_even_models is not None:
-        line += f"; pays off from {timing.break_even_models:,} models"
-    return [line]
+    return [*lines, _marginal(record), *_amortised(record)]
+
+
+def _marginal(record: Record) -> str:
+    """Say the speed-up of one more model, where the zoo is there already; or why there is none."""
+    timing = record.timing
+    if timing.marginal_s is None:
+        return f"speed-up of one more model: {speed.without_marginal(record)}"
+    if timing.speedup_marginal is None:
+        return "speed-up of one more model: it takes no time to sample and select"
+    start = "the start" if timing.base_s is None else "the zoo's own base"
+    return (
+        f"speed-up of one more model over SGD from {start}, with selecting: "
+        f"{factor(timing.speedup_marginal)}x"
+    )
+
+
+def _amortised(record: Record) -> list[str]:
+    """Say the speed-ups with all that comes before the first model; an empty list where that time is unknown."""
+    timing = record.timing
+    found = {models: getattr(timing, f"speedup_amortised_{models}") for models in speed.AMORTISED}
+    known = [f"{factor(value)}x for {n}" for n, value in found.items() if value is not None]
+    if not known:
+        return []
+    line = f"with collecting, fitting and selecting: {', '.join(known)} models"
+    if timing.break_even_models is None:
+        return [f"{line}; pays off at no number of models"]
+    return [f"{line}; pays off from {timing.break_even_models:,} models"]
 
 
 def _few_images(record: Record) -> list[str]:

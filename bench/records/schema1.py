@@ -10,14 +10,18 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 from bench.contract.control import Control
 from bench.contract.metric import Compared, Metric
 from bench.errors import BadRequest
-from bench.records import facts, judged, population, record
+from bench.records import facts, judged, population, record, speed
 from bench.records.asked import Asked
 from bench.records.fields import (
+    Count,
     Hash,
     Interval,
     Model,
     Moment,
     Name,
+    Positive,
+    Ratio,
+    Seconds,
     Settings,
     Short,
     Tier,
@@ -25,7 +29,6 @@ from bench.records.fields import (
     Verdict,
     Version,
 )
-from bench.records.judged import Ratio
 from bench.records.population import SLACK, Likeness, Population, Similarity
 
 # The metrics that schema 1 names alone; of any other metric it says only whether higher is better.
@@ -46,6 +49,18 @@ CONTROLS = (
     "finetune",
 )  # controls other than noise
 ADVANTAGES = ("noise", "interpolation", "gaussian")
+# Times that were measured, or are the same in both schemas.
+MEASURED = (
+    "device",
+    "collect_s",
+    "fit_s",
+    "sample_s",
+    "select_s",
+    "score_s",
+    "target_score",
+    "sgd_s",
+    "peak_memory_bytes",
+)
 # Fields of a record that are the same in both schemas.
 SAME = (
     "id",
@@ -53,7 +68,6 @@ SAME = (
     "key",
     "zoo",
     "protocol",
-    "timing",
     "environment",
     "artifacts",
     "tier",
@@ -199,6 +213,29 @@ class Similarities(Model):
         return self.controls[name].converted() if name in self.controls else Similarity()
 
 
+class Timing(Model):
+    """Times. The speed-ups and the break-even are not read: they follow from the times.
+
+    Attributes:
+        sample_s: one sampling of all models, after one of a single model.
+        speedup_amortised: sgd_s over one model's share of collect + fit + sample + select.
+    """
+
+    device: Name
+    collect_s: Seconds | None
+    fit_s: Seconds
+    sample_s: Seconds
+    sample_per_model_s: Seconds
+    select_s: Seconds
+    score_s: Seconds
+    target_score: float
+    sgd_s: Seconds | None
+    speedup: Ratio | None
+    speedup_amortised: Ratio | None
+    break_even_models: Positive | None
+    peak_memory_bytes: Count
+
+
 class Novelty(Model):
     """Novelty of the generated models, and the verdict. Fields with a default are missing in older records."""
 
@@ -253,7 +290,7 @@ class Record(Model):
     similarity: Similarities
     novelty: Novelty
     tests: judged.Tests | None = None
-    timing: facts.Timing
+    timing: Timing
     environment: facts.Environment
     artifacts: facts.Artifacts
     tier: Tier = "claimed"
@@ -282,6 +319,7 @@ class Record(Model):
             generator=self.generator.converted(),
             populations=self._populations(),
             judge=self._judge(),
+            timing=self._timing(),
             **{name: getattr(self, name) for name in SAME},
         )
 
@@ -311,6 +349,26 @@ class Record(Model):
                     name if amplitude is None else str(Control(name, amplitude))
                 ),
             }
+        )
+
+    def _timing(self) -> facts.Timing:
+        """Return the times in the current schema; what follows from others is computed by today's formulas."""
+        said, zoo = self.timing, self.zoo
+        based = speed.has_base(zoo.track, self.task.layers, zoo.base_score)
+        sgd = speed.Sgd(None, said.sgd_s, None if based else said.sgd_s)
+        cost = speed.Cost.measured(
+            collect_s=said.collect_s,
+            fit_s=said.fit_s,
+            sample_s=said.sample_s,
+            select_s=said.select_s,
+            models=len(self.scores.generated.values),
+        )
+        return facts.Timing.model_construct(
+            **{name: getattr(said, name) for name in MEASURED},
+            sample_repeats_s=None,
+            base_s=None,
+            marginal_s=sgd.marginal_s,
+            **vars(speed.speed(cost, sgd, self.novelty.verdict)),
         )
 
     def _judge(self) -> judged.Judge:

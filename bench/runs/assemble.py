@@ -120,6 +120,12 @@ def assemble(
     baselines = compare.Baselines.of(populations, metric, rng)
     finding = compare.assess(baselines, generated, rng)
     described = compare.described(baselines, generated, finding.similarity, rng)
+    judge = finding.judge(
+        against_reference(populations, metric, derive(rng, "against the reference")),
+        models=run.request.samples,
+        tests=_tests(run, baselines, generated),
+        good=_good(run, baselines, generated),
+    )
     return Record(
         schema=2,
         id=head.id,
@@ -132,26 +138,25 @@ def assemble(
         generator=head.generator,
         protocol=head.protocol,
         populations=described,
-        judge=finding.judge(
-            against_reference(populations, metric, derive(rng, "against the reference")),
-            models=run.request.samples,
-            tests=_tests(run, baselines, generated),
-            good=_good(run, baselines, generated),
-        ),
+        judge=judge,
         timing=timing(
             device=torch.cuda.get_device_name(run.device)
             if run.device.startswith("cuda")
             else "cpu",
+            zoo=head.zoo,
+            layers=head.task.layers,
             curve=zoo.curve,
             collect_s=zoo.collect_s or None,
             fit_s=sampled.fit_s,
             sample_s=sampled.sample_s,
-            samples=len(sampled.vectors),
+            sample_repeats_s=sampled.sample_repeats_s,
+            models=len(sampled.vectors),
             select_s=generated.select_s,
             score_s=generated.score_s,
             selected=described["generated"].selected,
             best=described["original"].best,
             metric=metric,
+            word=judge.word,
             peak_memory_bytes=sampled.peak_memory_bytes,
         ),
         environment=facts.Environment(**describe(run.device)),

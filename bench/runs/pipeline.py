@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import shutil
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -52,6 +53,8 @@ from bench.system.progress import say, track
 from bench.system.randomness import derive, generator
 from bench.system.timing import Stopwatch, peak_memory
 
+# How often sampling is timed, but for a generator that is so slow that fewer times take this many seconds in all.
+REPEATS, REPEATING_S = 5, 30.0
 NOISY = Control("noise", 0.1)  # the level that maps of parameters and latents show
 
 
@@ -110,16 +113,17 @@ class Run:
             record = assemble(self, head, zoo, sampled, populations, files)
         return record, record.write(results)
 
-    def generate(self, zoo: Zoo, samples: int | None = None) -> Sampled:
+    def generate(self, zoo: Zoo, samples: int | None = None, *, timed: bool = True) -> Sampled:
         """Return the generator's samples, fitted to the zoo; its hidden units are aligned first if the request says so.
 
         Args:
             zoo: the checkpoints.
             samples: number of models, by default the request's; samples of all counts come from one fit.
+            timed: whether to sample again for the time that it takes.
         """
         seen = self.aligned(zoo) if self.request.align else zoo
         count = samples or self.request.samples
-        return self.sample(self.generator, self.request.generator, seen, count)
+        return self.sample(self.generator, self.request.generator, seen, count, timed=timed)
 
     def aligned(self, zoo: Zoo) -> Zoo:
         """Return the zoo with its hidden units aligned, which is done once for the zoo that was asked for last.
@@ -293,7 +297,14 @@ class Run:
         return [identity.plugin_hash(self.task, self.task.settings()), *identity.libraries()]
 
     def sample(
-        self, maker: Generator, name: str, zoo: Zoo, count: int, seed: str | None = None
+        self,
+        maker: Generator,
+        name: str,
+        zoo: Zoo,
+        count: int,
+        seed: str | None = None,
+        *,
+        timed: bool = False,
     ) -> Sampled:
         """Fit a generator and return its samples.
 
@@ -303,6 +314,7 @@ class Run:
             zoo: the checkpoints that it is fitted to.
             count: number of samples; 1 of a deterministic generator.
             seed: by default the request's.
+            timed: whether to sample again for the time that it takes; nobody asks for a control's.
         """
         count = 1 if maker.deterministic else count
         seed = str(self.request.seed) if seed is None else seed
@@ -310,11 +322,14 @@ class Run:
         facts = [VERSION, name, identity.plugin_hash(maker, settings), recorded(settings)]
         facts += [zoo.hash, seed, count, self.device, *identity.libraries()]
         facts += [self.task.identity(), self.task_code] if maker.needs else []
+        facts += [["repeats", REPEATS, REPEATING_S]] if timed else []  # files without stay apart
         path = store.home() / "generated" / f"{store.digest(facts)}.safetensors"
 
         def make() -> Sampled:
             with foreign.preserved():
-                made = self._fit_and_sample(maker, zoo, count, generator(0, seed, name), path)
+                made = self._fit_and_sample(
+                    maker, zoo, count, generator(0, seed, name), path, timed
+                )
             zoo.check_unchanged()
             if recorded(foreign.hyperparameters(maker)) != recorded(settings):
                 raise BenchError(
@@ -326,17 +341,36 @@ class Run:
         return store.stage(path, load_sampled, make, save_sampled, force=self.request.force)
 
     def _fit_and_sample(
-        self, maker: Generator, zoo: Zoo, count: int, rng: torch.Generator, path: Path
+        self,
+        maker: Generator,
+        zoo: Zoo,
+        count: int,
+        rng: torch.Generator,
+        path: Path,
+        timed: bool,
     ) -> Sampled:
         fit_s = self._fit(maker, zoo, rng)
-        maker.sample(1, rng=derive(rng, "warm up"))
         with Stopwatch(self.device) as sampling:
             vectors = maker.sample(count, rng=derive(rng, "sample"))
         foreign.check_vectors(vectors, count, zoo, f"{type(maker).__name__}.sample")
         vectors = vectors.detach().clone()  # the generator may go on with its own
+        # The models that are kept have warmed the generator up, at the very number that is timed.
+        repeats = tuple(self._repeats(maker, count, rng)) if timed else ()
+        sample_s = statistics.median(repeats or (sampling.seconds,))
         peak = peak_memory(self.device)
         views = self._views(maker, zoo, vectors, rng)
-        return Sampled(vectors, fit_s, sampling.seconds, peak, path, views)
+        return Sampled(vectors, fit_s, sample_s, peak, path, repeats, views)
+
+    def _repeats(self, maker: Generator, count: int, rng: torch.Generator) -> Iterator[float]:
+        """Yield the seconds of sampling again, at most ``REPEATS`` times and until ``REPEATING_S`` have passed."""
+        clock = Stopwatch(self.device)
+        for repeat in range(REPEATS):
+            before = clock.seconds
+            with clock:
+                maker.sample(count, rng=derive(rng, "sample again", repeat))
+            yield clock.seconds - before
+            if clock.seconds >= REPEATING_S:
+                return
 
     def _fit(self, maker: Generator, zoo: Zoo, rng: torch.Generator) -> float:
         """Fit a generator, unless it was fitted last with the same zoo and seed; return the seconds that took."""

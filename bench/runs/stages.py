@@ -26,6 +26,8 @@ class Sampled:
         vectors: the samples.
         fit_s, sample_s, peak_memory_bytes: seconds of fitting and sampling, and the peak of memory.
         path: the file of this result.
+        sample_repeats_s: seconds of further samplings of as many models, of which sample_s is the median; empty where
+            the only sampling was timed: of controls, and in files from before samplings were repeated.
         views: latents of populations ("latent.<population>") and vectors along the sampling path ("path", m x s x D)
             for figures; empty where the generator has none.
     """
@@ -35,6 +37,7 @@ class Sampled:
     sample_s: float
     peak_memory_bytes: int
     path: Path
+    sample_repeats_s: tuple[float, ...] = ()
     views: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
@@ -84,12 +87,15 @@ def _write(tensors: dict[str, Tensor], facts: dict[str, Any], path: Path) -> Non
 def load_sampled(path: Path) -> Sampled:
     """Read the samples that ``save_sampled`` wrote."""
     tensors, facts = _read(path)
-    return Sampled(tensors.pop("vectors"), **facts, path=path, views=tensors)
+    repeats = tuple(facts.pop("sample_repeats_s", ()))
+    vectors = tensors.pop("vectors")
+    return Sampled(vectors, **facts, path=path, sample_repeats_s=repeats, views=tensors)
 
 
 def save_sampled(sampled: Sampled, path: Path) -> None:
     """Write vectors, views, times and peak memory to one safetensors file."""
-    facts = {name: getattr(sampled, name) for name in ("fit_s", "sample_s", "peak_memory_bytes")}
+    names = ("fit_s", "sample_s", "sample_repeats_s", "peak_memory_bytes")
+    facts = {name: getattr(sampled, name) for name in names}
     tensors = {"vectors": sampled.vectors, **sampled.views}
     _write({name: tensor.contiguous() for name, tensor in tensors.items()}, facts, path)
 
