@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
         request = Request(
-            task="fake", generator="gaussian", task_settings=SETTINGS, k=12, samples=40, held_out=20, device="cpu",
+            task="fake", generator="gaussian", task_settings=SETTINGS, k=12, samples=40, device="cpu",
             min_score=0.5, results=folder / "results",
         )  # fmt: skip
         _, path = Run(request).execute()

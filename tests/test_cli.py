@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from bench.records.record import Record
 from tests.standins import call
 
-SMALL = ["--task", "fake", "--k", "4", "--samples", "3", "--held-out", "10", "--set", "task.epochs=1"]
+SMALL = ["--task", "fake", "--k", "4", "--samples", "3", "--set", "task.epochs=1"]
 RUN = ["run", *SMALL, "--generator", "gaussian"]
 
 

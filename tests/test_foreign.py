@@ -76,7 +76,7 @@ class Rude(Generator):
 
 
 def request(folder, generator="copy", **values):
-    return Request("fake", generator, SETTINGS, k=5, samples=4, held_out=10, results=folder, **values)
+    return Request("fake", generator, SETTINGS, k=5, samples=4, results=folder, **values)
 
 
 def facts(record: Record) -> dict:

@@ -14,7 +14,7 @@ from tests.standins import call
 
 SMALL = ("--set", "task.epochs=1", "--set", "task.batch_size=20")
 SEEDS = ("--layers", "all", "--track", "seeds")
-RUN = ("run", "--task", "fake", "--generator", "gaussian", "--samples", "4", "--held-out", "10")
+RUN = ("run", "--task", "fake", "--generator", "gaussian", "--samples", "4")
 
 
 @pytest.fixture(scope="module")

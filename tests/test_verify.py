@@ -44,7 +44,7 @@ def run(finished, tmp_path):
 
 def made(tmp_path, generator="gaussian", **values):
     request = Request(
-        task="fake", generator=generator, task_settings=SETTINGS | values.pop("task_settings", {}), k=5, samples=4, held_out=10,
+        task="fake", generator=generator, task_settings=SETTINGS | values.pop("task_settings", {}), k=5, samples=4,
         results=tmp_path / "results", device="cpu", **values,
     )  # fmt: skip
     return pipeline.run(request)
