@@ -1,7 +1,7 @@
 """The tests. While they run, what the suite's functions are given and return is checked, shapes too.
 
 ``--jaxtyping-packages`` in pyproject.toml names the packages, and ``tests.check`` as what checks a function. It has
-jaxtyping decorate every function with ``jaxtyping.jaxtyped``, which takes half a millisecond or more when it is made and
+jaxtyping decorate every function with ``jaxtyping.jaxtyped``: half a millisecond or more when it is made, and
 50 microseconds a call. ``sparingly`` stands in its place: 1 microsecond a call from the 51st on.
 """
 
