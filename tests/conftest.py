@@ -6,6 +6,7 @@ import hypothesis
 import pytest
 import torch
 
+import tests
 from bench.contract.zoo import Layout, Zoo
 
 # The same examples every time, however slow the machine is at the moment.
@@ -49,6 +50,12 @@ def pytest_ignore_collect(collection_path, config):
     """Benchmarks run only when their folder is named: they take minutes and want the machine to themselves."""
     asked = any(BENCHMARKS.name in argument for argument in config.args)
     return True if collection_path == BENCHMARKS and not asked else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Every test, and what is prepared for it, has its first calls checked."""
+    tests.calls.clear()
 
 
 @pytest.fixture(autouse=True)

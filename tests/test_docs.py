@@ -111,7 +111,8 @@ def test_the_readmes_first_command_runs_in_a_process_of_its_own(tmp_path):
     words = shlex.split(blocks(README, "sh")[0].rpartition("&&")[2])[1:]
     done = subprocess.run(
         [sys.executable, *words, "--results", str(tmp_path / "results"),
-         "--k", "20", "--samples", "10", "--set", "autoencoder_iterations=20", "--set", "denoiser_iterations=20"],
+         "--k", "20", "--samples", "10", "--held-out", "4",
+         "--set", "autoencoder_iterations=20", "--set", "denoiser_iterations=20"],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
