@@ -22,6 +22,9 @@ class Metric:
             in percent, and 1 for any other.
         mean_over_units: whether a score is the share of validation examples that the model gets right, each example
             being one unit.
+        resampled: how ``Evaluation.replicates`` draw the validation examples again: "bootstrap" where as many examples
+            are drawn with replacement, "jackknife" where each of B groups of them is left out, "none" where there are
+            no replicates.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CHECKED
@@ -31,6 +34,7 @@ class Metric:
     higher_is_better: bool = True
     scale: Literal[1, 100] = 1
     mean_over_units: bool = False
+    resampled: Literal["none", "bootstrap", "jackknife"] = "none"
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.name) <= 300:

@@ -20,6 +20,10 @@ right_mean.POP       (u,) uint8        share of the population that gets a unit 
 right_STAT.POP       (u / 8,) uint8    units that the population's best, selected, median or worst model gets
                                        right, as packed bits
 units                (2,) int32        u, and the number of all validation units
+resampled_mean.POP   (B,) float32      mean score of the population on each of B replicates of the validation
+                                       examples; replicate b is the same for all populations of all records of
+                                       the board. There where the metric's ``resampled`` is not "none"
+resampled_STAT.POP   (B,) float32      the same of its best and selected model, chosen by all examples
 curve                (p, 2) float32    SGD: seconds of training, validation score, one row a point
 ==================== ================= =======================================================================
 """
@@ -54,6 +58,7 @@ EMBEDDED = ("original", "generated", "noise 0.1")  # populations on the maps
 MAPPED = 5  # fewest points of a map
 PATHS, STEPS = 5, 11  # denoising trajectories that are kept, and vectors along each
 STATISTICS = ("best", "selected", "median", "worst")
+RESAMPLED = ("mean", "best", "selected")  # scores of a population that are kept on every replicate
 POPULATION = r"(aligned )?[a-z][a-z_]{0,39}( [0-9.e+-]{1,12})?"  # original, generated, or a control
 
 # Name of an array (a pattern), its number of dimensions and its type.
@@ -68,6 +73,7 @@ KNOWN: dict[str, tuple[int, str]] = {
     "weights_index": (1, "int32"),
     rf"right_(mean|{'|'.join(STATISTICS)})\.{POPULATION}": (1, "uint8"),
     "units": (1, "int32"),
+    rf"resampled_({'|'.join(RESAMPLED)})\.{POPULATION}": (1, "float32"),
     "curve": (2, "float32"),
 }
 
