@@ -29,7 +29,9 @@ from numpy.typing import NDArray
 
 from bench.records import student
 
-Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 LEVEL = 0.05  # chance that any two equal rows of a board are told apart
 DISCORDANT = 2  # units that every pair is given
@@ -107,7 +109,10 @@ def told_apart(rows: Sequence[Row], units: Units) -> Bools:
     """
     first, second = np.triu_indices(len(rows), 1)
     tests = len(first)
-    values, own = np.array([row.value for row in rows]), np.array([row.own.variance for row in rows])
+    values, own = (
+        np.array([row.value for row in rows]),
+        np.array([row.own.variance for row in rows]),
+    )
     spread, freedom = units.spread(np.stack([row.paired for row in rows]))
     variances = np.stack([spread[first, second], own[first], own[second]])
     freedoms, kinds = np.unique([*(row.own.freedom for row in rows), freedom], return_inverse=True)
@@ -137,7 +142,10 @@ def _most_tests(apart: Floats, variances: Floats, squares: Floats, of: Ints) -> 
         tests = (least + most + 1) // 2
         needed = (variances * squares[of, np.maximum(tests, 1) - 1]).sum(axis=0)
         holds = (apart > needed) & (tests > 0)
-        least, most = np.where(holds, tests, least), np.where(holds, most, tests - 1).clip(min=least)
+        least, most = (
+            np.where(holds, tests, least),
+            np.where(holds, most, tests - 1).clip(min=least),
+        )
     return least
 
 

@@ -7,9 +7,9 @@ from scipy import stats
 
 from bench.errors import BadRequest
 from bench.records import side
-from leaderboard import boards, load, pooling, table, ties
-from leaderboard.opened import open_record
-from leaderboard.outcomes import outcomes as outcomes_of
+from leaderboard import boards, expected, load, pooling, table
+from leaderboard.opened import Shown, open_record
+from leaderboard.outcomes import Models
 from tests.records import judged, outcomes, population, record, seed, written
 
 
@@ -56,6 +56,14 @@ def test_a_single_model_has_no_interval(frame):
     made = rows(frame, record()).set_index("generator")
     assert made.loc["average", ["low", "high"]].isna().all()
     assert made.loc["copy", ["low", "high"]].notna().all()
+
+
+def test_steps_of_one_run_have_no_interval(frame):
+    assert (
+        rows(frame, record()).set_index("generator").loc["original", ["low", "high"]].isna().all()
+    )
+    seeds = rows(frame, record(zoo__track="seeds", key="b" * 16))
+    assert seeds.set_index("generator").loc["original", ["low", "high"]].notna().all()
 
 
 def test_seeds_are_pooled_with_students_interval(frame):
@@ -249,36 +257,55 @@ def test_boards_count_records_and_generators(frame):
 # Ranks -----------------------------------------------------------------------------------------
 
 
-def test_ranks_follow_the_direction_and_what_lacks_the_number_comes_last(frame):
+def ranks(made, by, higher=True):
+    """Ranks of rows by their values alone."""
+    values = dict(zip(made["row"], made[by], strict=True))
+    return {
+        row: 1 + sum(other > value if higher else other < value for other in values.values())
+        for row, value in values.items()
+    }
+
+
+def test_ranks_come_first_and_what_has_none_follows_by_its_value(frame):
     made = rows(frame, record())
-    ranked = table.ranked(made, "selected", True, {})
-    assert ranked["selected"].is_monotonic_decreasing
-    assert ranked["rank"].is_monotonic_increasing
-    assert table.ranked(made, "selected", False, {})["selected"].is_monotonic_increasing
-    ranked = table.ranked(made, "speedup", True, {})
-    assert ranked.loc[0, "generator"] == "pdiff"
-    assert ranked["rank"][1:].isna().all()
-    assert table.ranked(made, "seconds_per_model", True, {}).loc[0, "rank"] == 1
+    for higher in (True, False):
+        ranked = table.ranked(made, "mean", higher, ranks(made, "mean", higher))
+        assert ranked["rank"].is_monotonic_increasing
+        assert (ranked["mean"] * (-1 if higher else 1)).is_monotonic_increasing
+    found = table.ranked(made, "mean", True, {"copy": 1, "average": 1})
+    assert list(found["row"][:2]) == ["average", "copy"]
+    assert found["rank"][2:].isna().all()
+    assert found["mean"][2:].is_monotonic_decreasing
+    found = table.ranked(made, "speedup", True, {})
+    assert found.loc[0, "generator"] == "pdiff"
+    assert found["rank"].isna().all()
+    assert table.ranked(made, "seconds_per_model", True, {}).loc[0, "generator"] == "pdiff"
 
 
-def test_outcomes_come_from_the_side_file_and_make_ties(tmp_path):
+def test_statistics_of_all_models_give_way_to_expected_values(frame):
+    made = rows(frame, record())
+    values = {"best": {"copy": 0.5}, "worst": {"copy": 0.25}}
+    found = table.at_draws(made, values, 7).set_index("row")
+    assert found.loc["copy", ["best", "worst", "mean"]].tolist() == [0.5, 0.25, 0.915]
+    assert found["best"].notna().sum() == 1
+    assert found[["selected", "median"]].isna().all(axis=None)
+    assert set(found["draws"]) == {7}
+
+
+def test_outcomes_come_from_the_side_file(tmp_path):
     right = np.arange(797) % 10 > 0
     path = written(tmp_path, record(), outcomes(record(), right))
     shown = open_record(path)
     assert not shown.problem
-    found = outcomes_of(shown.record, shown.side, "selected", ["generated", "noise 0.1"])
-    assert found["generated"].value == 0.94
-    assert found["generated"].units == 797
-    np.testing.assert_array_equal(found["generated"].right, right)
-    for statistic in ties.TESTED:
-        assert outcomes_of(shown.record, shown.side, statistic, ["copy"])["copy"].units == 797
+    for statistic in expected.STATISTICS:
+        np.testing.assert_array_equal(Models(shown, "noise 0.1").paired(statistic), right)
 
 
-def test_without_a_side_file_or_for_another_metric_there_are_no_outcomes(tmp_path):
-    assert outcomes_of(record(), {}, "best", ["copy"])["copy"].right is None
+def test_without_a_side_file_or_for_another_metric_there_are_no_outcomes():
+    assert Models(Shown("", record(), {}), "copy").paired("best") is None
     other = record(task__metric="FID")
     made = outcomes(other, np.ones(797))
-    assert outcomes_of(other, made, "best", ["copy"])["copy"].right is None
+    assert Models(Shown("", other, made), "copy").paired("best") is None
 
 
 @pytest.mark.parametrize("wrong", ["missing", "other", "damaged"])
