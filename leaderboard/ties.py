@@ -79,7 +79,7 @@ class Units:
     kind: Literal["outcomes", "bootstrap", "jackknife"]
     count: int
 
-    def spread(self, paired: Floats) -> tuple[Floats, float]:
+    def spread(self, paired: Floats) -> tuple[Floats, int]:
         """Return the variance of the difference of every two rows, and the degrees of freedom.
 
         Args:
@@ -109,13 +109,12 @@ def told_apart(rows: Sequence[Row], units: Units) -> Bools:
     """
     first, second = np.triu_indices(len(rows), 1)
     tests = len(first)
-    values, own = (
-        np.array([row.value for row in rows]),
-        np.array([row.own.variance for row in rows]),
-    )
+    values = np.array([row.value for row in rows])
+    own = np.array([row.own.variance for row in rows])
     spread, freedom = units.spread(np.stack([row.paired for row in rows]))
     variances = np.stack([spread[first, second], own[first], own[second]])
-    freedoms, kinds = np.unique([*(row.own.freedom for row in rows), freedom], return_inverse=True)
+    every = np.array([*(row.own.freedom for row in rows), freedom], dtype=np.float64)
+    freedoms, kinds = np.unique(every, return_inverse=True)
     of = np.stack([np.full(tests, kinds[-1]), kinds[first], kinds[second]])
     squares = student.limits(freedoms, LEVEL / np.arange(1, tests + 1)) ** 2
     apart = (values[first] - values[second]) ** 2
