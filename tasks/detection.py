@@ -19,6 +19,7 @@ from tasks.fast.average_precision import Truth
 from tasks.fast.backbones import InPieces
 from tasks.fast.box_coordinates import BoxCoordinates
 from tasks.fast.finding import finder
+from tasks.fast.resampling import counts
 from tasks.training.boxes import BoxBatches, Examples, detect, with_losses
 from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
@@ -43,7 +44,7 @@ class Detection(Collected, Sampled):
     """
 
     kind: ClassVar[str] = "detection"
-    metric: ClassVar[Metric] = Metric("mAP", scale=100)
+    metric: ClassVar[Metric] = Metric("mAP", scale=100, resampled="bootstrap")
     compared: ClassVar[Compared] = Compared(
         "validation box, wrong where no detection of its category matches it at IoU 0.5",
         independent=False,  # boxes of one image see each other
@@ -115,10 +116,13 @@ class Detection(Collected, Sampled):
             truth = self._truth(scored, split)
         find = finder(self.base_model(zoo), zoo.layout, scored)
         coordinates = BoxCoordinates(truth) if split == "val" else None
+        resamples = None
+        if split == "val":
+            resamples = truth.resamples(counts(truth.wanted_in_images.any(1)))
 
         def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
             detections = find(vectors)
-            precision = truth.score(detections, len(vectors))
+            precision = truth.score(detections, len(vectors), resamples=resamples)
             values = dict(precision.values)
             return Evaluation(
                 values.pop(self.metric.name),
@@ -126,6 +130,7 @@ class Detection(Collected, Sampled):
                 values,
                 not_finite=detections.not_finite,
                 outputs=None if coordinates is None else coordinates(detections, len(vectors)),
+                replicates=precision.replicates,
             )
 
         return score

@@ -114,7 +114,7 @@ class ImageGeneration(Collected):
     def metric(self) -> Metric:  # type: ignore[override]
         """FID for InceptionV3 with the reference implementation's weights, otherwise ``fd-<network>``."""
         name = features.metric(self.feature_network, self.feature_weights)
-        return Metric(name, higher_is_better=False)
+        return Metric(name, higher_is_better=False, resampled="jackknife")
 
     # Data ------------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from bench.contract.declarations import Shape
 from bench.contract.plain import Plain
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
+from tasks.data.coco import IGNORED
 from tasks.data.images import Images
 from tasks.data.masks import AUGMENTATIONS, MEAN, STD, MaskedData, MaskedSplit
 from tasks.data.source import channels_last
@@ -21,6 +22,7 @@ from tasks.fast import upsampling
 from tasks.fast.confusion import mean_iou, pixel_accuracy
 from tasks.fast.dense import DenseScorer, pixel_cross_entropy, random_pixels
 from tasks.fast.frozen import Frozen
+from tasks.fast.resampling import counts
 from tasks.training.batches import Batches
 from tasks.training.collected import Collected
 from tasks.training.problem import PartLoss, Problem
@@ -44,7 +46,7 @@ class Segmentation(Collected, Sampled):
     """
 
     kind: ClassVar[str] = "segmentation"
-    metric: ClassVar[Metric] = Metric("mean IoU", scale=100)
+    metric: ClassVar[Metric] = Metric("mean IoU", scale=100, resampled="bootstrap")
     compared: ClassVar[Compared] = Compared(
         "pixel of a fixed random subset, equally many of each validation image, wrong where its class is not predicted",
         independent=False,  # pixels of one image belong together
@@ -106,7 +108,10 @@ class Segmentation(Collected, Sampled):
         images = self._val if split == "val" else self._scored(split)
         pixels = random_pixels(images.labels, self.pixels, split)
         classes = len(self.data.classes)
-        dense = DenseScorer(self.base_model(zoo), zoo.layout, images, pixels, classes)
+        drawn = None
+        if split == "val":
+            drawn = counts((images.labels != IGNORED).flatten(1).any(1).cpu())
+        dense = DenseScorer(self.base_model(zoo), zoo.layout, images, pixels, classes, drawn)
 
         def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
             scored = dense(vectors)
@@ -117,6 +122,7 @@ class Segmentation(Collected, Sampled):
                 extra,
                 not_finite=scored.not_finite,
                 outputs=scored.outputs,
+                replicates=scored.replicates,
             )
 
         return score

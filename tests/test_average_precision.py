@@ -1,6 +1,7 @@
 """Our average precision against plain pycocotools, on results as they write them to a file."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tasks.data.coco import CocoSplit, index, quiet
-from tasks.fast import average_precision
+from tasks.fast import average_precision, resampling
 from tasks.fast.average_precision import SIZES, Detections, Truth
 
 NAMES = (
@@ -151,6 +152,80 @@ def test_equal_to_pycocotools(seed, tmp_path):
     precision = check(split, found, models, tmp_path)
     assert 0.02 < precision.values["mAP"].max() < 0.98
     assert precision.missed.any()
+
+
+def repeated(split: CocoSplit, found: Detections, counts: list[int]):
+    """The split with every image as often as it is drawn, each with an id of its own, and the detections in it."""
+    drawn = [image for image, times in enumerate(counts) for _ in range(times)]
+    boxes = [
+        {
+            "image": place,
+            "category": one["category_id"],
+            "bbox": one["bbox"],
+            "crowd": one["iscrowd"],
+            "filled": one["area"] / (one["bbox"][2] * one["bbox"][3]),
+        }
+        for place, image in enumerate(drawn)
+        for one in split.annotations(image)
+    ]
+    rows = [(found.image == image).nonzero().flatten() for image in drawn]
+    places = torch.cat([torch.full_like(own, place) for place, own in enumerate(rows)])
+    return split_of(boxes, len(drawn)), dataclasses.replace(found[torch.cat(rows)], image=places)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_replicates_equal_the_score_of_images_that_are_there_several_times(seed, tmp_path):
+    split, found, models = random_case(seed)
+    # Scores tie in different images alone: of equal ones in one image, copies of both would rank in turn.
+    place = torch.stack(
+        [(found.image[:row] == found.image[row]).sum() for row in range(len(found.image))]
+    )
+    found = dataclasses.replace(found, scores=found.scores + 1e-3 * place)
+    truth = Truth(split)
+    drawn = resampling.counts(truth.wanted_in_images.any(1), 8)
+    scored = truth.score(found, models, resamples=truth.resamples(drawn))
+    assert scored.replicates.shape == (models, 8)
+    for number, counts in enumerate(drawn.int().tolist()):
+        again, their = repeated(split, found, counts)
+        expected = Truth(again).score(their, models).values["mAP"]
+        assert torch.allclose(scored.replicates[:, number], expected, rtol=0, atol=1e-12)
+    numbers, _ = plain(again, their, 0, tmp_path)
+    assert scored.replicates[0, -1].item() == pytest.approx(numbers[0], abs=1e-10)
+    assert scored.replicates.std(1).min() > 0
+    assert (scored.replicates.mean(1) - scored.values["mAP"]).abs().max() < 0.1
+    blocks = truth.score(found, models, 1, truth.resamples(drawn))
+    assert torch.equal(blocks.replicates, scored.replicates)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from([1, 3]),
+            st.sampled_from([10.0, 14.0, 100.0]),
+            st.integers(1, 5),
+        ),
+        max_size=12,
+        unique_by=lambda row: (row[0], row[1], row[3]),
+    ),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(lambda counts: counts[0] > 0),
+)
+def test_replicates_where_scores_tie(found, counts):
+    """Equal scores in several images, resamples without a category, and models that find nothing."""
+    truth = [
+        {"image": 0, "category": 1, "bbox": [10.0, 10.0, 40.0, 40.0]},
+        {"image": 1, "category": 3, "bbox": [14.0, 10.0, 40.0, 40.0]},
+        {"image": 1, "category": 3, "bbox": [100.0, 10.0, 40.0, 40.0], "crowd": True},
+    ]
+    made = detections([(0, i, c, [x, 10.0, 40.0, 40.0], score / 5) for i, c, x, score in found])
+    split = split_of(truth, 3)
+    weights = torch.tensor([counts], dtype=torch.float64)
+    resamples = Truth(split).resamples(weights)
+    scored = Truth(split).score(made, 2, resamples=resamples).replicates
+    again, their = repeated(split, made, counts)
+    expected = Truth(again).score(their, 2).values["mAP"]
+    assert torch.allclose(scored[:, 0], expected, rtol=0, atol=1e-12)
 
 
 coordinate = st.integers(0, 12)

@@ -30,7 +30,7 @@ from tests.tiny import Tiny
 UNITS = torch.tensor([[True, False], [False, False], [True, True]])
 SOUND = Evaluation(
     torch.tensor([0.1, 0.2, 0.3]).double(), UNITS, {"loss": torch.tensor([1.0, INF, 2.0])},
-    not_finite=torch.tensor([0, 2, 0]),
+    not_finite=torch.tensor([0, 2, 0]), replicates=torch.tensor([[0.1, 0.2], [0.2, 0.3], [0.3, 0.2]]).double(),
 )  # fmt: skip
 WITHOUT = Evaluation(SOUND.scores, None, {"recall": SOUND.scores}, UNITS.double())
 
@@ -56,6 +56,9 @@ UNSOUND = [
     ({"not_finite": torch.tensor([0, -1, 0])}, "not_finite below 0 for 1 of 3"),
     ({"not_finite": torch.tensor([0.0, 1.0, 0.0])}, "not_finite as torch.float32"),
     ({"not_finite": torch.tensor([0, 1])}, "not_finite as torch.int64 of shape"),
+    ({"replicates": SOUND.scores}, r"replicates as torch.float64 of shape \(3,\), .*\(3, any\)"),
+    ({"replicates": FEATURES[:2]}, r"replicates as torch.float64 of shape \(2, 2\)"),
+    ({"replicates": FEATURES.where(UNITS, INF)}, "replicates with NaN or inf for 2 of 3 models"),
     ({"extra": {"loss": torch.tensor([1.0, NAN, 2.0])}}, "a loss of NaN or -inf for 1 of 3"),
     ({"extra": {"loss": torch.tensor([1.0, -INF, 2.0])}}, "a loss of NaN or -inf for 1 of 3"),
     ({"extra": {"recall": torch.tensor([1.0, INF, 2.0])}}, "'recall' with NaN or inf for 1 of 3"),
@@ -76,6 +79,18 @@ def test_unsound_evaluations_are_refused(changes, message):
     found = unsound(**changes)
     with pytest.raises(BenchError, match=rf"^the scorer of Mine returned {message}"):
         check_evaluation(found, 3, "Mine")
+
+
+def test_replicates_are_there_where_the_metric_and_the_split_say_so():
+    check_evaluation(SOUND, 3, "Mine", replicated=True)
+    check_evaluation(WITHOUT, 3, "Mine", replicated=False)
+    with pytest.raises(BenchError, match="returned replicates, expected none"):
+        check_evaluation(SOUND, 3, "Mine", replicated=False)
+    with pytest.raises(BenchError, match="returned no replicates, expected some"):
+        check_evaluation(WITHOUT, 3, "Mine", replicated=True)
+    resampled = Metric("mAP", scale=100, resampled="bootstrap")
+    assert [resampled.replicated(split) for split in ("train", "val")] == [False, True]
+    assert not Metric("accuracy").replicated("val")
 
 
 def test_what_is_no_evaluation_at_all_is_refused():

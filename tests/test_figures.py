@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.manifold import trustworthiness
 
+from bench.judge.population import GENERATED, ORIGINAL, Population
 from bench.metrics.similarity import iou
 from bench.records import side
 from bench.records.record import Record
@@ -86,6 +87,25 @@ def test_outcomes_of_units_give_the_scores_back(runs):
                 assert min(abs(right.mean() - v) for v in scores.values) < 1e-9
             else:
                 assert right.mean() == pytest.approx(value)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_scores_on_replicates_are_of_the_mean_and_the_models_that_all_examples_choose(sign):
+    """The second model is the best; of the originals, training scores select the third."""
+    replicates = torch.arange(12).reshape(3, 4).double()
+    scores = torch.tensor([0.2, 0.9, 0.5]).double()
+    one = Population(
+        GENERATED, sign * scores, None, train=sign * scores.flip(0), train_loss=scores, replicates=replicates
+    )  # fmt: skip
+    other = dataclasses.replace(one, origin=ORIGINAL, train=sign * torch.tensor([0.1, 0.2, 0.3]))
+    made = figures._resampled([one, other], sign)
+    assert set(made) == {f"resampled_{w}.{p.key}" for w in side.RESAMPLED for p in (one, other)}
+    assert {str(array.dtype) for array in made.values()} == {"float32"}
+    assert made["resampled_mean.generated"].tolist() == [4, 5, 6, 7]
+    assert made["resampled_best.generated"].tolist() == [4, 5, 6, 7]
+    assert made["resampled_selected.generated"].tolist() == [4, 5, 6, 7]
+    assert made["resampled_selected.original"].tolist() == [8, 9, 10, 11]
+    assert figures._resampled([dataclasses.replace(one, replicates=None)], sign) == {}
 
 
 def test_only_what_has_latents_shows_them(runs):

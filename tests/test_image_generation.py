@@ -405,7 +405,9 @@ def run(tmp_path_factory):
 
 def test_a_record_of_images(run):
     record, path, _ = run
-    assert record.task.metric == Metric("fd-convnet3", higher_is_better=False)
+    assert record.task.metric == Metric(
+        "fd-convnet3", higher_is_better=False, resampled="jackknife"
+    )
     assert record.protocol.selection.startswith("lowest train score")
     assert (record.protocol.train_size, record.protocol.val_size) == (20, 20)
     generated = record.generated

@@ -11,7 +11,7 @@ from bench.contract.evaluation import check_evaluation
 from bench.metrics import frechet as fd
 from bench.system.randomness import generator
 from tasks.fast.features import FeatureNetwork
-from tasks.fast.image_scoring import NEEDED, ImageScorer, Reference
+from tasks.fast.image_scoring import GROUPS, NEEDED, ImageScorer, Reference
 from tasks.fast.sampling import SAMPLERS, Denoiser, Sampler
 from tests.broken import BAD, INF, make, work_folder
 
@@ -136,6 +136,30 @@ def test_the_distance_of_images_of_which_some_are_not_finite():
         )
 
 
+@pytest.mark.parametrize("broken", [0, 1, 7, 43 - NEEDED, 43 - NEEDED + 1, 43])
+def test_replicates_are_the_distances_without_a_group_of_images(broken):
+    """Of 43 images three groups have three and the others two; the last images of each model are not finite."""
+    scorer = image_scorer(REAL, 43)
+    features = scorer.network(torch.randint(255, (43, 1, 2, 2), generator=generator(4)).byte())
+    bad = torch.arange(43) >= 43 - broken
+    found = scorer.without_groups(features, bad)
+    assert found.shape == (GROUPS,)
+    for number, left in enumerate(torch.arange(43).tensor_split(GROUPS)):
+        rest = torch.ones(43, dtype=torch.bool)
+        rest[left] = False
+        expected = scorer.numbers(features[rest], bad[rest], further=False)["distance"]
+        assert found[number].item() == pytest.approx(expected.item(), rel=1e-8)
+
+
+def test_replicates_of_images_that_are_all_alike_and_far_away():
+    """Differences of large sums must leave nothing of the images' covariance, which is 0."""
+    scorer = image_scorer(REAL, 40)
+    features = torch.full((40, 4), 1e6)
+    none = torch.zeros(40, dtype=torch.bool)
+    whole = scorer.numbers(features, none, further=False)["distance"]
+    assert torch.allclose(scorer.without_groups(features, none), whole, rtol=1e-12)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     images=st.integers(NEEDED + 1, 30),
@@ -179,7 +203,9 @@ def test_models_of_images_with_such_weights_are_the_worst_and_spoil_no_other(mon
         assert found.not_finite.tolist() == [0, 20, 20, 20, 20, 0, 0]
         assert len(set(found.scores[1:5].tolist())) == 1
         assert (found.scores[1] > found.scores[[0, 5, 6]]).all()
-        check_evaluation(found, 7, "ImageGeneration")
+        check_evaluation(found, 7, "ImageGeneration", replicated=split == "val")
+    assert torch.equal(found.replicates[[0, 6]], healthy.replicates)
+    assert (found.replicates[1] == found.scores[1]).all()
     network = task.network(zoo)
     stand_in = task.draw(zoo, vectors[1:2], "val", 1)[0, 0]
     real = network(task.data.val.images).double().numpy()

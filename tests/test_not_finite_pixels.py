@@ -155,9 +155,11 @@ def test_degenerate_segmenters():
     blank, column = torch.zeros(3, 3, 16, 16, dtype=torch.uint8), torch.ones(3, 1, 1)
     scorer.source = Images(blank, MASKS, column, column, 16, "cpu")
     scorer.pixels, scorer.classes = random_pixels(MASKS, 50, "val"), 2
+    scorer.counts = torch.tensor([[1.0, 1.0, 1.0], [4.0, 4.0, 4.0]], dtype=torch.float64)
     parts, everyone = [slice(0, 2), slice(2, 3)], slice(0, len(logits))
     scorer.candidates = lambda _: ((everyone, rows, logits[:, rows]) for rows in parts)
     scored = scorer(torch.zeros(len(logits), 1))
+    assert torch.equal(scored.replicates, mean_iou(scored.matrices)[:, None].expand(-1, 2))
     for row, (of, iou, accuracy, broken) in enumerate(SEGMENTERS.values()):
         assert mean_iou(scored.matrices)[row].item() == pytest.approx(iou)
         assert pixel_accuracy(scored.matrices)[row].item() == pytest.approx(accuracy)

@@ -117,6 +117,33 @@ def test_candidates_scored_together_equal_the_plain_loop(arch, layers):
         assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("layers", ["last-norms:2", "classifier.*", "all"])
+@torch.no_grad()
+def test_replicates_equal_the_scores_of_images_that_are_there_several_times(layers):
+    model, images = network("fcn_small"), pictures()
+    layout = Layout.of({name: model.get_parameter(name) for name in select(model, layers)})
+    own = layout.flatten({name: model.get_parameter(name) for name in layout.names})
+    vectors = own + 0.3 * own.std() * torch.randn(3, layout.dim, generator=generator(1))
+    vectors[1] = torch.nan
+    counts = torch.tensor([[1, 1, 1, 1, 1], [0, 3, 0, 2, 0], [5, 0, 0, 0, 0]]).double()
+
+    def scored(some, counts):
+        pixels = random_pixels(some.labels, 10, "val")
+        return DenseScorer(model, layout, some, pixels, 21, counts)(vectors)
+
+    found = scored(images, counts)
+    plain = scored(images, None)
+    assert plain.replicates is None
+    assert torch.equal(plain.matrices, found.matrices)
+    assert torch.equal(found.replicates[:, 0], mean_iou(found.matrices))
+    for column, times in zip(found.replicates.T, counts.long(), strict=True):
+        rows = torch.arange(5).repeat_interleave(times)
+        again = dataclasses.replace(
+            images, examples=images.examples[rows], labels=images.labels[rows]
+        )
+        assert torch.equal(column, mean_iou(scored(again, None).matrices))
+
+
 # --- networks -------------------------------------------------------------------------------------
 
 

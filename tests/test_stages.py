@@ -24,6 +24,7 @@ def population(**fields):
 
 KINDS = {
     "units": population(wrong=WRONG),
+    "replicates": population(wrong=WRONG, replicates=FEATURES.double()),
     "features": population(features=FEATURES, further={"recall": torch.tensor([0.5, 0.25, 0.75])}),
 }
 
@@ -36,6 +37,9 @@ def test_a_population_comes_back_from_its_file_as_whoever_asks_for_it(kind, tmp_
     assert again.origin == ORIGINAL
     assert (again.wrong is None) == (one.wrong is None)
     assert torch.equal(again.compared, one.compared)
+    assert (again.replicates is None) == (one.replicates is None)
+    if one.replicates is not None:
+        assert torch.equal(again.replicates, one.replicates)
     assert torch.equal(again.train_loss, one.train_loss)
     assert (again.select_s, again.score_s) == (1.5, 2.5)
     assert {name: values.tolist() for name, values in again.further.items()} == {
@@ -49,5 +53,7 @@ def test_some_models_of_a_population(kind):
     some = one.rows(index)
     assert torch.equal(some.val, one.val[index])
     assert torch.equal(some.compared, one.compared[index])
+    if one.replicates is not None:
+        assert torch.equal(some.replicates, one.replicates[index])
     assert all(torch.equal(some.further[name], v[index]) for name, v in one.further.items())
     assert set(some.further) == set(one.further)

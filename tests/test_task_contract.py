@@ -56,6 +56,14 @@ def test_the_right_one_breaks_none():
     check_task(wrong.RightTask, spread=0.5)
 
 
+def test_replicates_are_of_the_score_and_all_different():
+    check_task(wrong.Resampled)
+    with pytest.raises(BrokenPromise, match="has replicates of mean"):
+        check_task(wrong.Doubled)
+    with pytest.raises(BrokenPromise, match="no replicate differs from the score"):
+        check_task(wrong.Unmoved)
+
+
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
 def test_every_promise_can_be_broken(promise):
     cls = wrong.TASKS[promise.__name__]

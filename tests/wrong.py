@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from bench.contract import Evaluation, Generator, check
+from bench.contract import Evaluation, Generator, Metric, check
 from bench.errors import BadRequest as BadRequest
+from bench.metrics.statistics import resamples
 from bench.testing import generators
 from bench.testing import tasks as of_tasks
-from tests.tiny import Tiny
+from tests.tiny import UNITS, Tiny
 
 
 @dataclasses.dataclass
@@ -341,6 +342,51 @@ class Relative(RightTask):
 
 
 @dataclasses.dataclass(eq=False)
+class Redrawing(RightTask):
+    """Draws the examples of every call anew."""
+
+    metric: ClassVar[Metric] = Metric(
+        "accuracy", scale=100, mean_over_units=True, resampled="bootstrap"
+    )
+
+    def counts(self, vectors):
+        seed = int(vectors.abs().nan_to_num(0).sum() * 1e6)
+        return resamples(UNITS, torch.Generator().manual_seed(seed), 100)
+
+    def scorer(self, zoo, split):
+        def change(made, vectors):
+            drawn = self.counts(vectors) @ (~made.wrong).double().T / UNITS
+            return dataclasses.replace(made, replicates=drawn.T.contiguous())
+
+        healthy = super().scorer(zoo, split)
+        return Changed(healthy, change) if split == "val" else healthy
+
+
+@dataclasses.dataclass(eq=False)
+class Resampled(Redrawing):
+    """Breaks no promise, and gives replicates."""
+
+    def counts(self, vectors):
+        return resamples(UNITS, torch.Generator().manual_seed(0), 100)
+
+
+@dataclasses.dataclass(eq=False)
+class Doubled(Resampled):
+    """Replicates that are no shares."""
+
+    def counts(self, vectors):
+        return 2 * super().counts(vectors)
+
+
+@dataclasses.dataclass(eq=False)
+class Unmoved(Resampled):
+    """Draws every example once."""
+
+    def counts(self, vectors):
+        return torch.ones(100, UNITS, dtype=torch.float64)
+
+
+@dataclasses.dataclass(eq=False)
 class Meddling(RightTask):
     """Rounds the models that it scores."""
 
@@ -399,6 +445,7 @@ TASKS = {
     of_tasks.a_zoo_tells_the_settings_of_its_task.__name__: Misremembering,
     of_tasks.a_scorer_returns_an_evaluation.__name__: Single,
     of_tasks.outputs_tell_models_apart.__name__: Alike,
+    of_tasks.replicates_are_the_same_for_all_models.__name__: Redrawing,
     of_tasks.a_reloaded_checkpoint_has_its_recorded_score.__name__: Relative,
     of_tasks.scoring_changes_nothing.__name__: Meddling,
     of_tasks.a_broken_model_is_scored_like_any.__name__: Fragile,

@@ -26,6 +26,9 @@ class Evaluation:
         outputs: coordinates of what each model puts out for some fixed units of the validation split: the Euclidean
             distance of two rows is that of the two models as functions (for class probabilities the Hellinger distance,
             root mean square over the units). None: ``compared`` stands for them.
+        replicates: on the validation split the headline score of each model on B replicates of the split's examples,
+            drawn as ``Metric.resampled`` says; None where that is "none". Replicate b is the same resample for every
+            model of every call, from a seed that does not depend on the models, so that differences of models pair up.
     """
 
     scores: Float[Tensor, " N"]
@@ -34,6 +37,7 @@ class Evaluation:
     features: Float[Tensor, "N M"] | None = None
     not_finite: Int64[Tensor, " N"] | None = None
     outputs: Float[Tensor, "N P"] | None = None
+    replicates: Float[Tensor, "N B"] | None = None
 
     def __post_init__(self) -> None:
         if (self.wrong is None) is (self.features is None):
@@ -60,24 +64,27 @@ FLOATS = [torch.float64, torch.float32]
 Shape = tuple[int | None, ...]  # None: any length
 
 
-def check_evaluation(evaluation: object, models: int, task: str) -> None:
+def check_evaluation(
+    evaluation: object, models: int, task: str, *, replicated: bool | None = None
+) -> None:
     """Check that a scorer returned an evaluation of the right form.
 
-    Scores, features and further metrics must be finite, and features at least 0; a loss may be inf.
+    Scores, replicates, features and further metrics must be finite, and features at least 0; a loss may be inf.
 
     Args:
         evaluation: the scorer's return value.
         models: how many models it was called with.
         task: the name of the task's class.
+        replicated: whether there must be replicates (otherwise there must be none); None does not tell.
 
     Raises:
         BenchError: the task broke its contract; the message names the first problem.
     """
-    for problem in _problems(evaluation, models):
+    for problem in _problems(evaluation, models, replicated):
         raise BenchError(f"the scorer of {task} returned {problem}")
 
 
-def _problems(evaluation: object, models: int) -> Iterator[str]:
+def _problems(evaluation: object, models: int, replicated: bool | None) -> Iterator[str]:
     """Yield the problems of an evaluation; later checks rely on earlier ones having yielded none."""
     if not isinstance(evaluation, Evaluation):
         yield f"{type(evaluation).__name__}, expected bench.contract.Evaluation"
@@ -95,6 +102,11 @@ def _problems(evaluation: object, models: int) -> Iterator[str]:
         yield from _rows("not_finite below 0", evaluation.not_finite < 0, "a number of examples")
     if evaluation.outputs is not None:
         yield from _finite("outputs", evaluation.outputs, (models, None))
+    if evaluation.replicates is not None:
+        yield from _finite("replicates", evaluation.replicates, (models, None))
+    if replicated is not None and replicated is (evaluation.replicates is None):
+        there = "no replicates, expected some" if replicated else "replicates, expected none"
+        yield f"{there}: the metric's 'resampled' and the split decide that"
     if not isinstance(evaluation.extra, Mapping):
         yield f"extra as {type(evaluation.extra).__name__}, expected a mapping of names to values"
     for name, values in evaluation.extra.items():

@@ -44,6 +44,10 @@ class Metric:
         if self.mean_over_units and not (self.percent and self.higher_is_better):
             raise ValueError("a mean over units is a share, of which a higher one is better")
 
+    def replicated(self, split: str) -> bool:
+        """Return whether an evaluation on a split has replicates: on "val", if the metric is resampled at all."""
+        return split == "val" and self.resampled != "none"
+
     @property
     def percent(self) -> bool:
         """Whether a score lies between 0 and 1 and is shown in percent."""

@@ -63,6 +63,8 @@ class Population:
         not_finite: for how many validation examples each model put out something that is not finite; None where the
             task does not count that.
         outputs: coordinates of the models as functions, see ``bench.contract.Evaluation``; None where there are none.
+        replicates: validation scores on B replicates of the examples, see ``bench.contract.Evaluation``; None where
+            the metric is not resampled.
         weights: at most ``bench.judge.align.KEPT`` parameters of each model, its hidden units aligned.
         select_s, score_s: seconds that scoring the models on train and on validation took.
     """
@@ -76,6 +78,7 @@ class Population:
     further: dict[str, Float[Tensor, " N"]] = dataclasses.field(default_factory=dict)
     not_finite: Int64[Tensor, " N"] | None = None
     outputs: Float[Tensor, "N P"] | None = None
+    replicates: Float[Tensor, "N B"] | None = None
     weights: Float[Tensor, "N W"] | None = None
     select_s: float = 0.0
     score_s: float = 0.0

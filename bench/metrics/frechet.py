@@ -187,14 +187,23 @@ def standard_error(
             f"the jackknife needs at least {2 * GROUPS} images, there are {features.shape[1]}"
         )
     real_root = root(real) if real_root is None else real_root
-    none = Moments.zero(features.shape[:1], real.mean)
-    whole = none.add(features)
-    without = [
-        frechet((whole - none.add(group)).gaussian(), real, real_root)
-        for group in features.tensor_split(GROUPS, dim=1)
-    ]
-    error: Tensor = torch.stack(without).std(0, correction=0) * (GROUPS - 1) ** 0.5
+    parts = without_groups(features.tensor_split(GROUPS, dim=1))
+    distances = [frechet(part.gaussian(), real, real_root) for part in parts]
+    error: Tensor = torch.stack(distances).std(0, correction=0) * (GROUPS - 1) ** 0.5
     return error
+
+
+def without_groups(groups: Sequence[Float[Tensor, "*N _ d"]]) -> list[Moments]:
+    """Return the moments of all images but those of one group, for every group; each image is summed once.
+
+    Args:
+        groups: features of the images of every group, whose sizes may differ.
+    """
+    origin = torch.cat(list(groups), dim=-2).flatten(0, -2).mean(0, dtype=torch.float64)
+    none = Moments.zero(groups[0].shape[:-2], origin)
+    parts = [none.add(group) for group in groups]
+    whole = none.add(torch.cat(list(groups), dim=-2))
+    return [whole - part for part in parts]
 
 
 def kid(

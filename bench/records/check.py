@@ -22,6 +22,7 @@ from bench.records.checks import (
     outcomes,
     plausible,
     reference,
+    resampled,
     scores,
     shapes,
     tiers,
@@ -30,7 +31,7 @@ from bench.records.checks import (
 )
 from bench.records.checks.case import Case
 from bench.records.export import RECORD, SIDE, WEIGHTS
-from bench.records.record import LIMIT, Record
+from bench.records.record import LIMIT, SCHEMA, Record, schema
 from bench.records.side import PATHS, STEPS
 from bench.records.tensors import Vectors
 from bench.system import reading
@@ -44,6 +45,7 @@ SUBJECTS = (
     asked,
     scores,
     outcomes,
+    resampled,
     plausible,
     alike,
     implied,
@@ -148,7 +150,7 @@ def _content(record: Record, data: bytes, beside: Callable[[], bytes], name: str
     """
     arrays, problems = _arrays(record, beside, name)
     yield from problems
-    case = Case(record, arrays or {})
+    case = Case(record, arrays or {}, schema=schema(data) or SCHEMA)
     if arrays is not None:
         case, problems = shapes.valid_arrays(case)
         yield from problems

@@ -133,7 +133,7 @@ class Record(Model):
         from bench.records import schema1  # here, because it is made of the parts of this schema
 
         try:
-            if _schema(data) == 1:
+            if schema(data) == 1:
                 return schema1.Record.model_validate_json(data).converted(), []
             return cls.model_validate_json(data), []
         except ValidationError as error:
@@ -149,7 +149,7 @@ class _Head(BaseModel):
     schema_: int = Field(alias="schema", strict=True)
 
 
-def _schema(data: bytes) -> int | None:
+def schema(data: bytes) -> int | None:
     """Return the schema that a file's content names; None where it names none."""
     if first := FIRST.match(data):  # reading the whole file for one number takes longer
         return int(first[1])

@@ -59,6 +59,7 @@ MAPPED = 5  # fewest points of a map
 PATHS, STEPS = 5, 11  # denoising trajectories that are kept, and vectors along each
 STATISTICS = ("best", "selected", "median", "worst")
 RESAMPLED = ("mean", "best", "selected")  # scores of a population that are kept on every replicate
+FEWEST_REPLICATES = 10  # of which a spread can be told
 POPULATION = r"(aligned )?[a-z][a-z_]{0,39}( [0-9.e+-]{1,12})?"  # original, generated, or a control
 
 # Name of an array (a pattern), its number of dimensions and its type.

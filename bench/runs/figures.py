@@ -18,6 +18,7 @@ from bench.records.side import (
     IOU_MODELS,
     MAPPED,
     MODELS,
+    RESAMPLED,
     STATISTICS,
     UNITS,
     Array,
@@ -59,6 +60,7 @@ def arrays(
         **embed(latents),
         **_weights(vectors, initial),
         **_right(named, sign),
+        **_resampled(populations, sign),
         **_curve(zoo.curve),
     }
 
@@ -171,6 +173,18 @@ def _right(populations: Mapping[str, Population], sign: float) -> dict[str, Arra
         for statistic, model in _chosen(populations[name], sign).items():
             correct[f"right_{statistic}.{name}"] = np.packbits(right[model].numpy())
     return correct
+
+
+def _resampled(populations: Sequence[Population], sign: float) -> dict[str, Array]:
+    """Return each population's mean score and those of its chosen models on every replicate; empty without them."""
+    kept: dict[str, Array] = {}
+    for one in populations:
+        if one.replicates is not None:
+            scores, chosen = one.replicates.double(), _chosen(one, sign)
+            for name in RESAMPLED:
+                row = scores.mean(0) if name == "mean" else scores[chosen[name]]
+                kept[f"resampled_{name}.{one.key}"] = row.float().numpy()
+    return kept
 
 
 def _chosen(population: Population, sign: float) -> dict[str, int]:

@@ -385,6 +385,7 @@ class Run:
             {name: values for name, values in val.extra.items() if name != "loss"},
             val.not_finite,
             val.outputs,
+            val.replicates,
             select_s=select_s,
             score_s=score_s,
         )
@@ -419,10 +420,11 @@ class Run:
         if key not in self._scorers:
             self._scorers[key] = self.task.scorer(zoo, split)
         scorer, name = self._scorers[key], type(self.task).__name__
+        replicated = self.task.metric.replicated(split)
 
         def checked(vectors: Float[Tensor, "N D"]) -> Evaluation:
             evaluation = scorer(vectors)
-            check_evaluation(evaluation, len(vectors), name)
+            check_evaluation(evaluation, len(vectors), name, replicated=replicated)
             return evaluation
 
         return checked

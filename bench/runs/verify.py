@@ -96,7 +96,7 @@ def verify(
         if side_file and record.artifacts.side:
             checks.append(_artifact("artifacts.side", side_file, record.artifacts.side))
             arrays = run.side_arrays(checkpoints, sampled, populations)
-            checks += _side(side.read(side_file), arrays)
+            checks += _side(side.read(side_file), _of_its_time(arrays, record))
     timed = [_timed(one, record) for one in populations]
     head = heading(run, checkpoints)
     files = Files(zoo_path, sampled.path, None, None)
@@ -122,6 +122,12 @@ def _timed(population: Population, record: Record) -> Population:
         return population
     times = record.timing
     return dataclasses.replace(population, select_s=times.select_s, score_s=times.score_s)
+
+
+def _of_its_time(arrays: side.Arrays, record: Record) -> side.Arrays:
+    """Return the arrays without those that a record has only since metrics say how they are resampled."""
+    every = record.task.metric.resampled != "none"
+    return {name: a for name, a in arrays.items() if every or not name.startswith("resampled")}
 
 
 def _side(claimed: side.Arrays, computed: side.Arrays) -> list[Check]:
@@ -185,7 +191,12 @@ def _compared(name: str, record: Record) -> bool:
 
 
 def _later(name: str, claimed: Mapping[str, Any]) -> bool:
-    """Return whether a record was written before a field existed (a setting, then at its default, or a count)."""
+    """Return whether a record was written before a field existed (a setting, then at its default, or a count).
+
+    Likewise a record says that its metric is not resampled where it was written before any was.
+    """
+    if name == "task.metric.resampled":
+        return claimed.get(name) == "none"
     setting = name.startswith("task.settings.") and name not in claimed
     return setting or (name.endswith(".not_finite") and claimed.get(name) is None)
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench import plugins
 from bench.contract import Evaluation, Task, Zoo
 from bench.contract.evaluation import check_evaluation
 from bench.contract.metric import Compared, Metric
+from bench.metrics import replicates
 from bench.records.values import plain
 from bench.runs.foreign import preserved
 from bench.testing.promises import check, derived, documented, ensure, rng
@@ -200,8 +202,9 @@ def a_zoo_tells_the_settings_of_its_task(subject: Subject) -> None:
 
 def a_scorer_returns_an_evaluation(subject: Subject) -> None:
     """Check the form of the evaluations on both splits."""
-    for evaluation in subject.evaluations.values():
-        check_evaluation(evaluation, CHECKPOINTS, subject.cls.__name__)
+    for split, evaluation in subject.evaluations.items():
+        replicated = subject.task.metric.replicated(split)
+        check_evaluation(evaluation, CHECKPOINTS, subject.cls.__name__, replicated=replicated)
         ensure(
             evaluation.scores.dtype == torch.float64,
             f"scores are {evaluation.scores.dtype}, expected float64",
@@ -227,6 +230,26 @@ def outputs_tell_models_apart(subject: Subject) -> None:
         same <= ROUNDING * apart,
         f"the outputs of two equal models are {same:.3g} apart, those of checkpoints at most {apart:.3g}",
     )
+
+
+def replicates_are_the_same_for_all_models(subject: Subject) -> None:
+    """Check replicates, if there are any: the same from a new scorer in any company, different, around the scores."""
+    found, vectors = subject.evaluations["val"], subject.zoo.vectors
+    if found.replicates is None:
+        return
+    scorer = subject.new().scorer(subject.zoo, "val")
+    alone, others = scorer(vectors[:1].clone()).replicates, scorer(vectors[1:].clone()).replicates
+    assert alone is not None
+    assert others is not None
+    same = torch.equal(torch.cat([alone, others]), found.replicates)
+    ensure(same, "a model has other replicates in another call")
+    moved = found.replicates != found.scores[:, None]
+    ensure(bool(moved.any() or (found.scores == 0).all()), "no replicate differs from the score")
+    for score, row in zip(found.scores.tolist(), found.replicates.tolist(), strict=True):
+        ensure(
+            replicates.plausible(score, row, subject.task.metric.resampled),
+            f"a model with score {score:.4g} has replicates of mean {statistics.fmean(row):.4g}",
+        )
 
 
 def a_reloaded_checkpoint_has_its_recorded_score(subject: Subject) -> None:
@@ -323,6 +346,7 @@ PROMISES: tuple[Callable[[Subject], None], ...] = (
     a_zoo_tells_the_settings_of_its_task,
     a_scorer_returns_an_evaluation,
     outputs_tell_models_apart,
+    replicates_are_the_same_for_all_models,
     a_reloaded_checkpoint_has_its_recorded_score,
     scoring_changes_nothing,
     a_broken_model_is_scored_like_any,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tasks.data.coco import CocoSplit
 from tasks.fast.finite import not_finite
+from tasks.fast.resampled_precision import Resamples
 
 MOST = 100  # detections of one model in one cell that count, those of the highest scores
 BLOCK = 2**25  # the most results of single comparisons in memory at once
@@ -67,10 +68,12 @@ class AveragePrecision:
             categories), "AP50" and "AP75" (at one threshold), and "mAP small", "mAP medium" and "mAP large" (of objects
             with areas up to 32^2, up to 96^2 and above). A size without objects has no number.
         missed: whether no detection of the model matched the box at IoU 0.5, for the M boxes that are no crowds.
+        replicates: mAP on B resamples of the images; None where none were asked for.
     """
 
     values: dict[str, Float[Tensor, " N"]]
     missed: Bool[Tensor, "N M"]
+    replicates: Float[Tensor, "N B"] | None = None
 
 
 class Truth:
@@ -118,7 +121,29 @@ class Truth:
         """Return whether each area lies outside of each size range, [n, ranges]."""
         return (area[:, None] < self.ranges[:, 0]) | (area[:, None] > self.ranges[:, 1])
 
-    def score(self, detections: Detections, models: int, block: int = BLOCK) -> AveragePrecision:
+    @property
+    def wanted_in_images(self) -> Int64[Tensor, "M categories"]:
+        """Return the number of boxes of any size that count, in each image and category."""
+        counted = self.cell[~self.ignored[:, self._all]]
+        number = np.bincount(counted, minlength=len(self.count))
+        return torch.from_numpy(number.reshape(-1, len(self.categories)))
+
+    def resamples(self, counts: Float[Tensor, "B M"]) -> Resamples:
+        """Prepare resamples of the images for ``score``, from how often each image is drawn."""
+        return Resamples(counts, self.wanted_in_images.numpy(), self.recalls)
+
+    @property
+    def _all(self) -> int:
+        """The number of the range of all sizes."""
+        return self.range_names.index("all")
+
+    def score(
+        self,
+        detections: Detections,
+        models: int,
+        block: int = BLOCK,
+        resamples: Resamples | None = None,
+    ) -> AveragePrecision:
         """Return the average precision of each model.
 
         Args:
@@ -126,21 +151,27 @@ class Truth:
             models: number of models, including those without detections.
             block: the most results of single comparisons in memory at once (of a detection, in a size range, at a
                 threshold).
+            resamples: of the images, on which mAP is computed as well.
         """
-        parts = [self._score(part) for part in _blocks(detections, self, models, block)]
+        parts = [self._score(part, resamples) for part in _blocks(detections, self, models, block)]
         names = parts[0].values
+        replicates = [part.replicates for part in parts if part.replicates is not None]
         return AveragePrecision(
             {name: torch.cat([part.values[name] for part in parts]) for name in names},
             torch.cat([part.missed for part in parts]),
+            torch.cat(replicates) if replicates else None,
         )
 
-    def _score(self, block: "_Block") -> AveragePrecision:
+    def _score(self, block: "_Block", resamples: Resamples | None) -> AveragePrecision:
         """Return the average precision of the models of one block."""
         matched, ignored, taken = self._match(block)
         missed = np.ones((block.models, self.units), bool)
         missed[taken] = False
         precision = self._accumulate(block, matched, ignored)
-        return AveragePrecision(self._summary(precision), torch.from_numpy(missed))
+        replicates = None
+        if resamples is not None:
+            replicates = self._replicates(block, matched, ignored, resamples)
+        return AveragePrecision(self._summary(precision), torch.from_numpy(missed), replicates)
 
     def _match(self, block: "_Block") -> tuple[Array, Array, Array]:
         """Match detections with boxes greedily, the best detection of each cell first.
@@ -170,7 +201,7 @@ class Truth:
             detection = detections[starts][group]
             matched[detection, size, threshold] = True
             ignored[detection, size, threshold] = self.ignored[pairs.box[pair], size]
-        model, box = np.divmod(slots[taken[:, self.range_names.index("all"), 0]], len(self.cell))
+        model, box = np.divmod(slots[taken[:, self._all, 0]], len(self.cell))
         single = ~self.crowd[box]
         return matched, ignored, (model[single], self.unit[box[single]])
 
@@ -189,19 +220,34 @@ class Truth:
         """Return the precision at each recall, [models, categories, ranges, thresholds, recalls]."""
         shape = (*self.wanted.shape, len(self.thresholds), len(self.recalls))
         precision = np.zeros((block.models, *shape))
+        for model, number, rows in self._ranked(block):
+            right = matched[rows] & ~ignored[rows]
+            wrong = ~matched[rows] & ~ignored[rows]
+            precision[model, number] = self._precision(right, wrong, self.wanted[number])
+        return precision
+
+    def _replicates(
+        self, block: "_Block", matched: Array, ignored: Array, resamples: Resamples
+    ) -> Float[Tensor, "n B"]:
+        """Return the mAP of the n models of a block on resamples of the images."""
+        precision = np.zeros((block.models, *resamples.there.shape))
+        image, counted = block.cell // len(self.categories), ~ignored[:, self._all]
+        right = matched[:, self._all] & counted
+        for model, number, rows in self._ranked(block):
+            precision[model, number] = resamples.precision(
+                number, image[rows], right[rows], counted[rows]
+            )
+        return torch.from_numpy(resamples.mean(precision))
+
+    def _ranked(self, block: "_Block") -> Iterator[tuple[int, int, Array]]:
+        """Yield each model and number of a category, with its detections in falling order of their scores."""
         category = block.cell % len(self.categories)
         order = np.lexsort((block.cell, -block.scores, category, block.model))
         ends = np.flatnonzero(
             np.diff(category[order], append=-1) | np.diff(block.model[order], append=-1)
         )
         for rows in np.split(order, ends[:-1] + 1) if len(order) else ():
-            number = category[rows[0]]
-            right = matched[rows] & ~ignored[rows]
-            wrong = ~matched[rows] & ~ignored[rows]
-            precision[block.model[rows[0]], number] = self._precision(
-                right, wrong, self.wanted[number]
-            )
-        return precision
+            yield int(block.model[rows[0]]), int(category[rows[0]]), rows
 
     def _precision(self, right: Array, wrong: Array, wanted: Array) -> Array:
         """Return the precision at each recall of one model and category, [ranges, thresholds, recalls].

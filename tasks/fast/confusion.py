@@ -62,12 +62,30 @@ def mean_iou(matrices: Shaped[Tensor, "n C p"]) -> Float[Tensor, " n"]:
     Args:
         matrices: confusion matrices, with or without the column of pixels for which no class is predicted.
     """
-    correct = matrices.diagonal(dim1=1, dim2=2).double()
-    predicted = matrices.sum(1)[:, : matrices.shape[1]]
-    union = (predicted + matrices.sum(2)).double() - correct
-    occurs = union > 0
+    return mean_of_classes(*overlaps(matrices))
+
+
+def overlaps(
+    matrices: Shaped[Tensor, "*n C p"],
+) -> tuple[Float[Tensor, "*n C"], Float[Tensor, "*n C"]]:
+    """Return each class's correctly predicted pixels, and the union of its pixels and those predicted as it; float64.
+
+    Both are sums over pixels: those of several images together are the sums of each image's.
+
+    Args:
+        matrices: confusion matrices, with or without the column of pixels for which no class is predicted.
+    """
+    correct = matrices.diagonal(dim1=-2, dim2=-1).double()
+    predicted = matrices.sum(-2)[..., : matrices.shape[-2]]
+    return correct, (predicted + matrices.sum(-1)).double() - correct
+
+
+def mean_of_classes(
+    correct: Float[Tensor, "*n C"], union: Float[Tensor, "*n C"]
+) -> Float[Tensor, "*n"]:
+    """Return the mean IoU over the classes that occur, from the result of ``overlaps``."""
     iou = correct / union.clamp(min=1)
-    return iou.sum(1) / occurs.sum(1).clamp(min=1)
+    return iou.sum(-1) / (union > 0).sum(-1).clamp(min=1)
 
 
 def pixel_accuracy(matrices: Shaped[Tensor, "n C p"]) -> Float[Tensor, " n"]:

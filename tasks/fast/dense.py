@@ -11,6 +11,7 @@ from bench.contract.zoo import Layout
 from bench.system.randomness import generator
 from tasks.data.coco import IGNORED
 from tasks.data.source import Source
+from tasks.fast.confusion import mean_of_classes, overlaps
 from tasks.fast.hellinger import Coordinates
 from tasks.fast.scoring import Candidates, cross_entropy
 from tasks.fast.upsampling import Coarse, Pixels
@@ -49,6 +50,7 @@ class DenseScored:
 
     Attributes:
         matrices: confusion matrix of each candidate, see ``tasks.fast.confusion``.
+        replicates: mean IoU on each resample of the images; None where there are none.
         wrong: whether the prediction is wrong, for each of the U chosen pixels.
         loss: mean cross-entropy of the chosen pixels; infinite if a logit of the candidate is not finite.
         not_finite: number of images with a logit that is not finite.
@@ -57,6 +59,7 @@ class DenseScored:
     """
 
     matrices: Int64[Tensor, "N C C+1"]
+    replicates: Float[Tensor, "N R"] | None
     wrong: Bool[Tensor, "N U"]
     loss: Float[Tensor, " N"]
     not_finite: Int64[Tensor, " N"]
@@ -72,13 +75,21 @@ class DenseScorer:
         source: the split; its labels are masks.
         pixels: chosen pixels, for which loss and errors are returned.
         classes: number of classes, with the background.
+        counts: how often each of the M images is drawn in each of R resamples; None resamples nothing.
     """
 
     def __init__(
-        self, model: nn.Module, layout: Layout, source: Source, pixels: Pixels, classes: int
+        self,
+        model: nn.Module,
+        layout: Layout,
+        source: Source,
+        pixels: Pixels,
+        classes: int,
+        counts: Float[Tensor, "R M"] | None = None,
     ) -> None:
         self.source, self.pixels, self.classes = source, pixels.to(source.device), classes
         self.candidates = Candidates(model, layout, source)
+        self.counts = None if counts is None else counts.to(source.device)
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> DenseScored:
@@ -86,13 +97,17 @@ class DenseScorer:
         count, device = len(vectors), self.source.device
         shape = (count, self.classes, self.classes + 1)
         matrices = torch.zeros(shape, dtype=torch.int64, device=device)
+        resampled = self._no_overlaps(count)
         broken = torch.zeros(count, dtype=torch.int64, device=device)
         wrong = torch.empty(count, len(self.pixels), dtype=torch.bool, device=device)
         loss = torch.zeros(count, dtype=torch.float64, device=device)
         coordinates = Coordinates(count, len(self.pixels), device)
         for chunk, rows, outputs in self.candidates(vectors):
             masks, coarse = self.source.labels[rows].to(device), Coarse.of(outputs)
-            matrices[chunk] += coarse.confusion(masks)
+            of_images = coarse.confusion(masks)
+            matrices[chunk] += of_images.sum(1)
+            if self.counts is not None:
+                resampled[chunk] += self._resampled(of_images, self.counts[:, rows])
             broken[chunk] += coarse.broken.sum(1)
             chosen, factor = self.pixels.of(rows), masks.shape[-1] // outputs.shape[-1]
             logits = self.pixels.logits(coarse.logits, rows, factor)
@@ -102,5 +117,27 @@ class DenseScorer:
             loss[chunk] += cross_entropy(logits, self.pixels.label[chosen])
         loss = loss.masked_fill(broken > 0, torch.inf) / max(1, len(self.pixels))
         return DenseScored(
-            matrices.cpu(), wrong.cpu(), loss.cpu(), broken.cpu(), coordinates.values
+            matrices.cpu(),
+            None if self.counts is None else mean_of_classes(*resampled.unbind(2)).cpu(),
+            wrong.cpu(),
+            loss.cpu(),
+            broken.cpu(),
+            coordinates.values,
         )
+
+    def _no_overlaps(self, models: int) -> Float[Tensor, "N R 2 C"]:
+        """Return zeros for the sums of ``overlaps`` over the images of each resample."""
+        resamples = 0 if self.counts is None else len(self.counts)
+        shape = (models, resamples, 2, self.classes)
+        return torch.zeros(shape, dtype=torch.float64, device=self.source.device)
+
+    def _resampled(
+        self, matrices: Int64[Tensor, "n B C C+1"], counts: Float[Tensor, "R B"]
+    ) -> Float[Tensor, "n R 2 C"]:
+        """Return the sums of ``overlaps`` over some images, each counted as often as it is drawn.
+
+        They are whole numbers below 2^53, exact in any order.
+        """
+        of_images = torch.stack(overlaps(matrices), dim=2)
+        summed = counts @ of_images.flatten(2)
+        return summed.view(*summed.shape[:2], *of_images.shape[2:])

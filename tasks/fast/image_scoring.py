@@ -33,6 +33,7 @@ CANDIDATES = 8  # the most candidates at once
 PAIRED = 10_000
 COMPARED = 64  # images by which two models are compared, and the most features of each
 NEEDED = 4  # finite images, the fewest that all numbers can be computed of; with fewer, all count as stand-ins
+GROUPS = 20  # groups of a network's images, each of which is left out once
 NOISE = 16  # images of noise among those that the stand-in is chosen from
 
 
@@ -145,7 +146,9 @@ class ImageScorer:
         return images, invalid
 
     def __call__(self, vectors: Float[Tensor, "N D"], *, further: bool) -> Evaluation:
-        """Score N candidates by their distance to the real images; ``further`` adds the numbers of ``further``.
+        """Score N candidates by their distance to the real images; ``further`` adds the rest.
+
+        The rest are the numbers of ``further``, and the replicates of ``without_groups``.
 
         The evaluation has no ``outputs``: its ``features``, of images drawn from the same noise, are coordinates of the
         models as functions themselves.
@@ -156,8 +159,9 @@ class ImageScorer:
                 # One candidate at a time, so that no digit depends on the others.
                 features = self.network(images)
                 numbers = self.numbers(features, invalid, further=further)
-                scored.append((numbers, self.compared(features[None]), invalid.sum()))
-        rows, compared, broken = zip(*scored, strict=True)
+                without = self.without_groups(features, invalid) if further else None
+                scored.append((numbers, self.compared(features[None]), invalid.sum(), without))
+        rows, compared, broken, replicates = zip(*scored, strict=True)
         columns = {name: torch.cat([row[name] for row in rows]).cpu() for name in rows[0]}
         return Evaluation(
             scores=columns.pop("distance"),
@@ -165,6 +169,7 @@ class ImageScorer:
             extra=columns,
             features=torch.cat(compared),
             not_finite=torch.stack(broken).cpu(),
+            replicates=torch.stack(replicates).cpu() if further else None,
         )
 
     def numbers(
@@ -189,6 +194,33 @@ class ImageScorer:
             name: (1 - share) * value + share * self.stand_in_numbers[name]
             for name, value in numbers.items()
         }
+
+    def without_groups(
+        self, features: Float[Tensor, "m d"], invalid: Bool[Tensor, " m"]
+    ) -> Float[Tensor, " B"]:
+        """Return one candidate's distance without each of ``GROUPS`` groups of its images, one after another.
+
+        Images that are not finite count among those that are left as they do among all.
+        """
+        kept = [~lost for lost in invalid.tensor_split(GROUPS)]
+        groups = features.tensor_split(GROUPS)
+        parts = fd.without_groups(
+            [group[finite] for group, finite in zip(groups, kept, strict=True)]
+        )
+        distances = []
+        for part, own in zip(parts, kept, strict=True):
+            share = 1 - part.count / (len(features) - len(own))
+            distances.append(self._with_stand_in(part, share))
+        return torch.cat(distances)
+
+    def _with_stand_in(self, finite: fd.Moments, share: float) -> Float[Tensor, " 1"]:
+        """Return the distance of finite images and a share of stand-ins."""
+        alone = self.stand_in_numbers["distance"] if share else torch.zeros(())
+        if finite.count < NEEDED:
+            return alone
+        real = self.reference
+        distance = fd.frechet(finite.gaussian(), real.gaussian, real.root)
+        return (1 - share) * distance[None] + share * alone
 
     @functools.cached_property
     def stand_in(self) -> UInt8[Tensor, "C S S"]:

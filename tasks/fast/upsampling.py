@@ -54,14 +54,16 @@ class Coarse:
 
     def confusion(
         self, labels: UInt8[Tensor, "B H W"], piece: int | None = None
-    ) -> Int64[Tensor, "n C C+1"]:
-        """Count the confusion matrix of each model at the resolution of the labels, see ``tasks.fast.confusion``.
+    ) -> Int64[Tensor, "n B C C+1"]:
+        """Count each model's confusion matrix of each image at the resolution of the labels.
+
+        See ``tasks.fast.confusion``.
 
         Args:
             labels: class of every pixel, or ``IGNORED``; H / h and W / w are the same whole number.
             piece: bytes of upsampled logits in memory; None is the default of the device.
         """
-        models, _, classes, _, wide = self.logits.shape
+        models, images, classes, _, wide = self.logits.shape
         cells = _cells(labels, labels.shape[-1] // wide, classes)
         padded = _padded(self.logits)
         top = padded.max(1).indices  # four times as fast as argmax on a CPU
@@ -71,16 +73,16 @@ class Coarse:
         first = top[:, :-1, :-1]
         sure = (first == top[:, :-1, 1:]) & (first == top[:, 1:, :-1]) & (first == top[:, 1:, 1:])
         decided = first.where(sure, classes + 1).reshape(models, -1)
-        return _counted(decided, cells, classes) + _upsampled(
-            padded, invalid, ~sure, cells, models, piece
-        )
+        matrices = _counted(decided, cells, images, classes).flatten(0, 1)
+        matrices += _upsampled(padded, invalid, ~sure, cells, piece)
+        return matrices.view(models, images, *matrices.shape[1:])
 
 
 def confusion(
     logits: Float[Tensor, "n B C h w"], labels: UInt8[Tensor, "B H W"], piece: int | None = None
 ) -> Int64[Tensor, "n C C+1"]:
-    """Count the confusion matrices of n models on the same images; see ``Coarse.confusion``."""
-    return Coarse.of(logits).confusion(labels, piece)
+    """Count the confusion matrices of n models on all the images together; see ``Coarse.confusion``."""
+    return Coarse.of(logits).confusion(labels, piece).sum(1)
 
 
 def _padded(maps: Float[Tensor, "n B C h w"]) -> Float[Tensor, "nB C y x"]:
@@ -107,20 +109,24 @@ def _weights(factor: int) -> Float[Tensor, "4 F"]:
 
 
 def _counted(
-    decided: Int64[Tensor, "n cells"], cells: Int64[Tensor, "cells F"], classes: int
-) -> Int64[Tensor, "n C C+1"]:
-    """Count confusion matrices over the decided cells.
+    decided: Int64[Tensor, "n cells"], cells: Int64[Tensor, "cells F"], images: int, classes: int
+) -> Int64[Tensor, "n B C C+1"]:
+    """Count confusion matrices of each of B images over the decided cells.
 
     Args:
         decided: class of all pixels of a cell; ``classes`` if all get none, ``classes + 1`` if undecided.
-        cells: labels of the pixels.
+        cells: labels of the pixels, image by image.
+        images: B.
         classes: C.
     """
     number = torch.arange(len(cells), device=cells.device)[:, None] * (classes + 1)
     labels = torch.bincount((number + cells).flatten(), minlength=len(cells) * (classes + 1))
     labels = labels.view(-1, classes + 1)[:, :classes]
-    empty = labels.new_zeros(classes + 2, classes)
-    return torch.stack([empty.index_add(0, row, labels)[: classes + 1].T for row in decided])
+    image = torch.arange(images, device=cells.device).repeat_interleave(len(cells) // images)
+    place, empty = image * (classes + 2), labels.new_zeros(images * (classes + 2), classes)
+    counted = torch.stack([empty.index_add(0, place + row, labels) for row in decided])
+    by_image = counted.view(len(decided), images, classes + 2, classes)
+    return by_image[:, :, : classes + 1].mT.contiguous()
 
 
 def _upsampled(
@@ -128,25 +134,25 @@ def _upsampled(
     invalid: Float[Tensor, "N 1 h w"] | None,
     undecided: Bool[Tensor, "N y x"],
     cells: Int64[Tensor, "cells F"],
-    models: int,
     piece: int | None,
-) -> Int64[Tensor, "n C C+1"]:
-    """Count confusion matrices over the undecided cells, whose logits are upsampled.
+) -> Int64[Tensor, "N C C+1"]:
+    """Count confusion matrices of each image of each model over the undecided cells, whose logits are upsampled.
 
     Args:
         padded: logits of the N = n x B images of all models, see ``_padded``.
         invalid: 1 at positions where a logit is not finite, else 0; None if all are finite.
         undecided: whether each cell is undecided.
         cells: labels of the pixels of the cells of B images.
-        models: number of models n.
         piece: bytes of upsampled logits in memory; None is the default of the device.
     """
     classes, pixels = padded.shape[1], cells.shape[1]
     weights = _weights(round(pixels**0.5)).to(padded)
     images, rows, columns = undecided.nonzero(as_tuple=True)
     labels = cells.view(-1, *undecided.shape[1:], pixels)
-    sizes = (models, classes, classes + 1)
+    sizes = (len(padded), classes, classes + 1)
     matrices = torch.zeros(sizes, dtype=torch.int64, device=padded.device)
+    if not len(images):
+        return matrices
     at_once = max(1, (piece or PIECE_BYTES[padded.device.type]) // (4 * classes * pixels))
     for image, y, x in zip(
         images.split(at_once), rows.split(at_once), columns.split(at_once), strict=True
@@ -155,9 +161,10 @@ def _upsampled(
         if invalid is not None:
             share = (_corners(invalid, image, y, x) @ weights)[:, 0]
             predicted = predicted.masked_fill(share > 0, classes)
-        model = image.div(len(labels), rounding_mode="floor")[:, None]
         label = labels[image % len(labels), y, x]
-        matrices += count(flat_index(model, label, predicted, classes).flatten(), models, classes)
+        first, last = int(image[0]), int(image[-1])  # they rise, and a piece has few of all images
+        place = flat_index((image - first)[:, None], label, predicted, classes)
+        matrices[first : last + 1] += count(place.flatten(), last - first + 1, classes)
     return matrices
 
 

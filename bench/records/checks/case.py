@@ -13,7 +13,7 @@ from bench.contract import registry
 from bench.metrics.draws import Floats
 from bench.records import side
 from bench.records.population import Population
-from bench.records.record import Record
+from bench.records.record import SCHEMA, Record
 from bench.system import seeds
 
 FLOAT16_ERROR = 3e-4  # above the rounding error of float16 for numbers up to 1, which is 2.44e-4
@@ -32,11 +32,13 @@ class Case:
         record: the record.
         arrays: arrays of its side file with the right shape and range; ``shapes`` reports those that are missing.
         array_names: names of all arrays of the side file; None where it cannot be read.
+        schema: of the record's file; 1 does not say how the metric is resampled.
     """
 
     record: Record
     arrays: side.Arrays
     array_names: frozenset[str] | None = None
+    schema: int = SCHEMA
 
     @property
     def populations(self) -> Mapping[str, Population]:

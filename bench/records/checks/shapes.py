@@ -1,5 +1,6 @@
 """Checks of the side file's arrays: exactly those that a run writes, each of the right shape, range and content."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -52,7 +53,7 @@ def valid_arrays(case: Case) -> tuple[Case, list[str]]:
     problems += _missing(
         [one for one in every.values() if one.required and one.name not in case.arrays]
     )
-    valid = Case(case.record, arrays, frozenset(case.arrays))
+    valid = dataclasses.replace(case, arrays=arrays, array_names=frozenset(case.arrays))
     return valid, [f"side file: {problem}" for problem in problems]
 
 
@@ -72,6 +73,7 @@ def expected(case: Case) -> Iterator[Expected]:
     yield from _models(case)
     yield from _weights(case)
     yield from _outcomes(case)
+    yield from _resampled(case)
     yield from _maps(case)
     # The file of a zoo may lack the curve of SGD: the zoo was made elsewhere, or scored in another way.
     yield Expected("curve", (None, 2), case.task is not None and not case.record.request.zoo)
@@ -108,6 +110,16 @@ def _outcomes(case: Case) -> Iterator[Expected]:
         yield Expected(f"right_mean.{name}", (kept,), required)
         for statistic in side.STATISTICS:
             yield Expected(f"right_{statistic}.{name}", (math.ceil(kept / 8),), required)
+
+
+def _resampled(case: Case) -> Iterator[Expected]:
+    """Yield the arrays of scores on replicates of the validation examples, as many for all populations."""
+    if case.record.task.metric.resampled == "none":
+        return
+    first = case.arrays.get("resampled_mean.original", np.zeros(side.FEWEST_REPLICATES))
+    for name in case.populations:
+        for which in side.RESAMPLED:
+            yield Expected(f"resampled_{which}.{name}", (max(len(first), side.FEWEST_REPLICATES),))
 
 
 def unit_count(case: Case) -> int:
@@ -153,6 +165,8 @@ def _content(case: Case, name: str, array: Array) -> Iterator[str]:
         yield from _matrix(array)
     elif kind == "train" and not _within(array, *case.record.task.metric.bounds):
         yield f"'{name}' has training scores that {case.record.task.metric.name} cannot have"
+    elif kind.startswith("resampled") and not _within(array, *case.record.task.metric.bounds):
+        yield f"'{name}' has scores that {case.record.task.metric.name} cannot have"
     elif kind == "curve":
         yield from _curve(case, array)
     elif kind == "units":
