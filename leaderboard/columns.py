@@ -190,8 +190,8 @@ FIXED = (
     Column(
         "rank", "#",
         "1 and the number of rows that are better beyond chance; equal ranks cannot be told apart. "
-        f"{ONE_FIT} ranks one fit of the generator, since there is one seed: another fit may rank elsewhere. "
-        "- where chance is not known, as on a metric without replicates.",
+        f"With {ONE_FIT} it is of one fit of the generator, since there is one seed: another fit may rank elsewhere. "
+        "There is none where chance is not known; the note below the table says why.",
         formats.WORD, width=48, pinned=True,
     ),
     Column("generator", "Generator", "", formats.WORD, width=120, fits=True, pinned=True),

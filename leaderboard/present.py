@@ -71,11 +71,23 @@ def notes(by: str, ranked: pd.DataFrame, compared: Compared, problem: str) -> li
         problem: what could not be read, or empty.
     """
     return [
-        f"Best, Selected, Median and Worst are expected values of {compared.drawn} models drawn from each population, "
-        "so that many models are not ahead of few by their number. The page of a run has those of all its models.",
+        _on_draws(compared.drawn),
         *_on_ranks(by, ranked, compared),
         *([f"{problem}."] if problem else []),
     ]
+
+
+def _on_draws(drawn: int) -> str:
+    every = "The page of a run has those of all its models."
+    if drawn == 1:
+        return (
+            "Best, Selected, Median and Worst are those of one draw, and so the mean: some population has too few "
+            f"models for more. {every}"
+        )
+    return (
+        f"Best, Selected, Median and Worst are expected values of {drawn} models drawn from each population, so that "
+        f"many models are not ahead of few by their number. {every}"
+    )
 
 
 def _on_ranks(by: str, ranked: pd.DataFrame, compared: Compared) -> list[str]:
@@ -91,7 +103,8 @@ def _on_ranks(by: str, ranked: pd.DataFrame, compared: Compared) -> list[str]:
         )
     if _one_fit(ranked).any():
         found.append(
-            f"{ONE_FIT} One fit: the rank is that of this fit of the generator, and another seed may rank elsewhere."
+            f"Ranks with {ONE_FIT} are of one fit of the generator, since there is one seed: another fit may rank "
+            "elsewhere."
         )
     for reason, count in Counter(compared.unranked.values()).items():
         rows = (

@@ -97,7 +97,7 @@ class Units:
             return (count - 1) * spread, count - 1
         spread *= count / (count - 1)
         if self.kind == "bootstrap":
-            return spread, self.count - 1
+            return spread, min(self.count, count) - 1  # replicates are a sample too
         return spread / self.count + DISCORDANT / self.count**2, count - 1
 
 

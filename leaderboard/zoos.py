@@ -25,13 +25,16 @@ INTERVAL = ("difference", "low", "high")
 def siblings(runs: pd.DataFrame, board: str) -> list[str]:
     """Return a board and those that differ from it in nothing but the zoo's seed, one a seed, in the order of seeds.
 
-    Of several boards of one seed, as of zoos that were collected on several devices, the one with most records counts.
+    A zoo whose seed is not known is by itself. Of several boards of one seed, as of zoos that were collected on
+    several devices, the one with most records counts.
 
     Args:
         runs: the table of all runs.
         board: name of the board.
     """
     own = runs[runs["board"] == board].iloc[0]
+    if pd.isna(own["zoo_seed"]):
+        return [board]
     same = runs[(runs[[*SAME, "settings"]] == own[[*SAME, "settings"]]).all(axis=1)]
     found = same.groupby(["zoo_seed", "board"]).size().rename("records").reset_index()
     others = found[found["zoo_seed"] != own["zoo_seed"]]

@@ -308,7 +308,7 @@ def test_ties_share_a_rank_and_one_fit_is_marked(page):
     assert table.loc["average", "rank"] == "1"
     assert int(table.loc["bad", "rank"]) > 2
     assert "cannot be told apart" in captions(test)
-    assert "* One fit" in captions(test)
+    assert "Ranks with * are of one fit" in captions(test)
 
 
 def test_best_is_expected_of_as_many_draws_for_every_row(page):

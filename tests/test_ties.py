@@ -86,6 +86,7 @@ def test_replicates_spread_as_the_mean_of_their_units(kind):
     if kind == "bootstrap":
         assert spread[0, 1] == pytest.approx(apart.var() / 300, rel=0.1)
         assert freedom == 299
+        assert Units(kind, 300).spread(replicates[:, :50])[1] == 49
     else:
         assert spread[0, 1] == pytest.approx(stats.sem(apart.reshape(20, 15).mean(axis=1)) ** 2)
         assert freedom == 19

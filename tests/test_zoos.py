@@ -55,6 +55,12 @@ def test_boards_that_differ_in_the_seed_of_their_zoo_are_siblings(tmp_path):
     assert zoos.siblings(runs, f"{7:016x}") == [f"{7:016x}"]
 
 
+def test_a_zoo_of_unknown_seed_has_no_siblings(tmp_path):
+    runs = runs_of(tmp_path, zoo(0), zoo(1, zoo__seed=None), zoo(2, zoo__seed=None))
+    assert zoos.siblings(runs, f"{1:016x}") == [f"{1:016x}"]
+    assert zoos.siblings(runs, f"{0:016x}") == [f"{0:016x}"]
+
+
 def test_a_seed_counts_once(tmp_path):
     again = [
         zoo(5, zoo__seed=1),

@@ -265,6 +265,10 @@ def show_row(row: str, runs: pd.DataFrame) -> None:
         return
     with st.container(border=True):
         st.markdown(f"**{verbatim(str(own['generator'].iloc[0]))}**: what repeats this row")
+        if len(own) == 1:
+            st.caption(
+                "One fit: its rank and numbers are of this fit, and another seed may rank elsewhere."
+            )
         st.code("\n".join(own["command"]), language="bash", wrap_lines=True)
         with st.container(horizontal=True):
             for run, seed in zip(own["id"].head(20), own["seed"], strict=False):
