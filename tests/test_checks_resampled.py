@@ -36,8 +36,9 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def path(finished, tmp_path):
-    """A copy of the record and its side file."""
+def path(finished, tmp_path, monkeypatch):
+    """A copy of the record and its side file; the store is where it was."""
+    monkeypatch.setenv("BENCH_HOME", str(finished.parents[2] / "home"))
     copy = tmp_path / finished.parent.name / finished.name
     copy.parent.mkdir()
     for suffix in (".json", ".npz"):
@@ -67,7 +68,7 @@ def test_what_a_run_writes_is_all_right_and_the_same_when_it_is_verified(path):
     assert {name for name in arrays if name.startswith("resampled")} == names
     assert {arrays[name].shape for name in names} == {(100,)}
     assert arrays["resampled_mean.reference"].std() > 0
-    checks = {one.name: one.problem for one in verify(record, side_file=path.with_suffix(".npz"))}
+    checks = {one.field: one.problem for one in verify(record, side_file=path.with_suffix(".npz"))}
     assert {name: checks[f"side file.{name}"] for name in names} == dict.fromkeys(names, "")
 
 

@@ -14,7 +14,7 @@ from tasks.data.coco import IGNORED
 from tasks.data.images import Images
 from tasks.fast import upsampling
 from tasks.fast.confusion import mean_iou, pixel_accuracy
-from tasks.fast.dense import DenseScorer, random_pixels
+from tasks.fast.dense import DenseScorer, parts_of_overlaps, random_pixels
 from tasks.fast.upsampling import Coarse, Pixels
 from tests.broken import BAD, INF, NAN, make, right_by_hand, spoilt, work_folder
 
@@ -156,6 +156,7 @@ def test_degenerate_segmenters():
     scorer.source = Images(blank, MASKS, column, column, 16, "cpu")
     scorer.pixels, scorer.classes = random_pixels(MASKS, 50, "val"), 2
     scorer.counts = torch.tensor([[1.0, 1.0, 1.0], [4.0, 4.0, 4.0]], dtype=torch.float64)
+    scorer.parts = parts_of_overlaps(2)
     parts, everyone = [slice(0, 2), slice(2, 3)], slice(0, len(logits))
     scorer.candidates = lambda _: ((everyone, rows, logits[:, rows]) for rows in parts)
     scored = scorer(torch.zeros(len(logits), 1))

@@ -66,6 +66,12 @@ class DenseScored:
     outputs: Float[Tensor, "N P"]
 
 
+def parts_of_overlaps(classes: int) -> Float[Tensor, "cells columns"]:
+    """Return what each cell of a confusion matrix adds to ``overlaps``, which is linear: one product gives many."""
+    cells = torch.eye(classes * (classes + 1), dtype=torch.float64)
+    return torch.cat(overlaps(cells.view(-1, classes, classes + 1)), dim=1)
+
+
 class DenseScorer:
     """The scorer of candidates of one base on one split.
 
@@ -90,6 +96,7 @@ class DenseScorer:
         self.source, self.pixels, self.classes = source, pixels.to(source.device), classes
         self.candidates = Candidates(model, layout, source)
         self.counts = None if counts is None else counts.to(source.device)
+        self.parts = parts_of_overlaps(classes).to(source.device)
 
     @torch.inference_mode()
     def __call__(self, vectors: Float[Tensor, "N D"]) -> DenseScored:
@@ -138,6 +145,5 @@ class DenseScorer:
 
         They are whole numbers below 2^53, exact in any order.
         """
-        of_images = torch.stack(overlaps(matrices), dim=2)
-        summed = counts @ of_images.flatten(2)
-        return summed.view(*summed.shape[:2], *of_images.shape[2:])
+        of_images = matrices.flatten(2).double() @ self.parts
+        return (counts @ of_images).view(len(matrices), len(counts), 2, self.classes)
