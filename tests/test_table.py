@@ -7,10 +7,11 @@ from scipy import stats
 
 from bench.errors import BadRequest
 from bench.records import side
-from leaderboard import boards, expected, load, pooling, table
+from leaderboard import boards, expected, load, outcomes, pooling, table
 from leaderboard.opened import Shown, open_record
 from leaderboard.outcomes import Models
-from tests.records import judged, outcomes, population, record, seed, written
+from tests.records import judged, parsed, population, record, seed, written
+from tests.records import outcomes as made_outcomes
 
 
 @pytest.fixture
@@ -294,7 +295,7 @@ def test_statistics_of_all_models_give_way_to_expected_values(frame):
 
 def test_outcomes_come_from_the_side_file(tmp_path):
     right = np.arange(797) % 10 > 0
-    path = written(tmp_path, record(), outcomes(record(), right))
+    path = written(tmp_path, record(), made_outcomes(record(), right))
     shown = open_record(path)
     assert not shown.problem
     for statistic in expected.STATISTICS:
@@ -304,18 +305,57 @@ def test_outcomes_come_from_the_side_file(tmp_path):
 def test_without_a_side_file_or_for_another_metric_there_are_no_outcomes():
     assert Models(Shown("", record(), {}), "copy").paired("best") is None
     other = record(task__metric="FID")
-    made = outcomes(other, np.ones(797))
+    made = made_outcomes(other, np.ones(797))
     assert Models(Shown("", other, made), "copy").paired("best") is None
+
+
+@pytest.mark.parametrize("kind", ["bootstrap", "jackknife"])
+def test_replicates_come_from_the_side_file_and_rank(kind):
+    """Ten models each: the copies are better by far, the gaussian by less than models differ."""
+    rng = np.random.default_rng(0)
+    ten = 0.001 * rng.standard_normal(10)
+    scores = {"generated": 0.5, "copy": 0.6, "gaussian": 0.5001}
+    made = record(
+        task__metric="mAP", protocol__samples=10,
+        **{f"scores__{name}": population(*(mean + ten)) for name, mean in scores.items()},
+    )  # fmt: skip
+    data = json.loads(made.to_json())
+    data["task"]["metric"]["resampled"] = kind
+    one = parsed(data)
+    shared = 0.001 * rng.standard_normal(20)
+    arrays = {
+        f"resampled_mean.{name}": (mean + shared + 0.0001 * rng.standard_normal(20)).astype("f4")
+        for name, mean in scores.items()
+    }
+    found = outcomes.compare(outcomes.rows_of([("row", Shown("", one, arrays))], one.id), "mean")
+    assert found.ranks == {"copy": 1, "row": 2, "gaussian": 2}
+    assert found.unranked["average"] == outcomes.NO_UNITS
+    found = outcomes.compare(outcomes.rows_of([("row", Shown("", one, {}))], one.id), "mean")
+    assert not found.ranks
+
+
+def test_one_model_of_what_is_drawn_anew_has_no_rank():
+    """With so few samples that a control which draws has one model as well, nobody can tell which it is."""
+    right = np.arange(797) % 10 > 0
+    for samples, ranked in ((4, False), (100, True)):
+        values = np.linspace(0.88, 0.94, samples)
+        one = record(protocol__samples=samples, scores__generated=population(*values))
+        shown = Shown("", one, made_outcomes(one, right))
+        found = outcomes.compare(outcomes.rows_of([("row", shown)], one.id), "mean")
+        assert "row" in found.ranks
+        assert ("average" in found.ranks) == ranked
+        assert ranked or found.unranked["average"] == outcomes.SINGLE
+        assert found.unranked["original"] == outcomes.STEPS  # three of one run
 
 
 @pytest.mark.parametrize("wrong", ["missing", "other", "damaged"])
 def test_a_side_file_that_is_not_the_records_is_a_problem_and_hides_nothing(tmp_path, wrong):
-    path = written(tmp_path, record(), outcomes(record(), np.ones(797)))
+    path = written(tmp_path, record(), made_outcomes(record(), np.ones(797)))
     file = path.with_suffix(".npz")
     if wrong == "missing":
         file.unlink()
     elif wrong == "other":
-        side.write(file, outcomes(record(), np.zeros(797)))
+        side.write(file, made_outcomes(record(), np.zeros(797)))
     else:
         file.write_bytes(b"x")
     shown = open_record(path)
@@ -325,7 +365,7 @@ def test_a_side_file_that_is_not_the_records_is_a_problem_and_hides_nothing(tmp_
 
 
 def test_the_name_of_a_side_file_leads_nowhere(tmp_path):
-    path = written(tmp_path, record(), outcomes(record(), np.ones(797)))
+    path = written(tmp_path, record(), made_outcomes(record(), np.ones(797)))
     data = json.loads(path.read_text())
     data["artifacts"]["side"]["file"] = "passwd"
     path.write_text(json.dumps(data))
