@@ -17,7 +17,7 @@ from leaderboard.columns import ORIGINAL
 from leaderboard.outcomes import Rows
 
 OF_ZOO = ("key", "zoo_hash")  # facts of a board that follow from the zoo's seed
-SAME = [fact.name for fact in facts.BOARD if fact.name not in OF_ZOO]
+SAME = [*(fact.name for fact in facts.BOARD if fact.name not in OF_ZOO), "settings"]
 Values = Mapping[str, float]  # by row
 INTERVAL = ("difference", "low", "high")
 
@@ -32,17 +32,21 @@ def siblings(runs: pd.DataFrame, board: str) -> list[str]:
         runs: the table of all runs.
         board: name of the board.
     """
-    own = runs[runs["board"] == board].iloc[0]
+    boards = runs.drop_duplicates("board").set_index(
+        "board"
+    )  # few rows: the page does this again and again
+    own = boards.loc[board]
     if pd.isna(own["zoo_seed"]):
         return [board]
-    same = runs[(runs[[*SAME, "settings"]] == own[[*SAME, "settings"]]).all(axis=1)]
-    found = same.groupby(["zoo_seed", "board"]).size().rename("records").reset_index()
-    others = found[found["zoo_seed"] != own["zoo_seed"]]
-    others = others.sort_values("records", ascending=False, kind="stable").drop_duplicates(
+    same = boards[(boards[SAME] == own[SAME]).all(axis=1) & boards["zoo_seed"].notna()]
+    same = same.assign(records=runs["board"].value_counts())
+    others = same[same["zoo_seed"] != own["zoo_seed"]].sort_values(
+        "records", ascending=False, kind="stable"
+    )
+    every = pd.concat([same.loc[[board]], others.drop_duplicates("zoo_seed")]).sort_values(
         "zoo_seed"
     )
-    every = pd.concat([found[found["board"] == board], others]).sort_values("zoo_seed")
-    return [str(name) for name in every["board"]]
+    return [str(name) for name in every.index]
 
 
 def above_originals(zoos: Sequence[Rows], statistic: str) -> list[dict[str, float]]:
