@@ -19,6 +19,8 @@ from leaderboard.formats import Format
 from leaderboard.pooling import Pool
 
 GENERATED, ORIGINAL, REFERENCE = "generated", "original", "reference"
+ONE_FIT = "*"  # mark of a rank that holds for one fit of the generator
+DRAWS = "expected of m models drawn from the population; the note below the table says which m"
 WITHDRAWN = " (withdrawn)"  # mark of a verdict by rule 1
 Read = Callable[[Record, str], Any]  # a record and the name of one of its populations -> a value
 
@@ -99,8 +101,18 @@ def of_run(read: Callable[[Record], Any]) -> Read:
 
 
 def _interval_end(name: str) -> Read:
-    """Return a reader of one end of the interval of the mean; it gives None for a single model."""
-    return of_population(lambda population: getattr(population, name) if population.n > 1 else None)
+    """Return a reader of one end of the interval of the mean over models.
+
+    It gives None for a single model, and for the steps of one run: the record's interval is a plain bootstrap, which
+    takes models as independent, and neighbouring steps have correlations of up to 0.96.
+    """
+
+    def end(record: Record, of: str) -> float | None:
+        population = record.populations[of]
+        steps = of == ORIGINAL and record.zoo.track == "trajectory"
+        return None if steps or population.n == 1 else float(getattr(population, name))
+
+    return end
 
 
 def _nearest(record: Record, name: str) -> float | None:
@@ -190,8 +202,11 @@ def _amortised(models: int) -> Column:
 # The first columns of every table.
 FIXED = (
     Column(
-        "rank", "#", "1 and the number of rows that are better beyond chance; equal ranks cannot be told apart.",
-        formats.WORD, width=40, pinned=True,
+        "rank", "#",
+        "1 and the number of rows that are better beyond chance; equal ranks cannot be told apart. "
+        f"With {ONE_FIT} it is of one fit of the generator, since there is one seed: another fit may rank elsewhere. "
+        "There is none where chance is not known; the note below the table says why.",
+        formats.WORD, width=48, pinned=True,
     ),
     Column("generator", "Generator", "", formats.WORD, width=120, fits=True, pinned=True),
     Column(
@@ -205,13 +220,14 @@ COLUMNS = (
         "seeds", "Seeds", "Fits pooled in this row: numbers are means over seeds.", formats.WHOLE,
         (Field("seeds", of_run(lambda record: 1), pooling.total, dtype="Int64"),),
     ),
-    _score("best", "Best", "Best on validation: an optimist's number, since validation chose it."),
-    _score("selected", "Selected", "Score of the model that was chosen on training data."),
+    _score("best", "Best", f"Best on validation, {DRAWS}. An optimist's number, since validation chose it."),
+    _score("selected", "Selected", f"Score of the model that training data chose, {DRAWS}."),
     _score("mean", "Mean", "Over all samples."),
-    _score("median", "Median", ""),
-    _score("worst", "Worst", ""),
+    _score("median", "Median", f"Median, {DRAWS}."),
+    _score("worst", "Worst", f"Worst, {DRAWS}."),
     Column(
-        "interval", "95 %", "95 % interval of the mean: over models, or over seeds where there are several.",
+        "interval", "95 %", "95 % interval of the mean: over models, or over seeds where there are several. "
+        "None for the checkpoints of a trajectory: steps of one run are not independent.",
         formats.SCORES,
         (
             Field("low", _interval_end("low"), pooling.mean_below("mean")),

@@ -110,6 +110,7 @@ RUN = (
     # Without defaults, in order.
     Fact("changes", lambda record: json.dumps(record.request.changes)),
     Fact("seed", attrgetter("protocol.seed"), COUNT),
+    Fact("zoo_seed", attrgetter("zoo.seed"), "Int64"),  # imported zoos may have none
     Fact("preset", attrgetter("protocol.preset")),
     Fact("settings", lambda record: plain(record.task.settings)),
     Fact("fit_s", attrgetter("timing.fit_s"), NUMBER),

@@ -51,12 +51,13 @@ def times(factor: float) -> str:
     return f"{factor:,.0f}x" if factor >= 10 else f"{factor:.2g}x"
 
 
-def _signed(scale: Scale, difference: float) -> str:
+def signed(scale: Scale, difference: float) -> str:
+    """Return a difference of scores as text, in the board's scale."""
     return f"{100 * difference:+.2f}" if scale.percent else f"{difference:+.3g}"
 
 
 def _bounded(scale: Scale, difference: float, low: float, high: float) -> str:
-    value, least, most = (_signed(scale, x) for x in (difference, low, high))
+    value, least, most = (signed(scale, x) for x in (difference, low, high))
     return f"{value} ({least} to {most})"
 
 

@@ -1,9 +1,16 @@
 """A ranked table in the form that the page and its exports show. Pure functions, no widgets, no torch."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 import pandas as pd
 
 from bench.records.scale import Scale
-from leaderboard.columns import COLUMNS, FIXED, NAMED, Column
+from leaderboard import expected
+from leaderboard.columns import COLUMNS, FIXED, NAMED, ONE_FIT, Column
+from leaderboard.formats import DIFFERENCE, UNKNOWN, signed
+from leaderboard.outcomes import Compared
+from leaderboard.zoos import INTERVAL
 
 # Pixels of one letter, of the cell's margins, and of the widest column.
 LETTER, MARGIN, WIDEST = 7, 20, 280
@@ -11,7 +18,18 @@ LETTER, MARGIN, WIDEST = 7, 20, 280
 
 def texts(ranked: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     """Return a ranked table as text, with one column for each ``Column``."""
-    return pd.DataFrame({one.name: _cells(ranked, one, scale) for one in (*FIXED, *COLUMNS)})
+    found = pd.DataFrame({one.name: _cells(ranked, one, scale) for one in (*FIXED, *COLUMNS)})
+    found.loc[_one_fit(ranked), "rank"] += ONE_FIT
+    return found
+
+
+def _one_fit(ranked: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows have a rank that holds for one fit of the generator alone."""
+    return (
+        (ranked["kind"] == "generator")
+        & (ranked["seeds"] == 1).fillna(False)
+        & ranked["rank"].notna()
+    )
 
 
 def _cells(ranked: pd.DataFrame, column: Column, scale: Scale) -> list[str]:
@@ -43,26 +61,85 @@ def width(column: Column, ranked: pd.DataFrame) -> int | None:
     return min(WIDEST, max(column.width or 0, LETTER * longest + MARGIN))
 
 
-def caption(by: str, tested: bool, problem: str, *, paired: bool) -> str:
-    """Return the text below a table that says how to read its ranks.
+def notes(by: str, ranked: pd.DataFrame, compared: Compared, problem: str) -> list[str]:
+    """Return the sentences below a table that say how to read its ranks.
 
     Args:
         by: name of the column that rows are ranked by.
-        tested: whether ties were found by a bootstrap.
-        problem: why ties were not found for all rows, or empty.
-        paired: whether the score is a mean over validation units, which the bootstrap draws too.
+        ranked: the ranked table.
+        compared: what its ranks and expected values come from.
+        problem: what could not be read, or empty.
     """
-    if not tested:
-        why = problem or "there is no test of ties for this column"
-        return f"Ranked by {NAMED[by].label} as it stands: {why}."
-    if not paired:
+    return [
+        _on_draws(compared.drawn),
+        *_on_ranks(by, ranked, compared),
+        *([f"{problem}."] if problem else []),
+    ]
+
+
+def _on_draws(drawn: int) -> str:
+    every = "The page of a run has those of all its models."
+    if drawn == 1:
         return (
-            "Rows of equal rank cannot be told apart (bootstrap over seeds and samples; 95 %, each pair by itself). "
-            "This score is no mean over units: what other validation examples would change is not known, and single "
-            "models are ranked as they stand."
+            "Best, Selected, Median and Worst are those of one draw, and so the mean: some population has too few "
+            f"models for more. {every}"
         )
-    text = (
-        "Rows of equal rank cannot be told apart (paired bootstrap over the same validation units, and over seeds and "
-        "samples; 95 %, each pair by itself)."
+    return (
+        f"Best, Selected, Median and Worst are expected values of {drawn} models drawn from each population, so that "
+        f"many models are not ahead of few by their number. {every}"
     )
-    return f"{text} {problem}: their rows are ranked as they stand." if problem else text
+
+
+def _on_ranks(by: str, ranked: pd.DataFrame, compared: Compared) -> list[str]:
+    if by not in expected.STATISTICS:
+        return [
+            f"There is no test for this column: rows are sorted by {NAMED[by].label}, and have no ranks."
+        ]
+    found = []
+    if compared.ranks:
+        found.append(
+            "Rows of equal rank cannot be told apart: pairs are tested over the same validation units, over seeds and "
+            "over models, all pairs together (Holm, 5 % for the whole board)."
+        )
+    if _one_fit(ranked).any():
+        found.append(
+            f"Ranks with {ONE_FIT} are of one fit of the generator, since there is one seed: another fit may rank "
+            "elsewhere."
+        )
+    for reason, count in Counter(compared.unranked.values()).items():
+        rows = (
+            "No row has a rank"
+            if not compared.ranks
+            else f"{count} row{'s' * (count > 1)} without a rank"
+        )
+        found.append(f"{rows}: {reason}.")
+    return found
+
+
+def over_zoos(
+    found: Mapping[str, pd.DataFrame], names: Mapping[str, str], scale: Scale
+) -> pd.DataFrame:
+    """Return a table, as text, of rows over several zoos.
+
+    Args:
+        found: table of ``zoos.pooled`` by statistic; the first one's order holds.
+        names: names of generators by row; other rows are called as they are.
+        scale: scale of the boards' scores.
+    """
+    first = next(iter(found.values()))
+    shown = {
+        "Generator": [names.get(row, row) for row in first.index],
+        "Zoos": first["zoos"].map(str),
+    }
+    for statistic, table in found.items():
+        shown[NAMED[statistic].label] = [
+            _over_zoos(scale, *row) for row in table.reindex(first.index)[[*INTERVAL]].to_numpy()
+        ]
+    return pd.DataFrame(shown)
+
+
+def _over_zoos(scale: Scale, difference: float, low: float, high: float) -> str:
+    """Return a difference with its interval as text, without one where it is of a single zoo."""
+    if pd.isna(low):
+        return UNKNOWN if pd.isna(difference) else signed(scale, difference)
+    return DIFFERENCE.text(scale, difference, low, high)

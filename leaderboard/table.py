@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.errors import printable
 from bench.records.record import Record
-from leaderboard import ties, variants
+from leaderboard import expected, variants
 from leaderboard.columns import FIELDS, NAMED, ORIGINAL, RANKED, REFERENCE, Field, populations
 from leaderboard.load import VARIANT
 
@@ -91,25 +91,39 @@ def _control_rows(record: Record) -> Iterator[dict[str, Any]]:
 # Ranks ---------------------------------------------------------------------------------------------------------------
 
 
+def at_draws(
+    table: pd.DataFrame, values: Mapping[str, Mapping[str, float | None]], drawn: int
+) -> pd.DataFrame:
+    """Return the table with statistics that depend on the number of models as expected values of some draws.
+
+    Args:
+        table: table of ``rows``.
+        values: the expected values by ``expected.DRAWN`` and row; what is not there becomes missing.
+        drawn: the number of draws, which becomes the column ``draws``.
+    """
+    changed: dict[str, Any] = {
+        name: [values.get(name, {}).get(row) for row in table["row"]] for name in expected.DRAWN
+    }
+    found = table.assign(**changed, draws=drawn)
+    return found.astype(dict.fromkeys(expected.DRAWN, "float64"))
+
+
 def ranked(
-    table: pd.DataFrame, by: str, higher_is_better: bool, drawn: Mapping[str, Any]
+    table: pd.DataFrame, by: str, higher_is_better: bool, ranks: Mapping[str, int]
 ) -> pd.DataFrame:
     """Return the table with the column ``rank``, best first.
 
-    Ties share a rank; rows without the value come last and have no rank.
+    Ties share a rank; rows without a rank come last, the better value first, and those without the value after them.
 
     Args:
         table: table of ``rows``.
         by: name of a column in ``RANKED``.
         higher_is_better: whether a higher score is better.
-        drawn: replicates of ``by`` by row, from ``ties.draws``; empty where there are none.
+        ranks: rank by row, of those that have one.
     """
     field = NAMED[by].names[0]
     higher = higher_is_better if RANKED[by] == "score" else RANKED[by] == "higher"
-    known = table[table[field].notna()]
-    values = {str(row): float(x) for row, x in zip(known["row"], known[field], strict=True)}
-    places = ties.ranks(values, drawn, higher_is_better=higher)
-    found = table.assign(rank=pd.array([places.get(row) for row in table["row"]], dtype="Int64"))
+    found = table.assign(rank=pd.array([ranks.get(row) for row in table["row"]], dtype="Int64"))
     found = found.assign(order=-found[field] if higher else found[field])
     found = found.sort_values(["rank", "order", "row"], na_position="last", ignore_index=True)
     return found.drop(columns="order")

@@ -1,122 +1,163 @@
-"""Test of ties: which rows of a board differ by more than chance, by a paired bootstrap over units, seeds and samples.
+"""Test of ties: which rows of a board differ by more than chance. Pure functions.
 
-Every replicate weights the same validation units for all rows, so that the difficulty of a unit cancels (a multiplier
-bootstrap: van der Vaart and Wellner, Weak Convergence, 1996, section 3.6), and draws seeds and samples of each row
-independently. Both parts are deviations from the row's own value, and are added. Where rows differ in a handful of
-units a bootstrap underestimates the error: every row also gets the spread of one unit more, so that a pair has that
-of two (Agresti and Min, Biometrics 2005). If one of two models gets 5 units right that the other gets wrong, and the
-other none, they are a tie; with 6 they are not, as in the exact test of McNemar.
+A row's value varies with three things (crossed: every model is scored on the same validation units): with the units,
+with the seeds of the generator's fit, and with the models that a fit draws. Units are paired between rows, so that the
+difficulty of a unit cancels; seeds and models are each row's own. So the difference of two rows has a variance of three
+parts, v = units + one's own + the other's own, each with its own degrees of freedom. Two rows are told apart where
+
+    difference^2 > sum of t^2 v over the parts, t the limit of Student's distribution at the part's degrees of freedom
+
+(Banerjee, Sankhya 1961). That is exact for one part and never too liberal for several: the chance of exceeding it is
+convex in v, so at most the mean of the parts' own. Satterthwaite's single t is too liberal here: where the values of
+3 seeds are close together by chance, it has the degrees of freedom of the units.
+
+All pairs of a board are tested together by Holm's method: the chance that any two equal rows of it are told apart is at
+most 5 %. One fit of a generator has no variance over fits: its rank is that of this fit.
+
+Where rows differ in a handful of units the variance is underestimated: every pair is given two discordant units more
+(Agresti and Min, Biometrics 2005). If one of two models gets 5 units right that the other gets wrong, and the other
+none, they are a tie; with 6 they are not, as in the exact test of McNemar.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from bench.records import student
 
-REPLICATES = 1000  # of the bootstrap
-LEVEL = 0.95  # confidence of a difference between two rows
-TESTED = ("selected", "mean", "best", "median", "worst")  # statistics with a bootstrap
-REDUCE: dict[str, Any] = {"mean": np.mean, "median": np.median, "best": np.max, "worst": np.min}
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+LEVEL = 0.05  # chance that any two equal rows of a board are told apart
+DISCORDANT = 2  # units that every pair is given
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The scores of one population: of one seed of a generator, or of a control.
+class Part:
+    """One part of the variance of a row's value.
+
+    Attributes:
+        variance: the variance; 0 where this part does not vary.
+        freedom: the degrees of freedom of its estimate.
+    """
+
+    variance: float = 0.0
+    freedom: float = math.inf
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one row of a board.
 
     Attributes:
         value: the statistic that rows are ranked by.
-        values: score of every model.
-        right: for each kept validation unit the share of the statistic's models that get it right; None where that is
-            unknown, or where the score is no mean over units.
-        units: number of all validation units; ``right`` may have a part of them.
+        own: its variance over seeds of the fit or, of one fit, over the models that it draws.
+        paired: (n,) what says how it varies with the validation units, in the same order for all rows of a board: see
+            ``Units``.
     """
 
     value: float
-    values: Sequence[float]
-    right: Array | None = None
-    units: int = 1
+    own: Part
+    paired: Floats
 
 
-def draws(
-    rows: Mapping[str, Sequence[Outcome]], statistic: str, *, higher_is_better: bool, seed: int
-) -> dict[str, Array]:
-    """Return bootstrap replicates of every row's value, paired over units.
+@dataclass(frozen=True)
+class Units:
+    """How the variance over validation units follows from what the rows are paired by.
 
-    Args:
-        rows: populations of each row, one a seed.
-        statistic: one of ``TESTED``.
-        higher_is_better: whether a higher score is better.
-        seed: seed of the bootstrap; the same seed gives the same ties on every page.
+    Attributes:
+        kind: what ``Row.paired`` has: "outcomes", the score of each unit, of which the value is the mean; "bootstrap",
+            the value on resampled units; "jackknife", the value without each of n groups of units.
+        count: number of all validation units; outcomes of a part of them may be known.
+    """
+
+    kind: Literal["outcomes", "bootstrap", "jackknife"]
+    count: int
+
+    def spread(self, paired: Floats) -> tuple[Floats, int]:
+        """Return the variance of the difference of every two rows, and the degrees of freedom.
+
+        Args:
+            paired: (R, n) ``Row.paired`` of each row.
+
+        Returns:
+            (R, R) variances.
+        """
+        count = paired.shape[1]
+        centred = paired - paired.mean(axis=1, keepdims=True)
+        products = centred @ centred.T / count
+        own = np.diagonal(products)
+        spread = np.maximum(own[:, None] + own[None, :] - 2 * products, 0.0)
+        if self.kind == "jackknife":
+            return (count - 1) * spread, count - 1
+        spread *= count / (count - 1)
+        if self.kind == "bootstrap":
+            return spread, min(self.count, count) - 1  # replicates are a sample too
+        return spread / self.count + DISCORDANT / self.count**2, count - 1
+
+
+def told_apart(rows: Sequence[Row], units: Units) -> Bools:
+    """Return which rows of a board differ by more than chance, all pairs tested together by Holm's method.
 
     Returns:
-        ``REPLICATES`` numbers a row.
+        (R, R) whether the two rows are told apart, symmetric.
     """
-    rng = np.random.default_rng(seed)
-    weights: dict[int, Array] = {}
-    found = {}
-    for name, outcomes in rows.items():
-        parts = np.stack(
-            [
-                outcome.value
-                + _units(outcome, weights, seed, rng)
-                + _samples(outcome.values, statistic, higher_is_better, rng)
-                for outcome in outcomes
-            ]
+    first, second = np.triu_indices(len(rows), 1)
+    tests = len(first)
+    values = np.array([row.value for row in rows])
+    own = np.array([row.own.variance for row in rows])
+    spread, freedom = units.spread(np.stack([row.paired for row in rows]))
+    variances = np.stack([spread[first, second], own[first], own[second]])
+    every = np.array([*(row.own.freedom for row in rows), freedom], dtype=np.float64)
+    freedoms, kinds = np.unique(every, return_inverse=True)
+    of = np.stack([np.full(tests, kinds[-1]), kinds[first], kinds[second]])
+    squares = student.limits(freedoms, LEVEL / np.arange(1, tests + 1)) ** 2
+    apart = (values[first] - values[second]) ** 2
+    most = _most_tests(apart, variances, squares, of)
+    # Holm: in the order of evidence, each is to hold among all the tests that are left, until one does not.
+    order = np.argsort(-most, kind="stable")
+    holds = np.minimum.accumulate(most[order] >= tests - np.arange(tests)).astype(bool)
+    found = np.zeros((len(rows), len(rows)), dtype=bool)
+    found[first[order], second[order]] = found[second[order], first[order]] = holds
+    return found
+
+
+def _most_tests(apart: Floats, variances: Floats, squares: Floats, of: Ints) -> Ints:
+    """Return for each pair the largest number of tests among which it is told apart (Bonferroni's level), by bisection.
+
+    Args:
+        apart: (P,) squared differences.
+        variances: (3, P) the parts of each difference's variance.
+        squares: (F, P) squared limits of Student's distribution: degrees of freedom by number of tests, from 1 on.
+        of: (3, P) index in ``squares`` of each part's degrees of freedom.
+    """
+    least, most = np.zeros(len(apart), dtype=np.int64), np.full(len(apart), squares.shape[1])
+    while (least < most).any():
+        tests = (least + most + 1) // 2
+        needed = (variances * squares[of, np.maximum(tests, 1) - 1]).sum(axis=0)
+        holds = (apart > needed) & (tests > 0)
+        least, most = (
+            np.where(holds, tests, least),
+            np.where(holds, most, tests - 1).clip(min=least),
         )
-        seeds = rng.integers(len(parts), size=parts.shape)
-        found[name] = np.take_along_axis(parts, seeds, axis=0).mean(axis=0)
-    return found
+    return least
 
 
-def _units(
-    outcome: Outcome, weights: dict[int, Array], seed: int, rng: np.random.Generator
-) -> Array:
-    """Return deviations of the mean over units, scaled down where only a part of the units is known."""
-    if outcome.right is None:
-        return np.zeros(REPLICATES)
-    count = len(outcome.right)
-    if count not in weights:
-        drawn = np.random.default_rng((seed, count)).standard_normal((REPLICATES, count))
-        weights[count] = drawn / count
-    deviation: Array = weights[count] @ (outcome.right - outcome.right.mean())
-    one_more = rng.standard_normal(REPLICATES) / outcome.units
-    return deviation * math.sqrt(count / outcome.units) + one_more
+def ranks(rows: Mapping[str, Row], units: Units, *, higher_is_better: bool) -> dict[str, int]:
+    """Return ranks with ties: 1 + the number of rows that are better by more than chance.
 
-
-def _samples(
-    values: Sequence[float], statistic: str, higher_is_better: bool, rng: np.random.Generator
-) -> Array:
-    """Return deviations of the statistic over samples; 0 for the selected model, which is one model."""
-    if statistic == "selected" or len(values) < 2:
-        return np.zeros(REPLICATES)
-    scores = np.asarray(values) if higher_is_better else -np.asarray(values)
-    drawn = scores[rng.integers(len(scores), size=(REPLICATES, len(scores)))]
-    deviation: Array = REDUCE[statistic](drawn, axis=1) - REDUCE[statistic](scores)
-    return deviation if higher_is_better else -deviation
-
-
-def ranks(
-    values: Mapping[str, float], drawn: Mapping[str, Array], *, higher_is_better: bool
-) -> dict[str, int]:
-    """Return ranks with ties: 1 + the number of rows that are significantly better (95 %, each pair by itself).
-
-    A row without replicates is compared by its value alone.
+    Args:
+        rows: the rows of a board, by name.
+        units: how they vary with the validation units.
+        higher_is_better: whether a higher value is better.
     """
-    sign = 1.0 if higher_is_better else -1.0
-    found = {}
-    for name, value in values.items():
-        better = 0
-        for other, theirs in values.items():
-            ahead = sign * (theirs - value)
-            if name in drawn and other in drawn:
-                spread = sign * (drawn[other] - drawn[name])
-                better += bool(ahead > 0 and np.quantile(spread, (1 - LEVEL) / 2) > 0)
-            else:
-                better += bool(ahead > 0)
-        found[name] = 1 + better
-    return found
+    if not rows:
+        return {}
+    values = np.array([row.value for row in rows.values()]) * (1 if higher_is_better else -1)
+    better = told_apart(list(rows.values()), units) & (values[None, :] > values[:, None])
+    return dict(zip(rows, (1 + better.sum(axis=1)).tolist(), strict=True))

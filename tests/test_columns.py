@@ -8,7 +8,7 @@ import pytest
 
 import leaderboard
 from bench.records.scale import Scale
-from leaderboard import columns, load, present, table, ties
+from leaderboard import columns, expected, load, present, table
 from tests.records import judged, record
 
 NEW = """
@@ -54,7 +54,7 @@ def test_names_and_labels_are_told_apart():
     names = [field.name for field in columns.FIELDS]
     assert len(set(names)) == len(names)
     assert set(columns.OPENING) <= set(columns.NAMED)
-    assert set(ties.TESTED) <= set(columns.RANKED)
+    assert set(expected.STATISTICS) <= set(columns.RANKED)
 
 
 @pytest.mark.parametrize("make", [record, judged])

@@ -17,6 +17,7 @@ from bench.records import side
 from leaderboard import app, shared
 from tests.records import (
     BASE,
+    CONTROLS,
     MARKUP,
     content,
     distances,
@@ -255,31 +256,98 @@ def test_markup_in_any_text_of_a_record_stays_text(page, name):
 # The leaderboard -------------------------------------------------------------------------------
 
 
-def test_one_record_is_a_ranked_table_with_its_command(page):
+def test_one_record_is_a_table_with_its_command(page):
     whole(page.folder, record(), seed(1, 0.88, 0.9395, generator__name="vae"))
     test = page()
     assert "797 validation examples" in test.markdown[1].value
-    table = shown(test)
-    row = table[table["generator"] == "pdiff"].iloc[0]
-    assert row["best"] == pytest.approx(94)
-    assert row["kind"] == "generator"
-    # Half a validation image apart: a tie, although one is listed first.
-    assert list(table["generator"][:2]) == ["pdiff", "vae"]
-    assert list(table["rank"][:2]) == ["1", "1"]
-    assert table["rank"].iloc[2] == "3"
-    assert any("cannot be told apart" in note.value for note in test.caption)
+    table = shown(test).set_index("generator")
+    assert table.loc["pdiff", "mean"] == pytest.approx(91)
+    assert table.loc["pdiff", "kind"] == "generator"
     assert BASE["command"] in [code.value for code in test.code]
 
 
-def test_without_side_files_rows_are_ranked_as_they_stand_and_it_says_so(page):
+def captions(test):
+    return " ".join(note.value for note in test.caption)
+
+
+def sampled(number, share, models=100, **fields):
+    """The record of a generator whose models all get this share of 797 units right, within a little, and its arrays.
+
+    Originals and controls are a hundred models too, but for the average.
+    """
+    rng = np.random.default_rng(number)
+    values = share + 0.005 * rng.standard_normal(models)
+    others = population(*(0.9 + 0.005 * rng.standard_normal(100)))
+    fields = {
+        "id": f"{number:016x}", "zoo__track": "seeds", "protocol__samples": 100, "scores__noise": [],
+        "scores__generated": population(*values), "similarity__controls": {}, "zoo__k": 100,
+        "scores__original": others, **{f"scores__{name}": others for name in CONTROLS},
+        "scores__average": population(0.93),
+    } | fields  # fmt: skip
+    one = record(**fields)
+    made = arrays(one)
+    for name in one.populations:
+        right = np.arange(797) < 797 * one.populations[name].mean
+        made[f"right_mean.{name}"] = (255 * right).astype(np.uint8)
+        for statistic in side.STATISTICS:
+            made[f"right_{statistic}.{name}"] = np.packbits(right)
+    return one, made
+
+
+def test_ties_share_a_rank_and_one_fit_is_marked(page):
+    """Half a validation image apart is a tie, although one is listed first; 80 images are none."""
+    for one, made in (
+        sampled(1, 0.9),
+        sampled(2, 0.9005, generator__name="vae"),
+        *(sampled(n, 0.8, generator__name="bad", protocol__seed=n) for n in (3, 4, 5)),
+    ):
+        written(page.folder, one, made)
+    test = page(query={"by": "mean"})
+    table = shown(test).set_index("generator")
+    assert list(table.loc[["pdiff", "vae"], "rank"]) == ["2*", "2*"]
+    assert table.loc["average", "rank"] == "1"
+    assert int(table.loc["bad", "rank"]) > 2
+    assert "cannot be told apart" in captions(test)
+    assert "Ranks with * are of one fit" in captions(test)
+
+
+def test_best_is_expected_of_as_many_draws_for_every_row(page):
+    one, made = sampled(1, 0.9)
+    written(page.folder, one, made)
+    test = page()
+    row = shown(test).set_index("generator").loc["pdiff"]
+    assert row["mean"] + 0.5 < row["best"] < 100 * one.generated.best - 0.1
+    assert "expected values of 10 models" in captions(test)
+
+
+def test_rows_without_side_files_have_no_rank_and_it_says_why(page):
     test = page(contents=[json.dumps(content())])
-    assert any("1 of 1 records have no side file" in note.value for note in test.caption)
-    assert len(set(shown(test)["rank"])) > 1
+    assert set(shown(test)["rank"]) == {"-"}
+    assert "No row has a rank" in captions(test)
+    assert "1 of 1 records have no side file" in captions(test)
 
 
 def test_a_metric_that_is_no_share_is_shown_in_its_own_unit(page):
     table = shown(page(contents=[json.dumps(content(task__metric="FID"))]))
-    assert table.loc[table["generator"] == "pdiff", "best"].iloc[0] == pytest.approx(0.94)
+    assert table.loc[table["generator"] == "pdiff", "mean"].iloc[0] == pytest.approx(0.91)
+
+
+def test_boards_of_several_zoos_are_pooled(page):
+    for number, better in enumerate((0.02, 0.03, 0.01)):
+        one, made = sampled(
+            number, 0.9, key=f"{number:016x}", zoo__hash=f"{number:064x}", zoo__seed=number,
+            scores__original=population(*[0.9 - better] * 100),
+        )  # fmt: skip
+        written(page.folder, one, made)
+    test = page()
+    assert "Over 3 zoos" in [title.value for title in test.subheader]
+    table = next(one.value for one in test.dataframe if "Zoos" in one.value).set_index("Generator")
+    assert table.loc["pdiff", "Zoos"] == "3"
+    value, low, high = (float(x) for x in re.findall(r"[+-][0-9.]+", table.loc["pdiff", "Mean"]))
+    assert value == pytest.approx(2, abs=0.15)
+    assert low < 0 < value < high
+    assert re.fullmatch(r"[+-][0-9.]+ \(.* to .*\)", table.loc["copy", "Selected"])
+    assert "Over" not in " ".join(title.value for title in page("compare").subheader)
 
 
 @pytest.mark.parametrize("by", ["mean", "speedup", "advantage"])
@@ -289,7 +357,8 @@ def test_ranked_by_another_column(page, by):
     assert not test.exception
     if by == "speedup":
         assert shown(test)["generator"].iloc[0] == "pdiff"
-        assert any("no test of ties" in note.value for note in test.caption)
+        assert "no test for this column" in captions(test)
+        assert set(shown(test)["rank"]) == {"-"}
 
 
 @pytest.mark.parametrize(
@@ -568,7 +637,7 @@ def test_a_board_of_distances_ranks_the_lowest_first(drawn):
     text = " ".join(one.value for one in [*test.markdown, *test.caption])
     assert "fd-convnet3" in text
     assert "(lower is better)" in text
-    assert "no mean over units" in text
+    assert "No row has a rank" in text
 
 
 def test_runs_of_distances(drawn):

@@ -8,10 +8,11 @@ from scipy import stats
 
 from bench.errors import BadRequest
 from bench.records import side
-from leaderboard import boards, load, pooling, table, ties
-from leaderboard.opened import open_record
-from leaderboard.outcomes import outcomes as outcomes_of
-from tests.records import judged, outcomes, population, record, seed, written
+from leaderboard import boards, expected, load, outcomes, pooling, table
+from leaderboard.opened import Shown, open_record
+from leaderboard.outcomes import Models
+from tests.records import judged, parsed, population, record, seed, written
+from tests.records import outcomes as made_outcomes
 
 
 @pytest.fixture
@@ -65,6 +66,14 @@ def test_a_single_model_has_no_interval(frame):
     made = rows(frame, record()).set_index("generator")
     assert made.loc["average", ["low", "high"]].isna().all()
     assert made.loc["copy", ["low", "high"]].notna().all()
+
+
+def test_steps_of_one_run_have_no_interval(frame):
+    assert (
+        rows(frame, record()).set_index("generator").loc["original", ["low", "high"]].isna().all()
+    )
+    seeds = rows(frame, record(zoo__track="seeds", key="b" * 16))
+    assert seeds.set_index("generator").loc["original", ["low", "high"]].notna().all()
 
 
 def test_seeds_are_pooled_with_students_interval(frame):
@@ -258,46 +267,104 @@ def test_boards_count_records_and_generators(frame):
 # Ranks -----------------------------------------------------------------------------------------
 
 
-def test_ranks_follow_the_direction_and_what_lacks_the_number_comes_last(frame):
+def ranks(made, by, higher=True):
+    """Ranks of rows by their values alone."""
+    values = dict(zip(made["row"], made[by], strict=True))
+    return {
+        row: 1 + sum(other > value if higher else other < value for other in values.values())
+        for row, value in values.items()
+    }
+
+
+def test_ranks_come_first_and_what_has_none_follows_by_its_value(frame):
     made = rows(frame, record())
-    ranked = table.ranked(made, "selected", True, {})
-    assert ranked["selected"].is_monotonic_decreasing
-    assert ranked["rank"].is_monotonic_increasing
-    assert table.ranked(made, "selected", False, {})["selected"].is_monotonic_increasing
-    ranked = table.ranked(made, "speedup", True, {})
-    assert ranked.loc[0, "generator"] == "pdiff"
-    assert ranked["rank"][1:].isna().all()
-    assert table.ranked(made, "seconds_per_model", True, {}).loc[0, "rank"] == 1
+    for higher in (True, False):
+        ranked = table.ranked(made, "mean", higher, ranks(made, "mean", higher))
+        assert ranked["rank"].is_monotonic_increasing
+        assert (ranked["mean"] * (-1 if higher else 1)).is_monotonic_increasing
+    found = table.ranked(made, "mean", True, {"copy": 1, "average": 1})
+    assert list(found["row"][:2]) == ["average", "copy"]
+    assert found["rank"][2:].isna().all()
+    assert found["mean"][2:].is_monotonic_decreasing
+    found = table.ranked(made, "speedup", True, {})
+    assert found.loc[0, "generator"] == "pdiff"
+    assert found["rank"].isna().all()
+    assert table.ranked(made, "seconds_per_model", True, {}).loc[0, "generator"] == "pdiff"
 
 
-def test_outcomes_come_from_the_side_file_and_make_ties(tmp_path):
+def test_statistics_of_all_models_give_way_to_expected_values(frame):
+    made = rows(frame, record())
+    values = {"best": {"copy": 0.5}, "worst": {"copy": 0.25}}
+    found = table.at_draws(made, values, 7).set_index("row")
+    assert found.loc["copy", ["best", "worst", "mean"]].tolist() == [0.5, 0.25, 0.915]
+    assert found["best"].notna().sum() == 1
+    assert found[["selected", "median"]].isna().all(axis=None)
+    assert set(found["draws"]) == {7}
+
+
+def test_outcomes_come_from_the_side_file(tmp_path):
     right = np.arange(797) % 10 > 0
-    path = written(tmp_path, record(), outcomes(record(), right))
+    path = written(tmp_path, record(), made_outcomes(record(), right))
     shown = open_record(path)
     assert not shown.problem
-    found = outcomes_of(shown.record, shown.side, "selected", ["generated", "noise 0.1"])
-    assert found["generated"].value == 0.94
-    assert found["generated"].units == 797
-    np.testing.assert_array_equal(found["generated"].right, right)
-    for statistic in ties.TESTED:
-        assert outcomes_of(shown.record, shown.side, statistic, ["copy"])["copy"].units == 797
+    for statistic in expected.STATISTICS:
+        np.testing.assert_array_equal(Models(shown, "noise 0.1").paired(statistic), right)
 
 
-def test_without_a_side_file_or_for_another_metric_there_are_no_outcomes(tmp_path):
-    assert outcomes_of(record(), {}, "best", ["copy"])["copy"].right is None
+def test_without_a_side_file_or_for_another_metric_there_are_no_outcomes():
+    assert Models(Shown("", record(), {}), "copy").paired("best") is None
     other = record(task__metric="FID")
-    made = outcomes(other, np.ones(797))
-    assert outcomes_of(other, made, "best", ["copy"])["copy"].right is None
+    made = made_outcomes(other, np.ones(797))
+    assert Models(Shown("", other, made), "copy").paired("best") is None
+
+
+@pytest.mark.parametrize("kind", ["bootstrap", "jackknife"])
+def test_replicates_come_from_the_side_file_and_rank(kind):
+    """Ten models each: the copies are better by far, the gaussian by less than models differ."""
+    rng = np.random.default_rng(0)
+    ten = 0.001 * rng.standard_normal(10)
+    scores = {"generated": 0.5, "copy": 0.6, "gaussian": 0.5001}
+    made = record(
+        task__metric="mAP", protocol__samples=10,
+        **{f"scores__{name}": population(*(mean + ten)) for name, mean in scores.items()},
+    )  # fmt: skip
+    data = json.loads(made.to_json())
+    data["task"]["metric"]["resampled"] = kind
+    one = parsed(data)
+    shared = 0.001 * rng.standard_normal(20)
+    arrays = {
+        f"resampled_mean.{name}": (mean + shared + 0.0001 * rng.standard_normal(20)).astype("f4")
+        for name, mean in scores.items()
+    }
+    found = outcomes.compare(outcomes.rows_of([("row", Shown("", one, arrays))], one.id), "mean")
+    assert found.ranks == {"copy": 1, "row": 2, "gaussian": 2}
+    assert found.unranked["average"] == outcomes.NO_UNITS
+    found = outcomes.compare(outcomes.rows_of([("row", Shown("", one, {}))], one.id), "mean")
+    assert not found.ranks
+
+
+def test_one_model_of_what_is_drawn_anew_has_no_rank():
+    """With so few samples that a control which draws has one model as well, nobody can tell which it is."""
+    right = np.arange(797) % 10 > 0
+    for samples, ranked in ((4, False), (100, True)):
+        values = np.linspace(0.88, 0.94, samples)
+        one = record(protocol__samples=samples, scores__generated=population(*values))
+        shown = Shown("", one, made_outcomes(one, right))
+        found = outcomes.compare(outcomes.rows_of([("row", shown)], one.id), "mean")
+        assert "row" in found.ranks
+        assert ("average" in found.ranks) == ranked
+        assert ranked or found.unranked["average"] == outcomes.SINGLE
+        assert found.unranked["original"] == outcomes.STEPS  # three of one run
 
 
 @pytest.mark.parametrize("wrong", ["missing", "other", "damaged"])
 def test_a_side_file_that_is_not_the_records_is_a_problem_and_hides_nothing(tmp_path, wrong):
-    path = written(tmp_path, record(), outcomes(record(), np.ones(797)))
+    path = written(tmp_path, record(), made_outcomes(record(), np.ones(797)))
     file = path.with_suffix(".npz")
     if wrong == "missing":
         file.unlink()
     elif wrong == "other":
-        side.write(file, outcomes(record(), np.zeros(797)))
+        side.write(file, made_outcomes(record(), np.zeros(797)))
     else:
         file.write_bytes(b"x")
     shown = open_record(path)
@@ -307,7 +374,7 @@ def test_a_side_file_that_is_not_the_records_is_a_problem_and_hides_nothing(tmp_
 
 
 def test_the_name_of_a_side_file_leads_nowhere(tmp_path):
-    path = written(tmp_path, record(), outcomes(record(), np.ones(797)))
+    path = written(tmp_path, record(), made_outcomes(record(), np.ones(797)))
     data = json.loads(path.read_text())
     data["artifacts"]["side"]["file"] = "passwd"
     path.write_text(json.dumps(data))

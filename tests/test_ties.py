@@ -1,13 +1,18 @@
+"""Ties: against McNemar's exact test, and by simulation of boards whose rows are equal."""
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
-from leaderboard import ties
-from leaderboard.ties import Outcome
+from leaderboard import expected, ties
+from leaderboard.ties import Part, Row, Units
+from tests.test_expected import along
 
 UNITS = 400
+BOARDS = 400
+# Most boards of BOARDS in which equal rows may be told apart: 5 %, and 2.5 standard deviations of such a count.
+WRONG = 0.05 * BOARDS + 2.5 * np.sqrt(0.05 * 0.95 * BOARDS)
+OUTCOMES = Units("outcomes", UNITS)
 
 
 def bits(wrong):
@@ -17,101 +22,245 @@ def bits(wrong):
     return right
 
 
-def model(right, **fields):
-    return Outcome(float(right.mean()), [float(right.mean())], right, len(right), **fields)
+def model(right, own=Part()):
+    return Row(float(right.mean()), own, right)
 
 
-def ranks(rows, statistic="selected", higher=True):
-    drawn = ties.draws(rows, statistic, higher_is_better=higher, seed=0)
-    values = {name: float(np.mean([o.value for o in seeds])) for name, seeds in rows.items()}
-    return ties.ranks(values, drawn, higher_is_better=higher)
+def ranks(rows, units=OUTCOMES, higher=True):
+    named = {str(index): row for index, row in enumerate(rows)}
+    return list(ties.ranks(named, units, higher_is_better=higher).values())
+
+
+def told_apart(boards, units=OUTCOMES):
+    """In how many boards any two rows are told apart."""
+    return sum(max(ranks(rows, units)) > 1 for rows in boards)
+
+
+# Units -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(1, 0), (4, 0), (5, 0), (8, 5), (20, 15)])
 def test_what_mcnemar_cannot_tell_apart_is_a_tie(wins, losses):
     assert stats.binomtest(wins, wins + losses).pvalue > 0.05
-    first, second = bits(range(losses)), bits(range(100, 100 + wins))
-    assert ranks({"a": [model(first)], "b": [model(second)]}) == {"a": 1, "b": 1}
+    assert ranks([model(bits(range(losses))), model(bits(range(100, 100 + wins)))]) == [1, 1]
 
 
-@pytest.mark.parametrize(("wins", "losses"), [(7, 0), (15, 3), (60, 30)])
+@pytest.mark.parametrize(("wins", "losses"), [(6, 0), (7, 0), (15, 3), (60, 30)])
 def test_what_mcnemar_tells_apart_is_no_tie(wins, losses):
     assert stats.binomtest(wins, wins + losses).pvalue < 0.05
-    first, second = bits(range(losses)), bits(range(100, 100 + wins))
-    assert ranks({"a": [model(first)], "b": [model(second)]}) == {"a": 1, "b": 2}
+    assert ranks([model(bits(range(losses))), model(bits(range(100, 100 + wins)))]) == [1, 2]
 
 
 def test_units_are_paired():
     """Both miss the same hard third of the units: alone each is uncertain, their difference is not."""
     hard = range(130)
-    first, second = bits(hard), bits([*hard, *range(200, 212)])
-    rows = {"a": [model(first)], "b": [model(second)]}
-    drawn = ties.draws(rows, "selected", higher_is_better=True, seed=0)
-    assert (drawn["a"] - drawn["b"]).std() < 0.6 * drawn["a"].std()
-    assert ranks(rows) == {"a": 1, "b": 2}
+    first, second = bits(hard), bits([*hard, *range(200, 209)])
+    assert ranks([model(first), model(second)]) == [1, 2]
+    assert first.std() / np.sqrt(UNITS) > first.mean() - second.mean() > 0
+    apart = second[np.random.default_rng(0).permutation(UNITS)]
+    assert ranks([model(first), model(apart)]) == [1, 1]
 
 
 def test_a_part_of_the_units_spreads_like_all_of_them():
     rng = np.random.default_rng(0)
-    right = (rng.random(4000) < 0.8).astype(float)
-    rows = {
-        "all": [Outcome(0.8, [0.8], right, 4000)],
-        "part": [Outcome(0.8, [0.8], right[::10], 4000)],
-    }
-    drawn = ties.draws(rows, "selected", higher_is_better=True, seed=0)
-    assert drawn["part"].std() == pytest.approx(drawn["all"].std(), rel=0.15)
-    assert drawn["all"].std() == pytest.approx(np.sqrt(0.8 * 0.2 / 4000), rel=0.15)
+    first, second = (rng.random((2, 4000)) < 0.8).astype(float)
+    units = Units("outcomes", 4000)
+    whole = units.spread(np.stack([first, second]))[0][0, 1]
+    part = units.spread(np.stack([first[::10], second[::10]]))[0][0, 1]
+    assert whole == pytest.approx((first - second).var() / 4000, rel=0.01)
+    assert part == pytest.approx(whole, rel=0.2)
 
 
-def test_the_mean_over_samples_spreads_as_its_standard_error():
-    values = list(np.random.default_rng(1).normal(0.5, 0.02, size=100))
-    rows = {"a": [Outcome(float(np.mean(values)), values)]}
-    drawn = ties.draws(rows, "mean", higher_is_better=True, seed=0)["a"]
-    assert drawn.std() == pytest.approx(stats.sem(values), rel=0.15)
-    assert drawn.mean() == pytest.approx(np.mean(values), abs=4 * stats.sem(values) / 30)
+@pytest.mark.parametrize("kind", ["bootstrap", "jackknife"])
+def test_replicates_spread_as_the_mean_of_their_units(kind):
+    """Of a mean over units, where the variance is known."""
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(2, 300))
+    if kind == "bootstrap":
+        replicates = scores[:, rng.integers(300, size=(4000, 300))].mean(axis=2)
+    else:
+        groups = scores.reshape(2, 20, 15).mean(axis=2)
+        replicates = (groups.sum(axis=1, keepdims=True) - groups) / 19
+    spread, freedom = Units(kind, 300).spread(replicates)
+    apart = scores[0] - scores[1]
+    if kind == "bootstrap":
+        assert spread[0, 1] == pytest.approx(apart.var() / 300, rel=0.1)
+        assert freedom == 299
+        assert Units(kind, 300).spread(replicates[:, :50])[1] == 49
+    else:
+        assert spread[0, 1] == pytest.approx(stats.sem(apart.reshape(20, 15).mean(axis=1)) ** 2)
+        assert freedom == 19
 
 
-def test_seeds_that_differ_make_a_tie():
-    steady = [Outcome(0.80, [0.80])] * 3
-    erratic = [Outcome(value, [value]) for value in (0.75, 0.79, 0.95)]
-    assert ranks({"steady": steady, "erratic": erratic}, "mean")["steady"] == 1
-    better = [Outcome(value, [value]) for value in (0.83, 0.84, 0.85)]
-    assert ranks({"steady": steady, "better": better}, "mean") == {"steady": 2, "better": 1}
+# False tie-breaks: at most 5 % of boards ---------------------------------------------------------
 
 
-@pytest.mark.parametrize(("statistic", "sign"), [("best", -1), ("worst", 1)])
-@pytest.mark.parametrize("higher", [True, False])
-def test_extremes_of_fewer_samples_are_less_extreme(statistic, sign, higher):
-    values = list(np.linspace(0.4, 0.6, 20))
-    value = max(values) if (statistic == "best") == higher else min(values)
-    rows = {"a": [Outcome(value, values)]}
-    drawn = ties.draws(rows, statistic, higher_is_better=higher, seed=0)["a"]
-    direction = 1 if higher else -1
-    assert (sign * direction * (drawn - value) >= -1e-12).all()
-    assert len(np.unique(drawn)) > 1
+@pytest.mark.parametrize("rows", [2, 15])
+def test_equal_models_on_units(rows):
+    rng = np.random.default_rng(2)
+    easy = rng.beta(4, 1, size=(BOARDS, 1, UNITS))
+    right = (rng.random((BOARDS, rows, UNITS)) < easy).astype(float)
+    assert told_apart([model(one) for one in board] for board in right) <= WRONG
 
 
-def test_a_row_without_replicates_is_ranked_by_its_value():
-    assert ties.ranks({"a": 1.0, "b": 2.0, "c": 1.0}, {}, higher_is_better=True) == {
-        "a": 2, "b": 1, "c": 2,
-    }  # fmt: skip
-    assert ties.ranks({"a": 1.0, "b": 2.0}, {}, higher_is_better=False) == {"a": 1, "b": 2}
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.booleans())
-def test_the_best_row_is_first_and_equal_rows_share_a_rank(values, higher):
-    rows = {str(i): [Outcome(value, [value])] for i, value in enumerate(values)}
-    found = ranks(rows, "mean", higher)
-    best = max(values) if higher else min(values)
-    for (name, rank), value in zip(found.items(), values, strict=True):
-        assert rank == 1 + sum((other > value) if higher else (other < value) for other in values)
-        assert (rank == 1) == (value == best), name
-
-
-def test_the_same_seed_gives_the_same_draws():
-    rows = {"a": [model(bits(range(9)))]}
-    one, two, other = (
-        ties.draws(rows, "mean", higher_is_better=True, seed=seed)["a"] for seed in (1, 1, 2)
+@pytest.mark.parametrize("kind", ["bootstrap", "jackknife"])
+def test_equal_models_on_replicates(kind):
+    """The score is the root mean square over images, which is no mean over them."""
+    rng = np.random.default_rng(3)
+    images = rng.gamma(2, size=(BOARDS, 1, 200)) + rng.gamma(2, size=(BOARDS, 5, 200))
+    if kind == "bootstrap":
+        counts = rng.multinomial(200, np.full(200, 1 / 200), size=200)
+        replicates = np.sqrt(images**2 @ counts.T / 200)
+    else:
+        groups = (images**2).reshape(BOARDS, 5, 20, 10).sum(axis=3)
+        replicates = np.sqrt((groups.sum(axis=2, keepdims=True) - groups) / 190)
+    values = np.sqrt((images**2).mean(axis=2))
+    boards = (
+        [Row(value, Part(), row) for value, row in zip(*board, strict=True)]
+        for board in zip(values, replicates, strict=True)
     )
-    assert (one == two).all()
-    assert (one != other).any()
+    assert told_apart(boards, Units(kind, 200)) <= WRONG
+
+
+def fitted(rng, boards, rows, seeds, between, models=20):
+    """Rows of equal generators: fits differ by ``between``, a fit's models by as much as the mean over units does."""
+    for _ in range(boards):
+        units = rng.normal(size=UNITS)
+        made = []
+        for _ in range(rows):
+            fits = between * rng.normal(size=seeds)
+            own = rng.normal(size=(seeds, models)) / np.sqrt(UNITS)
+            noise = rng.normal(size=(seeds, UNITS)) / np.sqrt(models)
+            outcomes = units + noise + (fits + own.mean(axis=1))[:, None]
+            values = outcomes.mean(axis=1)
+            if seeds > 1:
+                part = Part(values.var(ddof=1) / seeds, seeds - 1)
+            else:
+                scores = own[0] + rng.normal(size=models) / np.sqrt(UNITS)
+                part = Part(*expected.spread("mean", scores, scores, 1, steps=False))
+            made.append(Row(values.mean(), part, outcomes.mean(axis=0)))
+        yield made
+
+
+@pytest.mark.parametrize("rows", [2, 15])
+@pytest.mark.parametrize("between", [0.02, 1.0])
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_equal_generators_of_several_seeds(rows, between, seeds):
+    rng = np.random.default_rng(4)
+    assert told_apart(fitted(rng, BOARDS, rows, seeds, between)) <= WRONG
+
+
+@pytest.mark.parametrize("rows", [2, 15])
+def test_equal_fits_of_one_seed(rows):
+    rng = np.random.default_rng(5)
+    assert told_apart(fitted(rng, BOARDS, rows, 1, 0.0)) <= WRONG
+
+
+def of_models(scores, train, statistic, draws, steps=False):
+    """A row of some models, on units that all rows get right alike."""
+    by = train if statistic == "selected" else scores
+    part = Part(*expected.spread(statistic, scores, by, draws, steps=steps))
+    return Row(expected.of(statistic, scores, by, draws), part, np.zeros(10))
+
+
+EXACT = Units("bootstrap", 10)  # with equal replicates: nothing varies with the units
+
+
+@pytest.mark.parametrize("statistic", ["best", "selected", "worst", "median"])
+@pytest.mark.parametrize("sizes", [(100, 25), (200, 1)])
+def test_populations_of_other_sizes(statistic, sizes):
+    """Of models from one distribution, or one that every draw gives: as good as is expected of the draws."""
+    rng = np.random.default_rng(6)
+    draws = expected.draws([size for size in sizes if size > 1])
+    train, scores = rng.multivariate_normal([0, 0], [[1, 0.7], [0.7, 1]], size=200_000).T
+    by = train if statistic == "selected" else scores
+    every = zip(scores.reshape(-1, 1000), by.reshape(-1, 1000), strict=True)
+    truth = np.mean([expected.of(statistic, *one, draws) for one in every])
+
+    def row(size):
+        if size == 1:
+            return Row(truth, Part(), np.zeros(10))
+        some = rng.integers(len(scores), size=size)
+        return of_models(scores[some], train[some], statistic, draws)
+
+    boards = ([row(size) for size in sizes] for _ in range(BOARDS))
+    assert told_apart(boards, EXACT) <= WRONG
+
+
+@pytest.mark.parametrize("steps", [200, 100, 40])
+@pytest.mark.parametrize("statistic", ["mean", "best"])
+def test_the_steps_of_one_run(steps, statistic):
+    """Originals of a trajectory, beside 14 models that are as good as such runs are on average."""
+    rng = np.random.default_rng(7)
+    truth = np.mean([expected.of(statistic, one, one, 5) for one in along(rng, 2000, steps)])
+    others = [Row(truth, Part(), np.zeros(10))] * 14
+    boards = (
+        [of_models(one, one, statistic, 5, steps=True), *others]
+        for one in along(rng, BOARDS, steps)
+    )
+    assert told_apart(boards, EXACT) <= WRONG
+
+
+# Power -----------------------------------------------------------------------------------------
+
+
+def test_clear_differences_are_told_apart_among_many_rows():
+    rng = np.random.default_rng(8)
+    easy = rng.beta(4, 1, size=UNITS)
+    good = [model((rng.random(UNITS) < easy).astype(float)) for _ in range(12)]
+    bad = [model((rng.random(UNITS) < easy / 2).astype(float)) for _ in range(3)]
+    assert ranks([*good, *bad]) == [1] * 12 + [13] * 3
+
+
+def test_clear_differences_of_fits_are_told_apart():
+    rng = np.random.default_rng(9)
+    (better,) = fitted(rng, 1, 3, 5, 0.01)
+    worse = [Row(row.value - 1, row.own, row.paired - 1) for row in better]
+    assert ranks([*better, *worse]) == [1, 1, 1, 4, 4, 4]
+
+
+def test_the_best_of_few_draws_of_clearly_better_models_is_told_apart():
+    rng = np.random.default_rng(10)
+    better, worse = rng.normal(2, 1, size=100), rng.normal(0, 1, size=25)
+    rows = [of_models(one, one, "best", 3) for one in (better, worse)]
+    assert ranks(rows, EXACT) == [1, 2]
+
+
+# Properties ------------------------------------------------------------------------------------
+
+
+def test_one_part_alone_is_students_test():
+    for freedom, value in ((2, 4.2), (2, 4.4), (30, 2.0), (30, 2.1)):
+        rows = [Row(value, Part(1.0, freedom), np.zeros(10)), Row(0.0, Part(), np.zeros(10))]
+        shown = 2 * stats.t.sf(value, freedom) <= 0.05
+        assert ranks(rows, EXACT) == [1, 2 if shown else 1]
+
+
+def test_holm_among_all_pairs():
+    """Three rows in a row: what one pair alone would show need not hold among three."""
+
+    def rows(*values):
+        return [Row(value, Part(0.5, 1e9), np.zeros(10)) for value in values]
+
+    assert ranks(rows(2.1, 0.0), EXACT) == [1, 2]
+    assert ranks(rows(2.1, 0.0, 1.0), EXACT) == [1, 1, 1]
+    assert ranks(rows(2.5, 0.0, 1.0), EXACT) == [1, 2, 1]  # 0.05 / 3
+    assert ranks(rows(9.0, 2.1, 0.0), EXACT) == [
+        1,
+        2,
+        3,
+    ]  # the others are shown, and leave it alone
+
+
+def test_the_direction_of_the_score():
+    rows = [model(bits(range(60))), model(bits([]))]
+    assert ranks(rows) == [2, 1]
+    assert ranks(rows, higher=False) == [1, 2]
+
+
+def test_equal_rows_and_boards_of_one_row_or_none():
+    assert ranks([model(bits(range(9)))] * 3) == [1, 1, 1]
+    assert ranks([model(bits([]))]) == [1]
+    assert ranks([]) == []
+    rows = [Row(1.0, Part(), np.zeros(10)), Row(0.5, Part(), np.zeros(10))]
+    assert ranks(rows, EXACT) == [1, 2]  # nothing varies

@@ -1,8 +1,12 @@
-"""Student's t interval of the mean of a few values. Imports no torch."""
+"""Student's distribution: intervals of the mean of a few values, and limits of tests. Imports no torch."""
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
+
+Floats = NDArray[np.float64]
 
 LEVEL = 0.95  # coverage of the interval
 
@@ -18,3 +22,20 @@ def half_width(spread: float, count: int) -> float:
     2.4841
     """
     return float(stdtrit(count - 1, (1 + LEVEL) / 2)) * spread / math.sqrt(count)
+
+
+def limits(freedom: Floats, levels: Floats) -> Floats:
+    """Return how far from 0 Student's distribution is with a chance of each level, on either side.
+
+    Args:
+        freedom: (F,) degrees of freedom, above 0; infinite where the distribution is normal.
+        levels: (L,) chances.
+
+    Returns:
+        (F, L) limits.
+
+    >>> limits(np.array([2.0, np.inf]), np.array([0.05])).round(3).tolist()
+    [[4.303], [1.96]]
+    """
+    # The lower tail, where chances near 0 keep their digits.
+    return np.asarray(-stdtrit(freedom[:, None], levels[None, :] / 2))

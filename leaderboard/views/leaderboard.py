@@ -3,22 +3,23 @@
 from collections.abc import Sequence, Set
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
-from numpy.typing import NDArray
 
 from bench.errors import BadRequest
 from bench.records.scale import Scale
-from leaderboard import boards, export, outcomes, plots, present, shared, table, ties
+from leaderboard import boards, expected, export, outcomes, plots, present, shared, table, zoos
 from leaderboard.columns import COLUMNS, FIXED, NAMED, OPENING, RANKED, Column
+from leaderboard.outcomes import Compared, Models
 from leaderboard.shared import verbatim
 
 RUN = "views/run.py"
 QUIET = "#858c99"  # colour of controls; readable on light and on dark pages
 ALWAYS = [column.name for column in FIXED]
+Source = tuple[
+    tuple[tuple[str, str], ...], str
+]  # row and path of every run, and the newest run's id
 FIRST = "selected"  # the column that a table is ranked by at first
-Drawn = dict[str, NDArray[np.float64]]  # replicates by row
 
 
 def page() -> None:
@@ -91,12 +92,14 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
         st.error(verbatim(str(error)))
         return
     by, columns, words = controls()
-    drawn, problem = replicates(runs, str(newest["id"]), by, str(board["board"]))
-    full = table.ranked(table.rows(runs, record), by, bool(board["higher_is_better"]), drawn)
+    found, problem = compared(source(runs), by)
+    rows = table.at_draws(table.rows(runs, record), found.values, found.drawn)
+    full = table.ranked(rows, by, bool(board["higher_is_better"]), found.ranks)
     ranked = chosen_rows(full, left, words)
     scale = boards.scale(board)
     row = show_table(ranked, columns, scale)
-    st.caption(present.caption(by, bool(drawn), problem, paired=bool(board["mean_over_units"])))
+    for note in present.notes(by, full, found, problem):
+        st.caption(note)
     if not table.controls_agree(runs):
         st.caption(
             "Originals, reference or controls score differently in some of these records, as on another device or with "
@@ -106,6 +109,7 @@ def show_board(board: dict[str, Any], runs: pd.DataFrame, left: Set[str]) -> Non
     show_exports(shown, ranked.drop(columns=["row", "runs"]), board)
     if row is not None:
         show_row(row, runs)
+    show_zoos(str(board["board"]), by, full, scale)
     show_commands(ranked)
 
 
@@ -141,33 +145,44 @@ def label(name: str) -> str:
     return NAMED[name].label
 
 
-@st.cache_data(ttl="10m", max_entries=100, show_spinner="Comparing rows")
-def _replicates(
-    paths: Sequence[tuple[str, str]], newest: str, by: str, board: str
-) -> tuple[Drawn, str]:
-    """Return bootstrap replicates of every row's value, and in words how many side files are missing.
+def source(runs: pd.DataFrame) -> Source:
+    """Return what the rows of a board are read from."""
+    newest = runs.sort_values("created").iloc[-1]
+    return tuple(zip(table.row_names(runs), runs["path"], strict=True)), str(newest["id"])
 
-    Args:
-        paths: row and path of every run.
-        newest: id of the record that originals, reference and controls are taken from.
-        by: the statistic that rows are ranked by.
-        board: name of the board, which seeds the bootstrap.
+
+def read(board: Source) -> dict[str, list[Models]]:
+    """Return the populations of every row of a board.
+
+    Raises:
+        BadRequest: a record has vanished, or is no longer valid.
     """
-    runs = [(row, shared.open_run(path)) for row, path in paths]
-    drawn = outcomes.replicates(runs, newest, by, int.from_bytes(board.encode()[:8]))
-    missing = sum(bool(shown.problem) for _, shown in runs)
-    return drawn, f"{missing} of {len(runs)} records have no side file" if missing else ""
+    paths, newest = board
+    return outcomes.rows_of([(row, shared.open_run(path)) for row, path in paths], newest)
 
 
-def replicates(runs: pd.DataFrame, newest: str, by: str, board: str) -> tuple[Drawn, str]:
-    """Return bootstrap replicates by row, and why some are missing; none for columns without a test of ties."""
-    if by not in ties.TESTED:
-        return {}, ""
-    paths = tuple(zip(table.row_names(runs), runs["path"], strict=True))
+@st.cache_data(ttl="10m", max_entries=100, show_spinner="Comparing rows")
+def _compared(board: Source, by: str) -> tuple[Compared, str]:
+    """Return what compares the rows of a board, and in words how many side files are missing."""
+    paths, _ = board
+    missing = sum(bool(shared.open_run(path).problem) for _, path in paths)
+    problem = f"{missing} of {len(paths)} records have no side file" if missing else ""
+    return outcomes.compare(read(board), by), problem
+
+
+def compared(board: Source, by: str) -> tuple[Compared, str]:
+    """Return what compares the rows of a board, and why some of it is missing."""
     try:
-        return _replicates(paths, newest, by, board)
+        return _compared(board, by)
     except BadRequest as error:
-        return {}, str(error)
+        return Compared(), str(error)
+
+
+@st.cache_data(ttl="10m", max_entries=100, show_spinner="Comparing zoos")
+def _over_zoos(boards: Sequence[Source], statistics: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the rows of several boards over their zoos, by statistic."""
+    rows = [read(board) for board in boards]
+    return {name: zoos.pooled(zoos.above_originals(rows, name)) for name in statistics}
 
 
 # The table -----------------------------------------------------------------------------------------------------------
@@ -250,6 +265,10 @@ def show_row(row: str, runs: pd.DataFrame) -> None:
         return
     with st.container(border=True):
         st.markdown(f"**{verbatim(str(own['generator'].iloc[0]))}**: what repeats this row")
+        if len(own) == 1:
+            st.caption(
+                "One fit: its rank and numbers are of this fit, and another seed may rank elsewhere."
+            )
         st.code("\n".join(own["command"]), language="bash", wrap_lines=True)
         with st.container(horizontal=True):
             for run, seed in zip(own["id"].head(20), own["seed"], strict=False):
@@ -257,6 +276,35 @@ def show_row(row: str, runs: pd.DataFrame) -> None:
                     RUN, label=f"Run of seed {seed}", query_params={"run": str(run)},
                     icon=":material/description:",
                 )  # fmt: skip
+
+
+def show_zoos(board: str, by: str, full: pd.DataFrame, scale: Scale) -> None:
+    """Show the rows over all zoos that differ from a board's in nothing but their seed, if there are any.
+
+    Args:
+        board: name of the board.
+        by: name of the column that rows are ranked by.
+        full: the board's table, for the names of its rows.
+        scale: scale of the board's scores.
+    """
+    everything = shared.runs()
+    several = [everything[everything["board"] == name] for name in zoos.siblings(everything, board)]
+    if len(several) < 2:
+        return
+    statistics = dict.fromkeys(("mean", by) if by in expected.STATISTICS else ("mean",))
+    try:
+        found = _over_zoos(tuple(map(source, several)), tuple(statistics))
+    except BadRequest as error:
+        st.error(verbatim(str(error)))
+        return
+    st.subheader(f"Over {len(several)} zoos")
+    names = zoos.names(several) | dict(zip(full["row"], full["generator"], strict=True))
+    shown = present.over_zoos(found, names, scale)
+    st.dataframe(shown, hide_index=True, height="content", key="zoos")
+    st.caption(
+        "How much better than the originals of the same zoo; above 0 is better. The mean over zoos that differ in "
+        "nothing but their seed, with Student's 95 % interval over zoos. The ranks above are of one zoo."
+    )
 
 
 def show_commands(ranked: pd.DataFrame) -> None:
