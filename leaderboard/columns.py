@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
-from bench.records import rule1, speed, verdict
+from bench.records import speed, verdict, versions
 from bench.records.fields import Interval
 from bench.records.judged import Judgement
 from bench.records.population import Population
@@ -21,7 +21,7 @@ from leaderboard.pooling import Pool
 GENERATED, ORIGINAL, REFERENCE = "generated", "original", "reference"
 ONE_FIT = "*"  # mark of a rank that holds for one fit of the generator
 DRAWS = "expected of m models drawn from the population; the note below the table says which m"
-WITHDRAWN = " (withdrawn)"  # mark of a verdict by rule 1
+WITHDRAWN = " (withdrawn)"  # mark of what ``bench.records.versions`` withdraws
 Read = Callable[[Record, str], Any]  # a record and the name of one of its populations -> a value
 
 
@@ -135,15 +135,20 @@ def _p_best(record: Record) -> float | None:
     return test.p if test.wins > test.losses else 1.0
 
 
+def _marked(record: Record, number: str, text: str | None) -> str | None:
+    """Return a text with a mark where the number that it tells is withdrawn in this record."""
+    return f"{text}{WITHDRAWN}" if text and number in versions.withdrawn(record) else text
+
+
 def _collapsed(record: Record) -> str | None:
     collapsed = record.judge.collapsed
-    return None if collapsed is None else "yes" if collapsed else "no"
+    said = None if collapsed is None else "yes" if collapsed else "no"
+    return _marked(record, "collapsed", said)
 
 
 def _verdict(record: Record) -> str | None:
     """Return the word, with a mark where its rule is withdrawn."""
-    word, withdrawn = record.judge.word, record.judge.rule in (None, rule1.RULE)
-    return f"{word}{WITHDRAWN}" if word and withdrawn else word
+    return _marked(record, versions.WORD, record.judge.word)
 
 
 def _against(read: Callable[[Judgement], Interval | None], part: str = "value") -> Read:
@@ -317,8 +322,9 @@ COLUMNS = (
     ),
     Column(
         "collapsed", "Collapsed",
-        "Generated models are more alike than the originals; with several seeds, in how many.", formats.WORD,
-        (Field("collapsed", of_run(_collapsed), pooling.counted, dtype="object"),),
+        "Generated models vary less than the reference, beyond chance; with several seeds, in how many. Withdrawn: "
+        "whether they are more alike than the originals, without an interval.", formats.WORD,
+        (Field("collapsed", of_run(_collapsed), pooling.counted_before(WITHDRAWN), dtype="object"),),
         width=88,
     ),
     Column(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records import side
+from bench.records import side, versions
 from bench.records.population import Population
 from bench.records.record import Record
 from leaderboard import expected, ties
@@ -194,6 +194,9 @@ def compare(rows: Rows, by: str) -> Compared:
 
 def _row(seeds: Sequence[Models], by: str, drawn: int) -> Row | str:
     """Return a row for the test of ties, or why it cannot be tested."""
+    reasons = [versions.withdrawn(one.record).get(versions.SCORES) for one in seeds]
+    if reason := next(filter(None, reasons), None):
+        return f"their metric is withdrawn: {reason}"
     score = value(seeds, by, drawn)
     paired = [array for one in seeds if (array := one.paired(by)) is not None]
     if len(paired) < len(seeds) or len({len(array) for array in paired}) > 1:
