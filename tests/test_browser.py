@@ -49,6 +49,12 @@ def cell(page, column, row):
     return page.get_by_test_id("stDataFrame").first.get_by_test_id(f"glide-cell-{column}-{row}")
 
 
+def generators(page):
+    """The names of the rows of the first table, which are made of cells with a number each."""
+    table = page.get_by_test_id("stDataFrame").first
+    return table.locator('[data-testid^="glide-cell-2-"]').all_text_contents()
+
+
 def test_a_visit(address, chromium, tmp_path):
     with browser.page_of(chromium, viewport={"width": 1280, "height": 1000}) as (page, seen):
         page.goto(address)
@@ -65,7 +71,7 @@ def test_a_visit(address, chromium, tmp_path):
         browser.settle(page)
 
         # A row drills down to its command.
-        names = [cell(page, 2, row).text_content() for row in range(3)]
+        names = generators(page)
         click_row(page, 1 + names.index("pdiff"))
         assert "row=" in page.url
         assert page.get_by_text("what repeats this row").is_visible()
@@ -77,7 +83,7 @@ def test_a_visit(address, chromium, tmp_path):
         download.value.save_as(file)
         with file.open(encoding="utf-8") as lines:
             found = {line["generator"]: line for line in csv.DictReader(lines)}
-        assert float(found["pdiff"]["best"]) == 0.94
+        assert float(found["pdiff"]["mean"]) == pytest.approx(0.91)
 
         # The address alone gives the same view to somebody else.
         link = page.url
@@ -89,7 +95,7 @@ def test_a_visit(address, chromium, tmp_path):
         page.wait_for_selector("h1")
         browser.settle(page)
         assert page.get_by_text("what repeats this row").is_visible()
-        assert [cell(page, 2, row).text_content() for row in range(3)] == names
+        assert generators(page) == names
 
         # From the row to its run, and the record itself.
         page.get_by_role("link", name="Run of seed 0").first.click()

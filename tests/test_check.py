@@ -307,7 +307,6 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({"judge.advantages.gaussian.typical": INTERVAL}, "gaussian.typical is there, expected null"),
         ({"judge.advantages": {}}, "judge.advantages is [], expected"),
         ({"judge.origin.toward_mean": None}, "judge.origin.toward_mean is null"),
-        ({"judge.origin.nearest_l2_ratio": 1e9}, "judge.origin.nearest_l2_ratio is 1e+09"),
         # Times
         ({"timing.sample_per_model_s": lambda v: 2 * v}, "timing.sample_per_model_s is "),
         ({"timing.speedup": lambda v: (v or 1) * 2}, "sgd_s over sample_per_model_s"),

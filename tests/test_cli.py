@@ -51,7 +51,7 @@ def test_run_ends_with_a_table_that_has_everything(capsys, tmp_path):
     out, err = capsys.readouterr()
     for word in ("original", "average", "greedy_soup", "copy", "interpolation", "finetune", "noise 0.1",
                  "gaussian", "best", "selected", "mean", "median", "worst", "generated - generated",
-                 "collapsed", "fit", "sample", "SGD", "record", "python -m bench leaderboard"):  # fmt: skip
+                 "fit", "sample", "SGD", "record", "python -m bench leaderboard"):  # fmt: skip
         assert word in out, word
     path = Path(re.search(r"record\s+(\S+)", out)[1])
     assert Record.read(path).generator.name == "gaussian"

@@ -158,7 +158,7 @@ def test_a_pixel_without_a_class_is_at_0():
     )
     pixels = random_pixels(data.labels, 100, "val")
     scorer = DenseScorer.__new__(DenseScorer)
-    scorer.source, scorer.pixels, scorer.classes = data, pixels, 5
+    scorer.source, scorer.pixels, scorer.classes, scorer.counts = data, pixels, 5, None
     parts = (slice(0, 3), slice(3, 4))
     scorer.candidates = lambda _: ((slice(0, 3), rows, coarse[:, rows]) for rows in parts)
     scored = scorer(torch.zeros(3, 1))

@@ -164,7 +164,9 @@ def test_a_record_without_the_reference_that_it_should_have_is_caught(run):
     changed(path, "artifacts.reference", None)
     data = json.loads(path.read_text())
     del data["populations"]["reference"]
-    data["judge"] |= {"against_reference": {}, "resolution": None}
+    data["reference"] = None
+    data["judge"] |= {"against_reference": {}, "resolution": None, "collapsed": None}
+    data["judge"]["origin"]["nearest_l2_ratio"] = None
     path.write_text(json.dumps(data))
     found = verify(Record.read(path), from_seed=True)
     assert wrong(found) == ["reference weights"]

@@ -1,9 +1,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.records import check, versions
+from bench.records.checks import weights
+from bench.records.checks.case import Case
 from bench.records.record import Record
 from bench.records.versions import Withdrawal
 from leaderboard import columns, outcomes
@@ -70,3 +73,17 @@ def test_a_version_that_there_never_was_is_refused(tmp_path, said, problem):
     found.write(tmp_path)
     lines = check.check(tmp_path / found.key / f"{found.id}.json")
     assert any(problem in line for line in lines), lines
+
+
+def test_a_distance_over_the_references_that_the_weights_make_impossible_is_refused():
+    rng, made = np.random.default_rng(0), json.loads(judged().to_json())
+    arrays = {
+        f"weights.{name}": rng.normal(size=(8, 16)).astype(np.float16)
+        for name in ("original", "generated", "reference")
+    }
+    for ratio, problems in ((1.0, 0), (1e9, 1)):
+        made["judge"]["origin"] |= {"nearest_l2_ratio": ratio, "toward_mean": 0.5}
+        made["judge"]["origin"]["nearest_l2_ratio_aligned"] = None
+        one = Record.model_validate_json(json.dumps(made))
+        found = [line for line in weights.problems(Case(one, arrays)) if "l2_ratio" in line]
+        assert len(found) == problems, found

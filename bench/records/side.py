@@ -14,7 +14,8 @@ iou                  (n, n) float16    IoU between models: ``iou_originals`` (1,
 map.POPULATION       (N, 2) float16    t-SNE of parameters: original, generated, noise 0.1
 map_path             (m, s, 2) float16 m denoising trajectories of s steps each, in the same map, noise first
 latent.POPULATION    (N, 2) float16    t-SNE of the generator's latents: original, generated, noise 0.1
-weights.NAME         (r, c) float16    parameter values of a few models: original, generated, random (initial)
+weights.NAME         (r, c) float16    parameter values of a few models: original, generated, reference, random
+                                       (initial)
 weights_index        (c,) int32        indices of these parameters in a model's vector
 right_mean.POP       (u,) uint8        share of the population that gets a unit right, times 255, rounded
 right_STAT.POP       (u / 8,) uint8    units that the population's best, selected, median or worst model gets
@@ -70,7 +71,7 @@ KNOWN: dict[str, tuple[int, str]] = {
     "iou_originals": (1, "int32"),
     rf"(map|latent)\.{POPULATION}": (2, "float16"),
     "map_path": (3, "float16"),
-    r"weights\.(original|generated|random)": (2, "float16"),
+    r"weights\.(original|generated|reference|random)": (2, "float16"),
     "weights_index": (1, "int32"),
     rf"right_(mean|{'|'.join(STATISTICS)})\.{POPULATION}": (1, "uint8"),
     "units": (1, "int32"),

@@ -41,7 +41,7 @@ def arrays(
 
     Args:
         zoo: the checkpoints.
-        vectors: of the populations in ``EMBEDDED``.
+        vectors: of the populations in ``EMBEDDED``, and of the reference, if there is one.
         views: latents of these populations ("latent.<population>") and vectors along the sampling path ("path",
             m x s x D), where the generator has them.
         populations: originals, generated models and every control.
@@ -144,8 +144,9 @@ def _principal(points: Float[Tensor, "n D"]) -> Array:
 def _weights(
     vectors: Mapping[str, Float[Tensor, "N D"]], initial: Float[Tensor, "r D"] | None
 ) -> dict[str, Array]:
-    """Return evenly spaced parameters of a few original, generated and untrained models, and their indices."""
-    groups = {"original": vectors["original"], "generated": vectors["generated"]}
+    """Return evenly spaced parameters of a few models of every kind, and their indices."""
+    kinds = ("original", "generated", "reference")
+    groups = {name: vectors[name] for name in kinds if name in vectors}
     if initial is not None:
         groups["random"] = initial
     index = evenly(vectors["original"].shape[1], HEAT_PARAMETERS)

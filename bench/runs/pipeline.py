@@ -107,7 +107,7 @@ class Run:
         populations = self.score(zoo, sampled.vectors, reference)
         head = heading(self, zoo)
         with self.stage("figures"):
-            side_file = self.write_side(head, zoo, sampled, populations)
+            side_file = self.write_side(head, zoo, sampled, reference, populations)
         with self.stage("compare"):
             files = Files(zoo_path, sampled.path, reference.path if reference else None, side_file)
             record = assemble(self, head, zoo, sampled, populations, files)
@@ -160,21 +160,32 @@ class Run:
         return populations
 
     def write_side(
-        self, head: Heading, zoo: Zoo, sampled: Sampled, populations: Sequence[Population]
+        self,
+        head: Heading,
+        zoo: Zoo,
+        sampled: Sampled,
+        reference: Reference | None,
+        populations: Sequence[Population],
     ) -> Path:
         """Write the record's side file; return its path."""
         say("prepare the figures")
         path = self.request.results / head.key / f"{head.id}.npz"
-        side.write(path, self.side_arrays(zoo, sampled, populations))
+        side.write(path, self.side_arrays(zoo, sampled, reference, populations))
         return path
 
     def side_arrays(
-        self, zoo: Zoo, sampled: Sampled, populations: Sequence[Population]
+        self,
+        zoo: Zoo,
+        sampled: Sampled,
+        reference: Reference | None,
+        populations: Sequence[Population],
     ) -> dict[str, side.Array]:
         """Return the arrays of the side file."""
+        vectors = {"original": zoo.vectors, "generated": sampled.vectors}
+        vectors |= {"reference": reference.vectors} if reference else {}
         return figures.arrays(
             zoo,
-            {"original": zoo.vectors, "generated": sampled.vectors, str(NOISY): self.noisy(zoo)},
+            vectors | {str(NOISY): self.noisy(zoo)},
             sampled.views,
             populations,
             self.task.initial(zoo, side.HEAT_MODELS, rng=generator(0, zoo.hash, "initial")),

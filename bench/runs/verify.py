@@ -102,7 +102,7 @@ def verify(
             checks += compare(record, run.task, checkpoints, models)
         if side_file and record.artifacts.side:
             checks.append(_artifact("artifacts.side", side_file, record.artifacts.side))
-            arrays = run.side_arrays(checkpoints, sampled, populations)
+            arrays = run.side_arrays(checkpoints, sampled, held, populations)
             checks += _side(side.read(side_file), _of_its_time(arrays, record))
     timed = [_timed(one, record) for one in populations]
     head = heading(run, checkpoints)

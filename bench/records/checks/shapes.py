@@ -94,7 +94,8 @@ def _models(case: Case) -> Iterator[Expected]:
 def _weights(case: Case) -> Iterator[Expected]:
     columns = min(case.record.zoo.d, side.HEAT_PARAMETERS)
     yield Expected("weights_index", (columns,))
-    for name in ("original", "generated"):
+    held = [name for name in ("reference",) if name in case.populations]
+    for name in ("original", "generated", *held):
         yield Expected(f"weights.{name}", (len(case.stored(name, side.HEAT_MODELS)), columns))
     known = case.task is not None  # the suite's own tasks can make untrained networks
     yield Expected("weights.random", (side.HEAT_MODELS if known else None, columns), known)

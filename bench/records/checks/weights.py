@@ -25,9 +25,10 @@ def problems(case: Case) -> Iterator[str]:
         return
     found = _distances(case)
     if versions.of(case.record)["origin"] > 1:
-        yield from _ratio_beside_reference(case)
+        yield from _beside_reference(case)
         if found and not case.twinned:  # the side file's weights are not aligned
             yield from _toward_mean(case, found)
+            yield from _ratio_to_reference(case, found)
         return
     yield from _nulls(case)
     if found:
@@ -35,7 +36,7 @@ def problems(case: Case) -> Iterator[str]:
         yield from _ratio(case, found)
 
 
-def _ratio_beside_reference(case: Case) -> Iterator[str]:
+def _beside_reference(case: Case) -> Iterator[str]:
     """Check that the distance over the reference's is there where there is a reference, and there alone."""
     origin, there = case.record.judge.origin, "reference" in case.populations
     if origin.nearest_l2_ratio is not None and not there:
@@ -45,6 +46,23 @@ def _ratio_beside_reference(case: Case) -> Iterator[str]:
         why = "of schema 1 alone"
         says = origin.nearest_l2_ratio_aligned
         yield mismatch("judge.origin.nearest_l2_ratio_aligned", says, None, why)
+
+
+def _ratio_to_reference(case: Case, found: "Distances") -> Iterator[str]:
+    """Check the distance to the nearest original, relative to that of the reference.
+
+    The kept originals are at least as far from a model as all are, and those of a trajectory several steps apart.
+    """
+    says, held = case.record.judge.origin.nearest_l2_ratio, case.arrays.get("weights.reference")
+    if says is None or held is None:
+        return
+    originals = case.arrays["weights.original"].astype(float)
+    usual = float(np.median(cdist(held.astype(float), originals).min(1)))
+    steps = max(1.0, (case.record.zoo.k - 1) / (HEAT_MODELS - 1))
+    most = float(np.median(found.nearest)) + found.rounding
+    high = MOST_RATIO * steps * most / max(usual - found.rounding, 1e-30)
+    why = "by the weights in the side file"
+    yield from out_of_range("judge.origin.nearest_l2_ratio", says, 0.0, high, why)
 
 
 class Distances(NamedTuple):
