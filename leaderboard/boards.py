@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.records.protocol import PROTOCOL
 from bench.records.scale import Scale
 from leaderboard import facts
 from leaderboard.facts import Fact
@@ -18,16 +19,17 @@ FINE = 2000  # validation examples from which on percentages have a second decim
 def boards(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table of boards, one row each: shared facts, and numbers of records and generators.
 
-    Boards are sorted by task, architecture, layers and track; of equal ones the board with most records comes first.
+    Boards are sorted by task, architecture, layers and track; of equal ones that of the newest protocol comes first,
+    and then the one with most records.
     """
     grouped = runs.groupby("board", sort=False)
     found = grouped[SHARED].first()
     found["records"] = grouped.size()
     found["generators"] = grouped["generator"].nunique()
-    found = found.assign(fewest=-found["records"])
-    order = ["task", "arch", "layers", "track", "fewest", "k", "key"]
+    found = found.assign(oldest=-found["version"], fewest=-found["records"])
+    order = ["task", "arch", "layers", "track", "oldest", "fewest", "k", "key"]
     found = found.reset_index().sort_values(order, kind="stable", ignore_index=True)
-    return found.drop(columns="fewest")
+    return found.drop(columns=["oldest", "fewest"])
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -36,14 +38,19 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def largest(found: pd.DataFrame) -> str:
-    """Return the name of the board with most records, the first of several."""
-    return str(found["board"].iloc[int(found["records"].to_numpy().argmax())])
+    """Return the name of the board with most records among those of the newest protocol, the first of several."""
+    newest = found[found["version"] == found["version"].max()]
+    return str(newest["board"].iloc[int(newest["records"].to_numpy().argmax())])
 
 
 def title(board: Mapping[str, Any]) -> str:
-    """Return a board's title in one line: task, architecture, layers, track, K, and the start of its key."""
+    """Return a board's title in one line: task, architecture, layers, track, K, and the start of its key.
+
+    One of an earlier protocol says so: its records have no reference.
+    """
     words = (board["task"], board["arch"], board["layers"], board["track"], f"K={board['k']}")
-    return f"{' · '.join(map(str, words))}  ({board['key'][:8]})"
+    earlier = f", protocol {board['version']}" if board["version"] < PROTOCOL else ""
+    return f"{' · '.join(map(str, words))}  ({board['key'][:8]}{earlier})"
 
 
 def scale(board: Mapping[str, Any]) -> Scale:

@@ -37,7 +37,7 @@ def test_a_row_says_what_the_record_says(tmp_path):
     assert row["average_selected"] == one.populations["average"].selected
     assert row["speedup_amortised_10"] == one.timing.speedup_amortised_10
     assert row["gg"] == one.generated.similarity.within.value
-    assert row["collapsed"] == "yes"
+    assert row["collapsed"] == "yes (withdrawn)"
     assert np.isnan(row["advantage"])
     assert json.loads(row["hyperparameters"]) == one.generator.hyperparameters
     assert row["board"] == one.key

@@ -47,7 +47,7 @@ def test_one_record_gives_its_generator_the_original_and_every_control(frame):
     assert (row["generator"], row["seeds"], row["runs"]) == ("pdiff", 1, [one.id])
     assert [row[name] for name in ("best", "mean", "worst")] == pytest.approx([0.94, 0.91, 0.88])
     assert row["nearest_iou"] == 0.95
-    assert row["collapsed"] == "yes"
+    assert row["collapsed"] == "yes (withdrawn)"
     names = (
         "seconds_per_model",
         "speedup",
@@ -84,7 +84,7 @@ def test_seeds_are_pooled_with_students_interval(frame):
     assert row["mean"] == pytest.approx(0.85)
     assert [row["low"], row["high"]] == pytest.approx([low, high])
     assert row["best"] == pytest.approx((0.9 + 0.95 + 0.9) / 3)
-    assert row["collapsed"] == "yes 2 of 3, no 1 of 3"
+    assert row["collapsed"] == "yes 2 of 3, no 1 of 3 (withdrawn)"
     assert row["command"].count("\n") == 2
 
 
@@ -256,6 +256,19 @@ def test_records_of_other_keys_are_elsewhere_and_it_says_why(frame, fields, why)
     assert len(found) == 2
     mine, other = (next(b for b in found if b["key"] == key * 16) for key in "ab")
     assert boards.why_elsewhere(mine, other) == why
+
+
+def test_the_board_of_the_newest_protocol_comes_first(frame):
+    old = [record(id=str(i) * 16, key="a" * 16) for i in (1, 2)]
+    new = judged(id="3" * 16, key="b" * 16)
+    found = boards.boards(frame(*old, new))
+    assert found["key"].tolist() == ["b" * 16, "a" * 16]
+    assert boards.largest(found) == "b" * 16
+    titles = [boards.title(board) for board in boards.records(found)]
+    assert [title.rpartition("  ")[2] for title in titles] == [
+        "(bbbbbbbb)",
+        "(aaaaaaaa, protocol 1)",
+    ]
 
 
 def test_boards_count_records_and_generators(frame):
