@@ -51,7 +51,8 @@ def test_a_command_and_json_read_back(own, task, direct, seed, k, align, score):
 
 
 def test_the_commands_of_shipped_records_are_printed_as_they_were():
-    lines = [json.loads(path.read_bytes())["command"] for path in SHIPPED.glob("*/*.json")]
+    records = (json.loads(path.read_bytes()) for path in SHIPPED.glob("*/*.json"))
+    lines = [one["command"] for one in records if one["schema"] == 1]  # later ones keep the request
     assert len(lines) > 100
     assert [Asked.read(line).command for line in lines] == lines
     assert len({Asked.read(line) for line in lines}) == len(set(lines))

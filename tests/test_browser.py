@@ -52,6 +52,7 @@ def cell(page, column, row):
 def generators(page):
     """The names of the rows of the first table, which are made of cells with a number each."""
     table = page.get_by_test_id("stDataFrame").first
+    table.get_by_test_id("glide-cell-2-0").wait_for(state="attached")
     return table.locator('[data-testid^="glide-cell-2-"]').all_text_contents()
 
 
