@@ -72,7 +72,7 @@ def test_what_is_no_number_in_a_file_is_a_complaint(written, baseline, tmp_path)
 def test_the_command_stops_at_such_a_ratio_and_leaves_the_baseline(
     action, ratio, baseline, monkeypatch
 ):
-    gate.write_baseline("full", BASELINE)
+    gate.write_baseline(benchmarks._form(short=False), BASELINE)
     before = baseline.read_text()
     monkeypatch.setattr(benchmarks, "_measure", lambda *_: {**BASELINE, "fast": ratio})
     done = CliRunner().invoke(benchmarks.app, [action])
@@ -119,7 +119,16 @@ def test_twice(versus):
     assert len(extra["ratios"]) == 3
 
 
-def test_the_shipped_baseline_names_every_benchmark_in_both_forms():
+def test_a_kind_of_processor_without_a_baseline_is_compared_with_nothing(baseline, monkeypatch):
+    gate.write_baseline("full of another kind", BASELINE)
+    for ratio, code in ((0.1, 0), (math.nan, 1)):
+        monkeypatch.setattr(benchmarks, "_measure", lambda *_, ratio=ratio: {"fast": ratio})
+        done = CliRunner().invoke(benchmarks.app, ["check"])
+        assert done.exit_code == code
+        assert f"there is no baseline '{benchmarks._form(short=False)}'" in done.output
+
+
+def test_every_shipped_baseline_names_every_benchmark():
     folder = gate.BASELINE.parent
     names = {
         line.removeprefix("def test_").partition("(")[0]
@@ -127,4 +136,7 @@ def test_the_shipped_baseline_names_every_benchmark_in_both_forms():
         for line in file.read_text(encoding="utf-8").splitlines()
         if line.startswith("def test_")
     }
-    assert names == set(gate.baseline("full")) == set(gate.baseline("short"))
+    shipped = json.loads(gate.BASELINE.read_text(encoding="utf-8"))
+    assert {"full avx512", "short avx512", "short avx2"} <= set(shipped)
+    for form in shipped:
+        assert set(gate.baseline(form)) == names

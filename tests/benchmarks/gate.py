@@ -20,7 +20,7 @@ def ratios(report: Path) -> dict[str, float]:
 
 
 def baseline(form: str) -> dict[str, float]:
-    """The baseline's ratios of a form, "full" or "short"; empty where there is none, NaN for what is no number."""
+    """The baseline's ratios of a form, such as "short avx512"; empty where there is none, NaN for what is no number."""
     if not BASELINE.exists():
         return {}
     kept = json.loads(BASELINE.read_text(encoding="utf-8")).get(form, {})
@@ -32,7 +32,7 @@ def _number(value: object) -> float:
 
 
 def write_baseline(form: str, measured: Mapping[str, float]) -> None:
-    """Replace the ratios of one form."""
+    """Replace the ratios of one form on one kind of processor."""
     kept = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.exists() else {}
     kept[form] = {name: round(ratio, 2) for name, ratio in sorted(measured.items())}
     BASELINE.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
