@@ -7,6 +7,7 @@ PAGES = {
     "leaderboard": "?board={board}&by=Mean",
     "compare": "compare?{runs}",
 }
+LOADED = "() => !document.querySelector('[data-testid=stSkeleton]')"  # no grey bar stands for a part
 
 
 def main() -> None:
@@ -14,11 +15,11 @@ def main() -> None:
     import pandas as pd
 
     from leaderboard import load, variants
-    from leaderboard.boards import boards
+    from leaderboard.boards import boards, largest
 
     runs = load.load([browser.ROOT / "leaderboard" / "results"])[0]
     found = boards(runs)
-    board = found.loc[found["task"] == "cifar100", "board"].iloc[0]
+    board = largest(found)
     own = runs[(runs["board"] == board) & (runs["seed"] == 0)]
     own = own[variants.names(own).isin(["pdiff", "vae"])].sort_values("generator")
     assert isinstance(own, pd.DataFrame)
@@ -29,7 +30,8 @@ def main() -> None:
             with browser.opened(viewport=size, device_scale_factor=1) as (page, _):
                 page.goto(f"{address}/{path.format(board=board, runs=chosen)}")
                 browser.settle(page)
-                page.wait_for_timeout(1500)
+                page.wait_for_function(LOADED, timeout=60_000)
+                page.wait_for_timeout(3000)
                 page.screenshot(path=FOLDER / f"{name}.png")
                 print(FOLDER / f"{name}.png")
 
