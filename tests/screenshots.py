@@ -7,7 +7,9 @@ PAGES = {
     "leaderboard": "?board={board}&by=Mean",
     "compare": "compare?{runs}",
 }
-LOADED = "() => !document.querySelector('[data-testid=stSkeleton]')"  # no grey bar stands for a part
+LOADED = (
+    "() => !document.querySelector('[data-testid=stSkeleton]')"  # no grey bar stands for a part
+)
 
 
 def main() -> None:
