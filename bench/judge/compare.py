@@ -187,7 +187,7 @@ def _origin(baselines: Baselines, generated: Population) -> Origin:
 def collapsed(judgement: Judgement | None) -> bool | None:
     """Return whether models vary less than the reference, beyond chance; None where that is not known."""
     variety = judgement.variety if judgement else None
-    return None if variety is None else variety.distance.high < 1
+    return None if variety is None else variety.collapsed
 
 
 def _advantages(

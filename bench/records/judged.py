@@ -151,6 +151,11 @@ class Variety(Model):
     distance: Interval
     vendi: Interval
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the models vary less than the reference: the whole interval of the distance is below its."""
+        return self.distance.high < 1
+
 
 class Fidelity(Model):
     """p-values of two exact two-sample tests against the reference: energy distance of outputs, and of weights."""

@@ -326,7 +326,7 @@ def _collapsed(record: Record) -> list[str]:
     if judgement is None or judgement.variety is None:
         return []
     of = judgement.variety.distance
-    word = "collapsed" if of.high < 1 else "not collapsed"
+    word = "collapsed" if judgement.variety.collapsed else "not collapsed"
     return [
         f"{word}: generated models are {of.value:.2f} times as far apart as those of the reference "
         f"(95 %: {of.low:.2f} to {of.high:.2f})"

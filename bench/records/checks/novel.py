@@ -85,7 +85,7 @@ def _collapsed(case: Case, judge: Judge) -> Iterator[str]:
     if versions.of(case.record)["collapsed"] > 1:
         judged = judge.against_reference.get("generated")
         variety, why = judged and judged.variety, "by the interval of the variety"
-        collapsed = variety.distance.high < 1 if variety else None
+        collapsed = variety.collapsed if variety else None
     else:
         within, usual = (case.populations[n].similarity.within for n in ("generated", "original"))
         collapsed = None if within is None or usual is None else within.value > usual.value
