@@ -60,7 +60,7 @@ def test_the_suites_plugins_see_what_they_import_and_no_neighbour(tmp_path, monk
     classes = {name: plugins.load_generator(name) for name in CONTROLS}
 
     def hashes():
-        return {name: identity.code_hash(cls) for name, cls in classes.items()}
+        return {name: identity.Code().of_class(cls) for name, cls in classes.items()}
 
     def changed_by(file, text="\n# a comment\n"):
         before = hashes()
@@ -82,7 +82,7 @@ def test_the_suites_plugins_see_what_they_import_and_no_neighbour(tmp_path, monk
 
 def test_tasks_have_an_identity_too():
     tasks = {name: type(plugins.load_task(name, "quick", {})) for name in ("digits", "shapes")}
-    reached = {n: set(identity._closure(identity._modules(cls))) for n, cls in tasks.items()}
+    reached = {n: set(identity.Code().files(cls)) for n, cls in tasks.items()}
     parts = {"tasks.classification", "tasks.fast.scoring", "tasks.training.collection"}
     assert parts <= reached["digits"]
     assert "tasks.fast.finding" in reached["shapes"] - reached["digits"]
@@ -113,11 +113,11 @@ def test_a_second_file_beside_it_counts(tmp_path, load, statement):
         other="x = 1\n",
     )
     cls = load("mine")
-    before = identity.code_hash(cls)
+    before = identity.Code().of_class(cls)
     write(tmp_path, other="x = 2\n")
-    assert identity.code_hash(cls) == before
+    assert identity.Code().of_class(cls) == before
     write(tmp_path, helper="thing = 2\n")
-    assert identity.code_hash(cls) != before
+    assert identity.Code().of_class(cls) != before
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_modules_of_its_package_count_however_they_are_named(tmp_path, load, sta
         pack__neighbour="x = 1\n", pack__mine=f"{statement}\n{MINE}",
     )  # fmt: skip
     cls = load("pack.mine")
-    before = identity.code_hash(cls)
+    before = identity.Code().of_class(cls)
     write(tmp_path, pack__neighbour="x = 2\n")
-    assert identity.code_hash(cls) == before
+    assert identity.Code().of_class(cls) == before
     write(tmp_path, pack__helper="thing = 2\n")
-    assert identity.code_hash(cls) != before
+    assert identity.Code().of_class(cls) != before
 
 
 def test_a_packages_init_and_a_base_class_elsewhere_count(tmp_path, load):
@@ -145,20 +145,20 @@ def test_a_packages_init_and_a_base_class_elsewhere_count(tmp_path, load):
         bases="class Base:\n    pass\n",
     )
     cls = load("pack.mine")
-    hashes = [identity.code_hash(cls)]
+    hashes = [identity.Code().of_class(cls)]
     (tmp_path / "pack" / "__init__.py").write_text("x = 1\n")
-    hashes.append(identity.code_hash(cls))
+    hashes.append(identity.Code().of_class(cls))
     write(tmp_path, bases="class Base:\n    x = 1\n")
-    hashes.append(identity.code_hash(cls))
+    hashes.append(identity.Code().of_class(cls))
     assert len(set(hashes)) == 3
 
 
 def test_a_class_that_is_named_through_another_module_is_that_of_its_own(tmp_path, load):
     write(tmp_path, pack__made=MINE, pack__api="from pack.made import Mine\n")
     cls = load("pack.api")
-    before = identity.code_hash(cls)
+    before = identity.Code().of_class(cls)
     write(tmp_path, pack__made="class Mine:\n    x = 1\n")
-    assert identity.code_hash(cls) != before
+    assert identity.Code().of_class(cls) != before
 
 
 def test_what_it_takes_from_the_suites_plugins_counts_and_installed_packages_do_not(tmp_path, load):
@@ -166,7 +166,7 @@ def test_what_it_takes_from_the_suites_plugins_counts_and_installed_packages_do_
         tmp_path,
         mine=f"import torch, numpy.random\nimport json\nfrom generators.vae import VAE\n{MINE}",
     )
-    reached = identity._closure(identity._modules(load("mine")))
+    reached = identity.Code().files(load("mine"))
     assert {"mine", "generators.vae", "generators.networks.backbone"} <= set(reached)
     assert not {"torch", "numpy", "numpy.random", "json", "bench.contract.zoo"} & set(reached)
 
@@ -186,11 +186,11 @@ def test_data_files_that_code_names_count(tmp_path, load, code, file):
     (tmp_path / "unnamed.txt").write_text("1")
     write(tmp_path, mine=f"{code.format(folder=tmp_path)}\n{MINE}")
     cls = load("mine")
-    before = identity.code_hash(cls)
+    before = identity.Code().of_class(cls)
     (tmp_path / "unnamed.txt").write_text("2")
-    assert identity.code_hash(cls) == before
+    assert identity.Code().of_class(cls) == before
     (tmp_path / file).write_text("2")
-    assert identity.code_hash(cls) != before
+    assert identity.Code().of_class(cls) != before
 
 
 def test_a_file_in_the_working_folder_that_code_names_counts(tmp_path, load, monkeypatch):
@@ -200,14 +200,14 @@ def test_a_file_in_the_working_folder_that_code_names_counts(tmp_path, load, mon
     (work / "prior.txt").write_text("1")
     write(tmp_path, mine=f"with open('prior.txt') as file:\n    P = file.read()\n{MINE}")
     cls = load("mine")
-    before = identity.code_hash(cls)
+    before = identity.Code().of_class(cls)
     (work / "prior.txt").write_text("2")
-    assert identity.code_hash(cls) != before
+    assert identity.Code().of_class(cls) != before
 
 
 def test_a_class_without_a_file_is_refused():
     with pytest.raises(BadRequest, match="has no source file"):
-        identity.code_hash(type("Mine", (), {"__module__": "nowhere_at_all"}))
+        identity.Code().of_class(type("Mine", (), {"__module__": "nowhere_at_all"}))
 
 
 @dataclasses.dataclass
@@ -224,14 +224,14 @@ def test_files_that_settings_name_count_by_their_content(tmp_path, nest):
     file = tmp_path / "prior.pt"
     file.write_bytes(b"1")
     made = Pointed(nest(file))
-    bare = identity.code_hash(Pointed)
-    before = identity.plugin_hash(made, vars(made))
-    assert before != bare == identity.plugin_hash(Pointed("words"), {"prior": "words"})
+    bare = identity.Code().of_class(Pointed)
+    before = identity.Code().of(made, vars(made))
+    assert before != bare == identity.Code().of(Pointed("words"), {"prior": "words"})
     moved = tmp_path / "copy.pt"
     moved.write_bytes(b"1")
-    assert identity.plugin_hash(made, vars(Pointed(nest(moved)))) == before
+    assert identity.Code().of(made, vars(Pointed(nest(moved)))) == before
     file.write_bytes(b"2")
-    assert identity.plugin_hash(made, vars(made)) != before
+    assert identity.Code().of(made, vars(made)) != before
 
 
 def test_folders_that_settings_name_count_and_words_are_words(tmp_path, monkeypatch):

@@ -309,8 +309,7 @@ def test_a_zoo_and_its_scores_are_those_of_the_tasks_code(tmp_path, monkeypatch)
     run.evaluate(zoo, zoo.vectors, ORIGINAL)
     scored = set((tmp_path / "home" / "evaluated").glob("*.safetensors"))
     assert pipeline.Run(request(tmp_path)).zoo()[1] == path
-    for name in ("code_hash", "plugin_hash"):
-        monkeypatch.setattr(identity, name, lambda *_: "another")
+    monkeypatch.setattr(identity.Code, "of", lambda *_: "another")
     again = pipeline.Run(request(tmp_path))
     assert again.zoo()[1] != path
     again.evaluate(zoo, zoo.vectors, ORIGINAL)

@@ -11,7 +11,7 @@ from bench import plugins
 from bench.contract import registry
 from bench.errors import BadRequest, BenchError
 from bench.records.record import Record
-from bench.system.identity import plugin_hash
+from bench.system.identity import Code
 from tests.packages import install
 from tests.standins import call
 
@@ -68,7 +68,7 @@ def theirs(tmp_path, monkeypatch):
 
 
 def hash_of(**settings) -> str:
-    return plugin_hash(plugins.load_task(TASK, "quick", {**SETTINGS, **settings}), {})
+    return Code().of(plugins.load_task(TASK, "quick", {**SETTINGS, **settings}), {})
 
 
 def test_they_are_found_by_the_names_that_they_declare(theirs):
@@ -177,10 +177,8 @@ def test_a_function_that_returns_something_else_is_named(theirs, tmp_path):
 
 
 def test_the_suites_own_code_is_followed_through_declarations():
-    from bench.system import identity
-
     task = plugins.load_task("shapes-seg", "quick", {})
     modules = [one.module for one in task.declarations()]
     assert modules == ["tasks.data.masks", "tasks.data.scenes", "tasks.networks.fcn"]
-    assert "tasks.data.scenes" in identity._closure(modules)
-    assert "tasks.networks.timm_models" not in identity._closure([type(task).__module__])
+    assert "tasks.data.scenes" in Code().files(type(task), modules)
+    assert "tasks.networks.timm_models" not in Code().files(type(task))

@@ -23,8 +23,9 @@ from bench.records.request import Request
 from bench.records.values import recorded
 from bench.runs import foreign
 from bench.runs.stages import Sampled
-from bench.system import identity, store
+from bench.system import store
 from bench.system.environment import describe
+from bench.system.identity import Code
 from bench.system.randomness import derive, generator
 
 
@@ -37,6 +38,7 @@ class Asking(Protocol):
     task: Task
     generator: Generator
     device: str
+    code: Code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _generator(run: Asking) -> facts.Generator:
     settings = foreign.hyperparameters(made)
     return facts.Generator(
         name=run.request.generator,
-        code=identity.plugin_hash(made, settings),
+        code=run.code.of(made, settings),
         hyperparameters=recorded(settings),
         uses=list(made.needs),
         aligned=run.request.align,

@@ -64,6 +64,7 @@ class Run:
     Attributes:
         task, generator: the plugins, with their settings.
         device: the device that holds the tensors.
+        code: the code of plugins, which is read once.
         stage: returns the context manager that a stage of a given name runs in, such as a profiler's.
         protocol: the version of the protocol; an earlier one repeats an earlier record.
     """
@@ -78,12 +79,13 @@ class Run:
         memory.keep_freed()
         self.device = choose_device(request.device)
         self.task = load_task(request, self.device)
+        self.code = identity.Code()
         with foreign.preserved():
             self.generator = make_generator(
                 request.generator, request.generator_settings, request.preset, self.device
             )
         for plugin in (self.task, self.generator):
-            identity.check_loaded(type(plugin))
+            self.code.check_loaded(type(plugin))
         check_min_score(request.min_score, self.task.metric)
         self._fitted: tuple[Generator, str, int, float] | None = (
             None  # generator, hash of the zoo, seed, seconds of fitting
@@ -305,7 +307,7 @@ class Run:
     @functools.cached_property
     def task_code(self) -> list[str]:
         """The hash of the task's code and the versions of its libraries, which zoos and scores depend on."""
-        return [identity.plugin_hash(self.task, self.task.settings()), *identity.libraries()]
+        return [self.code.of(self.task, self.task.settings()), *identity.libraries()]
 
     def sample(
         self,
@@ -330,7 +332,7 @@ class Run:
         count = 1 if maker.deterministic else count
         seed = str(self.request.seed) if seed is None else seed
         settings = foreign.hyperparameters(maker)
-        facts = [VERSION, name, identity.plugin_hash(maker, settings), recorded(settings)]
+        facts = [VERSION, name, self.code.of(maker, settings), recorded(settings)]
         facts += [zoo.hash, seed, count, self.device, *identity.libraries()]
         facts += [self.task.identity(), self.task_code] if maker.needs else []
         facts += [["repeats", REPEATS, REPEATING_S]] if timed else []  # files without stay apart

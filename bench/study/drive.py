@@ -18,7 +18,7 @@ from bench.study.plan import Plan
 from bench.study.recipe import KINDS, Cell, Kind, Needs, Recipe, requests
 from bench.study.view import View
 from bench.system import remote, store
-from bench.system.identity import plugin_hash
+from bench.system.identity import Code
 
 EXECUTORS: dict[str, Callable[[Setting], AbstractContextManager[Executor]]] = {
     "local": local.opened,
@@ -206,7 +206,8 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
     """Return the runs without a record of the same code on the same kind of device."""
     known = records(results)
     distinct = {repr(_generator(request)): request for request in asked}
-    sources = {name: _source(request) for name, request in distinct.items()}
+    code = Code()
+    sources = {name: _source(code, request) for name, request in distinct.items()}
 
     def recorded(request: Request) -> bool:
         return any(
@@ -218,14 +219,14 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
     return [request for request in asked if not recorded(request)]
 
 
-def _source(request: Request) -> str:
+def _source(code: Code, request: Request) -> str:
     """Return the identity of a run's generator: its code, and the files that its settings name."""
     from bench.runs import foreign, pipeline  # here, because it takes seconds
 
     made = pipeline.make_generator(
         request.generator, request.generator_settings, request.preset, "cpu"
     )
-    return plugin_hash(made, foreign.hyperparameters(made))
+    return code.of(made, foreign.hyperparameters(made))
 
 
 def records(results: Path) -> Mapping[Asked, list[Record]]:

@@ -40,24 +40,6 @@ DEPTH = 3  # folders between a module and a data file that it names part by part
 Stamp = tuple[int, int, int, int]
 
 
-def code_hash(cls: type[object], modules: Sequence[str] = ()) -> str:
-    """Return the SHA-256 of a plugin class's code: its file, and the files that it imports from its own package.
-
-    Args:
-        cls: the class.
-        modules: further modules that the class uses without importing them, such as those of declarations.
-
-    Raises:
-        BadRequest: the class was not read from a file.
-    """
-    lines = []
-    for name, path in _closure([*_modules(cls), *modules]).items():
-        lines.append(f"{name} {file_hash(path)}\n")
-        if name.partition(".")[0] not in (*PLUGINS, *SUITE):
-            lines += [f"{name} {file.name} {file_hash(file)}\n" for file in _named(path)]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
 @runtime_checkable
 class Declaration(Protocol):
     """A registered function that a plugin uses, with values that determine its results."""
@@ -81,42 +63,126 @@ class Declares(Protocol):
         ...
 
 
-def plugin_hash(plugin: Declares, settings: Settings) -> str:
-    """Return the SHA-256 of a plugin's code and declarations, and of the files that its settings name.
+class Code:
+    """The code of plugins, as it is when this is made.
 
-    Args:
-        plugin: an instance of a subclass of ``bench.contract.context.Plugin``.
-        settings: its fields by name, its hyperparameters for a generator.
-
-    Raises:
-        BadRequest: its class was not read from a file.
+    Every module is looked for once, so that a run asks for the identity of many plugins at the price of one; and an
+    edit during the run changes none of its identities.
     """
-    declared = plugin.declarations()
-    code = code_hash(type(plugin), [one.module for one in declared])
-    lines = [f"{json.dumps(one.facts(), sort_keys=True)}\n" for one in declared]
-    lines += [f"{name} {content}\n" for name, content in sorted(named_files(settings).items())]
-    if not lines:
-        return code
-    return hashlib.sha256((code + "\n" + "".join(lines)).encode()).hexdigest()
 
+    def __init__(self) -> None:
+        importlib.invalidate_caches()  # files may have come and gone
+        self._found = functools.cache(module_file)
+        self._follows = functools.cache(self._is_followed)
+        self._of_classes: dict[tuple[type[object], tuple[str, ...]], str] = {}
 
-def check_loaded(cls: type[object]) -> None:
-    """Check that the files of a loaded class were not edited: its results would be stored under the hash of the edit.
+    def of(self, plugin: Declares, settings: Settings) -> str:
+        """Return the SHA-256 of a plugin's code and declarations, and of the files that its settings name.
 
-    Raises:
-        BadRequest: a file that the class depends on has changed since the first check.
-    """
-    for name, path in _closure(_modules(cls)).items():
-        if (loaded := sys.modules.get(name)) is None:
-            continue
-        content = file_hash(path)
-        spec, first = _LOADED.get(name, (None, ""))
-        if spec is not loaded.__spec__:  # loaded for the first time, or again
-            _LOADED[name] = (loaded.__spec__, content)
-        elif content != first:
+        Args:
+            plugin: an instance of a subclass of ``bench.contract.context.Plugin``.
+            settings: its fields by name, its hyperparameters for a generator.
+
+        Raises:
+            BadRequest: its class was not read from a file.
+        """
+        declared = plugin.declarations()
+        code = self.of_class(type(plugin), [one.module for one in declared])
+        lines = [f"{json.dumps(one.facts(), sort_keys=True)}\n" for one in declared]
+        lines += [f"{name} {content}\n" for name, content in sorted(named_files(settings).items())]
+        if not lines:
+            return code
+        return hashlib.sha256((code + "\n" + "".join(lines)).encode()).hexdigest()
+
+    def of_class(self, cls: type[object], modules: Sequence[str] = ()) -> str:
+        """Return the SHA-256 of a plugin class's code: its file, and the files that it imports from its own package.
+
+        Args:
+            cls: the class.
+            modules: further modules that the class uses without importing them, such as those of declarations.
+
+        Raises:
+            BadRequest: the class was not read from a file.
+        """
+        key = (cls, tuple(modules))
+        if key not in self._of_classes:
+            self._of_classes[key] = _hash_of_files(self.files(cls, modules))
+        return self._of_classes[key]
+
+    def check_loaded(self, cls: type[object]) -> None:
+        """Check that the files of a loaded class were not edited: its results would be stored under the edit's hash.
+
+        Raises:
+            BadRequest: a file that the class depends on has changed since the first check.
+        """
+        for name, path in self.files(cls).items():
+            if (loaded := sys.modules.get(name)) is None:
+                continue
+            content = file_hash(path)
+            spec, first = _LOADED.get(name, (None, ""))
+            if spec is not loaded.__spec__:  # loaded for the first time, or again
+                _LOADED[name] = (loaded.__spec__, content)
+            elif content != first:
+                raise BadRequest(
+                    f"{path} was edited after it was imported: start Python again, or importlib.reload({name})"
+                )
+
+    def files(self, cls: type[object], modules: Sequence[str] = ()) -> dict[str, Path]:
+        """Return the source files that a class's code identity covers, by the module's name.
+
+        They are those of the class, its base classes (without the harness's and Python's) and ``modules``, and all that
+        these reach through imports of their own package.
+
+        Raises:
+            BadRequest: the class has no source file.
+        """
+        bases = [b.__module__ for b in cls.__mro__ if b is cls or self._follows(b.__module__)]
+        wanted, files, seen = [*bases, *modules], dict[str, Path](), set[str]()
+        while wanted:
+            name = wanted.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            path = self._found(name)
+            if path is not None:
+                files[name] = path
+                wanted += [part for part in _parents(name) if part.partition(".")[0] not in SUITE]
+                own = _own_folder(path)
+                wanted += [target for target in _imports(name, path) if self._follows(target, own)]
+        if bases[0] not in files:
             raise BadRequest(
-                f"{path} was edited after it was imported: start Python again, or importlib.reload({name})"
+                f"{bases[0]} has no source file: write the plugin into a module, so that results can name its code"
             )
+        return files
+
+    def _is_followed(self, name: str, own: Path | None = None) -> bool:
+        """Return whether a module counts for the identity of what imports it.
+
+        Args:
+            name: the module.
+            own: the folder of the package that imports it; None for a base class, which counts as if the module named
+                itself.
+        """
+        top = name.partition(".")[0]
+        if top in SUITE:
+            return any(name == part or name.startswith(f"{part}.") for part in NUMERICAL)
+        if top in sys.stdlib_module_names:
+            return False
+        path = self._found(name)
+        if path is None:
+            return False
+        if own is not None and _top_folder(name, path) == own:
+            return True  # of the same package, even if that is installed
+        return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
+
+
+def _hash_of_files(files: Mapping[str, Path]) -> str:
+    lines = []
+    for name, path in files.items():
+        lines.append(f"{name} {file_hash(path)}\n")
+        if name.partition(".")[0] not in (*PLUGINS, *SUITE):
+            lines += [f"{name} {file.name} {file_hash(file)}\n" for file in _named(path)]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 _LOADED: dict[
@@ -163,46 +229,6 @@ def _texts(value: object, place: str) -> Iterator[tuple[str, str | Path]]:
 # Imports -------------------------------------------------------------------------------------------------------------
 
 
-def _modules(cls: type[object]) -> list[str]:
-    """Return the modules of a class and its base classes, without those of the harness and of Python."""
-    _look_again()
-    return [base.__module__ for base in cls.__mro__ if base is cls or _followed(base.__module__)]
-
-
-def _closure(modules: Sequence[str]) -> dict[str, Path]:
-    """Return the source files of all modules reached through imports of their own package, by the module's name.
-
-    Raises:
-        BadRequest: the first of the modules has no source file.
-    """
-    _look_again()
-    wanted, files = list(modules), dict[str, Path]()
-    seen: set[str] = set()
-    while wanted:
-        name = wanted.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        path = _found(name)
-        if path is not None:
-            files[name] = path
-            wanted += [parent for parent in _parents(name) if parent.partition(".")[0] not in SUITE]
-            own = _own_folder(path)
-            wanted += [target for target in _imports(name, path) if _followed(target, own)]
-    if modules[0] not in files:
-        raise BadRequest(
-            f"{modules[0]} has no source file: write the plugin into a module, so that results can name its code"
-        )
-    return files
-
-
-def _look_again() -> None:
-    """Forget where modules were: files may have come and gone."""
-    importlib.invalidate_caches()
-    _found.cache_clear()
-    _followed.cache_clear()
-
-
 def _parents(name: str) -> list[str]:
     """Return the packages that a module lies in: importing it runs their ``__init__`` too."""
     parts = name.split(".")
@@ -217,28 +243,6 @@ def _installed() -> tuple[Path, ...]:
     return tuple({Path(path).resolve() for path in named if path not in prefixes})
 
 
-@functools.cache
-def _followed(name: str, own: Path | None = None) -> bool:
-    """Return whether a module counts for the identity of what imports it; asked once within one closure.
-
-    Args:
-        name: the module.
-        own: the folder of the package that imports it; None for a base class, which counts as if the module named
-            itself.
-    """
-    top = name.partition(".")[0]
-    if top in SUITE:
-        return any(name == part or name.startswith(f"{part}.") for part in NUMERICAL)
-    if top in sys.stdlib_module_names:
-        return False
-    path = _found(name)
-    if path is None:
-        return False
-    if own is not None and _top_folder(name, path) == own:
-        return True  # of the same package, even if that is installed
-    return top in PLUGINS or not any(path.is_relative_to(folder) for folder in _installed())
-
-
 def _top_folder(name: str, path: Path) -> Path:
     """Return the folder of a module's top-level package; of a module outside of packages, its file."""
     depth = name.count(".") + (path.name == "__init__.py")
@@ -251,12 +255,6 @@ def _own_folder(path: Path) -> Path:
     while (top.parent / "__init__.py").is_file():
         top = top.parent
     return top
-
-
-@functools.cache
-def _found(name: str) -> Path | None:
-    """Return ``module_file``, asked once of every name within one closure."""
-    return module_file(name)
 
 
 def module_file(name: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Tasks whose checkpoints are trained here: a problem and a collection, made of a task's settings."""
 
 import dataclasses
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Set
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, unknown
-from bench.system.identity import libraries, plugin_hash
+from bench.system.identity import Code, libraries
 from bench.system.store import file_hash
 from tasks.networks.layers import describe, select
 from tasks.training.collection import TRACKS, Collection
@@ -77,9 +78,14 @@ class Collected(Settings):
             subset_lr=self.subset_lr,
             pretrained=self.pretrained,
             keeps_pretrained=self.keeps_pretrained,
-            facts={**facts, "code": [plugin_hash(self, {}), *libraries()]},
+            facts={**facts, "code": self._code},
             force=self.context.force,
         )
+
+    @functools.cached_property
+    def _code(self) -> list[str]:
+        """The hash of the task's code, and the versions of its libraries."""
+        return [Code().of(self, {}), *libraries()]
 
     def identity(self) -> dict[str, Any]:
         """Return settings, and hashes of the data and of a weights file."""
