@@ -134,13 +134,18 @@ class _Models:
         if held is None or len(held) < 2:
             return None
         weights = torch.cat([one.weights for one in populations if one.weights is not None])
-        outputs = _distances(torch.cat([one.coordinates for one in populations]), held)
-        apart = _distances(weights, held)
+        kinds = _kinds(populations)
+        parts = [Group(rows[key], whole=key == "original") for key in kinds]
+        alone = [own for key, own in rows.items() if key not in kinds]
+        among = torch.cat([part.rows for part in parts])
+        outputs = _distances(
+            torch.cat([one.coordinates for one in populations]), held, among, alone
+        )
+        apart = _distances(weights, held, among, alone)
         scales = [_median(distances[held[:, None], held]) for distances in (outputs, apart)]
         if min(scales) <= 0:
             return None
-        joint, kinds = torch.hypot(outputs / scales[0], apart / scales[1]), _kinds(populations)
-        parts = [Group(rows[key], whole=key == "original") for key in kinds]
+        joint = torch.hypot(outputs / scales[0], apart / scales[1])
         return cls(
             metric=metric,
             rows=rows,
@@ -235,13 +240,30 @@ def _kinds(populations: Sequence[Population]) -> dict[str, str]:
     return kinds
 
 
-def _distances(points: Float[Tensor, "N P"], held: Rows) -> Float[Tensor, "N N"]:
-    """Return the Euclidean distances between all rows, through products of rows minus the mean of the reference's.
+def _distances(
+    points: Float[Tensor, "N P"], held: Rows, among: Rows, alone: Sequence[Rows]
+) -> Float[Tensor, "N N"]:
+    """Return the Euclidean distances between rows, through products of rows minus the mean of the reference's.
 
     The mean of all would round away the others beside a model that is very far.
+
+    Args:
+        points: a row for every model.
+        held: the reference's models.
+        among: models whose distances to all others are wanted.
+        alone: populations of which only the distances within are wanted besides; between them stands NaN.
     """
     rows = points.double() - points[held].double().mean(0)
-    return torch.cdist(rows, rows, compute_mode="use_mm_for_euclid_dist")
+    distances = rows.new_full((len(rows), len(rows)), torch.nan)
+    distances[:, among] = _apart(rows, rows[among])
+    distances[among] = distances[:, among].T
+    for own in alone:
+        distances[own[:, None], own] = _apart(rows[own], rows[own])
+    return distances
+
+
+def _apart(one: Float[Tensor, "N P"], other: Float[Tensor, "M P"]) -> Float[Tensor, "N M"]:
+    return torch.cdist(one, other, compute_mode="use_mm_for_euclid_dist")
 
 
 def _median(distances: Float[Tensor, "m m"]) -> float:

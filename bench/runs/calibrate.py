@@ -25,7 +25,6 @@ from bench.errors import BadRequest
 from bench.judge import composition
 from bench.judge.align import (
     Places,
-    align_zoo,
     found_groups,
     permute,
     regrouped,
@@ -89,7 +88,7 @@ def planted(run: Run, zoo: Zoo, held: Vectors, rng: torch.Generator) -> dict[str
     if found_groups(zoo):
         models["permuted copies"] = permuted(zoo, copies, derive(rng, "permutation"))
         models["rescaled copies"] = rescaled(zoo, copies, derive(rng, "scale"))
-        aligned = align_zoo(zoo)
+        aligned = run.aligned(zoo)
         for n in (2, 16):
             models[f"aligned average of {n}"] = made("interpolation", aligned, members=n)
     if (longer := going_on(run, zoo, derive(rng, "longer"))) is not None:
