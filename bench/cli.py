@@ -239,7 +239,7 @@ def check(
     """Check records or exported zips from others: schema, hashes, ranges and consistency of the numbers."""
     from bench.records import check as checking
 
-    by_file = {path: checking.check(path) for path in checking.files(files)}
+    by_file = checking.check_all(checking.files(files))
     for path, problems in by_file.items():
         for problem in problems or [checking.fine(path)]:
             typer.echo(f"{checking.line(str(path))}: {problem}")

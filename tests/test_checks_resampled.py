@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
         request = Request(
-            task="fake-masks", generator="gaussian", task_settings=SETTINGS, k=6, samples=6, held_out=3,
+            task="fake-masks", generator="gaussian", task_settings=SETTINGS, k=4, samples=4, held_out=2,
             device="cpu", results=folder / "results",
         )  # fmt: skip
         _, path = Run(request).execute()

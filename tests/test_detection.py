@@ -446,7 +446,21 @@ def test_a_run_says_what_a_unit_is_and_makes_no_paired_tests(tmp_path, capsys):
 @pytest.mark.skipif(not COCO128.is_dir(), reason="needs the folder ../shared/data")
 def test_real_coco_images_go_the_whole_way(tmp_path, capsys):
     """Random weights: it proves the pipeline, and its mAP is nothing to report."""
-    words = ["run", "--task", "coco", "--data-dir", COCO128, "--limit", 2, "--k", 2, "--samples", 2]
+    words = [
+        "run",
+        "--task",
+        "coco",
+        "--data-dir",
+        COCO128,
+        "--limit",
+        2,
+        "--k",
+        2,
+        "--samples",
+        2,
+        "--held-out",
+        0,
+    ]
     words += [
         "--arch",
         "fcos_resnet50_fpn",

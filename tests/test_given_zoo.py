@@ -215,10 +215,12 @@ def test_the_request_of_held_out_rows(by_run):
         return Request(task="fake", generator="gaussian", zoo=by_run / "runs.zoo", **fields)
 
     usual = asked()
-    assert (usual.k, usual.held_out) == (8, 4)  # the task's own number is 4
-    assert (asked(held_out=0).k, asked(held_out=0).held_out) == (12, 0)
-    assert asked(held_out=3).asked == usual.asked == asked(held_out=4).asked
-    assert asked(held_out=5).asked == asked(held_out=6).asked != usual.asked
+    assert (usual.k, usual.held_out) == (12, 0)  # the task's own number is 0
+    assert asked(held_out=0).asked == usual.asked
+    four = asked(held_out=4)
+    assert (four.k, four.held_out) == (8, 4)
+    assert asked(held_out=3).asked == four.asked
+    assert asked(held_out=5).asked == asked(held_out=6).asked != four.asked
     assert asked(held_out=5).asked.held_out == 6
     assert (asked(held_out=5).k, asked(held_out=3, k=2).k) == (6, 2)
 

@@ -396,7 +396,7 @@ def run(tmp_path_factory):
         patch.setenv("BENCH_HOME", str(folder / "home"))
         patch.setattr(image_generation, "CLASSIFIER_EPOCHS", 1)
         request = Request(
-            task="digits-ddpm", generator="gaussian", task_settings=SMALL, k=5, samples=4, held_out=10,
+            task="digits-ddpm", generator="gaussian", task_settings=SMALL, k=5, samples=4, held_out=3,
             results=folder / "results", device="cpu",
         )  # fmt: skip
         record, path = pipeline.run(request)

@@ -43,7 +43,7 @@ def finished(request, tmp_path_factory):
         patch.setenv("BENCH_HOME", str(folder / "home"))
         asked = Request(
             task=TASKS[request.param], generator="gaussian", task_settings=QUICK[request.param], k=3, samples=3,
-            results=folder / "results", device="cpu",
+            held_out=0, results=folder / "results", device="cpu",
         )  # fmt: skip
         record, path = pipeline.run(asked)
         run = pipeline.Run(asked)

@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_HOME", str(folder / "home"))
-        made(folder)
+        made(folder, held_out=4)
     return folder
 
 
@@ -72,10 +72,20 @@ def wrong(checks):
     [
         (
             "noise",
-            {"generator_settings": {"amplitude": 0.5}, "task_settings": {"layers": "linear"}},
+            {
+                "generator_settings": {"amplitude": 0.5},
+                "task_settings": {"layers": "linear"},
+                "held_out": 4,
+            },
         ),
-        ("copy", {"task_settings": {"track": "seeds", "layers": "all"}, "align": True}),
-        ("greedy_soup", {"min_score": 0.1, "collected": 7, "seed": 3, "zoo_seed": 2}),
+        (
+            "copy",
+            {"task_settings": {"track": "seeds", "layers": "all"}, "align": True, "held_out": 4},
+        ),
+        (
+            "greedy_soup",
+            {"min_score": 0.1, "collected": 7, "seed": 3, "zoo_seed": 2, "held_out": 3},
+        ),
     ],
 )
 def test_an_honest_record_agrees_in_every_field(tmp_path, generator, values):

@@ -8,7 +8,9 @@ has of them. Nothing is computed from weights: that is ``bench verify``.
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from bench.errors import BadRequest, printable
@@ -41,6 +43,7 @@ from bench.system import reading
 WEIGHTS_LIMIT = 8_000_000_000  # bytes of a file of generated weights, sampling paths and latents
 LATENTS_LIMIT = 1_000_000_000  # bytes of latents in this file
 LINE = 500  # characters of a problem that are printed
+MANY = 16  # files from which on it pays to start processes, a second each
 LINES = 200  # problems of a file that are printed
 SUBJECTS = (
     versions_,
@@ -87,6 +90,14 @@ def files(paths: Iterable[Path]) -> list[Path]:
 
 def _orphan(path: Path) -> bool:
     return path.suffix == ".npz" and not path.with_suffix(".json").is_file()
+
+
+def check_all(paths: Sequence[Path]) -> dict[Path, list[str]]:
+    """Return the problems of every file, as ``check`` does; many files are checked on all cores."""
+    if len(paths) < MANY:
+        return {path: check(path) for path in paths}
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        return dict(zip(paths, pool.map(check, paths, chunksize=4), strict=True))
 
 
 def check(path: Path) -> list[str]:

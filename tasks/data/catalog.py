@@ -194,8 +194,8 @@ _ANNOTATED = (
     ),
 )
 
-# Held-out models take most of a run's time, and what they tell of random images is nothing: enough for every number.
-_FAKE: dict[str, Any] = {"train": 60, "val": 40, "embedded": True, "held_out": 4}
+# Held-out models, and judging by them, take half of such a run's time, and of random images they tell nothing.
+_FAKE: dict[str, Any] = {"train": 60, "val": 40, "embedded": True, "held_out": 0}
 _FEW = {**_SCENES, **_FAKE, "train": 8, "val": 8}
 _OF_FAKE = {"arch": "convnet3", "epochs": 2, "batch_size": 20}
 
