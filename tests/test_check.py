@@ -26,7 +26,7 @@ from tests.standins import call
 
 ROOT = Path(__file__).parents[1]
 FORGED = ROOT.parent / "shared" / "faults" / "forged"
-SETTINGS = {"epochs": 1, "batch_size": 20, "track": "seeds", "layers": "all"}
+SETTINGS = {"arch": "mlp3", "epochs": 1, "batch_size": 20, "track": "seeds", "layers": "all"}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({"generator.name": "my.great:Generator"}, "id is "),
         ({"generator.hyperparameters": {"depth": 3}}, "id is "),
         ({"timing.device": "a GPU", "environment.gpu": "a GPU"}, "id is "),
-        ({"task.arch": "mlp3"}, "key is not that of its task"),
+        ({"task.arch": "convnet3"}, "key is not that of its task"),
         ({"zoo.hash": "0" * 64}, "key is not that of its task"),
         ({"artifacts.generated.file": "x.safetensors"}, "artifacts.generated.file is x.safetensors, expected 16"),
         ({"task.settings.batch_size": 40}, "task.settings.batch_size is 40, expected 20"),
@@ -197,7 +197,7 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({"request.preset": "paper"}, "command's --preset is paper"),
         ({"request.align": True}, "command's --align is True, expected False"),
         ({"request.min_score": 0.7}, "command's --min-score is 0.7, expected 0.5"),
-        ({"request.task_settings.arch": "mlp3"}, "task.settings.arch is convnet3, expected mlp3"),
+        ({"request.task_settings.arch": "convnet3"}, "task.settings.arch is mlp3, expected convnet3"),
         ({"request.task_settings.epochs": 9}, "task.settings.epochs is 1, expected 9"),
         ({"request.task_settings": {}}, "expected 2 (by the command"),
         ({"request.generator_settings": {"depth": 3}}, "hyperparameters.depth is missing, expected 3"),
@@ -205,7 +205,7 @@ ERROR = {"task.metric": lambda v: {**v, "higher_is_better": False, "mean_over_un
         ({"zoo.seed": None}, "zoo.seed is null, expected 0 (the command gives no zoo)"),
         ({"judge.good": None}, "command's --min-score is 0.5, expected null"),
         # Beside the reference
-        ({"judge.word": "novel"}, "judge.word is novel, expected broken (by rule 2 on its numbers)"),
+        ({"judge.word": "novel"}, "judge.word is novel, expected undecided (by rule 2 on its numbers)"),
         ({"judge.rule": 1}, "judge.rule is 1, expected 2 (there is a reference)"),
         ({"judge.rule": 3}, "judge.rule is 3, expected 2"),
         ({"judge.rule": None}, "judge.rule is null, expected "),

@@ -185,6 +185,14 @@ def test_a_part_of_the_mixture_is_judged_by_its_other_half():
     assert found["average"].composition.averages.value > 0.8
 
 
+@pytest.mark.parametrize("models", [2, 3])
+def test_a_reference_of_two_or_three_models_has_half_of_one(models):
+    found = judge(draw(100, 104), held=draw(models, 103)).judgements
+    for one in found.values():
+        assert torch.tensor(one.composition.residual).isfinite()
+    assert found["reference"].composition.residual != 0
+
+
 def test_judging_is_repeatable_and_one_population_is_judged_alike_beside_any_other():
     first, again, other = usual(), judge(draw(100, 104)), judge(drawn(ZOO, 5))
     assert first == again

@@ -184,6 +184,8 @@ class _Models:
             of_kind = torch.tensor([one == kind for one in self.kinds.values()])
             value = float(fitted.shares[of_kind].sum())
             shares[kind] = interval(value, percentiles(fitted.resampled[:, of_kind].sum(1)))
+        if len(held) < 2:  # half of a reference of two or three: one model has no distance within
+            held = self.rows["reference"]
         within = float(self.joint[held[:, None], held].sum() / (len(held) * (len(held) - 1)))
         return Composition(**shares, residual=fitted.residual / within, p=fitted.p)
 
