@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One process more than cores: tests of studies and of the browser mostly wait."""
+    return (os.cpu_count() or 1) + 1 if config.option.numprocesses == "auto" else None
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs):
     """Workers, and the processes that they start, share the cores; every library looks here when it is loaded."""
     threads = max(1, (os.cpu_count() or 1) // len(specs))
