@@ -40,7 +40,6 @@ OTHERS: dict[str, Variant] = {
             "feature_network": "convnet3",
         },
         k=40,
-        samples=24,
     ),
 }
 

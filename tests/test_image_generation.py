@@ -364,7 +364,7 @@ def test_the_number_of_images_is_in_the_command_and_in_the_key():
     task = make(fid_images=30)
     assert task.size("train") == task.size("val") == 30
     request = Request(
-        task="digits-ddpm", generator="pdiff", task_settings={"fid_images": 30}, k=40, samples=24
+        task="digits-ddpm", generator="pdiff", task_settings={"fid_images": 30}, k=40, samples=100
     )
     assert request.asked.command.endswith("--generator pdiff --fid-images 30")
 

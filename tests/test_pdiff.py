@@ -1,5 +1,6 @@
 """p-diff and the VAE: the equations, the statistics of what is generated, and the edges."""
 
+import functools
 import math
 import shutil
 
@@ -290,9 +291,8 @@ def test_the_paper_preset_is_table_4():
 @pytest.mark.filterwarnings("default")  # the compiler looks at everything that it meets
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_compiled_networks_learn_the_same_within_rounding(monkeypatch):
-    # Trying which vector instructions there are, and starting processes, takes longer than compiling.
-    monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", False)
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+    # Graphs are captured and differentiated; making C++ of them is PyTorch's part, and takes half a minute.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     zoo = gaussian_zoo(5)
     brief = {**BRIEF, "channels": (4,), "denoiser_channels": (4,)}  # compiling takes its time
     plain, compiled = (

@@ -364,6 +364,17 @@ def test_shipped_records_of_every_schema_lie_where_their_key_says():
         assert record.command.startswith("python -m bench run --task ")
 
 
+def test_a_command_that_named_no_number_of_models_meant_that_of_its_time():
+    shapes = "python -m bench run --task shapes --generator pdiff"
+    for words, samples in (
+        (shapes, 50),
+        (f"{shapes} --samples 100", 100),
+        (f"{shapes} --zoo a.zoo", None),
+    ):
+        assert schema1._asked(words).samples == samples
+    assert schema1._asked(shapes).command == f"{shapes} --samples 50"
+
+
 def test_valid_is_not_shared():
     """The helpers above change their own copy."""
     before = copy.deepcopy(old())

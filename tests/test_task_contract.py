@@ -16,7 +16,7 @@ from bench.testing.tasks import PROMISES
 from tasks.classification import Classification
 from tasks.training import collection, rows, steps
 from tests import wrong
-from tests.standins import QUICK, image_data
+from tests.standins import QUICK
 
 counter = itertools.count()
 # The task of each class that is held to every promise; others differ from it in their settings.
@@ -125,21 +125,6 @@ def test_reloading_a_row_gives_back_its_recorded_score(name, arch, layers, track
     for row in range(2):
         scores = task.scorer(loaded, "val")(loaded.vectors[row : row + 1]).scores
         assert scores.item() == zoo.scores[row]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("arch", "side"), [("vit_base", 2), ("convnext_base", 8)])
-def test_reloading_a_row_of_the_large_architectures(arch, side, tmp_path):
-    settings = {"arch": arch, "image_size": side, "batch_size": 4, "val_size": 8, "train_size": 4}
-    test_data = image_data("fake", train=4, val=8)
-    task = make(**settings)
-    task.data = test_data
-    zoo = task.collect(1, rng=generator(0), work=work_folder())
-    zoo.save(tmp_path / "zoo")
-    again = make(**settings)
-    again.data = test_data
-    loaded = Zoo.load(tmp_path / "zoo")
-    assert again.scorer(loaded, "val")(loaded.vectors).scores.tolist() == list(zoo.scores)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,6 @@ _SCENES: dict[str, Any] = {
     "val": 300,
     "embedded": True,
     "k": 100,
-    "samples": 50,
 }
 _OF_BOXES = {"epochs": 18, "train_size": 200, "subset_lr": 3e-3}
 _OF_MASKS = {
