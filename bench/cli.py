@@ -180,7 +180,7 @@ def verify(
 ) -> None:
     """Compute a record's numbers again from the stored weights, and say field by field what agrees."""
     from bench.records.record import Record
-    from bench.runs import checked, pipeline
+    from bench.runs import checked, prepared
     from bench.runs import verify as again
     from bench.system.store import write_text
 
@@ -189,7 +189,7 @@ def verify(
         read,
         side_file=record.with_suffix(".npz"),
         zoo=zoo,
-        device=pipeline.choose_device(options["device"]),
+        device=prepared.choose_device(options["device"]),
         data_dir=options.get("data_dir"),
         from_seed=from_seed,
         reference=reference,

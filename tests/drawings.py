@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 
 from bench.contract.zoo import Zoo
 from bench.records.record import Population, Record
-from bench.runs import pipeline
+from bench.runs import pipeline, prepared
 from bench.runs.stages import load_sampled
 from bench.runs.verify import request
 from bench.system import store
@@ -60,7 +60,7 @@ def main(
     """Draw with the selected original and the selected generated model, from the same noise."""
     read = Record.read(record)
     path = store.home() / "zoos" / read.artifacts.zoo.file
-    run = pipeline.Run(request(read, path, pipeline.choose_device(device), data_dir))
+    run = pipeline.Run(request(read, path, prepared.choose_device(device), data_dir))
     zoo = Zoo.load(path).head(read.zoo.k)
     sampled = load_sampled(store.home() / "generated" / read.artifacts.generated.file)
     original = selected(read.original)

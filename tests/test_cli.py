@@ -258,7 +258,7 @@ def test_a_corrupt_record(capsys):
 def test_a_full_disk_costs_no_finished_stage(capsys, monkeypatch):
     import errno
 
-    from bench.runs import pipeline
+    from bench.runs import checkpoints
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -268,7 +268,7 @@ def test_a_full_disk_costs_no_finished_stage(capsys, monkeypatch):
         code, line = error_of(capsys, *RUN)
     assert code == 1
     assert "the disk is full" in line
-    monkeypatch.setattr(pipeline, "say", print)
+    monkeypatch.setattr(checkpoints, "say", print)
     assert call(*RUN) == 0
     assert "collect 4 checkpoints" not in capsys.readouterr().out  # the zoo was kept
 

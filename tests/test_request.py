@@ -35,7 +35,7 @@ def test_options_go_where_they_belong():
 def test_without_k_and_samples_they_are_the_tasks_own():
     assert (Request.named(FLAT).k, Request.named(FLAT).samples) == (200, 100)
     shapes = Request.named({**FLAT, "task": "shapes"})
-    assert (shapes.k, shapes.samples) == (100, 50)
+    assert (shapes.k, shapes.samples) == (100, 100)
 
 
 @pytest.mark.parametrize(

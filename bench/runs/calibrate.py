@@ -36,7 +36,8 @@ from bench.records import verdict
 from bench.records.fields import Verdict
 from bench.records.request import Request
 from bench.records.rule1 import Means
-from bench.runs.pipeline import Run, make_generator
+from bench.runs.pipeline import Run
+from bench.runs.prepared import make_generator
 from bench.runs.verify import code_hash
 from bench.system import store
 from bench.system.progress import say, track

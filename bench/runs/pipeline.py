@@ -3,49 +3,42 @@
 import dataclasses
 import functools
 import hashlib
-import shutil
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bench import plugins
 from bench.contract import (
-    Context,
     Control,
     Evaluation,
     Generator,
-    Metric,
     Score,
     Scorer,
-    Task,
     Train,
 )
 from bench.contract.evaluation import check_evaluation
 from bench.contract.zoo import Zoo
-from bench.errors import BadRequest, BenchError
+from bench.errors import BenchError
 from bench.judge.align import Comparer, align_zoo, found_groups
 from bench.judge.population import GENERATED, ORIGINAL, REFERENCE, Origin, Population
 from bench.records import protocol, side
 from bench.records.record import Record
 from bench.records.request import Request
-from bench.records.values import plain, recorded, written
-from bench.runs import figures, foreign, known
+from bench.records.values import recorded
+from bench.runs import figures, foreign, known, prepared
 from bench.runs.assemble import Files, Heading, assemble, heading
+from bench.runs.checkpoints import Checkpoints
 from bench.runs.stages import (
     VERSION,
     Reference,
     Sampled,
     load_population,
-    load_reference,
     load_sampled,
     save_population,
-    save_reference,
     save_sampled,
 )
 from bench.system import identity, memory, store
@@ -77,23 +70,23 @@ class Run:
     ) -> None:
         self.request, self.stage, self.protocol = request, stage, protocol
         memory.keep_freed()
-        self.device = choose_device(request.device)
-        self.task = load_task(request, self.device)
+        self.device = prepared.choose_device(request.device)
+        self.task = prepared.load_task(request, self.device)
         self.code = identity.Code()
         with foreign.preserved():
-            self.generator = make_generator(
+            self.generator = prepared.make_generator(
                 request.generator, request.generator_settings, request.preset, self.device
             )
         for plugin in (self.task, self.generator):
             self.code.check_loaded(type(plugin))
-        check_min_score(request.min_score, self.task.metric)
+        prepared.check_min_score(request.min_score, self.task.metric)
         self._fitted: tuple[Generator, str, int, float] | None = (
             None  # generator, hash of the zoo, seed, seconds of fitting
         )
         self._scorers: dict[tuple[str, str], Scorer] = {}  # by zoo and split
         self._comparer: tuple[str, Comparer] | None = None  # of the zoo of this hash
         self._aligned: tuple[str, Zoo] | None = None  # hash of a zoo, and that zoo aligned
-        self._held: Zoo | None = None  # runs of the given zoo's file that are held out
+        self._checkpoints = Checkpoints(request, self.task, self.device, lambda: self.task_code)
 
     def execute(self) -> tuple[Record, Path]:
         """Carry out all stages; return the record and the file it was written to."""
@@ -198,111 +191,15 @@ class Run:
 
     def prepare(self) -> None:
         """Make the trained network that this and other zoos are collected from; nothing for a given zoo."""
-        if not self.request.zoo:
-            self.task.prepare(rng=generator(self.request.zoo_seed or 0, "zoo"))
+        self._checkpoints.prepare()
 
     def zoo(self) -> tuple[Zoo, Path]:
         """Return the zoo (given, cached or collected) and the path of its file."""
-        if self.request.zoo:
-            return self._given(self.request.zoo), self.request.zoo
-        k, seed = self.request.collected or self.request.k, self.request.zoo_seed or 0
-        facts = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
-        facts.pop("train_size", None)  # it affects how models are scored, not the checkpoints
-        facts["code"] = self.task_code
-        path = store.home() / "zoos" / f"{store.digest([VERSION, facts])}.safetensors"
-        work = path.with_suffix(".partial")
-
-        def make() -> Zoo:
-            say(f"collect {k} checkpoints")
-            collected: Zoo = self.task.collect(k, rng=generator(seed, "zoo"), work=work)
-            return dataclasses.replace(collected, settings={**collected.settings, "zoo_seed": seed})
-
-        zoo = store.stage(path, Zoo.load, make, Zoo.save, force=self.request.force)
-        shutil.rmtree(work, ignore_errors=True)
-        return zoo.head(self.request.k), path
+        return self._checkpoints.zoo()
 
     def reference(self, zoo: Zoo) -> Reference | None:
-        """Return models of the zoo's process that no generator sees, cached or trained; None where there are none.
-
-        Of a zoo that was made elsewhere they are the rows of its file that were held out.
-        """
-        count = self.request.held_out
-        if not count:
-            return None
-        if self.request.parted:
-            return self._held_rows()
-        identity = {**self.task.identity(), "device": self.device, "code": self.task_code}
-        identity = {n: v for n, v in identity.items() if n not in (*self.task.scoring, "scoring")}
-        path = (
-            store.home()
-            / "references"
-            / f"{store.digest([VERSION, zoo.hash, count, identity])}.safetensors"
-        )
-        work = path.with_suffix(".partial")
-
-        def make() -> Reference:
-            say(f"train {count} models to be held out")
-            key = generator(0, zoo.hash, "reference")
-            vectors = self.task.reference(zoo, count, rng=key, work=work)
-            if vectors is None:
-                return Reference(zoo.vectors[:0], path)
-            foreign.check_vectors(vectors, count, zoo, f"{type(self.task).__name__}.reference")
-            return Reference(vectors, path)
-
-        made = store.stage(path, load_reference, make, save_reference, force=self.request.force)
-        shutil.rmtree(work, ignore_errors=True)
-        return made if len(made.vectors) else None
-
-    def _held_rows(self) -> Reference:
-        """Return the rows of the given zoo's file that are held out, in a file of their own."""
-        if self._held is None:
-            self._held = self._parted(self.request.zoo)[1]
-        held = self._held
-        assert held is not None  # the file tells the runs of its rows, and some are held out
-        path = store.home() / "references" / f"{store.digest([VERSION, held.hash])}.safetensors"
-        return store.stage(
-            path,
-            load_reference,
-            lambda: Reference(held.vectors, path),
-            save_reference,
-            force=self.request.force,
-        )
-
-    def _parted(self, path: Path | None) -> tuple[Zoo, Zoo | None]:
-        """Return the zoo of a file without its held-out runs, and the zoo of these, if any are."""
-        assert path is not None
-        return Zoo.load(path).parted(self.request.held_out)
-
-    def _given(self, path: Path) -> Zoo:
-        """Return the zoo of a file; the task adopts the settings that only its checkpoints determine.
-
-        Raises:
-            BadRequest: the file holds no zoo, one of other data or another network, or too few checkpoints.
-        """
-        zoo, self._held = self._parted(path)
-        zoo_hash, data_hash = zoo.settings.get("dataset_hash"), self.task.identity()["dataset_hash"]
-        if zoo_hash not in (None, data_hash):
-            raise BadRequest(
-                f"the zoo {path} was collected on other data (SHA-256 {zoo_hash[:16]}) than those that are here "
-                f"({data_hash[:16]}): name their folder with --data-dir"
-            )
-        if self._held and self.request.k > len(zoo):
-            raise BadRequest(
-                f"the zoo has {len(zoo)} checkpoints beside the {len(self._held)} that are held out, "
-                f"{self.request.k} were asked for: lower --k or --held-out"
-            )
-        zoo = zoo.head(self.request.k)
-        self.task.adopt(zoo, frozenset(self.request.task_settings))
-        now = self.task.identity()
-        differing = [
-            n for n in self.task.rescoring if n in zoo.settings and zoo.settings[n] != now[n]
-        ]
-        if differing:  # scores recorded during training are not comparable with the new ones
-            say(
-                f"note: the zoo was scored with another {', '.join(differing)}: no time of SGD to the same score"
-            )
-            zoo = dataclasses.replace(zoo, curve=(), scores=(), base_score=None)
-        return zoo
+        """Return models of the zoo's process that no generator sees; None where there are none."""
+        return self._checkpoints.reference(zoo)
 
     @functools.cached_property
     def task_code(self) -> list[str]:
@@ -516,7 +413,9 @@ class Run:
         listed = protocol.controls(self.protocol, self.request.samples, alignable=alignable)
         for control, count in listed.items():
             settings = {} if control.amplitude is None else {"amplitude": control.amplitude}
-            maker = make_generator(control.name, settings, self.request.preset, self.device)
+            maker = prepared.make_generator(
+                control.name, settings, self.request.preset, self.device
+            )
             yield control, maker, count
 
     def control_vectors(self, zoo: Zoo) -> Iterator[tuple[Control, Float[Tensor, "n D"]]]:
@@ -547,7 +446,7 @@ def run(request: Request, *, profiled: bool = False) -> tuple[Record, Path]:
         return Run(request).execute()
     from bench.system.profile import Profile  # here, because few runs need it
 
-    profile = Profile(request.results / "profile", choose_device(request.device))
+    profile = Profile(request.results / "profile", prepared.choose_device(request.device))
     finished = Run(request, profile.stage).execute()
     profile.show()
     return finished
@@ -564,87 +463,5 @@ def nested(
         yield run(dataclasses.replace(request, k=k, collected=max(sizes)), profiled=profiled)
 
 
-def load_task(request: Request, device: str) -> Task:
-    """Return the request's task on a device, with the settings of preset, request and given zoo.
-
-    Raises:
-        BadRequest: no such task or setting, a setting that the zoo contradicts, or a data folder that is never read.
-    """
-    said = said_by_zoo(request, request.header.settings) if request.header else {}
-    task = plugins.load_task(request.task, request.preset, {**said, **request.task_settings})
-    if request.data_dir and task.embedded:
-        raise BadRequest(
-            f"the data of '{request.task}' come with the suite, no folder is read: leave --data-dir out"
-        )
-    return task.within(Context(device, request.data_dir, request.force))
-
-
-def said_by_zoo(request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the task's settings that a zoo's file records and the request does not set.
-
-    Raises:
-        BadRequest: the request sets another value.
-    """
-    cls = plugins.task_class(request.task)
-    variant = plugins.task_variant(request.task).settings
-    known = {"dataset": variant["dataset"]} if "dataset" in variant else {}
-    asked = {**known, **request.task_settings, "kind": getattr(cls, "kind", None)}
-    for name, value in asked.items():
-        said = facts.get(name, value)
-        if name == "pretrained" and value and Path(value).exists():
-            value = store.file_hash(Path(value))
-        if name not in cls.scoring and plain(said) != plain(value):
-            raise BadRequest(
-                f"the zoo {request.zoo} was collected with {name} {written(said)}, {written(value)} was asked for: "
-                "leave that out, or collect another zoo"
-            )
-    return {name: value for name, value in cls.of_zoo(facts).items() if name not in asked}
-
-
-def check_min_score(score: float | None, metric: Metric) -> None:
-    """Check that a minimal score lies in the metric's range.
-
-    Raises:
-        BadRequest: it does not.
-    """
-    if score is None:
-        return
-    if metric.percent and not 0 <= score <= 1:
-        hint = f": {score / 100:g} for {score:g} %" if 1 < score <= 100 else ""
-        raise BadRequest(f"--min-score is {score:g}, {metric.name} is between 0 and 1{hint}")
-    if score < 0:
-        raise BadRequest(f"--min-score is {score:g}, {metric.name} is 0 or more")
-
-
 def _content(vectors: Float[Tensor, "N D"]) -> str:
     return hashlib.sha256(vectors.contiguous().numpy().data).hexdigest()
-
-
-def make_generator(name: str, settings: Mapping[str, Any], preset: str, device: str) -> Generator:
-    """Return a generator on a device, with the hyperparameters of its preset and ``settings``, which override them."""
-    cls = plugins.load_generator(name)
-    values = {**cls.presets.get(preset, {}), **settings}
-    made = plugins.construct(cls, values, f"hyperparameter of {name}")
-    return made.within(Context(device))
-
-
-def choose_device(name: str) -> str:
-    """Return the name of the device to compute on; "auto" chooses a GPU if there is one.
-
-    Raises:
-        BadRequest: the device is unknown, unsupported or missing.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name)
-    except RuntimeError:
-        raise BadRequest(f"unknown device '{name}': expected auto, cpu, cuda or cuda:N") from None
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-        raise BadRequest(
-            f"device '{name}' is not there ({torch.cuda.device_count()} CUDA devices seen): "
-            "choose --device cpu"
-        )
-    if kind.type not in ("cpu", "cuda"):
-        raise BadRequest(f"device '{name}' is not supported: expected auto, cpu, cuda or cuda:N")
-    return name

@@ -123,14 +123,14 @@ def check(recipe: Recipe, cells: Sequence[Cell]) -> None:
     Raises:
         BadRequest: one does not; the message names the recipe.
     """
-    from bench.runs import pipeline  # here, because it takes seconds
+    from bench.runs import prepared  # here, because it takes seconds
 
     try:
         for request in {repr(_task(r)): r for r in requests(cells)}.values():
-            pipeline.load_task(request, "cpu")
+            prepared.load_task(request, "cpu")
         for request in {repr(_generator(r)): r for r in requests(cells)}.values():
             settings = request.generator_settings
-            pipeline.make_generator(request.generator, settings, request.preset, "cpu")
+            prepared.make_generator(request.generator, settings, request.preset, "cpu")
     except BadRequest as error:
         raise BadRequest(f"{recipe.name}: {error}") from None
 
@@ -221,9 +221,9 @@ def unfinished(asked: Sequence[Request], results: Path) -> list[Request]:
 
 def _source(code: Code, request: Request) -> str:
     """Return the identity of a run's generator: its code, and the files that its settings name."""
-    from bench.runs import foreign, pipeline  # here, because it takes seconds
+    from bench.runs import foreign, prepared  # here, because it takes seconds
 
-    made = pipeline.make_generator(
+    made = prepared.make_generator(
         request.generator, request.generator_settings, request.preset, "cpu"
     )
     return code.of(made, foreign.hyperparameters(made))
