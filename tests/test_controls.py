@@ -11,7 +11,6 @@ from scipy.spatial.distance import cdist
 from bench.contract.zoo import Layout, Zoo, per_tensor_std
 from bench.errors import BadRequest
 from bench.testing.promises import rng
-from generators.controls import low_rank_gaussian
 from generators.controls.average import Average
 from generators.controls.copy import Copy
 from generators.controls.full_gaussian import FullGaussian
@@ -23,6 +22,7 @@ from generators.controls.mean_of_two import MeanOfTwo
 from generators.controls.noise import Noise
 from generators.controls.shuffled import Shuffled
 from generators.controls.step import Step
+from generators.networks import principal
 
 
 def test_average_is_the_mean_in_float64(zoo):
@@ -142,9 +142,9 @@ def test_a_low_rank_gaussian_of_all_directions_is_the_full_one(zoo):
 
 
 def test_products_in_blocks_are_those_of_all(monkeypatch, zoo):
-    monkeypatch.setattr(low_rank_gaussian, "BLOCK", 7)
+    monkeypatch.setattr(principal, "BLOCK", 7)
     expected = zoo.vectors.double() @ zoo.vectors.double().T
-    torch.testing.assert_close(low_rank_gaussian.gram(zoo.vectors), expected)
+    torch.testing.assert_close(principal.gram(zoo.vectors), expected)
 
 
 def test_a_step_leads_from_one_checkpoint_towards_another():

@@ -92,7 +92,7 @@ def test_an_unknown_hyperparameter_is_refused_with_the_nearest():
                 plugins.construct(cls, {f"{field}x": 1}, "hyperparameter")
 
 
-def test_pdiff_and_the_vae_have_latents_and_pdiff_a_path():
+def test_which_generators_have_latents_and_a_path():
     made = {name: plugins.load_generator(name) for name in plugins.generators()}
-    assert {name for name, cls in made.items() if cls.has_latents} == {"pdiff", "vae"}
-    assert {name for name, cls in made.items() if cls.has_path} == {"pdiff"}
+    assert {name for name, cls in made.items() if cls.has_latents} == {"flow", "pdiff", "vae"}
+    assert {name for name, cls in made.items() if cls.has_path} == {"flow", "pdiff"}

@@ -33,7 +33,11 @@ UNSHARED = 0.1  # share of a network's operations that differ between candidates
 FIT = {  # seconds of fitting p-diff, by preset and device
     ("quick", "cpu"): 10.0, ("quick", "cuda"): 10.0, ("paper", "cpu"): 7200.0, ("paper", "cuda"): 600.0,
 }  # fmt: skip
-FITTED = {"pdiff": 1.0, "vae": 0.4}  # share of FIT by generator; other generators take no time
+FITTED = {
+    "pdiff": 1.0,
+    "vae": 0.4,
+    "flow": 1.0,
+}  # share of FIT by generator; other generators take no time
 START = 2.0  # seconds that every stage takes to start its process and load data
 
 
