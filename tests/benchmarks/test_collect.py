@@ -68,7 +68,7 @@ def test_collect_trajectory_resnet18(versus, short, tmp_path):
         agreement = (wrong[sample - 1] == (logits.argmax(-1) != val.labels)).float().mean()
         assert agreement > 0.97
 
-    versus(ours, plain, agree, scale=count / sample, rounds=3 if short else 2)
+    versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 2)
 
 
 def test_collect_part_seeds(versus, short, tmp_path):
@@ -105,7 +105,7 @@ def test_collect_part_seeds(versus, short, tmp_path):
         assert torch.allclose(together[:sample], alone, atol=1e-4)
         assert not torch.equal(together[0], together[1])
 
-    versus(ours, plain, agree, scale=count / sample, rounds=3)
+    versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 3)
 
 
 def test_collect_mlp3_seeds(versus, short, tmp_path):
@@ -156,4 +156,4 @@ def test_collect_mlp3_seeds(versus, short, tmp_path):
     def agree(together, alone):
         assert torch.allclose(together[:sample], alone, atol=1e-3)
 
-    versus(ours, plain, agree, scale=count / sample, rounds=3)
+    versus(ours, plain, agree, scale=count / sample, rounds=5 if short else 3)

@@ -80,7 +80,7 @@ def test_evaluate_detection_heads(versus, short, drawn):
         plain,
         agree,
         scale=count / sample,
-        rounds=3,
+        rounds=5 if short else 3,
     )
 
 
@@ -109,7 +109,7 @@ def test_average_precision(versus, short, drawn):
         plain,
         agree,
         scale=count / sample,
-        rounds=3,
+        rounds=5 if short else 3,
     )
 
 
@@ -164,7 +164,7 @@ def _compare(versus, short, arch, layers, classes, data, batches, count, sample)
         plain,
         agree,
         scale=count / sample,
-        rounds=3 if short else 2,
+        rounds=5 if short else 2,
     )
 
 

@@ -65,7 +65,7 @@ def test_leaderboard_load(versus, short, records):
         assert not broken
         assert sorted(frame["generated_mean"]) == sorted(theirs["populations.generated.mean"])
 
-    versus(lambda: load.load([records]), plain, agree, rounds=5 if short else 3)
+    versus(lambda: load.load([records]), plain, agree, rounds=7 if short else 3)
 
 
 def test_leaderboard_redraw(versus, short, records, tmp_path):
@@ -91,6 +91,6 @@ def test_leaderboard_redraw(versus, short, records, tmp_path):
             return fresh.run().dataframe[0].value
 
         choose(names[0])  # each board's ties are computed once
-        versus(ours, plain, pd.testing.assert_frame_equal, rounds=5 if short else 3)
+        versus(ours, plain, pd.testing.assert_frame_equal, rounds=7 if short else 3)
     finally:
         sys.argv, shared.SHIPPED = before

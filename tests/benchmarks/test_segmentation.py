@@ -57,7 +57,7 @@ def test_evaluate_segmentation(versus, short):
         plain,
         agree,
         scale=count,
-        rounds=3,
+        rounds=5 if short else 3,
     )
 
 
