@@ -37,7 +37,7 @@ class Flow(Generator):
     checkpoints of one run too, which differ little; noise is drawn anew in every iteration, which is what the loss is
     the mean of; the average of the network's parameters samples, where the published program takes those of the
     luckiest small batch, which are chance; all directions are kept that the checkpoints vary along, where
-    it keeps 99 of 100 (``paper`` keeps 99).
+    it keeps 99 of 100 (``paper`` keeps 99); and the short training has twice its learning rate.
 
     Attributes:
         components: principal components, at most as many as the checkpoints vary along; 0: none, parameters as they
@@ -58,7 +58,13 @@ class Flow(Generator):
     has_latents: ClassVar[bool] = True
     has_path: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"components": 99, "iterations": 30_000, "ema_decay": 0.999, "ode_steps": 99}
+        "paper": {
+            "components": 99,
+            "iterations": 30_000,
+            "learning_rate": 5e-4,
+            "ema_decay": 0.999,
+            "ode_steps": 99,
+        }
     }
 
     components: int = 1_000
@@ -68,7 +74,7 @@ class Flow(Generator):
     source_std: float = 0.01
     path_noise: float = 0.001
     iterations: int = 2_000
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     batch_size: int = 8
     weight_decay: float = 1e-5
     ema_decay: float = 0.99
