@@ -30,7 +30,7 @@ Array = NDArray[Any]
 COLOURS = {
     "pdiff": "#3b82f6",
     "vae": "#e69f00",
-    "flow": "#0f9d9d",
+    "flow": "#6a51c9",
     "average": "#009e73",
     "noise": "#b07aa1",
     "copy": "#8c6d5a",
