@@ -43,8 +43,8 @@ from bench.system import reading
 WEIGHTS_LIMIT = 8_000_000_000  # bytes of a file of generated weights, sampling paths and latents
 LATENTS_LIMIT = 1_000_000_000  # bytes of latents in this file
 LINE = 500  # characters of a problem that are printed
-MANY = 16  # files from which on it pays to start processes, a second each
 LINES = 200  # problems of a file that are printed
+MANY = 16  # files from which on it pays to start processes, a second each
 SUBJECTS = (
     versions_,
     identity,

@@ -38,6 +38,9 @@ LIBRARIES = ("torch", "torchvision", "timm", "diffusers")
 PLUGINS = ("generators", "tasks")  # packages of the suite's plugins, which name no data files
 DEPTH = 3  # folders between a module and a data file that it names part by part
 Stamp = tuple[int, int, int, int]
+_LOADED: dict[
+    str, tuple[ModuleSpec | None, str]
+] = {}  # by module, its spec (new on every import) and its file's hash
 
 
 @runtime_checkable
@@ -183,11 +186,6 @@ def _hash_of_files(files: Mapping[str, Path]) -> str:
         if name.partition(".")[0] not in (*PLUGINS, *SUITE):
             lines += [f"{name} {file.name} {file_hash(file)}\n" for file in _named(path)]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-_LOADED: dict[
-    str, tuple[ModuleSpec | None, str]
-] = {}  # by module, its spec (new on every import) and its file's hash
 
 
 @functools.cache
