@@ -2,7 +2,7 @@
 
 ``--jaxtyping-packages`` in pyproject.toml names the packages, and ``tests.check`` as what checks a function. It has
 jaxtyping decorate every function with ``jaxtyping.jaxtyped``: half a millisecond or more when it is made, and
-50 microseconds a call. ``sparingly`` stands in its place: 1 microsecond a call from the 6th on.
+50 microseconds a call. ``sparingly`` stands in its place: 1 microsecond a call from the 4th on.
 """
 
 import dataclasses
@@ -15,10 +15,9 @@ from beartype import BeartypeConf, FrozenDict, beartype
 
 # The import hook decorates methods one by one, where beartype cannot know what Self is.
 check = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({Self: object})))
-CHECKED = 5  # calls of a function in one test: checking 50 made whole runs take 40 % longer
-calls: Counter[int] = (
-    Counter()
-)  # by function, in the test that runs: conftest.py clears it before each
+CHECKED = 3  # calls of a function in one test function: checking 50 made whole runs take 40 % longer
+calls: Counter[int] = Counter()  # by function, in the test function that runs
+calls_of = ""  # that test function: conftest.py clears the calls where another begins
 
 
 def sparingly(function, jaxtyped=jaxtyping.jaxtyped):

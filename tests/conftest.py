@@ -59,9 +59,12 @@ def pytest_ignore_collect(collection_path, config):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup():
-    """Every test, and what is prepared for it, has its first calls checked."""
-    tests.calls.clear()
+def pytest_runtest_setup(item):
+    """Every test function, whatever its parameters, has its first calls checked, and what is prepared for it."""
+    function = item.nodeid.partition("[")[0]
+    if tests.calls_of != function:
+        tests.calls_of = function
+        tests.calls.clear()
 
 
 @pytest.fixture(autouse=True)
