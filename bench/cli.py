@@ -45,8 +45,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
     epilog="Example: python -m bench run --task cifar100 --arch resnet18 --generator pdiff --seed 1"
 )
 @asking(
-    "task generator arch layers track k samples held_out seed zoo_seed zoo preset device data_dir align min_score "
-    "pretrained limit fid_images settings results as_json profile force debug"
+    "task generator arch layers track k samples held_out seed zoo_seed zoo collect preset device data_dir align "
+    "min_score pretrained limit fid_images settings results as_json profile force debug"
 )
 def run(
     options: dict[str, Json],
@@ -84,18 +84,28 @@ def run(
 
 @app.command(epilog="Example: python -m bench collect --task digits --k 50 --output digits.zoo")
 @asking(
-    "task output arch layers track k zoo_seed preset device data_dir pretrained limit fid_images settings force debug"
+    "task output arch layers track k held_out zoo_seed preset device data_dir pretrained limit fid_images settings "
+    "official force debug"
 )
 def collect(
     options: dict[str, Json],
     output: Annotated[Path, typer.Option(help="File to write the zoo to.")],
+    official: Annotated[
+        bool,
+        typer.Option(help="Train the reference too: both become files that a task comes with."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Collect a zoo alone: train K checkpoints and write them to one file."""
+    from bench.runs import official as officially
     from bench.runs import pipeline
 
-    zoo, _ = pipeline.Run(Request.named({**options, "generator": "copy"})).zoo()
-    zoo.save(output)
+    run = pipeline.Run(Request.named({**options, "generator": "copy", "collect": True}))
+    zoo, _ = run.zoo()
+    if official:
+        officially.write(zoo, run.reference(zoo), output)
+    else:
+        zoo.save(output)
     mean = sum(zoo.scores) / len(zoo.scores)
     typer.echo(
         f"{output}: {len(zoo)} checkpoints of {zoo.layout.dim:,} parameters, mean score {mean:.4f}, "

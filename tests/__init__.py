@@ -15,7 +15,9 @@ from beartype import BeartypeConf, FrozenDict, beartype
 
 # The import hook decorates methods one by one, where beartype cannot know what Self is.
 check = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({Self: object})))
-CHECKED = 3  # calls of a function in one test function: checking 50 made whole runs take 40 % longer
+CHECKED = (
+    3  # calls of a function in one test function: checking 50 made whole runs take 40 % longer
+)
 calls: Counter[int] = Counter()  # by function, in the test function that runs
 calls_of = ""  # that test function: conftest.py clears the calls where another begins
 

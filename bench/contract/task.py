@@ -31,6 +31,7 @@ class Task(Plugin, ABC):
             with other values of them.
         rescoring: the settings of ``scoring`` that affect validation scores.
         collecting: settings that only describe the training of checkpoints; unknown for an imported zoo.
+        official: the folder of zoos that come with the package, see ``bench.runs.official``; None where none do.
         embedded: whether the data come with the suite, so that no data folder is read.
     """
 
@@ -42,6 +43,7 @@ class Task(Plugin, ABC):
     scoring: ClassVar[tuple[str, ...]] = ()
     rescoring: ClassVar[tuple[str, ...]] = ()
     collecting: ClassVar[tuple[str, ...]] = ()
+    official: ClassVar[Path | None] = None
 
     @abstractmethod
     def collect(self, k: int, *, rng: torch.Generator, work: Path) -> Zoo:

@@ -49,7 +49,8 @@ TASK_OPTIONS: Mapping[str, object] = {
 TASK = "task."  # prefix of the task's settings in --set
 WORDS = ["python", "-m", "bench", "run"]
 LONGEST, LONGEST_NAME = 4000, 300  # most characters of a command and of a name
-USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick", "align": False}  # defaults of options
+FLAGS = ("align", "collect")  # options without a value
+USUAL = {"seed": 0, "zoo_seed": 0, "preset": "quick", **dict.fromkeys(FLAGS, False)}  # defaults
 
 
 def _settings(values: dict[str, Json]) -> dict[str, Json]:
@@ -85,6 +86,7 @@ class Asked(BaseModel):
         preset: quick or paper.
         min_score: models of this score or better are also compared alone.
         align: whether hidden units were aligned before the generator was fitted.
+        collect: whether the checkpoints were collected anew, although official ones might be there.
         task_settings, generator_settings: fields of the task's and the generator's class by name.
     """
 
@@ -101,6 +103,7 @@ class Asked(BaseModel):
     preset: str | None = None
     min_score: float | None = None
     align: bool = False
+    collect: bool = False
     task_settings: Settings = Field(default={})
     generator_settings: Settings = Field(default={})
 
@@ -162,10 +165,10 @@ class Asked(BaseModel):
         options = {name: given.pop(name) for name in first} | own | given
         words = list(WORDS)
         for name, value in options.items():
-            if name not in ("align", "task_settings", "generator_settings"):
+            if name not in (*FLAGS, "task_settings", "generator_settings"):
                 option, text = f"--{name.replace('_', '-')}", str(value)
                 words += [f"{option}={text}"] if text.startswith("-") else [option, text]
-        words += ["--align"] if self.align else []
+        words += [f"--{name}" for name in FLAGS if given.get(name)]
         sets = {**self.generator_settings, **{f"{TASK}{n}": value for n, value in task.items()}}
         for name, value in sets.items():
             words += ["--set", f"{name}={written(value)}"]
@@ -254,13 +257,13 @@ def _command_fields(command_line: str) -> dict[str, Json]:
 
 
 def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield each option of a command line with its value, after a space or ``=``; --align has none."""
+    """Yield each option of a command line with its value, after a space or ``=``; a flag has none."""
     left = iter(words)
     for word in left:
         option, equals, text = word.partition("=")
         if not re.fullmatch(r"--[a-z-]+", option):
             raise BadRequest(f"{word[:80]!a} stands where an option was expected")
-        if option == "--align":
+        if option.removeprefix("--") in FLAGS:
             yield option, "true"
         else:
             yield option, text if equals else next(left, "")

@@ -54,6 +54,8 @@ class Zoo(Model):
         k, d: number of checkpoints, without those that are held out, and of parameters in each.
         seed: seed of the training; null where it is unknown.
         base_score: validation score of the trained network before the checkpoints were collected; null where unknown.
+        official: whether it is one of those that come with the suite, which all machines share.
+        collected_on: name of the processor that trained it, whose seconds those of SGD are; null where unknown.
     """
 
     hash: Hash
@@ -62,6 +64,8 @@ class Zoo(Model):
     d: Positive
     seed: Seed | None
     base_score: float | None
+    official: bool = False
+    collected_on: Name | None = None
 
 
 class Reference(Model):

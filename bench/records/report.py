@@ -315,6 +315,7 @@ def sentences(record: Record) -> list[str]:
         *_not_finite(record),
         *_collapsed(record),
         *_against_noise(record),
+        *_official(record),
         *speedups(record),
         *_few_images(record),
     ]
@@ -370,6 +371,14 @@ def speedups(record: Record) -> list[str]:
             f"speed-up over SGD from the start to a score of {score}: {factor(timing.speedup)}x for sampling alone"
         )
     return [*lines, _marginal(record), *_amortised(record)]
+
+
+def _official(record: Record) -> list[str]:
+    """Say that the zoo is an official one, and where it was trained; nothing of others."""
+    if not record.zoo.official:
+        return []
+    where = record.zoo.collected_on or "another machine"
+    return [f"the zoo is an official one: the seconds of SGD are those of its training on {where}"]
 
 
 def _marginal(record: Record) -> str:

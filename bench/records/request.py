@@ -45,6 +45,7 @@ class Request:
         zoo: file of a zoo to use instead of collecting one.
         preset: quick or paper.
         align: permute the checkpoints' hidden units alike before the generator is fitted.
+        collect: collect checkpoints and reference anew where official ones come with the task.
         min_score: also compare models of this score or better alone.
         device: auto, cpu, cuda or cuda:N.
         data_dir: folder of real data.
@@ -74,6 +75,9 @@ class Request:
     zoo: Annotated[Path | None, "File of a zoo to use instead of collecting one."] = None
     preset: Annotated[str, "quick (2 CPU cores) or paper (the paper's recipe)."] = "quick"
     align: Annotated[bool, "Align hidden units before the generator is fitted."] = False
+    collect: Annotated[
+        bool, "Collect the checkpoints anew, even where official ones come with the suite."
+    ] = False
     min_score: Annotated[float | None, "Also compare models of this score or better alone."] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:N."] = "auto"
     data_dir: Annotated[str | None, "Folder of real data, or to download it to."] = None

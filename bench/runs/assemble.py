@@ -16,6 +16,7 @@ from bench.judge.composition import against_reference
 from bench.judge.population import Population
 from bench.judge.timing import timing
 from bench.records import facts, versions
+from bench.records.asked import LONGEST_NAME
 from bench.records.facts import IMPORTED
 from bench.records.judged import GoodModels, Tests
 from bench.records.record import Record, comparability_key, selection
@@ -24,6 +25,7 @@ from bench.records.values import recorded
 from bench.runs import foreign
 from bench.runs.stages import Sampled
 from bench.system import store
+from bench.system.data import Json
 from bench.system.environment import describe
 from bench.system.identity import Code
 from bench.system.randomness import derive, generator
@@ -194,7 +196,14 @@ def _zoo(run: Asking, zoo: Zoo) -> facts.Zoo:
         d=zoo.layout.dim,
         seed=run.request.zoo_seed,
         base_score=zoo.base_score,
+        official=zoo.settings.get("official") is True,
+        collected_on=_text(zoo.settings.get("collected_on")),
     )
+
+
+def _text(said: Json) -> str | None:
+    """Return what a zoo's file says if it is a text that a record can hold."""
+    return said[:LONGEST_NAME] if isinstance(said, str) and said else None
 
 
 def _reference(run: Asking, held: Population | None) -> facts.Reference | None:

@@ -1,6 +1,7 @@
-"""Where a run's checkpoints and its reference come from: collected, trained, or the rows of a zoo's file."""
+"""Where a run's checkpoints and its reference come from: collected, official, or the rows of a zoo's file."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ from bench.contract import Task
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.records.request import Request
-from bench.runs import foreign
+from bench.runs import foreign, official
 from bench.runs.stages import VERSION, Reference, load_reference, save_reference
 from bench.system import store
+from bench.system.environment import processor
 from bench.system.progress import say
 from bench.system.randomness import generator
 
@@ -38,24 +40,36 @@ class Checkpoints:
             self.task.prepare(rng=generator(self.request.zoo_seed or 0, "zoo"))
 
     def zoo(self) -> tuple[Zoo, Path]:
-        """Return the zoo (given, cached or collected) and the path of its file."""
+        """Return the zoo (given, official, cached or collected) and the path of its file."""
         if self.request.zoo:
             return self._given(self.request.zoo), self.request.zoo
         k, seed = self.request.collected or self.request.k, self.request.zoo_seed or 0
         facts = {**self.task.identity(), "k": k, "seed": seed, "device": self.device}
         facts.pop("train_size", None)  # it affects how models are scored, not the checkpoints
-        facts["code"] = self.code()
+        facts["code"] = store.file_hash(self.official) if self.official else self.code()
         path = store.home() / "zoos" / f"{store.digest([VERSION, facts])}.safetensors"
         work = path.with_suffix(".partial")
 
         def make() -> Zoo:
+            if self.official:
+                say(f"take the official zoo of {k} checkpoints; --collect trains others")
+                return Zoo.load(self.official)
             say(f"collect {k} checkpoints")
             collected: Zoo = self.task.collect(k, rng=generator(seed, "zoo"), work=work)
-            return dataclasses.replace(collected, settings={**collected.settings, "zoo_seed": seed})
+            facts = {"zoo_seed": seed, "collected_on": processor(self.device)}
+            return dataclasses.replace(collected, settings={**collected.settings, **facts})
 
         zoo = store.stage(path, Zoo.load, make, Zoo.save, force=self.request.force)
         shutil.rmtree(work, ignore_errors=True)
-        return zoo.head(self.request.k), path
+        return self._scored_alike(zoo.head(self.request.k)), path
+
+    @functools.cached_property
+    def official(self) -> Path | None:
+        """The file of the official zoo that the request is answered with; None where it is to be collected."""
+        request = self.request
+        if request.collect or request.zoo:
+            return None
+        return official.find(self.task, request.collected or request.k, request.zoo_seed or 0)
 
     def reference(self, zoo: Zoo) -> Reference | None:
         """Return models of the zoo's process that no generator sees, cached or trained; None where there are none.
@@ -69,6 +83,8 @@ class Checkpoints:
             return self._held_rows()
         identity = {**self.task.identity(), "device": self.device, "code": self.code()}
         identity = {n: v for n, v in identity.items() if n not in (*self.task.scoring, "scoring")}
+        ready = self._official_reference(count)
+        identity |= {"official": store.file_hash(ready.path)} if ready else {}
         path = (
             store.home()
             / "references"
@@ -77,6 +93,8 @@ class Checkpoints:
         work = path.with_suffix(".partial")
 
         def make() -> Reference:
+            if ready:
+                return ready
             say(f"train {count} models to be held out")
             key = generator(0, zoo.hash, "reference")
             vectors = self.task.reference(zoo, count, rng=key, work=work)
@@ -88,6 +106,14 @@ class Checkpoints:
         made = store.stage(path, load_reference, make, save_reference, force=self.request.force)
         shutil.rmtree(work, ignore_errors=True)
         return made if len(made.vectors) else None
+
+    def _official_reference(self, count: int) -> Reference | None:
+        """Return the models that come with the official zoo; None unless they are as many as are asked for."""
+        if not self.official or self.request.collected not in (None, self.request.k):
+            return None
+        path = official.reference_file(self.official)
+        ready = load_reference(path) if path.exists() else None
+        return ready if ready and len(ready.vectors) == count else None
 
     def _held_rows(self) -> Reference:
         """Return the rows of the given zoo's file that are held out, in a file of their own."""
@@ -129,6 +155,10 @@ class Checkpoints:
             )
         zoo = zoo.head(self.request.k)
         self.task.adopt(zoo, frozenset(self.request.task_settings))
+        return self._scored_alike(zoo)
+
+    def _scored_alike(self, zoo: Zoo) -> Zoo:
+        """Return the zoo, without the scores of its training where these are of other data than the task's."""
         now = self.task.identity()
         differing = [
             n for n in self.task.rescoring if n in zoo.settings and zoo.settings[n] != now[n]

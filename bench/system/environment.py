@@ -22,9 +22,18 @@ def describe(device: str) -> dict[str, Json]:
         "python": platform.python_version(),
         "packages": _versions(),
         "cpu": _cpu(),
-        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        "gpu": _gpu(device),
         "threads": torch.get_num_threads(),
     }
+
+
+def processor(device: str) -> str:
+    """Return the name of the GPU or the CPU that a device stands for."""
+    return _gpu(device) or _cpu()
+
+
+def _gpu(device: str) -> str | None:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
 
 
 def _git(*arguments: str) -> str | None:

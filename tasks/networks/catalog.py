@@ -127,7 +127,7 @@ _DECLARED = (
     _fcn(
         "fcn_small",
         "FCN over six convolutions, for images of 80 pixels",
-        {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.01, "precision": "bfloat16"},
+        {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.01},
     ),
     _fcn(
         "fcn_resnet50",

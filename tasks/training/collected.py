@@ -35,6 +35,7 @@ class Collected(Settings):
     collecting: ClassVar[tuple[str, ...]] = ("track", "epochs", "every")
     beside_base: ClassVar[tuple[str, ...]] = ("layers", "track", "every", "subset_lr", "train_size")
     keeps_pretrained: ClassVar[bool] = False
+    official: ClassVar[Path | None] = Path(__file__).parents[1] / "official"
 
     pretrained: str | None = None  # here, so that it comes after the sizes of ``Sampled``
 
