@@ -157,6 +157,7 @@ OPTIONAL = {  # fields of which some records say nothing
     "judge": [
         "rule", "median_novelty", "sees_training", "tests", "good", "against_reference", "resolution",
     ],
+    "zoo": ["official", "collected_on"],
     "protocol": ["held_out"],
     "generator": ["aligned"],
     "artifacts": ["side", "reference"],

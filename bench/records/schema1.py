@@ -3,6 +3,7 @@
 They can be read for ever, and are no longer written. Fields that schema 1 lacks are null after the conversion.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PlainValidator, field_validator, model_validator
@@ -30,6 +31,7 @@ from bench.records.fields import (
     Version,
 )
 from bench.records.population import SLACK, Likeness, Population, Similarity
+from bench.system.data import Json
 
 # The metrics that schema 1 names alone; of any other metric it says only whether higher is better.
 METRICS = {
