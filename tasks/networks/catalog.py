@@ -5,8 +5,8 @@ from typing import Any
 from bench.contract.declarations import Architecture
 
 _SMALL = {"lr": 0.1, "precision": "float32"}
-_RESNET = {"lr": 0.1, "precision": "bfloat16"}
-_MODERN = {"lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "bfloat16"}
+_RESNET = {"lr": 0.1, "precision": "auto"}
+_MODERN = {"lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "auto"}
 _DETECTOR = {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision": "float32"}
 # As torchvision's references, for 8 images a step.
 _PYRAMID = {"lr": 0.01, "weight_decay": 1e-4, "precision": "float32"}
@@ -133,12 +133,12 @@ _DECLARED = (
         "fcn_resnet50",
         "torchvision's FCN over ResNet-50",
         # torchvision's own rate, 0.02 for batches of 32, scaled to batches of 8.
-        {"lr": 5e-3, "weight_decay": 1e-4, "precision": "bfloat16"},
+        {"lr": 5e-3, "weight_decay": 1e-4, "precision": "auto"},
     ),
     _ddpm(
         "ddpm32",
         "diffusers UNet2DModel as google/ddpm-cifar10-32, 35.7 million parameters",
-        {"lr": 2e-4, "precision": "bfloat16"},
+        {"lr": 2e-4, "precision": "auto"},
         multiple=8,
     ),
     _ddpm(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.contract import Task, registry
 from bench.contract.declarations import Architecture, DataSet, Declaration
+from bench.system.environment import computes_bfloat16
 from bench.system.randomness import generator
 from tasks.training.recipe import Recipe
 
@@ -49,7 +50,8 @@ class Settings(Task):
         layers: which parameters are generated, a pattern of ``tasks.networks.layers``.
         track: "trajectory" (consecutive steps of one run, the rest frozen) or "seeds" (independent runs).
         epochs, batch_size, lr, weight_decay, optimizer, augment, precision: training, see ``Recipe``; None takes the
-            architecture's own. No epochs are possible from pretrained weights.
+            architecture's own. No epochs are possible from pretrained weights. The precision "auto" is bfloat16 where
+            the device computes in it, and float32 elsewhere.
         subset_lr, every: see ``tasks.training.collection.Collection``.
         data_form, network_form: see ``bench.contract.declarations``.
         augmentations: what the setting ``augment`` may be.
@@ -97,7 +99,11 @@ class Settings(Task):
         """The architecture's training recipe, with this task's settings in place."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
         chosen = {name: value for name, value in settings.items() if value is not None}
-        return Recipe(**{**self.architecture.recipe, **chosen})
+        recipe = Recipe(**{**self.architecture.recipe, **chosen})
+        if recipe.precision != "auto":
+            return recipe
+        fast = "bfloat16" if computes_bfloat16(self.device) else "float32"
+        return dataclasses.replace(recipe, precision=fast)
 
     @property
     @abstractmethod

@@ -79,6 +79,8 @@ def _task(case: Case, asked: Asked) -> Iterator[str]:
             fine = name not in says or _weights_match(value, says[name])
         elif name in ("train_size", "val_size"):
             fine = _size_fits(says.get("fid_images", value), says.get(name))
+        elif name == "precision" and value == "auto":
+            fine = says.get(name) in ("float32", "bfloat16")
         elif name in TRANSFORMED or (name not in says and name not in given):
             continue
         else:
