@@ -4,8 +4,8 @@ import pytest
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, FCOS_ResNet50_FPN_Weights
 
 from bench.contract import registry
+from bench.contract.cost import OTHER, network_cost
 from bench.contract.declarations import Shape
-from bench.study.cost import OTHER, network_cost
 
 SIDES = {"labels": 32, "boxes": 80, "masks": 80, "noise": 8}
 

@@ -82,6 +82,9 @@ def test_the_flag_is_printed_and_compared():
 SHIPPED = {
     "digits": {},
     "digits-mlp3-seeds": {"arch": "mlp3", "layers": "all", "track": "seeds"},
+    "digits-ddpm": {},
+    "shapes": {},
+    "shapes-seg": {},
 }
 
 

@@ -68,6 +68,11 @@ class Task(Plugin, ABC):
         """Whether the data come with the suite."""
         return False
 
+    @property
+    def small(self) -> bool:
+        """Whether a step of training is so little work that more threads than one gain nothing."""
+        return False
+
     @classmethod
     def of_zoo(cls, facts: Settings) -> dict[str, Json]:
         """Return the task's settings that a zoo's file records: those among ``facts`` that are fields of the task."""

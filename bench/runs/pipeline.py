@@ -44,10 +44,12 @@ from bench.runs.stages import (
 from bench.system import identity, memory, store
 from bench.system.progress import say, track
 from bench.system.randomness import derive, generator
+from bench.system.threads import one_thread
 from bench.system.timing import Stopwatch, peak_memory
 
 # How often sampling is timed, but for a generator that is so slow that fewer times take this many seconds in all.
 REPEATS, REPEATING_S = 5, 30.0
+SMALL = 10_000  # parameters of a checkpoint below which generators are fitted on one thread
 NOISY = Control("noise", 0.1)  # the level that maps of parameters and latents show
 
 
@@ -191,15 +193,23 @@ class Run:
 
     def prepare(self) -> None:
         """Make the trained network that this and other zoos are collected from; nothing for a given zoo."""
-        self._checkpoints.prepare()
+        with one_thread(self.small):
+            self._checkpoints.prepare()
 
     def zoo(self) -> tuple[Zoo, Path]:
         """Return the zoo (given, cached or collected) and the path of its file."""
-        return self._checkpoints.zoo()
+        with one_thread(self.small):
+            return self._checkpoints.zoo()
 
     def reference(self, zoo: Zoo) -> Reference | None:
         """Return models of the zoo's process that no generator sees; None where there are none."""
-        return self._checkpoints.reference(zoo)
+        with one_thread(self.small):
+            return self._checkpoints.reference(zoo)
+
+    @functools.cached_property
+    def small(self) -> bool:
+        """Whether the task's networks are trained and scored on one thread."""
+        return self.device == "cpu" and self.task.small
 
     @functools.cached_property
     def task_code(self) -> list[str]:
@@ -236,7 +246,7 @@ class Run:
         path = store.home() / "generated" / f"{store.digest(facts)}.safetensors"
 
         def make() -> Sampled:
-            with foreign.preserved():
+            with foreign.preserved(), one_thread(self.device == "cpu" and zoo.layout.dim < SMALL):
                 made = self._fit_and_sample(
                     maker, zoo, count, generator(0, seed, name), path, timed
                 )
@@ -332,7 +342,8 @@ class Run:
         path = store.home() / "evaluated" / f"{store.digest(facts)}.safetensors"
 
         def make() -> Population:
-            made = self._evaluate(zoo, vectors, origin)
+            with one_thread(self.small):
+                made = self._evaluate(zoo, vectors, origin)
             zoo.check_unchanged()
             if _content(vectors) != content:
                 raise BenchError(f"{type(self.task).__name__} changed the models that it scored")

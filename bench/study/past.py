@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 
 from bench import plugins
 from bench.contract import registry
+from bench.contract.cost import network_cost
 from bench.contract.declarations import DataSet, Shape
 from bench.records import protocol
 from bench.records.request import Request
-from bench.study.cost import network_cost
 from bench.study.executor import Outcome
 from bench.study.graph import Node
 from bench.system.data import Json
 from bench.system.store import home
 
 if TYPE_CHECKING:
-    from bench.contract import Task
+    pass
 
 # Rules of thumb, for stages without measurements.
 SPEED = {"cpu": 120.0, "cuda": 20_000.0}  # GFLOP/s, of a core and of a GPU
-CLASSES = 100  # output classes of the networks whose operations are counted
+ANY = Shape(3, 32, 10)  # of the network of a task that declares none
 OTHER = DataSet(  # stands for a data set that is not registered
     name="", target="", about="", form="", classes=10, channels=3, size=224, train=10_000, val=2_000
 )  # fmt: skip
@@ -173,7 +173,7 @@ def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Co
     get = functools.partial(getattr, task)
     data_set = registry.data_sets().get(get("dataset", ""), OTHER)
     train, val = (min(n, get("limit", None) or n) for n in (data_set.train, data_set.val))
-    network = network_cost(get("arch", ""), _shape(task, data_set))
+    network = network_cost(get("arch", ""), get("declared_shape", ANY))
     speed = SPEED["cuda"] if device == "cuda" else SPEED["cpu"] * cores
     whole = get("layers", "") == "all"
     scored = min(train, get("train_size", None) or train)
@@ -188,17 +188,6 @@ def _cost(name: str, preset: str, settings: str, device: str, cores: int) -> _Co
         outcomes=float(val),
         seeds=get("track", "") == "seeds",
     )
-
-
-def _shape(task: "Task", data_set: DataSet) -> Shape:
-    """Return the shape of a task's network: images of their own or a set size, at least 224 pixels if pretrained.
-
-    The number of classes hardly affects the operations, so that all data sets share one number and its count.
-    """
-    released = bool(getattr(task, "pretrained", None))
-    usual = max(data_set.size, 224) if released else data_set.size
-    side = getattr(task, "image_size", None) or usual
-    return Shape(data_set.channels, side, CLASSES, released)
 
 
 def longest(nodes: Iterable[Node], seconds: Mapping[str, float]) -> float:

@@ -12,12 +12,15 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from bench.contract import Task, registry
-from bench.contract.declarations import Architecture, DataSet, Declaration
+from bench.contract.cost import network_cost
+from bench.contract.declarations import Architecture, DataSet, Declaration, Shape
 from bench.system.environment import computes_bfloat16
 from bench.system.randomness import generator
 from tasks.training.recipe import Recipe
 
 D = TypeVar("D")
+SMALL = 1.0  # GFLOP of a training step below which it runs on one thread: 20 ms of a core
+CLASSES = 10  # of a network whose operations are counted: more hardly add any
 
 
 @runtime_checkable
@@ -93,6 +96,20 @@ class Settings(Task):
     def embedded(self) -> bool:
         """Whether the data come with the suite."""
         return self.data_set.embedded
+
+    @property
+    def declared_shape(self) -> Shape:
+        """The shape of the network by the data set's declaration: at least 224 pixels from released weights."""
+        released = bool(getattr(self, "pretrained", None))
+        usual = max(self.data_set.size, 224) if released else self.data_set.size
+        side = getattr(self, "image_size", None) or usual
+        return Shape(self.data_set.channels, side, CLASSES, released)
+
+    @property
+    def small(self) -> bool:
+        """Whether a training step takes less than ``SMALL``: a backward pass takes twice a forward pass."""
+        forward = network_cost(self.arch, self.declared_shape).gflop
+        return 3 * forward * self.batch_size < SMALL
 
     @functools.cached_property
     def recipe(self) -> Recipe:
