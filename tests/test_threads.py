@@ -1,5 +1,6 @@
 """Small work runs on one thread, whatever the number of cores."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ def _two_threads():
 def test_the_number_of_threads_is_put_back():
     with one_thread(False):
         assert torch.get_num_threads() == 2
-    with pytest.raises(ValueError, match="stop"), one_thread(True):
+    with contextlib.suppress(ValueError), one_thread(True):
         assert torch.get_num_threads() == 1
-        raise ValueError("stop")
+        raise ValueError
     assert torch.get_num_threads() == 2
 
 
