@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import plugins
 from bench.contract.control import Control
 from bench.contract.metric import Compared, Metric
+from bench.contract.needs import used
 from bench.system.data import Json, Settings
 
 ROOT = Path(__file__).resolve().parents[1]  # where the suite's packages lie
@@ -30,6 +31,12 @@ class Declared:
 
     fields: Settings
     facts: Settings
+
+    def uses(self, settings: Settings) -> tuple[str, ...] | None:
+        """Return what ``fit`` of a generator with these hyperparameters is given; None where that is not declared."""
+        if "needs" not in self.facts:
+            return None
+        return used(self.facts["needs"], self.facts.get("needs_where", {}), settings)
 
     def preset(self, name: str) -> Settings:
         """Return the settings of a preset, which override the defaults of the fields."""

@@ -8,8 +8,8 @@ from tasks.catalog import TASKS
 from tasks.training.recipe import Recipe
 
 OWN = [n for n, plugin in plugins.generators().items() if plugin.target.startswith("generators.")]
-FACTS = ("needs", "deterministic", "presets", "amplitudes", "share_of_models", "made_of", "broken_from", "aligned_too",
-         "has_latents", "has_path")  # fmt: skip
+FACTS = ("needs", "needs_where", "deterministic", "presets", "amplitudes", "share_of_models", "made_of", "broken_from",
+         "aligned_too", "has_latents", "has_path")  # fmt: skip
 OF_TASKS = ("kind", "metric", "compared", "presets")
 
 
@@ -31,6 +31,15 @@ def test_what_is_read_of_a_generator_is_what_it_has(name):
         fact: getattr(cls, fact) for fact in FACTS
     }
     assert declared.generator(plugins.generators()[name].target) == found
+
+
+def test_what_a_generator_uses_may_depend_on_its_hyperparameters():
+    made = declared.Declared(
+        {}, {"needs": ["score", "train"], "needs_where": {"score": {"by": ["score", "both"]}}}
+    )
+    assert made.uses({"by": "both"}) == ("score", "train")
+    assert made.uses({"by": "nothing"}) == ("train",)
+    assert declared.Declared({}, {}).uses({}) is None
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.contract.context import Plugin
+from bench.contract.needs import Where, used
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest
 from bench.system.data import Json, Settings
@@ -46,6 +47,8 @@ class Generator(Plugin, ABC):
 
     Attributes:
         needs: extra arguments of ``fit``: "score" (scores on the training split), "train" (more optimizer steps).
+        needs_where: of needs that depend on hyperparameters, the values that ask for it, by hyperparameter: {"score":
+            {"condition": ["score"]}} says that ``fit`` is given "score" where condition = score alone.
         deterministic: whether every sample is the same, so that one is enough.
         presets: hyperparameters that differ from the defaults (the quick preset), by preset name.
         amplitudes: as a control, the values of its hyperparameter ``amplitude``, each of which is a control of its own;
@@ -61,6 +64,7 @@ class Generator(Plugin, ABC):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    needs_where: ClassVar[Where] = {}
     deterministic: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Settings]] = {}
     amplitudes: ClassVar[tuple[float, ...]] = ()
@@ -83,6 +87,10 @@ class Generator(Plugin, ABC):
     @abstractmethod
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
         """Synthesise n vectors, float32, on the CPU."""
+
+    def uses(self) -> tuple[str, ...]:
+        """Return the extra arguments that ``fit`` is given, which ``needs`` and ``needs_where`` say."""
+        return used(self.needs, self.needs_where, self.settings())
 
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
         """Return the latent representation of n vectors, n x l on the CPU; for figures."""

@@ -223,7 +223,7 @@ def _generator(run: Asking) -> facts.Generator:
         name=run.request.generator,
         code=run.code.of(made, settings),
         hyperparameters=recorded(settings),
-        uses=list(made.needs),
+        uses=list(made.uses()),
         aligned=run.request.align,
     )
 

@@ -241,7 +241,7 @@ class Run:
         settings = foreign.hyperparameters(maker)
         facts = [VERSION, name, self.code.of(maker, settings), recorded(settings)]
         facts += [zoo.hash, seed, count, self.device, *identity.libraries()]
-        facts += [self.task.identity(), self.task_code] if maker.needs else []
+        facts += [self.task.identity(), self.task_code] if maker.uses() else []
         facts += [["repeats", REPEATS, REPEATING_S]] if timed else []  # files without stay apart
         path = store.home() / "generated" / f"{store.digest(facts)}.safetensors"
 
@@ -302,7 +302,7 @@ class Run:
         zoo_copy = zoo.copy()  # the generator may change it
         with Stopwatch(self.device) as fitting:
             maker.fit(
-                zoo_copy, rng=derive(rng, "fit"), **{need: allowed[need] for need in maker.needs}
+                zoo_copy, rng=derive(rng, "fit"), **{need: allowed[need] for need in maker.uses()}
             )
         self._fitted = (maker, zoo.hash, rng.initial_seed(), fitting.seconds)
         return fitting.seconds

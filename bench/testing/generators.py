@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bench import plugins
 from bench.contract import Generator, Layout, Zoo
+from bench.contract.needs import NEEDS
 from bench.errors import BadRequest
 from bench.records.values import plain
 from bench.runs import foreign
@@ -123,7 +124,7 @@ def train(
 def fit(maker: Generator, zoo: Zoo) -> Generator:
     """Fit a generator with seed 0 and the arguments that it needs; return the result of its ``fit``."""
     given: dict[str, Callable[..., Tensor]] = {"score": score, "train": train}
-    return maker.fit(zoo, rng=rng(), **{need: given[need] for need in maker.needs})
+    return maker.fit(zoo, rng=rng(), **{need: given[need] for need in maker.uses()})
 
 
 # The class -----------------------------------------------------------------------------------------------------------
@@ -133,8 +134,11 @@ def it_says_what_it_is(subject: Subject) -> None:
     """Check the docstring and the class variables."""
     cls = subject.cls
     ensure(documented(cls), "it has no docstring")
-    unknown = set(cls.needs) - {"score", "train"}
+    unknown = set(cls.needs) - set(NEEDS)
     ensure(not unknown, f"needs has {', '.join(sorted(unknown))}, expected score or train")
+    for need, where in cls.needs_where.items():
+        known = need in cls.needs and set(where) <= set(cls.setting_names())
+        ensure(known, f"needs_where has {need} by {', '.join(where)}: no need and hyperparameters")
     for name in ("deterministic", "has_latents", "has_path"):
         ensure(isinstance(getattr(cls, name), bool), f"{name} is no bool")
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.contract.metric import Metric
+from bench.contract.needs import NEEDS
 from bench.records.checks.case import Case, mismatch
 from bench.records.facts import Task
 from bench.records.protocol import VERSIONS
 from bench.records.record import Record, comparability_key, selection
 from bench.system.store import digest
 
-NEEDS = ("score", "train")
 LARGEST_ZOO = 20_000  # most checkpoints of a collected zoo, of which the record uses the first K
 DEVICES = ("cuda", *(f"cuda:{index}" for index in range(16)))
 COMMIT, PYTHON = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"), re.compile(r"\d+\.\d+")
@@ -171,7 +171,6 @@ def _settings(case: Case) -> Iterator[str]:
 
 def _generator(case: Case) -> Iterator[str]:
     made = case.record.generator
-    own = case.generator.facts if case.generator else {}
     if len(set(made.uses)) < len(made.uses) or not set(made.uses) <= set(NEEDS):
         yield mismatch("generator.uses", made.uses, f"some of {list(NEEDS)}")
     if made.aligned is not case.record.generated.aligned:
@@ -179,8 +178,9 @@ def _generator(case: Case) -> Iterator[str]:
         yield mismatch(
             "populations.generated.aligned", aligned, made.aligned, "as generator.aligned"
         )
-    if "needs" in own and made.uses != list(own["needs"]):
-        yield mismatch("generator.uses", made.uses, list(own["needs"]), f"as {made.name} declares")
+    own = case.generator.uses(made.hyperparameters) if case.generator else None
+    if own is not None and made.uses != list(own):
+        yield mismatch("generator.uses", made.uses, list(own), f"as {made.name} declares")
 
 
 def _protocol(record: Record) -> Iterator[str]:
