@@ -20,7 +20,7 @@ from generators.networks.training import SCHEDULES, batch, decay, ema, minimise,
 from generators.networks.transformer import TokenTransformer
 
 CONDITIONS = ("none", "score")
-NORMALIZERS = ("parameter", "global", "none")
+NORMALIZERS = ("centre", "parameter", "global", "none")
 _GLOBAL_STD = 0.538  # of weights that are normalised "global"
 TIME_RATES = [10_000 ** (-step / 32) for step in range(32)]  # radians a timestep
 SCORE_RATES = [2.0**power for power in range(-2, 4)]  # radians a standard deviation of the scores
@@ -140,7 +140,8 @@ class WeightTransformer(Generator):
     def fit(self, zoo: Zoo, *, rng: torch.Generator, score: Score | None = None) -> Self:
         """Train the transformer, and the average of its parameters."""
         vectors = zoo.vectors.to(self.device)
-        self.tokens_ = Tokens.of_tensors(zoo.layout, self.chunk_size).to(self.device)
+        length = min(self.chunk_size, max(zoo.layout.sizes))
+        self.tokens_ = Tokens.of_tensors(zoo.layout, length).to(self.device)
         self.standardizer_ = self._standardizer(vectors)
         self.known_ = self._known(zoo.vectors, score).to(self.device)
         rows = torch.cat([self.standardizer_.apply(vectors), self.known_], 1)
@@ -152,8 +153,11 @@ class WeightTransformer(Generator):
 
     def _standardizer(self, vectors: Float[Tensor, "K D"]) -> Standardizer:
         """Fit the map that ``normalizer`` names."""
+        each = Standardizer.fit(vectors, None)
         if self.normalizer == "parameter":
-            return Standardizer.fit(vectors, None)
+            return each
+        if self.normalizer == "centre":
+            return Standardizer(each.mean, each.std.square().mean().sqrt().expand_as(each.std))
         std = torch.ones_like(vectors[0])
         if self.normalizer == "global" and (spread := vectors.std(correction=0)) > 0:
             std *= spread / _GLOBAL_STD
@@ -172,8 +176,7 @@ class WeightTransformer(Generator):
     def new_network(self) -> TokenTransformer:
         """Make the transformer over the tokens of the zoo, a timestep, and a score where it is told one."""
         return TokenTransformer(
-            len(self.tokens_),
-            self.chunk_size,
+            *self.tokens_.index.shape,
             width=self.n_embd,
             layers=self.n_layer,
             heads=self.n_head,

@@ -70,7 +70,6 @@ class Process:
         """Draw timesteps, all equally likely."""
         return torch.randint(self.timesteps, (n,), generator=rng, device=device)
 
-    @torch.no_grad()
     def reverse(
         self, network: Network, noise: Float[Tensor, "n *v"], rng: torch.Generator
     ) -> Iterator[Float[Tensor, "n *v"]]:
@@ -86,9 +85,9 @@ class Process:
         scheduler.set_timesteps(self.steps, device=noise.device)
         yield x
         for t in scheduler.timesteps:
-            x = scheduler.step(
-                network(x, t.expand(len(x))), t, x, generator=rng, **options
-            ).prev_sample
+            with torch.no_grad():  # not around the yield, where the caller's code runs
+                found = network(x, t.expand(len(x)))
+                x = scheduler.step(found, t, x, generator=rng, **options).prev_sample
             yield x
 
 

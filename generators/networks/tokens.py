@@ -106,8 +106,16 @@ class Tokens:
         self, found: Float[Tensor, "n T length"], expected: Float[Tensor, "n T length"]
     ) -> Float[Tensor, ""]:
         """Return the mean squared difference of two sets of tokens, over values alone: padding has no part in it."""
-        apart = torch.where(self.mask, found - expected, 0.0)
-        return apart.square().sum() / (len(found) * len(self.inverse))
+        return masked_error(found, expected, self.mask.expand_as(found))
+
+
+def masked_error(
+    found: Float[Tensor, "*t length"],
+    expected: Float[Tensor, "*t length"],
+    mask: Bool[Tensor, "*t length"],
+) -> Float[Tensor, ""]:
+    """Return the mean squared difference where ``mask`` is true; whatever else there is has no part in it."""
+    return torch.where(mask, found - expected, 0.0).square().sum() / mask.sum()
 
 
 def _filled(layout: Layout) -> Iterator[str]:
