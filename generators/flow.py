@@ -30,8 +30,8 @@ class Flow(Generator):
     other, it is to be x1 - x0 at (1 - t) x0 + t x1. ``sample`` follows the velocity from noise by Runge and Kutta's
     method of order 4.
 
-    The method aligns hidden units first: of independent runs, say ``--align``. Its models are affine combinations of
-    the checkpoints wherever there are principal components.
+    The method aligns hidden units first, wherever there are any that can be permuted. Its models are affine
+    combinations of the checkpoints wherever there are principal components.
 
     Departures, with their reasons: coordinates are divided by their overall spread, so that one ``source_std`` suits
     checkpoints of one run too, which differ little; noise is drawn anew in every iteration, which is what the loss is
@@ -40,6 +40,7 @@ class Flow(Generator):
     it keeps 99 of 100 (``paper`` keeps 99); and the short training has twice its learning rate.
 
     Attributes:
+        align: whether hidden units of the checkpoints are aligned first.
         components: principal components, at most as many as the checkpoints vary along; 0: none, parameters as they
             are.
         hidden: width of the first hidden layer; the second has half of it.
@@ -67,6 +68,7 @@ class Flow(Generator):
         }
     }
 
+    align: bool = True
     components: int = 1_000
     hidden: int = 512
     time_width: int = 64

@@ -11,6 +11,7 @@ from bench.judge import align
 from bench.records import check
 from bench.records.request import Request
 from bench.runs import pipeline
+from bench.runs.assemble import heading
 from tests.networks import shuffled
 
 WHOLE = {"epochs": 1, "batch_size": 20, "arch": "mlp3", "track": "seeds", "layers": "all"}
@@ -80,6 +81,23 @@ def test_a_twin_draws_the_same_whatever_is_generated(one_network):
         )
         found.append(dict(other.control_vectors(zoo))[Control("gaussian", aligned=True)])
     assert torch.equal(*found)
+
+
+def test_a_method_that_aligns_sees_aligned_checkpoints_where_units_can_be_permuted(one_network):
+    _, zoo = one_network
+    settings = {"components": 0, "iterations": 1}
+    request = dataclasses.replace(run().request, generator="flow", generator_settings=settings)
+    made = pipeline.Run(request)
+    assert made.aligns(zoo)
+    assert heading(made, zoo).generator.aligned
+    drawn = made.generate(zoo, 2, timed=False).vectors
+    torch.testing.assert_close(drawn, zoo.vectors[:1].expand_as(drawn), atol=1e-6, rtol=0)
+    assert not made.aligns(zoo.head(1))
+    frozen = dataclasses.replace(zoo, base={"8.weight": torch.ones(1)})
+    assert not made.aligns(frozen)
+    unaligned = dataclasses.replace(request, generator_settings={**settings, "align": False})
+    assert not pipeline.Run(unaligned).aligns(zoo)
+    assert pipeline.Run(dataclasses.replace(unaligned, align=True)).aligns(zoo)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ class Generator(Plugin, ABC):
     names end in ``_``. It sees vectors and layout, never data or labels. One that needs more says so in ``needs``,
     gets it as a keyword argument of ``fit``, and the record tells.
 
+    One whose method aligns hidden units first has a hyperparameter ``align``, true or false. Where it is true, ``fit``
+    gets checkpoints whose hidden units are aligned (``bench.judge.align``), or as they are where none can be permuted,
+    and the record tells that too.
+
     Attributes:
         needs: extra arguments of ``fit``: "score" (scores on the training split), "train" (more optimizer steps).
         needs_where: of needs that depend on hyperparameters, the values that ask for it, by hyperparameter: {"score":
@@ -91,6 +95,11 @@ class Generator(Plugin, ABC):
     def uses(self) -> tuple[str, ...]:
         """Return the extra arguments that ``fit`` is given, which ``needs`` and ``needs_where`` say."""
         return used(self.needs, self.needs_where, self.settings())
+
+    @property
+    def aligns(self) -> bool:
+        """Whether the method aligns hidden units first: its hyperparameter ``align``, false where it has none."""
+        return getattr(self, "align", False) is True
 
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
         """Return the latent representation of n vectors, n x l on the CPU; for figures."""

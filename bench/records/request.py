@@ -44,7 +44,7 @@ class Request:
             none.
         zoo: file of a zoo to use instead of collecting one.
         preset: quick or paper.
-        align: permute the checkpoints' hidden units alike before the generator is fitted.
+        align: permute the checkpoints' hidden units alike before the generator is fitted, even if its method does not.
         collect: collect checkpoints and reference anew where official ones come with the task.
         min_score: also compare models of this score or better alone.
         device: auto, cpu, cuda or cuda:N.

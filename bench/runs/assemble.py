@@ -42,6 +42,10 @@ class Asking(Protocol):
     device: str
     code: Code
 
+    def aligns(self, zoo: Zoo) -> bool:
+        """Return whether the generator sees aligned checkpoints."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
@@ -91,7 +95,7 @@ def heading(run: Asking, zoo: Zoo) -> Heading:
     task, checkpoints, made, protocol = (
         _task(run, zoo),
         _zoo(run, zoo),
-        _generator(run),
+        _generator(run, zoo),
         _protocol(run),
     )
     key = comparability_key(task, checkpoints, protocol)
@@ -216,7 +220,7 @@ def _reference(run: Asking, held: Population | None) -> facts.Reference | None:
     return facts.Reference(origin="training", runs=len(held))
 
 
-def _generator(run: Asking) -> facts.Generator:
+def _generator(run: Asking, zoo: Zoo) -> facts.Generator:
     made = run.generator
     settings = foreign.hyperparameters(made)
     return facts.Generator(
@@ -224,7 +228,7 @@ def _generator(run: Asking) -> facts.Generator:
         code=run.code.of(made, settings),
         hyperparameters=recorded(settings),
         uses=list(made.uses()),
-        aligned=run.request.align,
+        aligned=run.aligns(zoo),
     )
 
 

@@ -111,16 +111,20 @@ class Run:
         return record, record.write(results)
 
     def generate(self, zoo: Zoo, samples: int | None = None, *, timed: bool = True) -> Sampled:
-        """Return the generator's samples, fitted to the zoo; its hidden units are aligned first if the request says so.
+        """Return the generator's samples, fitted to the zoo, which is aligned first where ``aligns`` says so.
 
         Args:
             zoo: the checkpoints.
             samples: number of models, by default the request's; samples of all counts come from one fit.
             timed: whether to sample again for the time that it takes.
         """
-        seen = self.aligned(zoo) if self.request.align else zoo
+        seen = self.aligned(zoo) if self.aligns(zoo) else zoo
         count = samples or self.request.samples
         return self.sample(self.generator, self.request.generator, seen, count, timed=timed)
+
+    def aligns(self, zoo: Zoo) -> bool:
+        """Return whether the generator sees aligned checkpoints: the request or, where that can be, its method asks."""
+        return self.request.align or (self.generator.aligns and found_groups(zoo) is not None)
 
     def aligned(self, zoo: Zoo) -> Zoo:
         """Return the zoo with its hidden units aligned, which is done once for the zoo that was asked for last.
@@ -137,7 +141,7 @@ class Run:
     ) -> list[Population]:
         """Score originals, reference, generated models and every control on both splits."""
         say("score originals and generated models")
-        made = dataclasses.replace(GENERATED, aligned=self.request.align)
+        made = dataclasses.replace(GENERATED, aligned=self.aligns(zoo))
         with self.stage("score"):
             populations = [
                 self.evaluate(zoo, zoo.vectors, ORIGINAL),

@@ -32,6 +32,7 @@ def problems(case: Case) -> Iterator[str]:
     """Yield a problem for each option or setting of the command that the record contradicts."""
     asked = case.record.request
     yield from _options(case.record, asked)
+    yield from _alignment(case, asked)
     yield from _task(case, asked)
     yield from _generator(case, asked)
 
@@ -47,7 +48,6 @@ def _options(record: Record, asked: Asked) -> Iterator[str]:
         "seed": record.protocol.seed,
         "preset": record.protocol.preset,
         "min_score": None if good is None else good.min_score,
-        "align": record.generator.aligned,
     }
     usual: dict[str, Any] = {**USUAL, "samples": variant.samples, "k": variant.k}
     if asked.zoo:  # the zoo's file has K, and may lack the seed
@@ -64,6 +64,18 @@ def _options(record: Record, asked: Asked) -> Iterator[str]:
             yield mismatch(
                 f"command's --{name.replace('_', '-')}", given, value, "as the record says"
             )
+
+
+def _alignment(case: Case, asked: Asked) -> Iterator[str]:
+    """Compare whether the generator saw aligned checkpoints with the command and the hyperparameter ``align``.
+
+    The command forces it; the hyperparameter asks for it wherever hidden units can be permuted.
+    """
+    made = case.record.generator
+    wanted = asked.align or (made.hyperparameters.get("align") is True and case.twinned)
+    if made.aligned is not wanted:
+        why = "by the command and the generator's hyperparameters"
+        yield mismatch("generator.aligned", made.aligned, wanted, why)
 
 
 def _task(case: Case, asked: Asked) -> Iterator[str]:
