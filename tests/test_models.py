@@ -21,10 +21,42 @@ def parameters(model: torch.nn.Module) -> int:
         ("convnet3", Shape(3, 32, 100), 70_884),
         ("mlp3", Shape(3, 32, 10), 155_135),
         ("mlp3", Shape(1, 28, 10), 39_760),
+        ("mlp_32_32", Shape(1, 28, 10), 26_506),
+        ("resnet20", Shape(3, 32, 10), 272_474),
+        ("modelzoo_small", Shape(1, 28, 10), 2_464),
+        ("modelzoo_small_gelu", Shape(3, 28, 10), 2_864),
+        ("modelzoo_large", Shape(3, 32, 10), 10_853),
     ],
 )
 def test_parameter_counts_follow_the_papers_layers(arch, shape, count):
     assert parameters(build(arch, shape)) == count
+
+
+def test_networks_of_model_zoos_have_the_names_of_their_files():
+    for arch, numbers in (
+        ("modelzoo_small", (0, 3, 6, 9, 11)),
+        ("modelzoo_large", (0, 4, 8, 13, 16)),
+    ):
+        model = build(arch, Shape(3, 32, 10))
+        names = [f"module_list.{i}.{kind}" for i in numbers for kind in ("weight", "bias")]
+        assert list(model.state_dict()) == names
+    with pytest.raises(BadRequest, match="takes images of 22 pixels a side or more"):
+        build("modelzoo_large", Shape(3, 21, 10))
+    with pytest.raises(BadRequest, match="takes images of 20 pixels a side or more"):
+        build("modelzoo_small", Shape(1, 19, 10))
+
+
+def test_networks_of_deepweightflow_have_the_names_of_their_files():
+    mlp = build("mlp_32_32", Shape(1, 28, 10))
+    assert list(mlp.state_dict()) == [
+        f"fc{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")
+    ]
+    shortcuts = {
+        n for n, _ in build("resnet20", Shape(3, 8, 10)).named_parameters() if "shortcut" in n
+    }
+    assert shortcuts == {
+        f"layer{i}.0.shortcut.{name}" for i in (2, 3) for name in ("0.weight", "1.weight", "1.bias")
+    }
 
 
 @pytest.mark.parametrize("arch", NAMES)
@@ -32,6 +64,8 @@ def test_parameter_counts_follow_the_papers_layers(arch, shape, count):
 def test_small_images_give_logits(arch, size):
     if arch in ("vit_base", "convnext_base", "resnet50") and size == 8:
         pytest.skip("the smaller sibling covers it")
+    if arch.startswith("modelzoo") and size == 8:
+        pytest.skip("it takes larger images")
     model = build(arch, Shape(3, size, 7))
     with torch.inference_mode():
         assert model(torch.randn(2, 3, size, size)).shape == (2, 7)

@@ -11,8 +11,11 @@ _DETECTOR = {"lr": 3e-3, "optimizer": "adamw", "weight_decay": 0.05, "precision"
 # As torchvision's references, for 8 images a step.
 _PYRAMID = {"lr": 0.01, "weight_decay": 1e-4, "precision": "float32"}
 _DIFFUSION = {"optimizer": "adamw", "weight_decay": 0.0}
+# As DeepWeightFlow's: Adam.
+_ADAM = {"lr": 1e-3, "optimizer": "adamw", "weight_decay": 0.0, "precision": "float32"}
 # Normalization statistics of one trained network differ between units; networks of independent runs have none.
 _NORMALIZED = ("seeds",)
+_PLAIN = ("trajectory", "seeds")
 
 
 def _paper(name: str, about: str, alignable: tuple[str, ...]) -> Architecture:
@@ -23,6 +26,18 @@ def _paper(name: str, about: str, alignable: tuple[str, ...]) -> Architecture:
         form="labels",
         recipe=_SMALL,
         alignable=alignable,
+    )
+
+
+def _modelzoo(name: str, size: str, activation: str, about: str) -> Architecture:
+    return Architecture(
+        name=name,
+        target=f"tasks.networks.modelzoo:{size}",
+        about=f"{size} CNN of Model Zoos, {activation}; {about}",
+        form="labels",
+        options={"activation": activation},
+        recipe=_ADAM,
+        alignable=_PLAIN,
     )
 
 
@@ -87,13 +102,34 @@ _DECLARED = (
     _paper(
         "mlp3",
         "MLP-3 of the paper: 3072-50-25-10 on colour, 784-50-10 on grey images",
-        ("trajectory", "seeds"),
+        _PLAIN,
     ),
     _paper(
         "convnet3",
         "ConvNet-3 of the paper: three blocks conv3x3(32)-BN-ReLU-maxpool, then linear",
         _NORMALIZED,
     ),
+    Architecture(
+        name="mlp_32_32",
+        target="tasks.networks.deepweightflow:mlp_32_32",
+        about="MLP of DeepWeightFlow: 784-32-32-10 on MNIST",
+        form="labels",
+        recipe=_ADAM,
+        alignable=_PLAIN,
+    ),
+    Architecture(
+        name="resnet20",
+        target="tasks.networks.deepweightflow:resnet20",
+        about="ResNet-20 for CIFAR, 272 thousand parameters, as DeepWeightFlow's",
+        form="labels",
+        options={"width": 16},
+        recipe=_RESNET,
+        alignable=_NORMALIZED,
+    ),
+    _modelzoo("modelzoo_small", "small", "tanh", "MNIST, Fashion-MNIST, USPS, SVHN, STL-10"),
+    _modelzoo("modelzoo_small_gelu", "small", "gelu", "CIFAR-10 of 28 pixels a side"),
+    _modelzoo("modelzoo_large", "large", "gelu", "CIFAR-10"),
+    _modelzoo("modelzoo_large_tanh", "large", "tanh", "STL-10 of 32 pixels a side"),
     _timm("resnet18", "resnet18", _STEM, _RESNET),
     _timm("resnet50", "resnet50", _STEM, _RESNET),
     _timm("vit_tiny", "vit_tiny_patch16_224", _PATCHES, _MODERN),
