@@ -17,10 +17,10 @@ def build(name: str, shape: Shape, *, pretrained: str | None = None) -> nn.Modul
 
 def shuffled(zoo, row=0, seed=1):
     """A checkpoint with the units of every group in another order."""
-    tensors = zoo.layout.unflatten(zoo.vectors[row])
+    tensors = zoo.layout.unflatten(zoo.vectors[row][None])
     rng = torch.Generator().manual_seed(seed)
     for places in groups(zoo).values():
         name, axis = places[0]
-        order = torch.randperm(tensors[name].shape[axis], generator=rng)
-        tensors = permute(tensors, places, order)
-    return zoo.layout.flatten(tensors)
+        order = torch.randperm(tensors[name].shape[axis + 1], generator=rng)
+        tensors = permute(tensors, places, order[None])
+    return zoo.layout.flatten(tensors)[0]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bench import plugins
+from bench.contract import registry
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from bench.judge.align import (
@@ -12,19 +13,23 @@ from bench.judge.align import (
     align_zoo,
     found_groups,
     groups,
-    match,
     rows,
 )
 from bench.runs.calibrate import permuted, rescaled
+from bench.system.randomness import generator
 from tests.networks import Shape, build, shuffled
 
 ARCHITECTURES = {
     "mlp3": Shape(3, 8, 4),
     "mlp3 on grey": Shape(1, 8, 4),
+    "mlp_32_32": Shape(3, 8, 4),
     "convnet3": Shape(3, 16, 4),
+    "modelzoo_small": Shape(3, 20, 4),
     "resnet18": Shape(3, 16, 4),
+    "resnet20": Shape(3, 16, 4),
     "resnet50": Shape(3, 16, 4),
 }
+CLAIMING = [one.name for one in registry.architectures().values() if one.alignable]
 
 
 def network(name, seed=0):
@@ -55,36 +60,54 @@ def test_a_permuted_network_is_the_same_function(name):
     torch.testing.assert_close(model(inputs), before, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "resnet50"])
-def test_alignment_undoes_a_random_permutation(name):
-    zoo = zoo_of(network(name))
-    aligned = align(shuffled(zoo)[None], zoo.vectors[0], zoo.layout, groups(zoo))
-    assert torch.equal(aligned[0], zoo.vectors[0])
+def narrow(name):
+    """A zoo of one random vector, in the layout of an architecture; four units in the first layers of a ResNet."""
+    with torch.device("meta"):
+        tensors = dict(build(name, Shape(3, 32, 5)).named_parameters())
+    units = tensors["conv1.weight"].shape[0] if name.startswith("resnet") else 4
+    shapes = [
+        tuple(
+            size // (units // 4) if size >= units and axis < 2 else size
+            for axis, size in enumerate(tensor.shape)
+        )
+        for tensor in tensors.values()
+    ]
+    layout = Layout(tuple(tensors), tuple(shapes))
+    return Zoo(torch.randn(1, layout.dim, generator=generator(0)), layout)
 
 
-def test_every_axis_of_a_resnet_but_input_and_classes_belongs_to_one_group():
-    zoo = zoo_of(network("resnet50"))
+def test_alignment_undoes_random_permutations_of_every_architecture_that_claims_a_rule():
+    assert {"mlp3", "convnet3", "resnet18", "resnet20", "resnet50"} < set(CLAIMING)
+    for name in CLAIMING:
+        zoo = narrow(name)
+        orders = torch.stack([shuffled(zoo, seed=seed) for seed in range(4)])
+        assert (orders != zoo.vectors).any(1).all(), name
+        aligned = align(orders, zoo.vectors[0], zoo.layout, groups(zoo))
+        assert torch.equal(aligned, zoo.vectors.expand(4, -1)), name
+
+
+@pytest.mark.parametrize(("name", "head"), [("resnet50", "fc"), ("resnet20", "linear")])
+def test_every_axis_of_a_resnet_but_input_and_classes_belongs_to_one_group(name, head):
+    zoo = narrow(name)
     shapes = dict(zip(zoo.layout.names, zoo.layout.shapes, strict=True))
     axes = {(name, axis) for name, shape in shapes.items() for axis in range(min(2, len(shape)))}
     found = [place for places in groups(zoo).values() for place in places]
     assert len(found) == len(set(found))
-    assert axes - set(found) == {("conv1.weight", 1), ("fc.weight", 0), ("fc.bias", 0)}
+    assert axes - set(found) == {("conv1.weight", 1), (f"{head}.weight", 0), (f"{head}.bias", 0)}
 
 
 def test_matching_never_moves_a_network_away():
     zoo = zoo_of(network("mlp3", 0), network("mlp3", 1))
     found = groups(zoo)
-    other = zoo.layout.unflatten(zoo.vectors[1].double())
-    reference = zoo.layout.unflatten(zoo.vectors[0].double())
-    matched = zoo.layout.flatten(match(other, reference, found))
+    matched = align(zoo.vectors[1:], zoo.vectors[0], zoo.layout, found)[0]
     before = (zoo.vectors[0] - zoo.vectors[1]).norm()
     assert (zoo.vectors[0] - matched).norm() < before
-    assert torch.equal(matched.sort().values, zoo.layout.flatten(other).sort().values)
+    assert torch.equal(matched.sort().values, zoo.vectors[1].sort().values)
 
 
 def test_rows_of_a_flattened_feature_map_are_its_channels():
-    tensor = torch.arange(12.0).reshape(1, 12)  # 3 channels of 4 values
-    assert rows(tensor, 1, 3).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    tensor = torch.arange(12.0).reshape(1, 1, 12)  # 3 channels of 4 values
+    assert rows(tensor, 1, 3).tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]]
 
 
 def test_a_copy_in_disguise_is_found_by_the_compared_weights():
@@ -112,8 +135,12 @@ def test_statistics_of_their_own_are_refused():
 
 def test_other_architectures_are_refused():
     zoo = Zoo(torch.zeros(1, 4), Layout(("blocks.0.attn.qkv.weight",), ((2, 2),)))
-    with pytest.raises(BadRequest, match="MLP-3, ConvNet-3 and ResNets only"):
+    with pytest.raises(BadRequest, match="chains of layers and ResNets only"):
         groups(zoo)
+    others = narrow("resnet20").layout
+    like_a_resnet = dataclasses.replace(others, names=("other.weight", *others.names[1:]))
+    with pytest.raises(BadRequest, match="chains of layers and ResNets only"):
+        groups(Zoo(torch.zeros(1, others.dim), like_a_resnet))
 
 
 def test_an_aligned_zoo_has_the_same_functions():

@@ -4,11 +4,13 @@ Weight matching of Git Re-Basin (Ainsworth et al. 2022, arXiv 2209.04836, sectio
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -18,8 +20,13 @@ from bench.errors import BadRequest
 Places = list[tuple[str, int]]  # tensors and their axes that one group of hidden units runs along
 LARGEST = 2**28  # values of a zoo that is aligned without being asked for: 1 GiB
 KEPT = 2**15  # evenly spaced parameters by which two models are compared
-CHAIN = r"\d+\.(weight|bias)"  # names of the tensors of MLP-3 and ConvNet-3
+# Names of the tensors of chains of layers: MLP-3 and ConvNet-3, DeepWeightFlow's MLP, and the CNNs of Model Zoos.
+CHAIN = re.compile(r"(|fc|module_list\.)(\d+)\.(?:weight|bias)")
+BENT = "module_list."  # prefix of the chains whose activations, tanh or GELU, let no unit be scaled
+HEADS, PROJECTIONS = ("fc", "linear"), ("downsample", "shortcut")  # of ResNets
 PASSES = 100  # of coordinate descent; it ends when no group improves, in practice after a few
+LEAST = 1e-6  # share of a likeness by which it must grow, above rounding
+PART = 2**22  # values of models that are aligned at once
 
 
 def groups(zoo: Zoo) -> dict[str, Places]:
@@ -37,12 +44,16 @@ def groups(zoo: Zoo) -> dict[str, Places]:
         if name.endswith(("running_mean", "running_var")) and tensor.unique().numel() > 1:
             raise BadRequest(f"'{name}' of the base differs between units: leave --align out")
     shapes = dict(zip(zoo.layout.names, zoo.layout.shapes, strict=True))
-    if any(name.startswith("layer1.") for name in shapes):
-        return _resnet(shapes)
-    if all(re.fullmatch(CHAIN, name) for name in shapes):
+    if all(map(CHAIN.fullmatch, shapes)):
         return _chain(shapes)
+    if any(name.startswith("layer1.") for name in shapes):
+        found = _resnet(shapes)
+        if {name for places in found.values() for name, _ in places} >= {
+            name for name in shapes if not name.startswith(HEADS)
+        }:
+            return found
     raise BadRequest(
-        "hidden units can be aligned in MLP-3, ConvNet-3 and ResNets only: leave --align out"
+        "hidden units can be aligned in chains of layers and ResNets only: leave --align out"
     )
 
 
@@ -56,14 +67,19 @@ def found_groups(zoo: Zoo) -> dict[str, Places] | None:
         return None
 
 
+def _number(name: str) -> int:
+    """Return the number of the layer of a chain that a tensor belongs to."""
+    found = CHAIN.fullmatch(name)
+    assert found is not None
+    return int(found[2])
+
+
 def _chain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
-    """Return the groups of MLP-3 and ConvNet-3: the outputs of each layer are the inputs of the next one."""
+    """Return the groups of a chain: the outputs of each layer are the inputs of the next one."""
     unit_groups: dict[str, Places] = {}
     last: str | None = None
     # In the order of the layers, whatever the layout's: files of state dicts are sorted by name.
-    for name in sorted(
-        shapes, key=lambda name: (int(name.partition(".")[0]), name.endswith("bias"))
-    ):
+    for name in sorted(shapes, key=lambda name: (_number(name), name.endswith("bias"))):
         if len(shapes[name]) > 1:
             if last is not None:
                 unit_groups[last].append((name, 1))
@@ -84,13 +100,11 @@ def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
     for block in blocks:
         convolutions = sum(f"{block}.conv{i}.weight" in shapes for i in (1, 2, 3))
         out = stream
-        if f"{block}.downsample.0.weight" in shapes:
-            out = block
-            unit_groups[stream].append((f"{block}.downsample.0.weight", 1))
-            unit_groups[out] = [
-                (f"{block}.downsample.0.weight", 0),
-                *_norm(f"{block}.downsample.1"),
-            ]
+        for projection in (f"{block}.{name}" for name in PROJECTIONS):
+            if f"{projection}.0.weight" in shapes:
+                out = block
+                unit_groups[stream].append((f"{projection}.0.weight", 1))
+                unit_groups[out] = [(f"{projection}.0.weight", 0), *_norm(f"{projection}.1")]
         source = stream
         for index in range(1, convolutions + 1):
             target = out if index == convolutions else f"{block}.{index}"
@@ -99,7 +113,7 @@ def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Places]:
             unit_groups.setdefault(target, []).extend(made)
             source = target
         stream = out
-    unit_groups[stream].append(("fc.weight", 1))
+    unit_groups[stream] += [(f"{head}.weight", 1) for head in HEADS if f"{head}.weight" in shapes]
     return unit_groups
 
 
@@ -107,22 +121,44 @@ def _norm(name: str) -> Places:
     return [(f"{name}.weight", 0), (f"{name}.bias", 0)]
 
 
-def rows(tensor: Tensor, axis: int, units: int) -> Float[Tensor, "units rest"]:
-    """Return a tensor as one row a unit; a flattened feature map counts as its channels."""
-    return tensor.movedim(axis, 0).reshape(units, -1)
+# Tensors of n models, n in front of each one's own shape --------------------------------------------------------------
+
+
+def rows(tensor: Float[Tensor, "n *shape"], axis: int, units: int) -> Float[Tensor, "n units rest"]:
+    """Return every model's tensor as one row a unit; a flattened feature map counts as its channels."""
+    return tensor.movedim(axis + 1, 1).reshape(len(tensor), units, -1)
+
+
+def unit_count(tensors: Mapping[str, Tensor], places: Places) -> int:
+    """Return the number of units of a group."""
+    name, axis = places[0]
+    return tensors[name].shape[axis + 1]
+
+
+def changed(
+    tensors: Mapping[str, Tensor], places: Places, change: Callable[[Tensor, int], Tensor]
+) -> dict[str, Tensor]:
+    """Return the tensors with the units of one group changed.
+
+    Args:
+        tensors: of the models, by name.
+        places: of the group.
+        change: returns the rows of a tensor, changed, from those rows and the axis that they run along.
+    """
+    units, new = unit_count(tensors, places), dict(tensors)
+    for name, axis in places:
+        shape = new[name].movedim(axis + 1, 1).shape
+        wide = change(rows(new[name], axis, units), axis)
+        new[name] = wide.reshape(shape).movedim(1, axis + 1)
+    return new
 
 
 def permute(
-    tensors: Mapping[str, Tensor], places: Places, order: Int64[Tensor, " units"]
+    tensors: Mapping[str, Tensor], places: Places, orders: Int64[Tensor, "n units"]
 ) -> dict[str, Tensor]:
-    """Return the tensors with one group's units in another order."""
-    permuted = dict(tensors)
-    for name, axis in places:
-        moved = tensors[name].movedim(axis, 0)
-        permuted[name] = (
-            rows(tensors[name], axis, len(order))[order].reshape(moved.shape).movedim(0, axis)
-        )
-    return permuted
+    """Return the tensors with one group's units in another order, one for each model."""
+    models = torch.arange(len(orders))[:, None]
+    return changed(tensors, places, lambda wide, axis: wide[models, orders])
 
 
 def match(
@@ -130,34 +166,78 @@ def match(
     reference: Mapping[str, Tensor],
     unit_groups: Mapping[str, Places],
 ) -> dict[str, Tensor]:
-    """Permute hidden units to match a reference, group by group until no group improves; return the tensors."""
-    current = dict(tensors)
+    """Permute the hidden units of n models to match a reference's, group after group until none improves.
+
+    It starts from an order that is made from the first layer to the last, which undoes any permutation of the
+    reference itself; from the units' own order, narrow ResNets stay in another one that no single group improves.
+
+    Args:
+        tensors: of the models, by name.
+        reference: of what each of them is to match.
+        unit_groups: their groups of hidden units.
+    """
+    current = _forward(tensors, reference, unit_groups)
     for _ in range(PASSES):
         moved = False
         for places in unit_groups.values():
-            units = current[places[0][0]].shape[places[0][1]]
-            gain = torch.zeros(units, units, dtype=torch.float64)
-            for name, axis in places:
-                gain += rows(reference[name], axis, units) @ rows(current[name], axis, units).T
-            order = torch.from_numpy(linear_sum_assignment(gain.numpy(), maximize=True)[1])
-            better = gain[torch.arange(units), order].sum() - gain.trace()
-            if better > 1e-6 * gain.trace().abs():
-                current, moved = permute(current, places, order), True
+            orders, better = _assigned(current, reference, places)
+            if better.any():
+                orders = orders.where(better[:, None], torch.arange(orders.shape[1]))
+                current, moved = permute(current, places, orders), True
         if not moved:
             break
     return current
 
 
+def _forward(
+    tensors: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    unit_groups: Mapping[str, Places],
+) -> dict[str, Tensor]:
+    """Match each group once, by those of its tensors alone whose other axis is matched already, or is in no group."""
+    current, unmatched = (
+        dict(tensors),
+        {place for places in unit_groups.values() for place in places},
+    )
+    for places in unit_groups.values():
+        ready = [(name, axis) for name, axis in places if (name, 1 - axis) not in unmatched]
+        orders, _ = _assigned(current, reference, ready or places)
+        current = permute(current, places, orders)
+        unmatched -= set(places)
+    return current
+
+
+def _assigned(
+    tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor], places: Places
+) -> tuple[Int64[Tensor, "n units"], Bool[Tensor, " n"]]:
+    """Return each model's order of a group's units that is most like the reference's, and whether it improves."""
+    units = unit_count(tensors, places)
+    pairs = (
+        rows(reference[name], axis, units) @ rows(tensors[name], axis, units).mT
+        for name, axis in places
+    )
+    gain = functools.reduce(torch.add, pairs)
+    best = [linear_sum_assignment(one, maximize=True)[1] for one in gain.numpy()]
+    orders = torch.from_numpy(np.stack(best))
+    now = gain.diagonal(dim1=1, dim2=2).sum(1)
+    better = gain.gather(2, orders[:, :, None]).sum((1, 2)) - now > LEAST * now.abs()
+    return orders, better
+
+
 def align(
     vectors: Float[Tensor, "n D"],
-    reference: Float[Tensor, " D"],
+    references: Float[Tensor, "*m D"],
     layout: Layout,
     unit_groups: Mapping[str, Places],
 ) -> Float[Tensor, "n D"]:
-    """Return every vector with its hidden units permuted to match the reference's."""
-    target = layout.unflatten(reference.double())
-    matched = (match(layout.unflatten(vector.double()), target, unit_groups) for vector in vectors)
-    return torch.stack([layout.flatten(tensors).float() for tensors in matched])
+    """Return every vector with its hidden units permuted to match a reference's: one for all, or one for each."""
+    aligned, targets = torch.empty_like(vectors), references.expand(len(vectors), -1)
+    step = max(1, PART // layout.dim)
+    for low in range(0, len(vectors), step):
+        part = slice(low, low + step)
+        one, other = (layout.unflatten(some[part].double()) for some in (vectors, targets))
+        aligned[part] = layout.flatten(match(one, other, unit_groups)).float()
+    return aligned
 
 
 def align_zoo(zoo: Zoo) -> Zoo:
@@ -170,42 +250,38 @@ def align_zoo(zoo: Zoo) -> Zoo:
     return dataclasses.replace(zoo, vectors=vectors)
 
 
-def scales(tensors: Mapping[str, Tensor], places: Places) -> tuple[Places, Float[Tensor, " units"]]:
-    """Return a group's tensors that can be scaled without changing a ReLU network, and the scale that balances them.
+def scales(
+    tensors: Mapping[str, Tensor], places: Places
+) -> tuple[Places, Float[Tensor, "n units"]]:
+    """Return a group's tensors that can be scaled without changing a ReLU network, and the scales that balance them.
 
     A unit's output is scaled by the last layer that makes it (a normalization, where there is one), and scaled back by
     the layers that read it. Balanced, both have the same length in every unit (path balance; Neyshabur et al. 2015).
     """
-    making = [place for place in places if place[1] == 0]
-    last = max((name.rpartition(".")[0] for name, _ in making), key=lambda name: int(name))
-    making = [place for place in making if place[0].rpartition(".")[0] == last]
-    reading = [place for place in places if place[1] == 1]
-    units = tensors[places[0][0]].shape[places[0][1]]
+    last = max(_number(name) for name, axis in places if axis == 0)
+    making = [(name, axis) for name, axis in places if axis == 0 and _number(name) == last]
+    reading = [(name, axis) for name, axis in places if axis == 1]
+    units = unit_count(tensors, places)
     made, read = (
-        torch.cat([rows(tensors[name], axis, units) for name, axis in part], dim=1).norm(dim=1)
+        torch.cat([rows(tensors[name], axis, units) for name, axis in part], dim=2).norm(dim=2)
         for part in (making, reading)
     )
-    factor = (read / made).sqrt()
-    return [*making, *reading], factor.where((factor > 0) & factor.isfinite(), 1.0)
+    factors = (read / made).sqrt()
+    return [*making, *reading], factors.where((factors > 0) & factors.isfinite(), 1.0)
 
 
 def rescale(
-    tensors: Mapping[str, Tensor], places: Places, factors: Float[Tensor, " units"]
+    tensors: Mapping[str, Tensor], places: Places, factors: Float[Tensor, "n units"]
 ) -> dict[str, Tensor]:
     """Return the tensors with every unit's output multiplied by a factor, and divided by it where it is read.
 
     Args:
-        tensors: the tensors by name.
+        tensors: of the models, by name.
         places: those of ``scales``.
         factors: above 0.
     """
-    scaled = dict(tensors)
-    for name, axis in places:
-        wide = rows(tensors[name], axis, len(factors))
-        wide = wide * factors[:, None] if axis == 0 else wide / factors[:, None]
-        moved = tensors[name].movedim(axis, 0)
-        scaled[name] = wide.reshape(moved.shape).movedim(0, axis)
-    return scaled
+    each = factors[:, :, None]
+    return changed(tensors, places, lambda wide, axis: wide * each if axis == 0 else wide / each)
 
 
 def regrouped(
@@ -214,28 +290,31 @@ def regrouped(
     unit_groups: Mapping[str, Places],
     change: Callable[[dict[str, Tensor], Places], dict[str, Tensor]],
 ) -> Float[Tensor, "n D"]:
-    """Return every model with each group of its hidden units changed, one after another, in float64.
+    """Return all models with each group of their hidden units changed, one after another, in float64.
 
     Args:
         vectors: the models.
         layout: of their tensors.
         unit_groups: the groups of hidden units.
-        change: returns a model's tensors with one group changed.
+        change: returns the models' tensors with one group changed.
     """
-    changed = []
-    for vector in vectors.double():
-        tensors = layout.unflatten(vector)
-        for places in unit_groups.values():
-            tensors = change(tensors, places)
-        changed.append(layout.flatten(tensors).float())
-    return torch.stack(changed)
+    tensors = layout.unflatten(vectors.double())
+    for places in unit_groups.values():
+        tensors = change(tensors, places)
+    return layout.flatten(tensors).float()
+
+
+def scalable(layout: Layout) -> bool:
+    """Return whether hidden units can be scaled: whether the networks are chains of ReLU layers."""
+    found = [CHAIN.fullmatch(name) for name in layout.names]
+    return all(one is not None and one[1] != BENT for one in found)
 
 
 def balanced(
     vectors: Float[Tensor, "n D"], layout: Layout, unit_groups: Mapping[str, Places]
 ) -> Float[Tensor, "n D"]:
-    """Return chains of layers with every hidden unit's scale balanced, which leaves what they do as it is."""
-    if not all(re.fullmatch(CHAIN, name) for name in layout.names):
+    """Return chains of ReLU layers with every hidden unit's scale balanced, which leaves what they do as it is."""
+    if not scalable(layout):
         return vectors
     return regrouped(
         vectors,
@@ -276,11 +355,7 @@ class Comparer:
         """
         if self.unit_groups:
             rows = balanced(vectors, self.layout, self.unit_groups)
-            aligned = [
-                align(row[None], self.targets[near], self.layout, self.unit_groups)
-                for row, near in zip(rows, nearest.tolist(), strict=True)
-            ]
-            vectors = torch.cat(aligned)
+            vectors = align(rows, self.targets[nearest], self.layout, self.unit_groups)
         return vectors[:, self.kept].clone()
 
     @property

@@ -29,7 +29,9 @@ from bench.judge.align import (
     permute,
     regrouped,
     rescale,
+    scalable,
     scales,
+    unit_count,
 )
 from bench.judge.population import ORIGINAL, REFERENCE, Origin, Population
 from bench.records import verdict
@@ -88,7 +90,8 @@ def planted(run: Run, zoo: Zoo, held: Vectors, rng: torch.Generator) -> dict[str
     models[MIXED] = torch.cat([copies[:tenth], held[tenth:]])
     if found_groups(zoo):
         models["permuted copies"] = permuted(zoo, copies, derive(rng, "permutation"))
-        models["rescaled copies"] = rescaled(zoo, copies, derive(rng, "scale"))
+        if scalable(zoo.layout):
+            models["rescaled copies"] = rescaled(zoo, copies, derive(rng, "scale"))
         aligned = run.aligned(zoo)
         for n in (2, 16):
             models[f"aligned average of {n}"] = made("interpolation", aligned, members=n)
@@ -109,8 +112,9 @@ def permuted(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
     """Put the hidden units of every model in a random order, which leaves what it does as it is."""
 
     def change(tensors: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
-        units = tensors[places[0][0]].shape[places[0][1]]
-        return permute(tensors, places, torch.randperm(units, generator=rng))
+        units = unit_count(tensors, places)
+        orders = [torch.randperm(units, generator=rng) for _ in models]
+        return permute(tensors, places, torch.stack(orders))
 
     return regrouped(models, zoo.layout, found_groups(zoo) or {}, change)
 
@@ -120,7 +124,7 @@ def rescaled(zoo: Zoo, models: Vectors, rng: torch.Generator) -> Vectors:
 
     def change(tensors: dict[str, Tensor], places: Places) -> dict[str, Tensor]:
         movable, usual = scales(tensors, places)
-        return rescale(tensors, movable, (2 * torch.rand(len(usual), generator=rng) - 1).exp())
+        return rescale(tensors, movable, (2 * torch.rand(usual.shape, generator=rng) - 1).exp())
 
     return regrouped(models, zoo.layout, found_groups(zoo) or {}, change)
 

@@ -75,7 +75,13 @@ class Shared:
         """Return the hashes of a run, from all settings of its task, defaults included."""
         task = plugins.load_task(request.task, request.preset, request.task_settings)
         settings = task.settings()
-        facts = [request.task, request.zoo_seed, request.data_dir, str(request.zoo), request.collect]
+        facts = [
+            request.task,
+            request.zoo_seed,
+            request.data_dir,
+            str(request.zoo),
+            request.collect,
+        ]
 
         def part(without: Sequence[str]) -> str:
             return digest([*facts, _plain({n: v for n, v in settings.items() if n not in without})])
