@@ -31,6 +31,8 @@ COLOURS = {
     "pdiff": "#3b82f6",
     "vae": "#e69f00",
     "flow": "#6a51c9",
+    "rpg": "#0f9fb5",
+    "weight_transformer": "#d6336c",
     "average": "#009e73",
     "noise": "#b07aa1",
     "copy": "#8c6d5a",

@@ -10,7 +10,8 @@ from bench.testing import BrokenPromise, check_generator
 from bench.testing.generators import PROMISES
 from tests import wrong
 
-SHORT = {"timesteps": 10, "sampler_steps": 2}  # and every field named "iterations" is 2
+SHORT = {"timesteps": 10, "sampler_steps": 2, "ode_steps": 2, "chunk_size": 16, "n_embd": 8, "dim_per_token": 16,
+         "d_model": 8}  # fmt: skip  # and every field named "iterations" is 2
 
 
 def short(cls):
@@ -95,4 +96,5 @@ def test_an_unknown_hyperparameter_is_refused_with_the_nearest():
 def test_which_generators_have_latents_and_a_path():
     made = {name: plugins.load_generator(name) for name in plugins.generators()}
     assert {name for name, cls in made.items() if cls.has_latents} == {"flow", "pdiff", "vae"}
-    assert {name for name, cls in made.items() if cls.has_path} == {"flow", "pdiff"}
+    paths = {"flow", "pdiff", "rpg", "weight_transformer"}
+    assert {name for name, cls in made.items() if cls.has_path} == paths

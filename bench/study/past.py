@@ -37,6 +37,8 @@ FITTED = {
     "pdiff": 1.0,
     "vae": 0.4,
     "flow": 1.0,
+    "rpg": 2.0,
+    "weight_transformer": 3.0,
 }  # share of FIT by generator; other generators take no time
 START = 2.0  # seconds that every stage takes to start its process and load data
 

@@ -121,7 +121,7 @@ class TokenDenoiser(nn.Module):
             h = convolve((h + shift[:, None, None]) * scale[:, None, None])
             if number == self.depth - 1:
                 break
-            h = F.elu(self.norms[number](h))
+            h = F.elu(self.norms[number](h), inplace=True)  # allocating is slow
             if number >= self.depth // 2:
                 h = h + kept.pop()
             elif number < self.depth // 2 - 1:
