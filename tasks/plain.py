@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.ops import box_convert
@@ -70,6 +71,25 @@ def accuracy(
         finite = logits.isfinite().all(1)
         metric.update(logits.argmax(1).where(finite, (truth + 1) % classes), truth)
     return {"accuracy": float(metric.compute())}
+
+
+def recalibrated(
+    measure: Measure,
+    images: UInt8[Tensor, "M C H W"],
+    *,
+    size: int,
+    mean: Iterable[float],
+    std: Iterable[float],
+    device: str,
+) -> Measure:
+    """Return what measures a network once torch has computed its running statistics anew, from all images at once."""
+    inputs = _inputs(images.to(device), size, mean, std)
+
+    def measured(network: nn.Module) -> Values | None:
+        update_bn([inputs], network)
+        return measure(network)
+
+    return measured
 
 
 def _inputs(

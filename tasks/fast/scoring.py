@@ -70,7 +70,7 @@ class Candidates:
             self._folds = fold(self.parts.generated)
         self.rows = self.parts.rows(source.device, self.budget.images)
         self.batches = [slice(low, low + self.rows) for low in range(0, len(source), self.rows)]
-        with torch.inference_mode(), _as_reference(self.kind):
+        with torch.inference_mode(), as_reference(self.kind):
             self._kept = self._keep()
 
     def _shared(self, rows: slice) -> tuple[Tensor, ...]:
@@ -107,7 +107,7 @@ class Candidates:
         count = len(vectors)
         each = 4 * self.rows * self.parts.widest_generated
         chunk = 1 if self.alone else max(1, self.budget.work // each)
-        with _as_reference(self.kind):
+        with as_reference(self.kind):
             for block in self._blocks():
                 for low in track(range(0, count, chunk), f"score {count} models"):
                     some = slice(low, min(low + chunk, count))
@@ -165,7 +165,7 @@ class ClassifierScorer:
 
 
 @contextmanager
-def _as_reference(kind: str) -> Iterator[None]:
+def as_reference(kind: str) -> Iterator[None]:
     """Compute convolutions in full float32, and on a CPU attention by a kernel that many candidates can share."""
     attention = sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
     convolution = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)

@@ -1,6 +1,6 @@
 """Many classifiers trained at once: stacked parameters, one optimizer over the stack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Shaped
@@ -23,6 +23,8 @@ from tasks.training.steps import check_finite, set_rate
 STACK_BYTES = {"cuda": 2 * 1024**3, "cpu": 32 * 1024**2}
 # On a CPU, parts are stacked whose widest activation of a batch is this small: there a step is mostly overhead.
 SMALL = 2**20
+# The parameters that describe trained networks, from one of them, and from the parameters and buffers of all.
+Describe = Callable[[nn.Module, Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class StackedTraining:
@@ -85,15 +87,16 @@ def train_whole(
     source: Source,
     recipe: Recipe,
     keys: Sequence[torch.Generator],
+    describe: Describe = fold_statistics,
 ) -> Float[Tensor, "S D"]:
-    """Train whole networks in train mode, then express each one's running statistics in its affine parameters."""
+    """Train whole networks in train mode, then describe each one by its parameters; see ``Runs.described``."""
     model = starts[0].train()
     tensors = {n: torch.stack([s.get_parameter(n) for s in starts]) for n in layout.names}
     state = {n: torch.stack([s.get_buffer(n) for s in starts]) for n, _ in model.named_buffers()}
     stacked = StackedTraining(model, tensors, state, recipe)
     run(stacked, source, recipe, keys)
-    folded = fold_statistics(model, stacked.parameters, stacked.buffers)
-    return layout.flatten(folded).detach().cpu()
+    described = describe(model, stacked.parameters, stacked.buffers)
+    return layout.flatten(described).detach().cpu()
 
 
 def train_part(
@@ -190,7 +193,8 @@ class StackedRuns(Runs):
         """Train several networks as one stack; one alone by plain steps."""
         if len(starts) == 1:
             return super().whole(starts, layout, keys)
-        return train_whole(starts, layout, self.source, self.problem.recipe, keys)
+        recipe = self.problem.recipe
+        return train_whole(starts, layout, self.source, recipe, keys, self.described)
 
     def part(self, base: nn.Module, layout: Layout) -> TrainPart:
         """Return what trains as many versions as fit as one stack; one after another where that is faster."""

@@ -35,6 +35,8 @@ class Problem:
         recipe: how networks are trained.
         per_epoch: optimizer steps an epoch.
         device: where networks live.
+        folds: whether whole networks of independent runs end as vectors with running statistics folded into scales and
+            shifts; otherwise they end without their statistics.
         ema: decay of the moving average of weights that a whole network ends as; None: it ends as its last weights.
     """
 
@@ -46,6 +48,7 @@ class Problem:
     recipe: Recipe
     per_epoch: int
     device: str
+    folds: bool = True
     ema: float | None = None
 
     def blank(self) -> nn.Module:

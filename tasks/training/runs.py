@@ -1,6 +1,6 @@
 """Several independent runs of one problem: one after another, unless a task can train many at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -58,16 +58,21 @@ class Runs:
     def whole(
         self, starts: Sequence[nn.Module], layout: Layout, keys: Sequence[torch.Generator]
     ) -> Float[Tensor, "S D"]:
-        """Train whole networks in train mode, then express each one's running statistics in its affine parameters."""
+        """Train whole networks in train mode, then describe each one by its parameters."""
         trained = []
         for model, key in zip(starts, keys, strict=True):
             training = self.problem.training(model.train(), key)
             training.run(0, training.steps)
-            folded = fold_statistics(
-                model, dict(model.named_parameters()), dict(model.named_buffers())
-            )
-            trained.append(layout.flatten(folded).detach().cpu())
+            buffers = dict(model.named_buffers())
+            described = self.described(model, dict(model.named_parameters()), buffers)
+            trained.append(layout.flatten(described).detach().cpu())
         return torch.stack(trained)
+
+    def described(
+        self, model: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Return the parameters that describe trained networks, with their running statistics if the problem folds."""
+        return fold_statistics(model, parameters, buffers) if self.problem.folds else parameters
 
     def part(self, base: nn.Module, layout: Layout) -> TrainPart:
         """Return what trains versions of the generated part, with everything that they share computed once.
