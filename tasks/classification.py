@@ -130,7 +130,9 @@ class Classification(Collected, Sampled):
         recalibration = self.recalibration(zoo) if self.recalibrates else None
 
         def score(vectors: Float[Tensor, "N D"]) -> Evaluation:
-            scored = classifiers(recalibration.fold(vectors) if recalibration else vectors)
+            if recalibration:
+                vectors = recalibration.fold(vectors, recalibration.statistics(vectors))
+            scored = classifiers(vectors)
             accuracy = 1 - scored.wrong.double().mean(dim=1)
             loss = {"loss": scored.loss}
             return Evaluation(
@@ -153,8 +155,10 @@ class Classification(Collected, Sampled):
         if not self.recalibrates:
             return super().finetune(zoo, vectors, steps=steps, rng=rng)
         recalibration = self.recalibration(zoo)
-        trained = super().finetune(zoo, recalibration.fold(vectors), steps=steps, rng=rng)
-        return recalibration.unfold(trained)
+        own = recalibration.statistics(vectors)
+        folded = recalibration.fold(vectors, own)
+        trained = super().finetune(zoo, folded, steps=steps, rng=rng)
+        return recalibration.unfold(trained, own)
 
     def adopt(self, zoo: Zoo, asked: Set[str]) -> None:
         """Find out which layers a given zoo holds; see ``Collected.adopt``.

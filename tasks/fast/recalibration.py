@@ -6,7 +6,7 @@ statistics of training do not fit them (REPAIR; Jordan et al. 2022, arXiv 2211.0
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from tasks.data.source import channels_last
 from tasks.fast.budget import of_candidates
 from tasks.fast.scoring import as_reference
 
-Statistics = tuple[Tensor, Tensor]  # mean and variance of a layer's inputs, one value a channel
+Moments = tuple[Tensor, Tensor]  # mean and variance of a layer's inputs, a value for each channel
 
 
 def normalizations(model: nn.Module, names: Sequence[str]) -> dict[str, _BatchNorm]:
@@ -34,7 +34,11 @@ def normalizations(model: nn.Module, names: Sequence[str]) -> dict[str, _BatchNo
     Raises:
         BadRequest: the network has none, or scales or shifts are not generated.
     """
-    found = {name: one for name, one in model.named_modules() if isinstance(one, _BatchNorm)}
+    found = {
+        name: one
+        for name, one in model.named_modules()
+        if isinstance(one, _BatchNorm) and one.track_running_stats
+    }
     if not found:
         raise BadRequest(
             "statistics are recalibrated, but the network has no batch normalization: "
@@ -50,9 +54,9 @@ def normalizations(model: nn.Module, names: Sequence[str]) -> dict[str, _BatchNo
 
 
 class Recalibration:
-    """Converts candidates between two descriptions: with their own statistics of some images, and with the base's.
+    """Measures candidates' statistics of some images, and describes candidates by the base's statistics instead.
 
-    With the base's, they are scored and trained as any others.
+    Described so, they are scored and trained as any others.
 
     Args:
         model: the base, in eval mode, on the device.
@@ -64,92 +68,76 @@ class Recalibration:
     """
 
     def __init__(self, model: nn.Module, layout: Layout, inputs: Float[Tensor, "B *input"]) -> None:
-        self.layout, self.inputs = layout, channels_last(inputs)
-        self.eps = {name: one.eps for name, one in normalizations(model, layout.names).items()}
-        self.base = {name: _running(model.get_submodule(name)) for name in self.eps}
-        self.model, self.own = copy.deepcopy(model), copy.deepcopy(model)
-        self._seen: dict[str, Statistics] = {}
-        self._widest = 0  # values of a layer's inputs
-        for network in (self.model, self.own):
-            for name, one in normalizations(network, layout.names).items():
-                one.register_forward_pre_hook(functools.partial(self._look, name))
-        for one in normalizations(self.own, layout.names).values():
+        self.layout, self.inputs, self.model = layout, channels_last(inputs), copy.deepcopy(model)
+        self.eps, self.base = dict[str, float](), dict[str, Moments]()
+        self._seen, self._widest = dict[str, Moments](), 1  # values of a layer's inputs
+        for name, norm in normalizations(self.model, layout.names).items():
+            moments = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+            self.eps[name], self.base[name] = norm.eps, (moments[0].cpu(), moments[1].cpu())
+            norm.register_forward_pre_hook(functools.partial(self._look, name))
             # Without running statistics it takes those of the batch, which is all of the images.
-            one.running_mean = one.running_var = one.num_batches_tracked = None
-        self.together = (
-            1  # candidates; on a CPU kernels of several take longer than one after another
-        )
+            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        # Candidates that run at once; on a CPU kernels of several take longer than one after another.
+        self.together = 1
         if inputs.device.type != "cpu":
-            with torch.no_grad():
-                self._statistics(self.model, {})
+            self._run({})
             self.together = max(1, of_candidates(inputs.device).work // (4 * self._widest))
-
-    def fold(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """Return vectors that do with the base's statistics what the given ones do with those of the images."""
-        return self._converted(vectors, self.own, lambda name, seen: (seen, self.base[name]))
-
-    def unfold(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """Return vectors that do with the images' statistics what the given ones do with those of the base."""
-        return self._converted(vectors, self.model, lambda name, seen: (self.base[name], seen))
-
-    @torch.no_grad()
-    def _converted(
-        self,
-        vectors: Float[Tensor, "N D"],
-        network: nn.Module,
-        exchange: Callable[[str, Statistics], tuple[Statistics, Statistics]],
-    ) -> Float[Tensor, "N D"]:
-        converted = vectors.clone()
-        run = functools.partial(self._statistics, network)
-        for low in track(range(0, len(vectors), self.together), "normalization statistics"):
-            some = slice(low, low + self.together)
-            tensors = self.layout.unflatten(vectors[some].to(self.inputs.device))
-            with as_reference(self.inputs.device.type):
-                seen = _alone(run, tensors) if self.together == 1 else vmap(run)(tensors)
-            for name, eps in self.eps.items():
-                names = f"{name}.weight", f"{name}.bias"
-                affine = tensors[names[0]], tensors[names[1]]
-                tensors |= zip(
-                    names, exchanged(affine, *exchange(name, seen[name]), eps), strict=True
-                )
-            converted[some] = self.layout.flatten(tensors).cpu()
-        return converted
-
-    def _statistics(
-        self, network: nn.Module, tensors: Mapping[str, Tensor]
-    ) -> dict[str, Statistics]:
-        functional_call(network, dict(tensors), (self.inputs,))
-        return dict(self._seen)
 
     def _look(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
         variance, mean = torch.var_mean(inputs[0], axes)
         self._seen[name], self._widest = (mean, variance), max(self._widest, inputs[0].numel())
 
+    @torch.no_grad()
+    def _run(self, tensors: Mapping[str, Tensor]) -> dict[str, Moments]:
+        """Return the statistics of one candidate."""
+        functional_call(self.model, dict(tensors), (self.inputs,))
+        return dict(self._seen)
 
-def exchanged(
-    affine: tuple[Tensor, Tensor], own: Statistics, other: Statistics, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Return the scale and shift that do with other statistics what the given ones do with their own.
+    def statistics(self, vectors: Float[Tensor, "N D"]) -> dict[str, Moments]:
+        """Return every candidate's statistics of the images, N in front, by the layers' names."""
+        chunks = track(vectors.split(self.together), "normalization statistics")
+        parts = [self._of_chunk(chunk.to(self.inputs.device)) for chunk in chunks]
+        return {
+            name: (
+                torch.cat([part[name][0] for part in parts]).cpu(),
+                torch.cat([part[name][1] for part in parts]).cpu(),
+            )
+            for name in self.eps
+        }
 
-    Args:
-        affine: scale and shift of a batch normalization.
-        own, other: mean and variance of its inputs.
-        eps: what it adds to a variance.
-    """
-    scale, shift = affine
-    (mean, deviation), (mean2, deviation2) = ((m, (v + eps).sqrt()) for m, v in (own, other))
-    new = scale * deviation2 / deviation
-    return new, shift - scale * mean / deviation + new * mean2 / deviation2
+    def _of_chunk(self, vectors: Float[Tensor, "n D"]) -> dict[str, Moments]:
+        tensors = self.layout.unflatten(vectors)
+        with as_reference(self.inputs.device.type):
+            if self.together > 1:
+                together: dict[str, Moments] = vmap(self._run)(tensors)
+                return together
+            seen = self._run({name: tensor[0] for name, tensor in tensors.items()})
+            return {name: (mean[None], variance[None]) for name, (mean, variance) in seen.items()}
 
+    def fold(
+        self, vectors: Float[Tensor, "N D"], own: Mapping[str, Moments]
+    ) -> Float[Tensor, "N D"]:
+        """Return vectors that do with the base's statistics what the given ones do with their own."""
+        return self._described(vectors, own, self.base)
 
-def _alone(
-    run: Callable[[Mapping[str, Tensor]], Mapping[str, Statistics]], tensors: Mapping[str, Tensor]
-) -> dict[str, Statistics]:
-    """Run a function of one candidate's tensors as ``vmap`` would."""
-    found = run({name: tensor[0] for name, tensor in tensors.items()})
-    return {name: (mean[None], variance[None]) for name, (mean, variance) in found.items()}
+    def unfold(
+        self, vectors: Float[Tensor, "N D"], own: Mapping[str, Moments]
+    ) -> Float[Tensor, "N D"]:
+        """Return vectors that do with statistics of their own what the given ones do with the base's."""
+        return self._described(vectors, self.base, own)
 
-
-def _running(norm: nn.Module) -> Statistics:
-    return norm.get_buffer("running_mean").clone(), norm.get_buffer("running_var").clone()
+    def _described(
+        self,
+        vectors: Float[Tensor, "N D"],
+        before: Mapping[str, Moments],
+        after: Mapping[str, Moments],
+    ) -> Float[Tensor, "N D"]:
+        tensors = self.layout.unflatten(vectors)
+        for name, eps in self.eps.items():
+            scale, shift = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+            (mean, variance), (mean2, variance2) = before[name], after[name]
+            slope = scale / (variance + eps).sqrt()  # of a feature
+            tensors[f"{name}.weight"] = slope * (variance2 + eps).sqrt()
+            tensors[f"{name}.bias"] = shift + slope * (mean2 - mean)
+        return self.layout.flatten(tensors)
