@@ -169,7 +169,7 @@ class Rpg(Generator):
         return self
 
     def new_networks(self) -> nn.ModuleDict:
-        """Make the recurrent network, "tell", and the denoiser, "denoise"."""
+        """Make the two networks, "recurrent" and "denoiser"."""
         where = positions(self.tokens_.layer, self.tokens_.part, self.d_model)
         recurrent = sequence(
             self.recurrence, self.d_model, self.num_layers,
@@ -178,8 +178,8 @@ class Rpg(Generator):
         numbered = self.checkpoints_ if self.conditioning == "index" else 0
         return nn.ModuleDict(
             {
-                "tell": Prototypes(where, recurrent, numbered),
-                "denoise": TokenDenoiser(
+                "recurrent": Prototypes(where, recurrent, numbered),
+                "denoiser": TokenDenoiser(
                     self.dim_per_token, self.d_model, self.layer_channels, self.kernel_size
                 ),
             }
@@ -216,7 +216,7 @@ class Rpg(Generator):
         rng: torch.Generator,
     ) -> Float[Tensor, ""]:
         """Return the squared error of the noise that is found in tokens, a mean over values that are no padding."""
-        told = networks["tell"](index).flatten(0, 1)
+        told = networks["recurrent"](index).flatten(0, 1)
         noise, x0 = (self.tokens_.cut(v).flatten(0, 1) for v in (normal_like(x0, rng), x0))
         mask = self.tokens_.mask.repeat(len(index), 1)
         if 0 < self.diffusion_batch < len(mask):
@@ -224,7 +224,7 @@ class Rpg(Generator):
             some = some[: self.diffusion_batch]
             told, noise, x0, mask = (each[some] for each in (told, noise, x0, mask))
         t = self.process().draw(len(x0), rng, x0.device)
-        found = networks["denoise"](scheduler.add_noise(x0, noise, t), t, told)
+        found = networks["denoiser"](scheduler.add_noise(x0, noise, t), t, told)
         return masked_error(found, noise, mask)
 
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
@@ -241,16 +241,17 @@ class Rpg(Generator):
         """Yield noise, and the values after every step of the reverse process."""
         draws = derive(rng, "reverse process", device=self.device)
         networks = self.networks_.module
+        assert isinstance(networks, nn.ModuleDict)
         index = torch.randint(self.checkpoints_, (n,), generator=draws, device=self.device)
         with torch.no_grad():
-            told = networks["tell"](index)
+            told = networks["recurrent"](index)
         dim = len(self.tokens_.inverse)
         noise = torch.randn((n, dim), generator=draws, device=self.device)
 
         def found(x: Float[Tensor, "n D"], t: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
             some = max(1, _VALUES // dim)
             parts = zip(x.split(some), t.split(some), told.split(some), strict=True)
-            return torch.cat([self._noise(networks["denoise"], *part) for part in parts])
+            return torch.cat([self._noise(networks["denoiser"], *part) for part in parts])
 
         return self.process().reverse(found, noise, draws)
 

@@ -77,7 +77,7 @@ def test_mamba_is_made_where_its_package_is_there(monkeypatch):
     made = small(recurrence="mamba", num_layers=2).fit(
         zoo_of(draw(2, LAYOUT.dim)), rng=generator(0)
     )
-    blocks = made.networks_.module["tell"].recurrent
+    blocks = made.networks_.module["recurrent"].recurrent
     assert [block.options for block in blocks] == [{"d_state": 32, "d_conv": 4, "expand": 2}] * 2
     monkeypatch.setitem(sys.modules, "mamba_ssm", None)
     with pytest.raises(BadRequest, match="recurrence is 'mamba', expected the package mamba_ssm"):

@@ -35,7 +35,7 @@ def processor(device: str) -> str:
 def computes_bfloat16(device: str) -> bool:
     """Return whether a device has instructions for bfloat16; a processor without them takes 11 times as long."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"  # ATEN_CPU_CAPABILITY can say less
     return wide and bool(
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

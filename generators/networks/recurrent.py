@@ -114,7 +114,8 @@ class TokenDenoiser(nn.Module):
         self, x: Float[Tensor, "m length"], t: Int[Tensor, " m"], told: Float[Tensor, "m c"]
     ) -> Float[Tensor, "m length"]:
         """Return the noise in tokens at their timesteps, with what is known of each."""
-        time, kept = time_embedding(t, _TIME), []
+        time = time_embedding(t, _TIME)
+        kept: list[Tensor] = []
         h = x[:, None, None]
         for number, convolve in enumerate(self.convolutions):
             shift, scale = self.told[number](told), self.time[number](time)
