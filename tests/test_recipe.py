@@ -147,7 +147,7 @@ def test_everything_ships():
     assert set(recipe.names()) == {*SHIPPED, *OURS}
 
 
-@pytest.mark.parametrize("name", (*SHIPPED, *OURS))
+@pytest.mark.parametrize("name", [*SHIPPED, *OURS])
 def test_every_shipped_recipe_can_be_run(name):
     made = recipe.read(name)
     found = recipe.cells(made)

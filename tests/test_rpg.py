@@ -119,7 +119,7 @@ def test_the_loss_ignores_padding_and_what_is_not_drawn(some):
             seen.append((x, t, told))
             return 100.0 * (x == 0) + 0.5  # padding is 0, and values never
 
-    networks = nn.ModuleDict({"tell": Tell(), "denoise": Denoise()})
+    networks = nn.ModuleDict({"recurrent": Tell(), "denoiser": Denoise()})
     loss = made.loss(
         networks,
         made.process().scheduler(),
