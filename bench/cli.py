@@ -1,8 +1,9 @@
 """The command line: every command parses, calls one function and prints. torch is imported only where it is needed."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -325,18 +326,27 @@ def leaderboard(
         list[Path] | None, typer.Option(help="Folders of records, beside the shipped ones.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the page.")] = 8501,
+    static: Annotated[
+        Path | None,
+        typer.Option(help="Write it into this folder instead, as plain files that need no server."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Open the leaderboard in a browser."""
-    import subprocess
-
-    app_file = Path(__file__).resolve().parents[1] / "leaderboard" / "app.py"
+    """Open the leaderboard in a browser, or write it as plain files."""
     folders = [str(folder.resolve()) for folder in results or []]
+    if static:
+        _become("leaderboard.static", str(static.resolve()), *folders)
+    app_file = Path(__file__).resolve().parents[1] / "leaderboard" / "app.py"
     arguments = [str(app_file), "--server.port", str(port), "--client.toolbarMode", "viewer"]
-    arguments += ["--server.address", "localhost", "--browser.gatherUsageStats", "false"]
+    arguments += ["--server.address", "localhost", "--server.showEmailPrompt", "false"]
+    arguments += ["--browser.gatherUsageStats", "false"]
     arguments += [f"--theme.{name}={value}" for name, value in THEME.items()]
-    done = subprocess.run([sys.executable, "-m", "streamlit", "run", *arguments, "--", *folders])
-    raise typer.Exit(done.returncode)
+    _become("streamlit", "run", *arguments, "--", *folders)
+
+
+def _become(module: str, *words: str) -> NoReturn:
+    """Run a module in place of this process, so that whoever stops the command stops the module."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *words])
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -80,8 +80,16 @@ def served(*results: Path) -> Iterator[str]:
     try:
         _wait(f"http://localhost:{port}/_stcore/health", process)
         yield f"http://localhost:{port}"
+        process.terminate()  # as a supervisor does: whoever stops the command stops the server
+        process.wait(30)
+        with (
+            contextlib.suppress(ConnectionRefusedError),
+            socket.create_connection(("localhost", port), 1),
+        ):
+            raise AssertionError("the server is still there")
     finally:
-        os.killpg(process.pid, 15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 15)
         process.wait()
 
 
