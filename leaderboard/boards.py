@@ -1,5 +1,6 @@
 """Boards: groups of runs that are ranked together. Pure functions, no widgets, no torch."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,6 @@ from leaderboard.facts import Fact
 
 SHARED = [fact.name for fact in (*facts.BOARD, *facts.METRIC)]
 HASHES = ("dataset_hash", "zoo_hash")  # compared, and never shown
-FINE = 2000  # validation examples from which on percentages have a second decimal
 
 
 def boards(runs: pd.DataFrame) -> pd.DataFrame:
@@ -43,19 +43,36 @@ def largest(found: pd.DataFrame) -> str:
     return str(newest["board"].iloc[int(newest["records"].to_numpy().argmax())])
 
 
+TRACKS = {"trajectory": "steps of one run", "seeds": "independent runs"}
+
+
 def title(board: Mapping[str, Any]) -> str:
-    """Return a board's title in one line: task, architecture, layers, track, K, and the start of its key.
+    """Return a board's title in words: task, architecture, what is generated, checkpoints and samples.
 
     One of an earlier protocol says so: its records have no reference.
     """
-    words = (board["task"], board["arch"], board["layers"], board["track"], f"K={board['k']}")
+    part = "all weights" if board["layers"] == "all" else f"weights of {board['layers']}"
+    track = TRACKS.get(str(board["track"]), str(board["track"]))
     earlier = f", protocol {board['version']}" if board["version"] < PROTOCOL else ""
-    return f"{' · '.join(map(str, words))}  ({board['key'][:8]}{earlier})"
+    return (
+        f"{board['task']}: {board['arch']}, {part}; {board['k']:,} checkpoints, {track}; "
+        f"{board['samples']:,} samples{earlier}"
+    )
+
+
+def titles(found: pd.DataFrame) -> dict[str, str]:
+    """Return the titles of boards by their names; those of one title have their names as well."""
+    entries = records(found)
+    several = Counter(map(title, entries))
+    return {
+        str(one["board"]): title(one) + (f" ({one['board']})" if several[title(one)] > 1 else "")
+        for one in entries
+    }
 
 
 def scale(board: Mapping[str, Any]) -> Scale:
     """Return the scale of a board's scores, with as many decimals as make one validation example visible."""
-    return Scale(bool(board["percent"]), digits=2 if board["val_size"] >= FINE else 1)
+    return Scale.resolved(bool(board["percent"]), int(board["val_size"]))
 
 
 def why_elsewhere(board: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -19,9 +19,14 @@ from leaderboard.formats import Format
 from leaderboard.pooling import Pool
 
 GENERATED, ORIGINAL, REFERENCE = "generated", "original", "reference"
-ONE_FIT = "*"  # mark of a rank that holds for one fit of the generator
+ONE_FIT = "*"  # mark of a group that holds for one fit of the generator
 DRAWS = "expected of m models drawn from the population; the note below the table says which m"
 WITHDRAWN = " (withdrawn)"  # mark of what ``bench.records.versions`` withdraws
+LIKE = {
+    "copies": "checkpoints, with or without a little noise",
+    "averages": "means of checkpoints, steps between them, or gaussian draws",
+    "broken": "checkpoints under strong noise",
+}
 Read = Callable[[Record, str], Any]  # a record and the name of one of its populations -> a value
 
 
@@ -53,12 +58,9 @@ class Column:
         label: its heading.
         help: how to read it, for readers of the page.
         format: how its fields' values are shown in one cell.
-        fields: its values; none for a column that the table itself makes: rank, generator and kind.
-        better: how rows are ranked by its first field: as the board's score, or the higher or lower value first; None
-            where they cannot be ranked by it.
-        width: width in pixels; None leaves it to the page.
-        fits: whether it is as wide as its longest text.
-        pinned: whether it stays in sight when the table is scrolled.
+        fields: its values; none for a column that the table itself makes: group, generator and kind.
+        better: how rows are sorted by its first field: as the board's score, or the higher or lower value first; None
+            where they cannot be sorted by it.
     """
 
     name: str
@@ -67,9 +69,6 @@ class Column:
     format: Format
     fields: tuple[Field, ...] = ()
     better: Literal["score", "higher", "lower"] | None = None
-    width: int | None = None
-    fits: bool = False
-    pinned: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -146,9 +145,21 @@ def _collapsed(record: Record) -> str | None:
     return _marked(record, "collapsed", said)
 
 
+def told(record: Record) -> str:
+    """Return in words whether a record's board can tell training from controls, without which its "
+    "verdict is nothing."""
+    resolution = record.judge.resolution
+    if versions.WORD in versions.withdrawn(record):
+        return "withdrawn" if record.judge.sees_training is not False else "withdrawn, cannot tell"
+    if resolution is None:
+        return "no reference"
+    low = "" if resolution >= verdict.RESOLUTION else ", cannot tell"
+    return f"resolution {resolution:.2f}{low}"
+
+
 def _verdict(record: Record) -> str | None:
-    """Return the word, with a mark where its rule is withdrawn."""
-    return _marked(record, versions.WORD, record.judge.word)
+    """Return the word, and whether its board can tell."""
+    return f"{record.judge.word} ({told(record)})" if record.judge.word else None
 
 
 def _against(read: Callable[[Judgement], Interval | None], part: str = "value") -> Read:
@@ -185,7 +196,7 @@ def _interval(
 def _score(name: str, label: str, help_: str) -> Column:
     """Return the column of a statistic of a population's scores."""
     read = of_population(attrgetter(name))
-    return Column(name, label, help_, formats.SCORE, (Field(name, read),), better="score", width=62)
+    return Column(name, label, help_, formats.SCORE, (Field(name, read),), better="score")
 
 
 def _amortised(models: int) -> Column:
@@ -207,17 +218,18 @@ def _amortised(models: int) -> Column:
 # The first columns of every table.
 FIXED = (
     Column(
-        "rank", "#",
-        "1 and the number of rows that are better beyond chance; equal ranks cannot be told apart. "
-        f"With {ONE_FIT} it is of one fit of the generator, since there is one seed: another fit may rank elsewhere. "
-        "There is none where chance is not known; the note below the table says why.",
-        formats.WORD, width=48, pinned=True,
+        "group", "Group",
+        "A is the best. A group begins with the first row that is worse than the first of the group before "
+        "by more than "
+        f"chance. With {ONE_FIT} it is of one fit of the generator, since there is one seed: another fit may stand "
+        "elsewhere. There is none where chance is not known; the note below the table says why.",
+        formats.WORD,
     ),
-    Column("generator", "Generator", "", formats.WORD, width=120, fits=True, pinned=True),
+    Column("generator", "Generator", "", formats.WORD),
     Column(
         "kind", "Kind",
         "A control is what any generator must beat; the reference is trained models that no generator saw.",
-        formats.WORD, width=84,
+        formats.WORD,
     ),
 )  # fmt: skip
 COLUMNS = (
@@ -297,17 +309,24 @@ COLUMNS = (
     Column(
         "verdict", "Verdict",
         "What most of the models are, by rule 2: broken, copies, averages or novel; undecided where there is a doubt. "
+        "Behind it whether the board can tell training from controls (its resolution; 1 is best). "
         "Withdrawn: a word of rule 1, which called averages novel and trained models copies.",
         formats.WORD,
-        (Field("verdict", of_run(_verdict), pooling.counted_before(WITHDRAWN), dtype="object"),),
-        width=80, fits=True,
+        (Field("verdict", of_run(_verdict), pooling.counted_before_marks, dtype="object"),),
     ),
     Column(
         "new", "New, %",
         "Share of the models that are like trained ones which no generator saw (the reference), with its 95 % "
         "interval. The rest is like copies, averages, or broken models.",
         formats.PERCENT, _interval("new", attrgetter("composition.new"), share=True),
-        better="higher", width=108,
+        better="higher",
+    ),
+    *(
+        Column(
+            kind, f"{kind.capitalize()}, %", f"Share of the models that are like {like}, with its 95 % interval.",
+            formats.PERCENT, _interval(kind, attrgetter(f"composition.{kind}"), share=True),
+        )
+        for kind, like in LIKE.items()
     ),
     Column(
         "quality", "Quality", "Mean score minus the reference's, with its 95 % interval; above 0 is better.",
@@ -324,8 +343,7 @@ COLUMNS = (
         "collapsed", "Collapsed",
         "Generated models vary less than the reference, beyond chance; with several seeds, in how many. Withdrawn: "
         "whether they are more alike than the originals, without an interval.", formats.WORD,
-        (Field("collapsed", of_run(_collapsed), pooling.counted_before(WITHDRAWN), dtype="object"),),
-        width=88,
+        (Field("collapsed", of_run(_collapsed), pooling.counted_before_marks, dtype="object"),),
     ),
     Column(
         "tier", "Checked", "How far the record was verified: claimed, rescored or regenerated.", formats.WORD,
@@ -336,12 +354,8 @@ COLUMNS = (
         (Field("device", of_run(attrgetter("timing.device")), pooling.first, dtype="object"),),
     ),
 )  # fmt: skip
-# The columns that a table shows at first, in this order; the reader can add the others.
-OPENING = (
-    "best", "selected", "mean", "interval", "verdict", "new", "quality", "novelty", "collapsed", "median", "worst",
-    "seconds_per_model", "speedup", "speedup_marginal", *(f"speedup_amortised_{n}" for n in speed.AMORTISED), "seeds",
-    "device",
-)  # fmt: skip
+# The columns that a table shows at first, in this order, beside group and name; the reader can add the others.
+OPENING = ("mean", "interval", "selected", "verdict", "quality", "speedup_amortised_100")
 
 NAMED = {column.name: column for column in (*FIXED, *COLUMNS)}
 FIELDS = tuple(field for column in COLUMNS for field in column.fields)

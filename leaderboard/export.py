@@ -1,6 +1,7 @@
 """Export of a table as CSV, LaTeX or Markdown, with the special characters of each format escaped."""
 
 import io
+from collections.abc import Collection
 
 import pandas as pd
 
@@ -35,12 +36,25 @@ def markdown(table: pd.DataFrame) -> str:
     return tables.table(head, body, [_numeric(table[name]) for name in table])
 
 
-def latex(table: pd.DataFrame) -> str:
-    """Return a table of text as a LaTeX ``tabular`` with the rules of the package booktabs."""
+def latex(table: pd.DataFrame, *, caption: str = "", bold: Collection[tuple[int, int]] = ()) -> str:
+    """Return a table of text as a LaTeX ``tabular`` with the rules of the package booktabs.
+
+    Args:
+        table: the text.
+        caption: makes it a floating ``table`` with this caption.
+        bold: positions of cells that are bold: row and column, from 0.
+    """
     columns = "".join("r" if _numeric(table[name]) else "l" for name in table)
-    head, *body = (" & ".join(map(_latex, line)) + r" \\" for line in _lines(table))
-    inner = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *inner, r"\end{tabular}", ""])
+    head, *body = (list(map(_latex, line)) for line in _lines(table))
+    for row, column in bold:
+        body[row][column] = rf"\textbf{{{body[row][column]}}}"
+    lines = [" & ".join(line) + r" \\" for line in (head, *body)]
+    inner = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    tabular = [rf"\begin{{tabular}}{{{columns}}}", *inner, r"\end{tabular}"]
+    if caption:
+        said = rf"\caption{{{_latex(caption)}}}"
+        tabular = [r"\begin{table}", r"\centering", said, *tabular, r"\end{table}"]
+    return "\n".join([*tabular, ""])
 
 
 def _lines(table: pd.DataFrame) -> list[list[str]]:

@@ -87,6 +87,11 @@ def _controls(record: Record) -> int:
     return hash(tuple(_numbers([record.populations[name] for name in own])))
 
 
+def _is_control(record: Record) -> bool:
+    """Return whether the generator is a control that was run as one, and so stands in every record already."""
+    return record.generator.name in {control.name for control in record.controls.values()}
+
+
 def _numbers(populations: Sequence[Population]) -> Iterator[float]:
     for population in populations:
         yield from (population.selected, population.mean, population.best, population.worst)
@@ -114,7 +119,9 @@ RUN = (
     Fact("preset", attrgetter("protocol.preset")),
     Fact("settings", lambda record: plain(record.task.settings)),
     Fact("fit_s", attrgetter("timing.fit_s"), NUMBER),
+    Fact("uses", lambda record: json.dumps(record.generator.uses)),
     Fact("controls", _controls),
+    Fact("is_control", _is_control, "bool"),
 )  # fmt: skip
 # Numbers that are compared with the paper's, by the names in ``bench.records.paper.OURS``.
 PAPER = (

@@ -1,4 +1,4 @@
-"""Formats of a column's values: as text, and as numbers that the page can sort."""
+"""Formats of a column's values as text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,65 +17,46 @@ class Format:
 
     Attributes:
         write: returns the text of a cell from the board's scale and the cell's values, none of which is missing.
-        printf: returns the format of numbers in a table that sorts them; None where that table has text.
-        scored: whether the number is a score, which is shown in the board's scale.
-        right: whether the text is aligned right.
+        right: whether the text is a number, which is aligned right.
     """
 
     write: Callable[..., str]
-    printf: Callable[[Scale], str] | None = None
-    scored: bool = False
-    right: bool = False
+    right: bool = True
 
     def text(self, scale: Scale, *values: Any) -> str:
         """Return the text of a cell; ``UNKNOWN`` where its first value is missing."""
         return UNKNOWN if pd.isna(values[0]) else self.write(scale, *values)
 
 
-def number(pattern: str, printf: str) -> Format:
-    """Return the format of a number that does not depend on the board's scale.
-
-    Args:
-        pattern: format of the text, as Python's ``format`` takes it.
-        printf: format of the number on the page, as C's ``printf`` takes it.
-    """
-    return Format(lambda scale, value: format(value, pattern), lambda scale: printf)
+def number(pattern: str) -> Format:
+    """Return the format of a number that does not depend on the board's scale, as Python's ``format`` takes it."""
+    return Format(lambda scale, value: format(value, pattern))
 
 
 def times(factor: float) -> str:
-    """Return a factor as text: two significant digits, or a whole number from 10 on.
+    """Return a factor as text, with two significant digits: no timing has more.
 
-    >>> times(15234.5), times(0.0213)
-    ('15,234x', '0.021x')
+    >>> times(259_073_876), times(15234.5), times(0.0213)
+    ('260,000,000x', '15,000x', '0.021x')
     """
-    return f"{factor:,.0f}x" if factor >= 10 else f"{factor:.2g}x"
-
-
-def signed(scale: Scale, difference: float) -> str:
-    """Return a difference of scores as text, in the board's scale."""
-    return f"{100 * difference:+.2f}" if scale.percent else f"{difference:+.3g}"
+    rounded = float(f"{factor:.2g}")
+    return f"{rounded:,.0f}x" if rounded >= 10 else f"{factor:.2g}x"
 
 
 def _bounded(scale: Scale, difference: float, low: float, high: float) -> str:
-    value, least, most = (signed(scale, x) for x in (difference, low, high))
+    value, least, most = (scale.difference(x) for x in (difference, low, high))
     return f"{value} ({least} to {most})"
 
 
-def printf(scale: Scale) -> str:
-    """Return the ``printf`` format of scores in a table that sorts them."""
-    return f"%.{scale.digits}f" if scale.percent else "%.4g"
-
-
-SCORE = Format(lambda scale, score: scale.text(score), printf, scored=True)
-SCORES = Format(lambda scale, low, high: f"{scale.text(low)} to {scale.text(high)}", right=True)
-DIFFERENCE = Format(_bounded, right=True)  # a difference of scores with its interval
+SCORE = Format(lambda scale, score: scale.text(score))
+SCORES = Format(lambda scale, low, high: f"{scale.text(low)} to {scale.text(high)}")
+DIFFERENCE = Format(_bounded)  # a difference of scores with its interval
 # A share in percent with its interval.
 PERCENT = Format(
-    lambda scale, *shares: "{:.0f} ({:.0f} to {:.0f})".format(*(100 * share for share in shares)),
-    right=True,
+    lambda scale, *shares: "{:.0f} ({:.0f} to {:.0f})".format(*(100 * share for share in shares))
 )
-SHARE = number(".3f", "%.3f")
-SHORT = number(".2g", "%.2g")
-WHOLE = number(",.0f", "%d")
-TIMES = Format(lambda scale, factor: times(factor), lambda scale: "%.3gx")
-WORD = Format(lambda scale, word: str(word))
+SHARE = number(".3f")
+SHORT = number(".2g")
+WHOLE = number(",.0f")
+TIMES = Format(lambda scale, factor: times(factor))
+WORD = Format(lambda scale, word: str(word), right=False)

@@ -1,5 +1,6 @@
 """Reading of one record with its side file. No widgets, no torch."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,13 @@ class Shown:
     problem: str = ""
 
 
-def open_record(path: Path, label: str = "") -> Shown:
+def open_record(path: Path, label: str = "", only: re.Pattern[str] | None = None) -> Shown:
     """Return a record and the side file beside it.
+
+    Args:
+        path: of the record.
+        label: its name in legends.
+        only: matches the names of the arrays that are wanted; None for all.
 
     A side file that is missing, or is not the one that the record names, is a ``problem`` and no error.
 
@@ -39,7 +45,7 @@ def open_record(path: Path, label: str = "") -> Shown:
         return Shown(label, record, {}, "this record was written without one")
     file = path.with_suffix(".npz")  # never the name in the record: it could lead anywhere
     try:
-        arrays = side.read(file, named.sha256)
+        arrays = side.read(file, named.sha256, only)
     except BadRequest as error:
         return Shown(label, record, {}, printable(str(error)))
     return Shown(label, record, arrays)

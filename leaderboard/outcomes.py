@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 # then all that the control can make.
 SEVERAL = 8
 
-# Why a row has no rank, as the end of a sentence about such rows.
+# Why a row has no group, as the end of a sentence about such rows.
 NO_UNITS = "what other validation examples would change is not kept beside their records"
 NO_TRAIN = "their models' scores on the training split are not kept beside their records"
 SINGLE = "one model of what is drawn anew each time"
@@ -126,14 +126,14 @@ class Compared:
     Attributes:
         drawn: number of draws that ``expected.DRAWN`` are the expected values of.
         values: these values, by statistic and row; None where one is not known.
-        ranks: the ranks of rows that can be compared.
-        unranked: why each of the other rows cannot.
+        groups: the groups of rows that can be compared, A the best (``ties.groups``).
+        untested: why each of the other rows cannot.
     """
 
     drawn: int = 1
     values: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    ranks: Mapping[str, int] = field(default_factory=dict)
-    unranked: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    untested: Mapping[str, str] = field(default_factory=dict)
 
 
 Rows = Mapping[str, Sequence[Models]]
@@ -169,11 +169,11 @@ def value(seeds: Sequence[Models], statistic: str, drawn: int) -> float | None:
 
 
 def compare(rows: Rows, by: str) -> Compared:
-    """Return the expected values of a board's rows and, where ``by`` is one of ``expected.STATISTICS``, their ranks.
+    """Return the expected values of a board's rows and, where ``by`` is one of ``expected.STATISTICS``, their groups.
 
     Args:
         rows: populations of each row, from ``rows_of``.
-        by: name of the column that rows are ranked by.
+        by: name of the column that rows are sorted by.
     """
     drawn = draws(rows)
     values = {
@@ -182,14 +182,17 @@ def compare(rows: Rows, by: str) -> Compared:
     }
     if by not in expected.STATISTICS or not rows:
         return Compared(drawn, values)
-    found = {name: _row(seeds, by, drawn) for name, seeds in rows.items()}
-    found = _of_one_length(found)
-    known = {name: row for name, row in found.items() if isinstance(row, Row)}
+    known, untested = tested(rows, by, drawn)
     first = next(iter(rows.values()))[0].record
-    ranks = ties.ranks(known, units(rows), higher_is_better=first.task.metric.higher_is_better)
-    return Compared(
-        drawn, values, ranks, {n: why for n, why in found.items() if isinstance(why, str)}
-    )
+    groups = ties.groups(known, units(rows), higher_is_better=first.task.metric.higher_is_better)
+    return Compared(drawn, values, groups, untested)
+
+
+def tested(rows: Rows, by: str, drawn: int) -> tuple[dict[str, Row], dict[str, str]]:
+    """Return the rows of a board as the test of ties takes them, and why each of the others cannot be tested."""
+    found = _of_one_length({name: _row(seeds, by, drawn) for name, seeds in rows.items()})
+    known = {name: row for name, row in found.items() if isinstance(row, Row)}
+    return known, {name: why for name, why in found.items() if isinstance(why, str)}
 
 
 def _row(seeds: Sequence[Models], by: str, drawn: int) -> Row | str:

@@ -39,19 +39,13 @@ def counted(runs: pd.DataFrame, name: str) -> str | None:
     return _counted(runs[name].tolist())
 
 
-def counted_before(mark: str) -> Pool:
-    """Return the same pooling of words with a mark at their end, which stands once where all of them have it."""
-
-    def pool(runs: pd.DataFrame, name: str) -> str | None:
-        words = runs[name].tolist()
-        marked = all(isinstance(word, str) and word.endswith(mark) for word in words)
-        return (
-            f"{_counted([w.removesuffix(mark) for w in words])}{mark}"
-            if marked
-            else _counted(words)
-        )
-
-    return pool
+def counted_before_marks(runs: pd.DataFrame, name: str) -> str | None:
+    """Return the same of words with a mark in parentheses, which stands once where all of them have the same."""
+    words = runs[name].tolist()
+    parts = [str(word).partition(" (") for word in words]
+    if any(not isinstance(word, str) for word in words) or len({part[2] for part in parts}) != 1:
+        return _counted(words)
+    return f"{_counted([part[0] for part in parts])}{parts[0][1]}{parts[0][2]}"
 
 
 def _counted(words: Sequence[Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""A ranked table in the form that the page and its exports show. Pure functions, no widgets, no torch."""
+"""A board's table in the form that the page and its exports show. Pure functions, no widgets, no torch."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,27 +8,24 @@ import pandas as pd
 from bench.records.scale import Scale
 from leaderboard import expected
 from leaderboard.columns import COLUMNS, FIXED, NAMED, ONE_FIT, Column
-from leaderboard.formats import DIFFERENCE, UNKNOWN, signed
+from leaderboard.formats import DIFFERENCE, UNKNOWN
 from leaderboard.outcomes import Compared
 from leaderboard.zoos import INTERVAL
 
-# Pixels of one letter, of the cell's margins, and of the widest column.
-LETTER, MARGIN, WIDEST = 7, 20, 280
-
 
 def texts(ranked: pd.DataFrame, scale: Scale) -> pd.DataFrame:
-    """Return a ranked table as text, with one column for each ``Column``."""
+    """Return a table as text, with one column for each ``Column``."""
     found = pd.DataFrame({one.name: _cells(ranked, one, scale) for one in (*FIXED, *COLUMNS)})
-    found.loc[_one_fit(ranked), "rank"] += ONE_FIT
+    found.loc[_one_fit(ranked), "group"] += ONE_FIT
     return found
 
 
 def _one_fit(ranked: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows have a rank that holds for one fit of the generator alone."""
+    """Return which rows have a group that holds for one fit of the generator alone."""
     return (
         (ranked["kind"] == "generator")
         & (ranked["seeds"] == 1).fillna(False)
-        & ranked["rank"].notna()
+        & ranked["group"].notna()
     )
 
 
@@ -37,42 +34,23 @@ def _cells(ranked: pd.DataFrame, column: Column, scale: Scale) -> list[str]:
     return [column.format.text(scale, *row) for row in values]
 
 
-def sortable(ranked: pd.DataFrame, scale: Scale) -> pd.DataFrame:
-    """Return a table like that of ``texts``, with numbers in the columns that the page formats and sorts."""
-    found = texts(ranked, scale)
-    for column in COLUMNS:
-        if column.format.printf:
-            values = ranked[column.names[0]].to_numpy()
-            found[column.name] = values * scale.factor if column.format.scored else values
-    return found
-
-
 def labelled(shown: pd.DataFrame) -> pd.DataFrame:
     """Return a table of ``texts`` with the columns' labels as headings."""
     return shown.rename(columns={name: column.label for name, column in NAMED.items()})
 
 
-def width(column: Column, ranked: pd.DataFrame) -> int | None:
-    """Return a column's width in pixels, by its longest text if the column fits it; None leaves it to the page."""
-    if not column.fits:
-        return column.width
-    shown = [text for text in ranked[column.names[0]] if isinstance(text, str)]
-    longest = max(map(len, shown), default=0)
-    return min(WIDEST, max(column.width or 0, LETTER * longest + MARGIN))
-
-
 def notes(by: str, ranked: pd.DataFrame, compared: Compared, problem: str) -> list[str]:
-    """Return the sentences below a table that say how to read its ranks.
+    """Return the sentences below a table that say how to read its groups.
 
     Args:
-        by: name of the column that rows are ranked by.
-        ranked: the ranked table.
-        compared: what its ranks and expected values come from.
+        by: name of the column that rows are sorted by.
+        ranked: the table.
+        compared: what its groups and expected values come from.
         problem: what could not be read, or empty.
     """
     return [
         _on_draws(compared.drawn),
-        *_on_ranks(by, ranked, compared),
+        *_on_groups(by, ranked, compared),
         *([f"{problem}."] if problem else []),
     ]
 
@@ -90,28 +68,27 @@ def _on_draws(drawn: int) -> str:
     )
 
 
-def _on_ranks(by: str, ranked: pd.DataFrame, compared: Compared) -> list[str]:
+def _on_groups(by: str, ranked: pd.DataFrame, compared: Compared) -> list[str]:
     if by not in expected.STATISTICS:
         return [
-            f"There is no test for this column: rows are sorted by {NAMED[by].label}, and have no ranks."
+            f"There is no test for this column: rows are sorted by {NAMED[by].label}, and have no groups."
         ]
     found = []
-    if compared.ranks:
+    if compared.groups:
         found.append(
-            "Rows of equal rank cannot be told apart: pairs are tested over the same validation units, over seeds and "
-            "over models, all pairs together (Holm, 5 % for the whole board)."
+            "A row cannot be told apart from the first of its group: pairs are tested over the same validation units, "
+            "over seeds and over models, all pairs together (Holm, 5 % for the whole board). A letter that is "
+            "missing is "
+            "that of a row which is not shown."
         )
     if _one_fit(ranked).any():
         found.append(
-            f"Ranks with {ONE_FIT} are of one fit of the generator, since there is one seed: another fit may rank "
+            f"Groups with {ONE_FIT} are of one fit of the generator, since there is one seed: another fit may stand "
             "elsewhere."
         )
-    for reason, count in Counter(compared.unranked.values()).items():
-        rows = (
-            "No row has a rank"
-            if not compared.ranks
-            else f"{count} row{'s' * (count > 1)} without a rank"
-        )
+    for reason, count in Counter(compared.untested.values()).items():
+        several = f"{count} row{'s' * (count > 1)} without a group"
+        rows = several if compared.groups else "No row has a group"
         found.append(f"{rows}: {reason}.")
     return found
 
@@ -141,5 +118,5 @@ def over_zoos(
 def _over_zoos(scale: Scale, difference: float, low: float, high: float) -> str:
     """Return a difference with its interval as text, without one where it is of a single zoo."""
     if pd.isna(low):
-        return UNKNOWN if pd.isna(difference) else signed(scale, difference)
+        return UNKNOWN if pd.isna(difference) else scale.difference(difference)
     return DIFFERENCE.text(scale, difference, low, high)

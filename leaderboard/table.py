@@ -1,4 +1,4 @@
-"""The table of one board: rows and ranks, from the table of runs. Pure functions, no widgets, no torch."""
+"""The table of one board: rows and their order, from the table of runs. Pure functions, no widgets, no torch."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,12 @@ from leaderboard.columns import FIELDS, NAMED, ORIGINAL, RANKED, REFERENCE, Fiel
 from leaderboard.load import VARIANT
 
 NAMES = ("row", "name", "generator", "kind", *(field.name for field in FIELDS), "command", "runs")
+CONTROL_RUN = "control run"  # kind of a control that was run as a generator, and stands beside every other one too
 TYPES = {field.name: field.dtype for field in FIELDS if field.dtype != "object"}
 
 
 def rows(runs: pd.DataFrame, record: Record) -> pd.DataFrame:
-    """Return the unranked rows of a board: one a generator (seeds pooled), for the originals, the reference, a control.
+    """Return the rows of a board in no order: one a generator (seeds pooled), for originals, the reference, a control.
 
     Args:
         runs: the runs of one board.
@@ -59,7 +60,7 @@ def _generator_row(runs: pd.DataFrame) -> dict[str, Any]:
         "row": row_names(runs.head(1))[0],
         "name": first["generator"],
         "generator": first["variant"],
-        "kind": "generator",
+        "kind": CONTROL_RUN if first["is_control"] else "generator",
         **{field.name: field.pool(runs, field.name) for field in FIELDS},
         "command": "\n".join(runs["command"]),
         "runs": runs["id"].tolist(),
@@ -88,7 +89,7 @@ def _control_rows(record: Record) -> Iterator[dict[str, Any]]:
         }
 
 
-# Ranks ---------------------------------------------------------------------------------------------------------------
+# Order ---------------------------------------------------------------------------------------------------------------
 
 
 def at_draws(
@@ -108,22 +109,42 @@ def at_draws(
     return found.astype(dict.fromkeys(expected.DRAWN, "float64"))
 
 
-def ranked(
-    table: pd.DataFrame, by: str, higher_is_better: bool, ranks: Mapping[str, int]
+def ordered(
+    table: pd.DataFrame, by: str, higher_is_better: bool, groups: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Return the table with the column ``rank``, best first.
-
-    Ties share a rank; rows without a rank come last, the better value first, and those without the value after them.
+    """Return the table with the column ``group``, the best value first and rows without a value last.
 
     Args:
         table: table of ``rows``.
         by: name of a column in ``RANKED``.
         higher_is_better: whether a higher score is better.
-        ranks: rank by row, of those that have one.
+        groups: group by row, of those that have one.
     """
     field = NAMED[by].names[0]
     higher = higher_is_better if RANKED[by] == "score" else RANKED[by] == "higher"
-    found = table.assign(rank=pd.array([ranks.get(row) for row in table["row"]], dtype="Int64"))
+    found = table.assign(group=table["row"].map(groups.get))
     found = found.assign(order=-found[field] if higher else found[field])
-    found = found.sort_values(["rank", "order", "row"], na_position="last", ignore_index=True)
+    found = found.sort_values(["order", "row"], na_position="last", ignore_index=True)
     return found.drop(columns="order")
+
+
+def good_first(
+    table: pd.DataFrame, least: str, sign: float, groups: Mapping[str, str]
+) -> pd.DataFrame:
+    """Return a sorted table with the rows behind that are worse than another row, which are marked in ``worse``.
+
+    A row of the same group is as good: the two cannot be told apart.
+
+    Args:
+        table: table of ``ordered``.
+        least: name of the row that is just good enough; if it is not there, every row is.
+        sign: 1 where a higher score is better, otherwise -1.
+        groups: groups by the mean, of the rows that have one.
+    """
+    means = sign * table["mean"]
+    enough = means[table["row"] == least]
+    if enough.empty:
+        return table.assign(worse=False)
+    alike = table["row"].map(lambda row: row in groups and groups[row] == groups.get(least))
+    worse = ~(means >= enough.iloc[0]) & ~alike
+    return table.assign(worse=worse).sort_values("worse", kind="stable", ignore_index=True)

@@ -12,7 +12,7 @@ convex in v, so at most the mean of the parts' own. Satterthwaite's single t is 
 3 seeds are close together by chance, it has the degrees of freedom of the units.
 
 All pairs of a board are tested together by Holm's method: the chance that any two equal rows of it are told apart is at
-most 5 %. One fit of a generator has no variance over fits: its rank is that of this fit.
+most 5 %. One fit of a generator has no variance over fits: its group is that of this fit.
 
 Where rows differ in a handful of units the variance is underestimated: every pair is given two discordant units more
 (Agresti and Min, Biometrics 2005). If one of two models gets 5 units right that the other gets wrong, and the other
@@ -148,8 +148,11 @@ def _most_tests(apart: Floats, variances: Floats, squares: Floats, of: Ints) -> 
     return least
 
 
-def ranks(rows: Mapping[str, Row], units: Units, *, higher_is_better: bool) -> dict[str, int]:
-    """Return ranks with ties: 1 + the number of rows that are better by more than chance.
+def groups(rows: Mapping[str, Row], units: Units, *, higher_is_better: bool) -> dict[str, str]:
+    """Return the group of every row: A, B and so on, from the best row to the worst.
+
+    A group begins with the first row, in this order, that is told apart from the first row of the group before. So no
+    worse value is ever in a better group; and a row differs from the first of its group by no more than chance.
 
     Args:
         rows: the rows of a board, by name.
@@ -158,6 +161,35 @@ def ranks(rows: Mapping[str, Row], units: Units, *, higher_is_better: bool) -> d
     """
     if not rows:
         return {}
-    values = np.array([row.value for row in rows.values()]) * (1 if higher_is_better else -1)
-    better = told_apart(list(rows.values()), units) & (values[None, :] > values[:, None])
-    return dict(zip(rows, (1 + better.sum(axis=1)).tolist(), strict=True))
+    apart, names = told_apart(list(rows.values()), units), list(rows)
+    sign = -1 if higher_is_better else 1
+    order = sorted(range(len(names)), key=lambda row: sign * rows[names[row]].value)
+    first, number, found = order[0], 0, {}
+    for row in order:
+        if apart[first, row]:
+            first, number = row, number + 1
+        found[names[row]] = letter(number)
+    return found
+
+
+def letter(number: int) -> str:
+    """Return the name of a group.
+
+    >>> letter(0), letter(25), letter(26)
+    ('A', 'Z', 'AA')
+    """
+    before = letter(number // 26 - 1) if number >= 26 else ""
+    return before + chr(ord("A") + number % 26)
+
+
+def difference(one: Row, other: Row, units: Units) -> tuple[float, float, float]:
+    """Return the value of a row minus that of another, with its 95 % interval: paired by units, and see the module."""
+    spread, freedom = units.spread(np.stack([one.paired, other.paired]))
+    parts = (
+        (float(spread[0, 1]), float(freedom)),
+        *((r.own.variance, r.own.freedom) for r in (one, other)),
+    )
+    limits = student.limits(np.array([of for _, of in parts], dtype=np.float64), np.array([LEVEL]))
+    half = math.sqrt(sum(float(t) ** 2 * v for (v, _), t in zip(parts, limits[:, 0], strict=True)))
+    value = one.value - other.value
+    return value, value - half, value + half

@@ -1,10 +1,11 @@
 """Boards over several zoos: those that differ in nothing but the zoo's seed, pooled. Pure functions, no widgets.
 
-A board is of one zoo, and its ranks say nothing about another: between zoos the same generator's scores move by more
+A board is of one zoo, and its groups say nothing about another: between zoos the same generator's scores move by more
 than chance within one. Here the zoo is the unit of replication (a random effect): each gives one difference between a
 row and its originals, and the interval of their mean is Student's, over zoos.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -47,6 +48,24 @@ def siblings(runs: pd.DataFrame, board: str) -> list[str]:
         "zoo_seed"
     )
     return [str(name) for name in every.index]
+
+
+def other_sizes(runs: pd.DataFrame, run: str) -> pd.DataFrame:
+    """Return the runs that differ from one in K, seed and generator alone, and are no ablations.
+
+    What was asked for says which runs those are, not hyperparameters: an older record lacks those that came later, and
+    had their defaults.
+
+    Args:
+        runs: the table of all runs.
+        run: id of the record.
+    """
+    own = runs[runs["id"] == run].iloc[0]
+    varies = {"key", "k", "zoo_hash", "version"}
+    same = [*(fact.name for fact in facts.BOARD if fact.name not in varies), "device", "settings"]
+    alike = runs[(runs[same] == own[same]).all(axis=1)]
+    plain = [not json.loads(text)["generator_settings"] for text in alike["changes"]]
+    return alike[plain]
 
 
 def above_originals(zoos: Sequence[Rows], statistic: str) -> list[dict[str, float]]:

@@ -26,14 +26,16 @@ def model(right, own=Part()):
     return Row(float(right.mean()), own, right)
 
 
-def ranks(rows, units=OUTCOMES, higher=True):
+def groups(rows, units=OUTCOMES, higher=True):
+    """The groups of rows, one letter each, in the order of the rows."""
     named = {str(index): row for index, row in enumerate(rows)}
-    return list(ties.ranks(named, units, higher_is_better=higher).values())
+    found = ties.groups(named, units, higher_is_better=higher)
+    return "".join(found[name] for name in named)
 
 
 def told_apart(boards, units=OUTCOMES):
     """In how many boards any two rows are told apart."""
-    return sum(max(ranks(rows, units)) > 1 for rows in boards)
+    return sum(set(groups(rows, units)) != {"A"} for rows in boards)
 
 
 # Units -----------------------------------------------------------------------------------------
@@ -42,23 +44,23 @@ def told_apart(boards, units=OUTCOMES):
 @pytest.mark.parametrize(("wins", "losses"), [(1, 0), (4, 0), (5, 0), (8, 5), (20, 15)])
 def test_what_mcnemar_cannot_tell_apart_is_a_tie(wins, losses):
     assert stats.binomtest(wins, wins + losses).pvalue > 0.05
-    assert ranks([model(bits(range(losses))), model(bits(range(100, 100 + wins)))]) == [1, 1]
+    assert groups([model(bits(range(losses))), model(bits(range(100, 100 + wins)))]) == "AA"
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(6, 0), (7, 0), (15, 3), (60, 30)])
 def test_what_mcnemar_tells_apart_is_no_tie(wins, losses):
     assert stats.binomtest(wins, wins + losses).pvalue < 0.05
-    assert ranks([model(bits(range(losses))), model(bits(range(100, 100 + wins)))]) == [1, 2]
+    assert groups([model(bits(range(losses))), model(bits(range(100, 100 + wins)))]) == "AB"
 
 
 def test_units_are_paired():
     """Both miss the same hard third of the units: alone each is uncertain, their difference is not."""
     hard = range(130)
     first, second = bits(hard), bits([*hard, *range(200, 209)])
-    assert ranks([model(first), model(second)]) == [1, 2]
+    assert groups([model(first), model(second)]) == "AB"
     assert first.std() / np.sqrt(UNITS) > first.mean() - second.mean() > 0
     apart = second[np.random.default_rng(0).permutation(UNITS)]
-    assert ranks([model(first), model(apart)]) == [1, 1]
+    assert groups([model(first), model(apart)]) == "AA"
 
 
 def test_a_part_of_the_units_spreads_like_all_of_them():
@@ -209,21 +211,21 @@ def test_clear_differences_are_told_apart_among_many_rows():
     easy = rng.beta(4, 1, size=UNITS)
     good = [model((rng.random(UNITS) < easy).astype(float)) for _ in range(12)]
     bad = [model((rng.random(UNITS) < easy / 2).astype(float)) for _ in range(3)]
-    assert ranks([*good, *bad]) == [1] * 12 + [13] * 3
+    assert groups([*good, *bad]) == "A" * 12 + "B" * 3
 
 
 def test_clear_differences_of_fits_are_told_apart():
     rng = np.random.default_rng(9)
     (better,) = fitted(rng, 1, 3, 5, 0.01)
     worse = [Row(row.value - 1, row.own, row.paired - 1) for row in better]
-    assert ranks([*better, *worse]) == [1, 1, 1, 4, 4, 4]
+    assert groups([*better, *worse]) == "AAABBB"
 
 
 def test_the_best_of_few_draws_of_clearly_better_models_is_told_apart():
     rng = np.random.default_rng(10)
     better, worse = rng.normal(2, 1, size=100), rng.normal(0, 1, size=25)
     rows = [of_models(one, one, "best", 3) for one in (better, worse)]
-    assert ranks(rows, EXACT) == [1, 2]
+    assert groups(rows, EXACT) == "AB"
 
 
 # Properties ------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ def test_one_part_alone_is_students_test():
     for freedom, value in ((2, 4.2), (2, 4.4), (30, 2.0), (30, 2.1)):
         rows = [Row(value, Part(1.0, freedom), np.zeros(10)), Row(0.0, Part(), np.zeros(10))]
         shown = 2 * stats.t.sf(value, freedom) <= 0.05
-        assert ranks(rows, EXACT) == [1, 2 if shown else 1]
+        assert groups(rows, EXACT) == ("AB" if shown else "AA")
 
 
 def test_holm_among_all_pairs():
@@ -242,25 +244,48 @@ def test_holm_among_all_pairs():
     def rows(*values):
         return [Row(value, Part(0.5, 1e9), np.zeros(10)) for value in values]
 
-    assert ranks(rows(2.1, 0.0), EXACT) == [1, 2]
-    assert ranks(rows(2.1, 0.0, 1.0), EXACT) == [1, 1, 1]
-    assert ranks(rows(2.5, 0.0, 1.0), EXACT) == [1, 2, 1]  # 0.05 / 3
-    assert ranks(rows(9.0, 2.1, 0.0), EXACT) == [
-        1,
-        2,
-        3,
-    ]  # the others are shown, and leave it alone
+    assert groups(rows(2.1, 0.0), EXACT) == "AB"
+    assert groups(rows(2.1, 0.0, 1.0), EXACT) == "AAA"
+    assert groups(rows(2.5, 0.0, 1.0), EXACT) == "ABA"  # 0.05 / 3
+    assert groups(rows(9.0, 2.1, 0.0), EXACT) == "ABC"  # the others are shown, and leave it alone
 
 
 def test_the_direction_of_the_score():
     rows = [model(bits(range(60))), model(bits([]))]
-    assert ranks(rows) == [2, 1]
-    assert ranks(rows, higher=False) == [1, 2]
+    assert groups(rows) == "BA"
+    assert groups(rows, higher=False) == "AB"
 
 
 def test_equal_rows_and_boards_of_one_row_or_none():
-    assert ranks([model(bits(range(9)))] * 3) == [1, 1, 1]
-    assert ranks([model(bits([]))]) == [1]
-    assert ranks([]) == []
+    assert groups([model(bits(range(9)))] * 3) == "AAA"
+    assert groups([model(bits([]))]) == "A"
+    assert groups([]) == ""
     rows = [Row(1.0, Part(), np.zeros(10)), Row(0.5, Part(), np.zeros(10))]
-    assert ranks(rows, EXACT) == [1, 2]  # nothing varies
+    assert groups(rows, EXACT) == "AB"  # nothing varies
+
+
+def test_no_worse_value_is_in_a_better_group_and_letters_follow_one_another():
+    rng = np.random.default_rng(11)
+    for _ in range(20):
+        rows = [
+            Row(v, Part(float(rng.uniform(0.01, 9)), 30), np.zeros(10))
+            for v in rng.normal(0, 3, 12)
+        ]
+        found = groups(rows, EXACT)
+        by_value = sorted(range(12), key=lambda row: -rows[row].value)
+        letters = [found[row] for row in by_value]
+        assert letters == sorted(letters)
+        assert set(letters) == {ties.letter(number) for number in range(len(set(letters)))}
+
+
+def test_the_interval_of_a_difference_is_paired_and_agrees_with_the_test():
+    hard = range(130)
+    first, second = model(bits(hard)), model(bits([*hard, *range(200, 209)]))
+    value, low, high = ties.difference(first, second, OUTCOMES)
+    assert value == pytest.approx(9 / UNITS)
+    assert 0 < low < value < high < 2 * value
+    assert ties.difference(second, first, OUTCOMES) == pytest.approx((-value, -high, -low))
+    wide = Row(second.value, Part(0.01, 5), second.paired)
+    assert ties.difference(first, wide, OUTCOMES)[1] < 0
+    unpaired = np.random.default_rng(0).permutation(second.paired)
+    assert ties.difference(first, Row(second.value, Part(), unpaired), OUTCOMES)[1] < 0

@@ -35,14 +35,14 @@ def test_every_withdrawal_is_of_a_number_that_there_is_and_not_of_its_newest_ver
         assert one.reason
 
 
-def test_a_metric_that_is_withdrawn_has_no_rank_and_is_refused_by_the_check(monkeypatch, tmp_path):
+def test_a_metric_that_is_withdrawn_has_no_group_and_is_refused_by_the_check(monkeypatch, tmp_path):
     monkeypatch.setattr(versions, "WITHDRAWN", (ACCURACY,))
     one = judged()
     assert versions.withdrawn(one) == {versions.SCORES: ACCURACY.reason}
     rows = outcomes.rows_of([("row", Shown("row", one, {}))], one.id)
     found = outcomes.compare(rows, "mean")
-    assert not found.ranks
-    assert set(found.unranked.values()) == {f"their metric is withdrawn: {ACCURACY.reason}"}
+    assert not found.groups
+    assert set(found.untested.values()) == {f"their metric is withdrawn: {ACCURACY.reason}"}
     path = tmp_path / one.key / f"{one.id}.json"
     one.write(tmp_path)
     assert any("version 1 of accuracy is withdrawn" in line for line in check.check(path))

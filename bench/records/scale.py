@@ -5,6 +5,8 @@ from typing import Self
 
 from bench.records.record import Record
 
+FINE = 2000  # validation examples from which on percentages have a second decimal: fewer cannot resolve it
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -21,7 +23,12 @@ class Scale:
     @classmethod
     def of(cls, record: Record) -> Self:
         """Return the scale of a record's metric."""
-        return cls(record.task.metric.percent)
+        return cls.resolved(record.task.metric.percent, record.protocol.val_size)
+
+    @classmethod
+    def resolved(cls, percent: bool, examples: int) -> Self:
+        """Return a scale with as many decimals as make one of these validation examples visible."""
+        return cls(percent, digits=2 if examples >= FINE else 1)
 
     @property
     def factor(self) -> float:
@@ -35,3 +42,11 @@ class Scale:
         ('98.77', '12.35')
         """
         return f"{100 * score:.{self.digits}f}" if self.percent else f"{score:.4g}"
+
+    def difference(self, scores: float) -> str:
+        """Return a difference of scores as text, with its sign.
+
+        >>> Scale(percent=True).difference(0.0123), Scale(percent=False).difference(-0.5)
+        ('+1.23', '-0.5')
+        """
+        return f"{100 * scores:+z.{self.digits}f}" if self.percent else f"{scores:+z.3g}"

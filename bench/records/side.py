@@ -106,12 +106,15 @@ def write(path: Path, arrays: Arrays) -> None:
             raise BenchError(f"the side file {path} has {size:,} bytes, expected at most {LIMIT:,}")
 
 
-def read(path: Path, sha256: str | None = None) -> dict[str, Array]:
+def read(
+    path: Path, sha256: str | None = None, only: re.Pattern[str] | None = None
+) -> dict[str, Array]:
     """Return the arrays of a side file.
 
     Args:
         path: path of the file.
         sha256: hash of the file in its record; None does not compare.
+        only: matches the names of the arrays that are wanted; None for all.
 
     Raises:
         BadRequest: it is missing, no regular file, too large, damaged, holds arrays that are not of this format, or is
@@ -119,7 +122,7 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Array]:
     """
     data = reading.content(path, LIMIT, "side file")
     try:
-        arrays, problems = unpacked(data)
+        arrays, problems = unpacked(data, only)
     except BadRequest as error:
         raise BadRequest(f"{path} is not a readable side file ({error})") from None
     for problem in problems:
@@ -129,7 +132,9 @@ def read(path: Path, sha256: str | None = None) -> dict[str, Array]:
     return arrays
 
 
-def unpacked(data: bytes) -> tuple[dict[str, Array], list[str]]:
+def unpacked(
+    data: bytes, only: re.Pattern[str] | None = None
+) -> tuple[dict[str, Array], list[str]]:
     """Return the arrays of a side file's content that are of this format, and the problems of the others.
 
     The shape and type in an array's header are compared with the format and with the size of its data before the array
@@ -144,6 +149,8 @@ def unpacked(data: bytes) -> tuple[dict[str, Array], list[str]]:
     left = UNPACKED
     for member in dict.fromkeys(archive.names):
         name = member.removesuffix(".npy")
+        if only and not only.fullmatch(name):
+            continue
         try:
             content = archive.read(member, left)
             left -= len(content)
