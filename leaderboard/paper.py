@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from bench.records.asked import TASK_OPTIONS, Asked
 from bench.records.paper import OURS, Row, Table, logged, logs
 from bench.records.request import Request
 from bench.records.values import written
+from leaderboard.formats import times
 
 OPTIONS = ("task", "generator", "arch", "layers", "track", "k", "pretrained")
 DEFAULTS = {"layers": "last-norms:2", "track": "trajectory", "k": 200}
@@ -22,9 +24,85 @@ def command(settings: Mapping[str, Any]) -> str:
     return _asked(tuple(settings.items())).command
 
 
-@functools.cache  # the page needs the requests of a whole table each time that it is drawn
+@functools.cache  # a page needs the requests of a whole table
 def _asked(settings: tuple[tuple[str, Any], ...]) -> Asked:
     return Request.named({**dict(settings), "preset": "paper"}).asked
+
+
+# Claims --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper beside its logs and our records, as text.
+
+    Attributes:
+        claim: what is claimed.
+        paper, logs, ours: what each says.
+        same: whether ours is at the paper's setting, and if not, why.
+    """
+
+    claim: str
+    paper: str
+    logs: str
+    ours: str
+    same: str
+
+
+def claims(runs: pd.DataFrame) -> list[Claim]:
+    """Return the paper's three claims on p-diff, with what its official logs and our records say."""
+    own = runs[(runs["generator"] == "pdiff") & runs["percent"].astype(bool)]
+    presets = sorted(set(own["preset"]))
+    same = (
+        "yes"
+        if presets == ["paper"]
+        else f"no: {', '.join(presets) or 'no'} preset, smaller data"
+        if len(own)
+        else "-"
+    )
+    every = list(logs().values())
+    gains = [100 * (float(log["g_max"]) - float(log["o_max"])) for log in every]
+    alike = sum(float(log["gg"]) > float(log["oo"]) for log in every)
+    return [
+        Claim(
+            "Generated models are as good as the best original, or better",
+            "best generated at or above best original in most rows",
+            f"best generated minus best original: {sum(gains) / len(gains):+.2f} points on average, {len(every)} runs",
+            _counted(
+                own["generated_best"] >= own["original_best"],
+                "records with a best at or above the best original",
+            ),
+            same,
+        ),
+        Claim(
+            "Generated models are less alike than originals are",
+            "lower IoU among generated models",
+            f"generated models are more alike in {alike} of {len(every)} runs",
+            _counted(own["gg"] > own["oo"], "records with generated models more alike"),
+            same,
+        ),
+        Claim(
+            "It is 15 to 44 times faster than training",
+            "sampling alone, without collecting and fitting",
+            "-",
+            _speedups(own),
+            same,
+        ),
+    ]
+
+
+def _counted(true: "pd.Series[bool]", what: str) -> str:
+    return f"{int(true.sum())} of {len(true)} {what}" if len(true) else "-"
+
+
+def _speedups(own: pd.DataFrame) -> str:
+    one, every = (own[name].dropna() for name in ("speedup", "speedup_amortised_100"))
+    if one.empty or every.empty:
+        return "-"
+    alone, whole = times(one.median()), times(every.median())
+    return (
+        f"{alone} for sampling alone, {whole} over 100 models with all that comes before (medians)"
+    )
 
 
 # Our records ---------------------------------------------------------------------------------------------------------
@@ -77,13 +155,18 @@ def _changes(asked: Mapping[str, Any]) -> list[str]:
 
 
 def shown(table: Table, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of the paper as text: the paper's numbers, the official log's and ours.
+    """Return a table of the paper as text: ours with its setting, the paper's numbers, the official log's.
 
-    Columns are named "paper: best", "log: best", "ours: best". Scores are in the unit of the paper's table.
+    Columns are named "ours: best", "paper: best", "log: best". Scores are in the unit of the paper's table. Rows that a
+    record measures come first.
     """
     rows = [_cells(table, row, runs) for row in table.row]
+    rows.sort(key=lambda row: not row.get(("ours", "setting")))
     named = [{": ".join(filter(None, name)): text for name, text in row.items()} for row in rows]
-    return pd.DataFrame(named)
+    found = pd.DataFrame(named).fillna("")
+    order = ["ours: setting", *(name for name in map(str, found) if name.startswith("ours: "))]
+    first = [*table.head, *dict.fromkeys(name for name in order if name in found)]
+    return found[[*first, *(name for name in found if name not in first)]]
 
 
 def _cells(table: Table, row: Row, runs: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -283,69 +283,31 @@ PAIRS: dict[str, Callable[[Record], Likeness | None]] = {
 
 
 def four_comparisons(shown: Sequence[Shown]) -> go.Figure:
-    """Draw the paper's four mean similarities as bars with their 95 % intervals (the paper's Fig. 4a).
+    """Draw the paper's four mean similarities as dots with their 95 % intervals (the paper's Fig. 4a).
 
     Before the nearest original of generated models stands the nearest other one of the originals themselves.
     """
     figure = go.Figure()
     for one, own in zip(shown, _colours(shown), strict=True):
         found = [(name, value) for name, get in PAIRS.items() if (value := get(one.record))]
-        figure.add_bar(
-            x=[name for name, _ in found],
-            y=[value.value for _, value in found],
+        figure.add_scatter(
+            x=[value.value for _, value in found],
+            y=[name for name, _ in found],
+            mode="markers",
             name=_label(one, len(shown) > 1),
-            marker={"color": own, "opacity": 0.85},
-            error_y={
+            marker={"color": own, "size": 10},
+            error_x={
                 "type": "data",
                 "symmetric": False,
                 "array": [value.bounds[1] - value.value for _, value in found],
                 "arrayminus": [value.value - value.bounds[0] for _, value in found],
                 "thickness": 1,
             },
-            hovertemplate="%{x}: %{y:.3f}<extra></extra>",
-        )
-    lowest = min((min(bar.y, default=0.0) for bar in figure.data), default=0.0)
-    alike = f"mean {shown[0].record.task.compared.likeness}"
-    figure = _layout(figure, "", alike, showlegend=len(shown) > 1)
-    return figure.update_yaxes(range=[max(0.0, lowest - 0.15), 1.0])
-
-
-def controls_similarity(shown: Shown) -> go.Figure:
-    """Draw the mean similarity to all originals, and to the nearest one, of generator, reference and every control."""
-    made, own = shown.record.generator.name, shown.record.original
-    rows = _similarity_row(_text(made), shown.record.generated, colour(made))
-    rows += _similarity_row(ORIGINAL, own, colour(ORIGINAL))
-    beside = shown.record.controls
-    if held := shown.record.populations.get(REFERENCE):
-        beside = {REFERENCE: held, **beside}
-    controls = [
-        row
-        for name, control in beside.items()
-        for row in _similarity_row(_text(name), control, colour(name))
-    ]
-    rows += sorted(controls, key=lambda row: -row[2])
-    figure = go.Figure()
-    for label, column, symbol in (("mean", 1, "circle-open"), ("nearest original", 2, "circle")):
-        figure.add_scatter(
-            x=[row[column] for row in rows],
-            y=[row[0] for row in rows],
-            mode="markers",
-            name=label,
-            marker={"color": [row[3] for row in rows], "size": 10, "symbol": symbol},
             hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
-    figure = _layout(figure, f"{shown.record.task.compared.likeness} with originals", "")
+    alike = f"mean {shown[0].record.task.compared.likeness}"
+    figure = _layout(figure, alike, "", showlegend=len(shown) > 1)
     return figure.update_yaxes(autorange="reversed")
-
-
-def _similarity_row(
-    label: str, population: Population, tint: str
-) -> list[tuple[str, float, float, str]]:
-    """Return one row with a population's similarity to the (other) originals; an empty list where it is unknown."""
-    alike = population.similarity
-    mean = alike.within if population.role == ORIGINAL else alike.originals
-    nearest = alike.nearest
-    return [(label, mean.value, nearest.value, tint)] if mean and nearest else []
 
 
 def iou_heat_map(shown: Shown) -> go.Figure | None:
@@ -466,90 +428,108 @@ def embedding(shown: Shown, kind: str, *, paths: bool = False) -> go.Figure | No
 # Speed ---------------------------------------------------------------------------------------------------------------
 
 
-def score_against_time(shown: Sequence[Shown]) -> go.Figure:
-    """Draw score against wall time in seconds, of SGD and of the generator (the paper's Fig. 7).
+def quality_and_cost(shown: Sequence[Shown], models: int) -> go.Figure:
+    """Draw mean score against the seconds that some models cost in all, of SGD, generators and controls.
 
-    The generator has two points: the time to sample one model, and the time of collect, fit, select and sampling.
+    Generators pay for collecting, fitting, sampling and selecting; controls for collecting the checkpoints alone. The
+    frontier is what nothing cheaper beats; broken models are grey, and not on it.
+
+    Args:
+        shown: one run of each generator of a board.
+        models: how many models are wanted.
     """
-    figure = go.Figure()
-    first = shown[0].record
-    curve = shown[0].side.get("curve")
-    if curve is not None:
-        seconds, scores = np.clip(curve[:, 0].astype(float), 1e-3, None), curve[:, 1].astype(float)
-        figure.add_scatter(
-            x=seconds,
-            y=_factor(first) * scores,
-            mode="lines",
-            name="SGD",
-            line={"color": colour("original"), "width": 2},
-            hovertemplate="SGD: %{x:.3g} s, %{y:.4g}<extra></extra>",
-        )
+    figure, first = go.Figure(), shown[0]
+    _sgd_curve(figure, first, models)
+    collect_s, sign = first.record.timing.collect_s, first.record.task.metric.sign
+    works: list[tuple[float, float]] = []
+    for name in COSTED:
+        control = first.record.controls.get(name)
+        if control and collect_s:
+            works.append((collect_s, control.mean))
+            _at_cost(figure, first, name, works[-1], colour(name), symbol="diamond-open")
     for one, own in zip(shown, _colours(shown), strict=True):
-        _generator_times(figure, one, own, _label(one, len(shown) > 1))
-    best = _factor(first) * first.original.best
-    figure.add_hline(
-        y=best, line={"color": colour("original"), "width": 1, "dash": "dot"},
-        annotation={"text": "best original", "font": {"size": 11}}, annotation_position="top left",
-    )  # fmt: skip
-    figure = _layout(figure, "wall time, s", _metric(first))
-    return figure.update_xaxes(type="log", exponentformat="power", dtick=1)
-
-
-def _generator_times(figure: go.Figure, shown: Shown, own: str, label: str) -> None:
-    record, timing = shown.record, shown.record.timing
-    points = [(timing.sample_per_model_s, "one model sampled", "circle")]
-    every = Cost.of(record).in_all(record.generated.n)
-    if every is not None:
-        points.append((every, "with collect, fit, select", "diamond"))
-    selected = _factor(record) * record.generated.selected
-    figure.add_scatter(
-        x=[max(seconds, 1e-6) for seconds, _, _ in points],
-        y=[selected] * len(points),
-        mode="lines+markers",
-        name=label,
-        text=[f"{name}: {duration(seconds)}" for seconds, name, _ in points],
-        line={"color": own, "width": 1, "dash": "dot"},
-        marker={"color": own, "size": 12, "symbol": [symbol for *_, symbol in points]},
-        hovertemplate=f"{label}<br>%{{text}}<br>selected %{{y:.4g}}<extra></extra>",
-    )
-
-
-def break_even(shown: Shown) -> go.Figure | None:
-    """Draw the seconds that N models take by SGD and by the generator.
-
-    Return None where a time is unknown, or the models are broken.
-    """
-    timing, cost = shown.record.timing, Cost.of(shown.record)
-    if timing.sgd_s is None or cost.fixed_s is None or shown.record.judge.word == "broken":
-        return None
-    crossing = timing.break_even_models
-    most = 10 * (crossing or shown.record.protocol.samples)
-    models = np.unique(np.logspace(0, np.log10(most), 60).round())
-    figure = go.Figure()
-    name, own = _text(shown.record.generator.name), colour(shown.record.generator.name)
-    lines = {
-        "SGD": (models * timing.sgd_s, colour("original")),
-        name: (cost.fixed_s + models * cost.per_model_s, own),
-    }
-    for label, (seconds, tint) in lines.items():
-        figure.add_scatter(
-            x=models, y=seconds, mode="lines", name=label, line={"color": tint, "width": 2},
-            hovertemplate=f"{label}: %{{x:,}} models, %{{y:.3g}} s<extra></extra>",
-        )  # fmt: skip
-    if crossing:
-        figure.add_scatter(
-            x=[crossing],
-            y=[crossing * timing.sgd_s],
-            mode="markers+text",
-            text=[f"  {crossing:,} models"],
-            textposition="middle right",
-            marker={"size": 11, "color": own, "symbol": "x"},
-            showlegend=False,
-            hoverinfo="skip",
+        seconds, label = Cost.of(one.record).in_all(models), _label(one, len(shown) > 1)
+        if seconds is None:
+            continue
+        point, broken = (seconds, one.record.generated.mean), one.record.judge.word == "broken"
+        works += [] if broken else [point]
+        tint = colour("random") if broken else own
+        _at_cost(
+            figure,
+            one,
+            f"{label} (broken)" if broken else label,
+            point,
+            tint,
+            symbol="x" if broken else "circle",
         )
-    figure = _layout(figure, "models", "seconds in all")
-    figure.update_xaxes(type="log", exponentformat="power", dtick=1)
-    return figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    line = _frontier(works, sign)
+    figure.add_scatter(
+        x=[seconds for seconds, _ in line], y=[_factor(first.record) * score for _, score in line], mode="lines",
+        name="frontier", hoverinfo="skip", line={"color": colour("original"), "width": 1, "dash": "dot", "shape": "hv"},
+    )  # fmt: skip
+    figure = _layout(
+        figure,
+        f"seconds for {models:,} models, everything included",
+        f"mean {_metric(first.record)}",
+    )
+    points = [y for trace in figure.data if trace.mode == "markers" for y in trace.y]
+    if points:  # SGD's first steps may lie outside
+        low, high = min(points), max(points)
+        pad = 0.15 * (high - low) + 0.002 * abs(high)
+        figure.update_yaxes(range=[low - pad, high + pad])
+    return figure.update_xaxes(type="log", exponentformat="power")
+
+
+COSTED = (
+    "copy",
+    "average",
+    "greedy_soup",
+    "interpolation",
+    "gaussian",
+)  # controls that need the checkpoints alone
+
+
+def _sgd_curve(figure: go.Figure, shown: Shown, models: int) -> None:
+    """Draw the score of SGD against its time, as often as there are models."""
+    curve = shown.side.get("curve")
+    if curve is None:
+        return
+    figure.add_scatter(
+        x=models * np.clip(curve[:, 0].astype(float), 1e-3, None), y=_factor(shown.record) * curve[:, 1].astype(float),
+        mode="lines", name="SGD, each anew", line={"color": colour("original"), "width": 2},
+        hovertemplate="SGD: %{x:.3g} s, %{y:.4g}<extra></extra>",
+    )  # fmt: skip
+
+
+def _at_cost(
+    figure: go.Figure,
+    shown: Shown,
+    label: str,
+    point: tuple[float, float],
+    tint: str,
+    *,
+    symbol: str,
+) -> None:
+    seconds, score = point
+    figure.add_scatter(
+        x=[max(seconds, 1e-6)], y=[_factor(shown.record) * score], mode="markers", name=label,
+        marker={"color": tint, "size": 12, "symbol": symbol},
+        hovertemplate=f"{label}: {duration(seconds)}, mean %{{y:.4g}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _frontier(points: Sequence[tuple[float, float]], sign: float) -> list[tuple[float, float]]:
+    """Return the points that are better than every cheaper one, cheapest first.
+
+    Args:
+        points: seconds and score of each.
+        sign: 1 where a higher score is better, otherwise -1.
+    """
+    found: list[tuple[float, float]] = []
+    for seconds, score in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not found or sign * score > sign * found[-1][1]:
+            found.append((seconds, score))
+    return found
 
 
 # Parameters ----------------------------------------------------------------------------------------------------------

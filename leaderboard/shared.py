@@ -1,82 +1,112 @@
-"""Parts that the pages share: the table of runs, the filters in the sidebar, the choice of runs. Widgets only."""
+"""Parts that the pages share: the records with what follows from them, and what an address asks for. Widgets only."""
 
 import dataclasses
+import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
+from plotly.graph_objects import Figure
 
 from bench.errors import BadRequest, printable
-from leaderboard import load, opened, variants
+from leaderboard import boards, load, matrix, opened
 from leaderboard.load import Broken
+from leaderboard.markup import Links
 from leaderboard.opened import Shown
+from leaderboard.sections import reproduction
 
 SHIPPED = Path(__file__).with_name("results")
-FILTERS = {
-    "task": "Task",
-    "dataset": "Data set",
-    "arch": "Architecture",
-    "layers": "Layers",
-    "track": "Track",
-    "k": "K",
-    "generator": "Generator",
-}
-MOST = 500  # largest number of runs in a list; more would be slow
+LINKS = Links()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records:
+    """All records of some folders, and what is made of them once, when a page first needs it.
+
+    Attributes:
+        frame: the table of runs (``leaderboard.load``), which nobody changes: all readers share it.
+        broken: the files and folders that are in no table.
+    """
+
+    frame: pd.DataFrame
+    broken: list[Broken]
+
+    @functools.cached_property
+    def matrix(self) -> matrix.Matrix:
+        """Generators across boards."""
+        return matrix.matrix(
+            self.frame, lambda path: opened.open_record(Path(path), only=matrix.ARRAYS)
+        )
+
+    @functools.cached_property
+    def boards(self) -> pd.DataFrame:
+        """The boards."""
+        return boards.boards(self.frame)
+
+    @functools.cached_property
+    def titles(self) -> dict[str, str]:
+        """The titles of all boards, by name."""
+        return boards.titles(self.boards)
+
+    @functools.cached_property
+    def claims(self) -> str:
+        """The paper's claims, as HTML."""
+        return reproduction.claims(self.frame)
+
+    @functools.cached_property
+    def tables(self) -> dict[str, str]:
+        """Tables of the paper that somebody has looked at, as HTML by number."""
+        return {}
+
+    def table(self, number: str) -> str:
+        """Return a table of the paper as HTML."""
+        if number not in self.tables:
+            self.tables[number] = reproduction.table(number, self.frame)
+        return self.tables[number]
 
 
 @st.cache_resource(ttl="10m", show_spinner="Reading records", max_entries=4)
-def _load(folders: Sequence[str]) -> tuple[pd.DataFrame, list[Broken]]:
-    return load.load(map(Path, folders))
+def _load(folders: Sequence[str]) -> Records:
+    return Records(*load.load(map(Path, folders)))
 
 
-def _folders() -> tuple[str, ...]:
+def records() -> Records:
+    """Return the records of all folders."""
     shipped = [str(SHIPPED)] if SHIPPED.is_dir() else []
-    return (*shipped, *sys.argv[1:])
+    return _load((*shipped, *sys.argv[1:]))
 
 
 def runs() -> pd.DataFrame:
-    """Return the table of all runs (``leaderboard.load``); it is shared by all readers, so do not change it."""
-    return _load(_folders())[0]
+    """Return the table of all runs."""
+    return records().frame
 
 
 def broken() -> list[Broken]:
     """Return the files and folders that are in no table, each with the reason."""
-    return _load(_folders())[1]
+    return records().broken
 
 
 def reload() -> None:
-    """Clear the cached table, so that the folders are read again."""
+    """Clear what was read, so that the folders are read again."""
     _load.clear()
 
 
-# Filters -------------------------------------------------------------------------------------------------------------
-
-
-def filters(frame: pd.DataFrame) -> None:
-    """Show the filters in the sidebar; the page's address keeps them, and an empty filter keeps all runs."""
-    for name, label in FILTERS.items():
-        options = [str(value) for value in sorted(frame[name].unique())]
-        st.sidebar.multiselect(label, options, key=name, placeholder="All", bind="query-params")
-
-
-def chosen() -> pd.DataFrame:
-    """Return the runs that pass the filters."""
-    frame = runs()
-    keep = pd.Series(True, index=frame.index)
-    for name in FILTERS:
-        values = st.session_state.get(name)
-        if values:
-            keep &= frame[name].astype(str).isin(values)
-    return frame[keep]
+def across() -> matrix.Matrix | None:
+    """Return the matrix; None, with the reason on the page, where a record has vanished meanwhile."""
+    try:
+        return records().matrix
+    except BadRequest as error:
+        st.error(verbatim(str(error)))
+        return None
 
 
 # Single records ------------------------------------------------------------------------------------------------------
 
 
-@st.cache_resource(max_entries=500, show_spinner=False)
+@st.cache_resource(max_entries=2000, show_spinner=False)
 def _open(path: str, modified: float) -> Shown:
     return opened.open_record(Path(path))
 
@@ -95,108 +125,29 @@ def open_run(path: str, label: str = "") -> Shown:
     return dataclasses.replace(_open(path, modified), label=label)
 
 
-def labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Return by record id a label that is unique among these runs: generator, seed, and other facts that differ.
+# Addresses, charts and text ------------------------------------------------------------------------------------------
 
-    Args:
-        frame: rows of ``runs``, with the column ``variant``.
+
+def asked(kind: str, known: Collection[str]) -> str | None:
+    """Return which one of a kind the page's address asks for; None where it asks for none.
+
+    Where there is no such one the page says so, and shows no other in its place: then the answer is an empty text.
     """
-    differs = [
-        name for name in ("task", "arch", "layers", "track", "k") if frame[name].nunique() > 1
-    ]
-    names = frame["variant"] + " seed " + frame["seed"].astype(str)
-    for name in differs:
-        names = names + (" K=" if name == "k" else " ") + frame[name].astype(str)
-    again = names.duplicated(keep=False)
-    names = names.where(~again, names + " " + frame["id"].str[:6])
-    return dict(zip(frame["id"], names, strict=True))
+    wanted = st.query_params.get(kind)
+    if wanted is None or wanted in known:
+        return wanted
+    st.error(f"There is no {kind} {verbatim(wanted)} among these records.")
+    return ""
 
 
-def opening(frame: pd.DataFrame, count: int) -> list[str]:
-    """Return the ids of the runs that a page shows at first: one of each generator of the largest board.
-
-    They are sorted by fit time, longest first. Of a generator's variants the one with the fewest settings in its name
-    counts.
-    """
-    largest = frame["board"].value_counts().index[0]  # the first of several
-    own = frame[frame["board"] == largest]
-    own = own.assign(settings=own["variant"].str.count(", "))
-    own = own.sort_values(["settings", "seed"], kind="stable").drop_duplicates("generator")
-    return [str(run) for run in own.sort_values("fit_s", ascending=False)["id"].head(count)]
-
-
-def pick(frame: pd.DataFrame, most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
-    """Show a list of runs, and return those that the reader picks; the page's address keeps their ids under "run".
-
-    Args:
-        frame: rows of ``runs``.
-        most: largest number of runs to pick.
-        label: label of the list.
-        first: number of runs that are shown before the reader picks any.
-    """
-    linked = st.query_params.get_all("run")
-    frame = frame.assign(variant=variants.names(frame))
-    offered = frame.head(MOST)
-    if len(frame) > MOST:
-        st.caption(f"The first {MOST} of {len(frame):,} runs are offered: narrow them by filters.")
-        offered = pd.concat([frame[frame["id"].isin(linked)], offered]).drop_duplicates("id")
-    names = labels(offered)
-    default = [run for run in linked if run in names][:most]
-    default = default or [run for run in opening(frame, first) if run in names] or list(names)[:1]
-    if most == 1:
-        one = st.selectbox(
-            label, list(names), index=list(names).index(default[0]), format_func=names.__getitem__
-        )
-        ids = [one]
-    else:
-        ids = st.multiselect(
-            label, list(names), default=default, format_func=names.__getitem__, max_selections=most
-        )
-    st.query_params["run"] = ids
-    paths = dict(zip(offered["id"], offered["path"], strict=True))
-    names = labels(offered[offered["id"].isin(ids)])  # shorter labels, unique among the picked runs
-    found = []
-    for run in ids:
-        try:
-            found.append(open_run(paths[run], names[run]))
-        except BadRequest as error:
-            st.warning(verbatim(str(error)))
-    return found
-
-
-def pick_runs(most: int, label: str = "Runs", first: int = 1) -> list[Shown]:
-    """Show a list of the runs that pass the filters, and return those that the reader picks.
-
-    The page says so where no run passes the filters, where the picked runs are of several boards, and where one lacks
-    its side file.
-
-    Args:
-        most: largest number of runs to pick.
-        label: label of the list.
-        first: number of runs that are shown before the reader picks any.
-    """
-    frame = chosen()
-    if frame.empty:
-        st.info("No records match these filters. Remove one in the sidebar.")
-        return []
-    shown = pick(frame, most, label, first)
-    if not shown:
-        st.info("Choose one run or several.")
-    if frame[frame["id"].isin([one.record.id for one in shown])]["board"].nunique() > 1:
-        st.warning(
-            "These runs are of different boards: other checkpoints, data or sizes. They can be looked at side by side, "
-            "and cannot be ranked."
-        )
-    for one in shown:
-        if one.problem:
-            st.info(
-                f"{verbatim(one.label or one.record.id)}: no side file ({verbatim(one.problem)}), so some figures are "
-                "missing. Running its command again writes one."
-            )
-    return shown
-
-
-# Text ----------------------------------------------------------------------------------------------------------------
+def chart(figure: Figure | None, sentence: str, key: str, missing: str = "") -> None:
+    """Show a chart with the sentence that says what it shows, or why there is none."""
+    if figure is None:
+        if missing:
+            st.info(missing)
+        return
+    st.plotly_chart(figure, key=key, alt=sentence)
+    st.caption(sentence)
 
 
 def verbatim(text: str) -> str:

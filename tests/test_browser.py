@@ -1,4 +1,4 @@
-"""The leaderboard in a real headless browser: a filter, a permalink, an export, a row and its run."""
+"""The leaderboard in a real headless browser: a visit by links and keys, and how every page looks."""
 
 import csv
 import json
@@ -11,9 +11,30 @@ from tests import browser
 from tests.records import record, seed
 from tests.test_pages import whole
 
-PAGES = ("", *(name for name in app.TITLES if name != "leaderboard"))
+PAGES = ("", *(name for name in app.TITLES if name != "overview"))
 SCHEMES = {"dark": "rgb(20, 23, 28)", "light": "rgb(255, 255, 255)"}  # and their backgrounds
 WIDTHS = (1280, 390)  # as a window is made narrower, nothing may stay as wide as it was
+CONTRAST = 4.5  # the least between text and its background, of WCAG 2.1, level AA
+SEEN = """() => {
+    const one = name => document.querySelector(`[data-testid=${name}]`);
+    const parts = text => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
+    const light = text => parts(text).map(x => x / 255)
+        .map(x => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, x, i) => sum + [0.2126, 0.7152, 0.0722][i] * x, 0);
+    const ground = getComputedStyle(one("stApp")).backgroundColor;
+    const ratio = node => {
+        const both = [light(getComputedStyle(node).color), light(ground)].sort((a, b) => b - a);
+        return (both[0] + 0.05) / (both[1] + 0.05);
+    };
+    const texts = [...document.querySelectorAll(".lb *")].filter(node => node.innerText);
+    const cells = [...document.querySelectorAll(".lb td, .lb th")];
+    return {
+        scroll: one("stMain").scrollWidth, window: window.innerWidth, background: ground,
+        failed: one("stException") !== null, contrast: Math.min(99, ...texts.map(ratio)),
+        clipped: cells.filter(cell => cell.scrollWidth > cell.clientWidth + 1).map(cell => cell.innerText),
+        sideways: [...document.querySelectorAll(".lb")].filter(one => one.scrollWidth > one.clientWidth + 1).length,
+    };
+}"""
 
 
 def need_a_browser():
@@ -40,44 +61,36 @@ def chromium(address):
         yield found
 
 
-def click_row(page, row):
-    page.get_by_test_id("stDataFrame").first.click(position={"x": 15, "y": 35 * row + 17})
+def wait(page):
+    """Wait until a page of the leaderboard stands."""
+    page.wait_for_selector("h1")
     browser.settle(page)
-
-
-def cell(page, column, row):
-    return page.get_by_test_id("stDataFrame").first.get_by_test_id(f"glide-cell-{column}-{row}")
-
-
-def generators(page):
-    """The names of the rows of the first table, which are made of cells with a number each."""
-    table = page.get_by_test_id("stDataFrame").first
-    table.get_by_test_id("glide-cell-2-0").wait_for(state="attached")
-    return table.locator('[data-testid^="glide-cell-2-"]').all_text_contents()
+    assert page.get_by_test_id("stException").count() == 0
 
 
 def test_a_visit(address, chromium, tmp_path):
+    """From the first page to a cell, its board, a record and back; by links, keys, downloads and addresses."""
     with browser.page_of(chromium, viewport={"width": 1280, "height": 1000}) as (page, seen):
+        # From a cell of the first page to the row on its board: one key on a link, no mouse.
         page.goto(address)
-        page.wait_for_selector("h1")
-        browser.settle(page)
-        assert page.get_by_test_id("stException").count() == 0
+        wait(page)
+        cell = page.locator(".lb td a").first
+        cell.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/board?*row=*")
+        wait(page)
+        assert page.get_by_text("Details of the chosen row").is_visible()
 
-        # A filter leaves one board, and stands in the address.
-        page.get_by_test_id("stMultiSelect").first.locator("input").fill("a-task")
-        page.get_by_role("option", name="a-task").first.click()
+        # Another board is chosen, and stands in the address; no cell is clipped.
+        page.get_by_test_id("stSelectbox").first.locator("input").fill("a-task")
+        page.get_by_role("option").first.click()
         browser.settle(page)
-        assert "task=a-task" in page.url
-        page.keyboard.press("Escape")
-        browser.settle(page)
+        assert f"board={'a' * 16}" in page.url
+        assert page.evaluate(SEEN)["clipped"] == []
+        names = page.locator(".lb tr.generator th").all_inner_texts()
+        assert set(names) == {"pdiff", "vae"}
 
-        # A row drills down to its command.
-        names = generators(page)
-        click_row(page, 1 + names.index("pdiff"))
-        assert "row=" in page.url
-        assert page.get_by_text("what repeats this row").is_visible()
-
-        # An export is what the table shows.
+        # An export is what the table shows, with all digits.
         with page.expect_download() as download:
             page.get_by_role("button", name="CSV", exact=True).click()
         file = tmp_path / "table.csv"
@@ -86,31 +99,37 @@ def test_a_visit(address, chromium, tmp_path):
             found = {line["generator"]: line for line in csv.DictReader(lines)}
         assert float(found["pdiff"]["mean"]) == pytest.approx(0.91)
 
-        # The address alone gives the same view to somebody else.
+        # To a row, to its record, and back: the same board and row.
+        page.get_by_role("link", name="pdiff", exact=True).first.click()
+        page.wait_for_url("**row=*")
+        wait(page)
         link = page.url
-    with browser.page_of(chromium, viewport={"width": 1280, "height": 1000}) as (
-        page,
-        seen_of_link,
-    ):
-        page.goto(link)
-        page.wait_for_selector("h1")
-        browser.settle(page)
-        assert page.get_by_text("what repeats this row").is_visible()
-        assert generators(page) == names
-
-        # From the row to its run, and the record itself.
-        page.get_by_role("link", name="Run of seed 0").first.click()
-        browser.settle(page)
-        assert "/run?" in page.url
+        page.get_by_role("link", name="seed 0").click()
+        page.wait_for_url("**/record?*")
+        wait(page)
         with page.expect_download() as download:
             page.get_by_role("button", name="Record", exact=True).click()
         file = tmp_path / "record.json"
         download.value.save_as(file)
         assert Record.read(file).generator.name == "pdiff"
-        assert json.loads(file.read_text())["id"] in page.url
-        assert page.get_by_test_id("stException").count() == 0
-    assert [*seen.errors, *seen_of_link.errors] == []
-    assert browser.outside([*seen.requests, *seen_of_link.requests]) == set()
+        run = json.loads(file.read_text())["id"]
+        assert run in page.url
+        page.go_back()
+        wait(page)
+        assert page.url == link
+        assert page.locator("h1").inner_text().startswith("a-task")
+
+        # Addresses of earlier versions, and of what is not there.
+        page.goto(f"{address}/run?run={run}")
+        page.wait_for_url(f"**/record?record={run}")
+        wait(page)
+        assert page.locator("h1").inner_text() == "pdiff on a-task, seed 0"
+        page.goto(f"{address}/board?board=nonsense")
+        wait(page)
+        assert page.get_by_text("There is no board").is_visible()
+        assert page.url.endswith("board=nonsense")
+    assert seen.errors == []
+    assert browser.outside(seen.requests) == set()
 
 
 @pytest.fixture(scope="module")
@@ -128,25 +147,21 @@ def visited(address, chromium):
                 for scheme in SCHEMES:
                     page.emulate_media(color_scheme=scheme)
                     browser.settle(page)
-                    found[name, scheme, width] = page.evaluate("""() => {
-                        const one = name => document.querySelector(`[data-testid=${name}]`);
-                        return {
-                            scroll: one("stMain").scrollWidth, window: window.innerWidth,
-                            failed: one("stException") !== null,
-                            background: getComputedStyle(one("stApp")).backgroundColor,
-                        };
-                    }""")
+                    found[name, scheme, width] = page.evaluate(SEEN)
             seen.requests.extend(browser.loaded(page))
     return found, seen
 
 
-def test_every_page_fits_the_window_in_both_schemes(visited):
+def test_every_page_can_be_read_in_both_schemes_and_widths(visited):
     found, seen = visited
     assert len(found) == len(PAGES) * len(SCHEMES) * len(WIDTHS)
     for (name, scheme, width), one in found.items():
         assert not one["failed"], name
         assert one["scroll"] <= one["window"] == width, (name, scheme)
         assert one["background"] == SCHEMES[scheme]
+        assert one["contrast"] >= CONTRAST, (name, scheme)
+        assert one["clipped"] == [], (name, width)
+        assert one["sideways"] == 0 or (name, width) == ("reproduction", 1280), (name, width)
     assert seen.errors == []
 
 

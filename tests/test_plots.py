@@ -14,12 +14,10 @@ FIGURES = {
     "score_against_similarity": lambda one: plots.score_against_similarity([one]),
     "distributions": lambda one: plots.distributions([one]),
     "four_comparisons": lambda one: plots.four_comparisons([one]),
-    "controls_similarity": plots.controls_similarity,
     "iou_heat_map": plots.iou_heat_map,
     "map": lambda one: plots.embedding(one, "map", paths=True),
     "latent": lambda one: plots.embedding(one, "latent"),
-    "score_against_time": lambda one: plots.score_against_time([one]),
-    "break_even": plots.break_even,
+    "quality_and_cost": lambda one: plots.quality_and_cost([one], 100),
     "parameter_heat_map": plots.parameter_heat_map,
     "parameter_histogram": plots.parameter_histogram,
 }
@@ -116,18 +114,18 @@ def test_distributions_show_both_splits():
 
 def test_the_four_comparisons_are_the_records_with_their_intervals():
     fields = {"similarity__original_generated": {"value": 0.85, "low": 0.8, "high": 0.87}}
-    (bar,) = plots.four_comparisons([shown(**fields)]).data
-    np.testing.assert_allclose(bar.y, [0.8, 0.9, 0.85, 0.95])
-    assert bar.error_y.array[2] == pytest.approx(0.02)
-    assert bar.error_y.arrayminus[2] == pytest.approx(0.05)
+    (dots,) = plots.four_comparisons([shown(**fields)]).data
+    np.testing.assert_allclose(dots.x, [0.8, 0.9, 0.85, 0.95])
+    assert dots.error_x.array[2] == pytest.approx(0.02)
+    assert dots.error_x.arrayminus[2] == pytest.approx(0.05)
 
 
 def test_two_runs_have_two_colours_and_one_run_its_generators_own():
     runs = [shown("pdiff seed 0"), shown("pdiff seed 1", protocol__seed=1)]
-    bars = plots.four_comparisons(runs).data
-    assert bars[0].marker.color == plots.colour("pdiff")
-    assert bars[1].marker.color != bars[0].marker.color
-    assert [bar.name for bar in bars] == ["pdiff seed 0", "pdiff seed 1"]
+    dots = plots.four_comparisons(runs).data
+    assert dots[0].marker.color == plots.colour("pdiff")
+    assert dots[1].marker.color != dots[0].marker.color
+    assert [dot.name for dot in dots] == ["pdiff seed 0", "pdiff seed 1"]
 
 
 def test_colours_are_stable_and_known_ones_distinct():
@@ -138,26 +136,27 @@ def test_colours_are_stable_and_known_ones_distinct():
     assert plots.colour("\udc80") in plots.OTHERS
 
 
-def test_times_with_and_without_what_came_before():
-    one = shown()
-    found = traces(plots.score_against_time([one]))
+def test_cost_is_all_that_some_models_need_and_broken_ones_are_not_on_the_frontier():
+    one, broken = shown("pdiff"), shown("bad", novelty__verdict="broken", generator__name="bad")
     timing = one.record.timing
-    fixed = timing.collect_s + timing.fit_s + timing.select_s + timing.sample_s
-    np.testing.assert_allclose(found["pdiff"].x, [timing.sample_per_model_s, fixed])
-    np.testing.assert_allclose(found["SGD"].y, [50, 92], rtol=1e-6)
-    without = traces(plots.score_against_time([shown(timing__collect_s=None)]))
-    assert len(without["pdiff"].x) == 1
-
-
-def test_costs_cross_where_the_record_says():
-    one = shown()
-    found = traces(plots.break_even(one))
-    models, sgd, ours = found["SGD"].x, found["SGD"].y, found["pdiff"].y
-    cheaper = models[np.asarray(ours) < np.asarray(sgd)]
-    assert abs(cheaper.min() - one.record.timing.break_even_models) <= 1
-    assert plots.break_even(shown(timing__sgd_s=None)) is None
-    assert plots.break_even(shown(timing__collect_s=None)) is None
-    assert plots.break_even(shown(novelty__verdict="broken")) is None
+    for models in (1, 50):
+        found = traces(plots.quality_and_cost([one, broken], models))
+        each = timing.sample_per_model_s + timing.select_per_model_s
+        np.testing.assert_allclose(
+            found["pdiff"].x, [timing.collect_s + timing.fit_s + models * each]
+        )
+        np.testing.assert_allclose(
+            found["SGD, each anew"].x, models * np.array([0.1, 1.0]), rtol=1e-6
+        )
+        assert found["bad (broken)"].marker.symbol == "x"
+        np.testing.assert_allclose(found["copy"].x, [timing.collect_s])
+        assert set(found["frontier"].y) <= {
+            trace.y[0] for trace in found.values() if trace.mode == "markers"
+        }
+        assert found["bad (broken)"].x[0] not in found["frontier"].x
+    assert "pdiff" not in traces(
+        plots.quality_and_cost([shown("pdiff", timing__collect_s=None)], 1)
+    )
 
 
 def test_similarity_against_k_has_a_line_a_generator_and_a_point_a_seed(tmp_path):
@@ -222,7 +221,6 @@ def test_the_reference_stands_beside_the_originals():
     one = held_out()
     assert traces(plots.score_against_similarity([one]))["reference"].visible is True
     assert "reference<br>validation" in {trace.x[0] for trace in plots.distributions([one]).data}
-    assert "reference" in plots.controls_similarity(one).data[0].y
 
 
 def test_a_twin_has_the_colour_of_its_control():

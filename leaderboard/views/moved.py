@@ -1,0 +1,1 @@
+"""An address of an earlier version; the application sends its readers on before this is run."""
