@@ -322,7 +322,7 @@ def test_a_zoo_keeps_its_runs_in_its_file(files, tmp_path):
         (["a", "b", 3], "a run is named '3', expected 1 to 300 printable characters"),
         (["a", "b", ""], "a run is named '', expected"),
         (["a", "b", "x\n"], "printable characters"),
-        (["a", "b", "\udc80"], "printable characters"),
+        (["a", "b", "\udc80"], "is not a readable zoo"),
         (["a", "b", "x" * 301], "printable characters"),
         ("abc", "is not a readable zoo"),
         ({"a": 1}, "is not a readable zoo"),
@@ -340,6 +340,68 @@ def test_runs_in_a_file_are_checked(files, tmp_path, runs, message, read):
         read(path)
     assert message in one_line(caught)
     assert str(path) in one_line(caught)
+
+
+def meta():
+    return torch.ones(3, device="meta")
+
+
+def in_old_format(tensors, path):
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+
+
+def compressed(tensors, path):
+    torch.save(tensors, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+ODD = {
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "csr": lambda: torch.eye(3).to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "quantized": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    "meta": meta,
+    "meta of any size": lambda: torch.ones(1, device="meta").expand(10**12),
+    "expanded": lambda: torch.ones(1).expand(10**12),
+    "strided": lambda: torch.as_strided(torch.ones(9), (9, 10**9), (1, 0)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch calls some of these kinds experimental
+@pytest.mark.parametrize("write", [torch.save, in_old_format])
+def test_tensors_that_are_not_dense_values_of_the_file_are_refused(tmp_path, write):
+    for name, make in ODD.items():
+        path = tmp_path / f"{name}.pth"
+        write({"weight": torch.ones(2), "odd": make()}, path)
+        refused([path], name)
+        refused([path, path], name)
+
+
+@pytest.mark.parametrize("write", [torch.save, in_old_format])
+def test_one_memory_under_many_names_is_refused_and_tied_weights_are_not(tmp_path, write):
+    shared = torch.rand(100_000)
+    write({"a": shared, "b": shared}, tmp_path / "tied.pth")
+    assert import_zoo([tmp_path / "tied.pth"]).layout.dim == 200_000
+    write({str(number): shared for number in range(50)}, tmp_path / "many.pth")
+    refused([tmp_path / "many.pth"], "its tensors would take 20,000,000")
+
+
+def test_a_file_that_unpacks_to_more_than_it_holds_is_refused(tmp_path):
+    compressed({"weight": torch.zeros(1_000_000)}, tmp_path / "bomb.pth")
+    refused([tmp_path / "bomb.pth"], "unpacks to")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_that_are_no_regular_file_are_refused(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    (tmp_path / f"loop{suffix}").symlink_to(f"loop{suffix}")
+    (tmp_path / f"zero{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "loop", "zero"):
+        refused([tmp_path / f"{name}{suffix}"], name)
 
 
 # Which runs are held out ---------------------------------------------------------------------------------------------

@@ -1,10 +1,15 @@
 """Results of stages and their files."""
 
+import functools
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from bench.errors import BenchError
 from bench.judge.population import GENERATED, ORIGINAL, Population
-from bench.runs.stages import load_population, save_population
+from bench.runs.stages import load_population, load_reference, load_sampled, save_population
 
 WRONG = torch.tensor([[True, False], [False, False], [True, True]])
 FEATURES = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
@@ -57,3 +62,38 @@ def test_some_models_of_a_population(kind):
         assert torch.equal(some.replicates, one.replicates[index])
     assert all(torch.equal(some.further[name], v[index]) for name, v in one.further.items())
     assert set(some.further) == set(one.further)
+
+
+SAMPLING = {"fit_s": 1.0, "sample_s": 1.0, "peak_memory_bytes": 1}
+SCORING = {"select_s": 1.0, "score_s": 1.0}
+LOADERS = {
+    "sampled": (load_sampled, {"vectors": torch.ones(2, 3)}, SAMPLING),
+    "population": (functools.partial(load_population, origin=ORIGINAL), {"val": torch.ones(2)}, SCORING),
+    "reference": (load_reference, {"vectors": torch.ones(2, 3)}, {}),
+}  # fmt: skip
+NO_FACTS = ["", "null", "[]", '"a"', "[" * 100_000, "1", '{"x": 1}']
+NO_TENSORS = [{}, *({name: value} for name in ("vectors", "val", "wrong", "further.a", "x") for value in (
+    torch.ones(2, 3, 4), torch.tensor(1.0), torch.ones(2, 3, dtype=torch.int8), torch.full((2, 3), torch.nan)
+))]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_damaged_stage_is_one_error_whatever_is_wrong(kind, tmp_path):
+    load, tensors, facts = LOADERS[kind]
+    path = tmp_path / "file"
+    save_file(tensors, path, {"facts": json.dumps(facts)})
+    load(path)
+    whole = path.read_bytes()
+    texts = [json.dumps(facts | {name: "a"}) for name in facts]
+    for text in [*NO_FACTS, *texts] if facts else []:
+        save_file(tensors, path, {"facts": text})
+        with pytest.raises(BenchError, match="is damaged"):
+            load(path)
+    for wrong in NO_TENSORS:
+        save_file({**tensors, **wrong} if kind == "population" and wrong else wrong, path)
+        with pytest.raises(BenchError, match="is damaged"):
+            load(path)
+    for content in (b"", whole[:20], whole[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(BenchError, match="is damaged"):
+            load(path)

@@ -393,3 +393,24 @@ def test_home_is_bench_home(monkeypatch, tmp_path):
     assert store.home() == tmp_path / "mine"
     monkeypatch.delenv("BENCH_HOME")
     assert store.home().name == "pgen-bench"
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), TypeError(), RecursionError(), MemoryError(), OSError(), EOFError()]
+)
+def test_a_stage_whose_file_cannot_be_read_for_any_reason_is_made_again(tmp_path, capsys, error):
+    def load(path):
+        raise error
+
+    (tmp_path / "file").write_text("damaged")
+    save = lambda result, path: path.write_text(result)  # noqa: E731
+    assert store.stage(tmp_path / "file", load, lambda: "anew", save) == "anew"
+    assert (tmp_path / "file").read_text() == "anew"
+    assert f"is damaged ({type(error).__name__})" in capsys.readouterr().err
+
+
+def test_what_is_no_regular_file_has_no_hash(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(BadRequest, match="is no regular file"):
+            store.file_hash(path)

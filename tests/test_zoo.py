@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import math
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from bench.contract.zoo import Layout, Zoo, per_tensor_std
+from bench.contract.zoo_header import read_header
 from bench.errors import BadRequest
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)
@@ -165,7 +169,8 @@ def test_length_is_the_number_of_checkpoints(zoo):
 def test_save_and_load_keep_everything(tmp_path_factory, shapes, k, seed):
     layout = layout_of(shapes)
     path = tmp_path_factory.mktemp("zoo") / "file.safetensors"
-    zoo = small_zoo(vectors=normal((k, layout.dim), seed), layout=layout)
+    scores = tuple(map(float, range(k)))
+    zoo = small_zoo(vectors=normal((k, layout.dim), seed), layout=layout, scores=scores)
     zoo.save(path)
     loaded = Zoo.load(path)
     assert loaded.hash == zoo.hash
@@ -299,6 +304,54 @@ def test_facts_and_vectors_that_do_not_fit(tmp_path, tensors):
     path = tmp_path / "zoo"
     save_file(tensors, path, {"zoo": json.dumps(FACTS)})
     refused(path)
+
+
+DEEP = "[" * 100_000
+WRONG_FACTS = [
+    {"collect_s": "1"}, {"collect_s": -1.0}, {"collect_s": math.nan}, {"collect_s": None}, {"collect_s": True},
+    {"scores": ["a", "b"]}, {"scores": [1.0]}, {"scores": [math.inf, 0.0]}, {"scores": "ab"}, {"scores": {"a": 1}},
+    {"curve": [[0.0, math.nan]] * 2}, {"curve": [[0.0, 1.0]]}, {"curve": [[0.0]] * 2}, {"base_score": "0.9"},
+    {"base_score": math.inf}, {"settings": []}, {"settings": None}, {"names": "a"}, {"names": [1]},
+    {"shapes": [[-5]]}, {"shapes": [[5.0]]}, {"shapes": [[2**70]]}, {"shapes": [["5"]]}, {"runs": 1},
+]  # fmt: skip
+
+
+def test_facts_of_other_types_are_refused_by_whoever_reads_them(tmp_path):
+    path = tmp_path / "zoo"
+    texts = [json.dumps(FACTS | wrong) for wrong in WRONG_FACTS]
+    for text in [*texts, DEEP, '{"settings": ' + DEEP]:
+        save_file({"vectors": torch.zeros(2, 5)}, path, {"zoo": text})
+        refused(path)
+        with pytest.raises(BadRequest):
+            read_header(path)
+
+
+WRONG_TENSORS = [
+    *(torch.zeros(2, 5, dtype=getattr(torch, kind)) for kind in (
+        "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "bool", "uint8", "int64"
+    )),
+    torch.zeros(5), torch.zeros(2, 5, 1), torch.zeros(()),
+]  # fmt: skip
+
+
+def test_tensors_of_other_types_and_shapes_are_refused(tmp_path):
+    path = tmp_path / "zoo"
+    for vectors in WRONG_TENSORS:
+        save_file({"vectors": vectors}, path, {"zoo": json.dumps(FACTS)})
+        refused(path)
+    for base in (torch.tensor([1.0, math.nan]), torch.tensor([math.inf]), WRONG_TENSORS[3]):
+        tensors = {"vectors": torch.zeros(2, 5), "base.stem": base}
+        save_file(tensors, path, {"zoo": json.dumps(FACTS)})
+        assert "stem" in refused(path)
+
+
+@pytest.mark.parametrize("read", [read_header, Zoo.load])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "pipe", tmp_path / "loop", Path("/dev/zero"), tmp_path):
+        with pytest.raises(BadRequest, match=re.escape(str(path))):
+            read(path)
 
 
 # head ----------------------------------------------------------------------------------------------------------------

@@ -17,11 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.contract.whole_runs import check_labels, held_rows, told
+from bench.contract.zoo_header import FACTS, Facts, opened
 from bench.errors import BadRequest, BenchError, no_zoo
 from bench.system.data import Json
 from bench.system.store import atomic
 
 _BASE = "base."
+# Types of a base's tensors: the plain numbers of networks, which every operation knows.
+PLAIN = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16,
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +137,13 @@ class Zoo:
                 f"the zoo's vectors have length {self.vectors.shape[1]}, its layout {self.layout.dim}"
             )
         check_labels(self.runs, len(self.vectors))
+        _check_tensor("the zoo's vectors", self.vectors, (torch.float32,))
+        for name, tensor in self.base.items():
+            _check_tensor(f"tensor '{name}' of the zoo's base", tensor, PLAIN)
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise BadRequest(
+                    f"tensor '{name}' of the zoo's base has values that are not finite"
+                )
         finite = self.vectors.isfinite().all(dim=1)
         if not finite.all():
             row = int((~finite).nonzero()[0])
@@ -247,7 +260,7 @@ class Zoo:
             for name, tensor in tensors.items()
         }
         with atomic(path) as temporary:
-            save_file(tensors, temporary, {"zoo": json.dumps(facts)})
+            save_file(tensors, temporary, {FACTS: json.dumps(facts)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -256,34 +269,43 @@ class Zoo:
         Raises:
             BadRequest: the file is missing, truncated, not a zoo, or holds inconsistent or non-finite data.
         """
+        opened(path).close()
         try:
             with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["zoo"])
+                text = (file.metadata() or {})[FACTS]
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             vectors = tensors.pop("vectors")
+            facts = Facts.parsed(text, len(vectors))
             return cls(
                 vectors=vectors,
-                layout=Layout(tuple(facts["names"]), tuple(tuple(s) for s in facts["shapes"])),
+                layout=Layout(facts.names, facts.shapes),
                 base={name.removeprefix(_BASE): tensor for name, tensor in tensors.items()},
-                scores=tuple(facts["scores"]),
-                curve=tuple((float(s), float(v)) for s, v in facts["curve"]),
-                collect_s=facts["collect_s"],
-                base_score=facts["base_score"],
-                settings=facts["settings"],
-                runs=_labels(facts.get("runs", []), len(vectors)),
+                scores=facts.scores,
+                curve=facts.curve,
+                collect_s=facts.collect_s,
+                base_score=facts.base_score,
+                settings=facts.settings,
+                runs=facts.runs,
             )
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise no_zoo(path, error) from error
         except BadRequest as error:
             raise BadRequest(f"{path}: {error}") from None
+        except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise no_zoo(path, error) from error
 
 
-def _labels(runs: Json, k: int) -> tuple[str, ...]:
-    """Return the labels of K rows that a file tells; raise TypeError or BadRequest where it tells something else."""
-    if not isinstance(runs, list):
-        raise TypeError("runs is no list")
-    check_labels(runs, k)
-    return tuple(runs)
+def _check_tensor(what: str, tensor: Tensor, kinds: Sequence[torch.dtype]) -> None:
+    """Check that a tensor is a plain, dense one with numbers of one of these types.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
+        raise BadRequest(f"{what}: expected a dense tensor with values, not {tensor.layout}")
+    if tensor.dtype not in kinds:
+        names = ", ".join(str(kind).removeprefix("torch.") for kind in kinds)
+        raise BadRequest(
+            f"{what}: expected {names}, not {str(tensor.dtype).removeprefix('torch.')}"
+        )
 
 
 def per_tensor_std(vectors: Float[Tensor, "n D"], layout: Layout) -> Float[Tensor, "n D"]:

@@ -15,6 +15,7 @@ from typing import get_args
 
 import torch
 from jaxtyping import Float
+from pydantic import TypeAdapter
 from rich.table import Table
 from scipy.stats import binomtest
 from torch import Tensor
@@ -46,6 +47,7 @@ from bench.system.progress import say, track
 from bench.system.randomness import derive, generator
 
 VERDICTS = get_args(Verdict)
+_WORDS = TypeAdapter(dict[str, str])  # by planted generator
 ORACLE = "trained, held out"
 LONGER = "longer training"  # the zoo's own run goes on: really trained, and of another length
 MIXED = "10 % copies, 90 % new"  # mostly new
@@ -210,8 +212,7 @@ def _digest(request: Request) -> str:
 
 
 def _load(path: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads(path.read_text())
-    return found
+    return _WORDS.validate_json(path.read_bytes())
 
 
 def _save(found: dict[str, str], path: Path) -> None:

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from bench import plugins
 from bench.contract import registry
 from bench.contract.cost import network_cost
 from bench.contract.declarations import DataSet, Shape
 from bench.records import protocol
+from bench.records.fields import Seconds
 from bench.records.request import Request
 from bench.study.executor import Outcome
 from bench.study.graph import Node
@@ -57,6 +60,16 @@ class Estimate:
     measured: bool
 
 
+class _Measured(BaseModel):
+    """A line of the file of measurements: what stages it holds for, and their seconds and bytes over their size."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    like: str
+    seconds: Seconds
+    written: Seconds
+
+
 class Past:
     """Measurements of the stages of earlier studies in this store."""
 
@@ -64,7 +77,7 @@ class Past:
         self._path = home() / "measured.jsonl"
         self._known: dict[str, list[tuple[float, float]]] = {}
         for line in _lines(self._path):
-            self._learn(line["like"], line["seconds"], line["written"])
+            self._learn(line.like, line.seconds, line.written)
 
     def keep(self, node: Node, outcome: Outcome) -> None:
         """Record the time and disk space of a stage that made something."""
@@ -92,13 +105,14 @@ class Past:
         return Estimate(seconds * _size(node), written * _size(node), measured=True)
 
 
-def _lines(path: Path) -> Iterable[dict[str, Json]]:
+def _lines(path: Path) -> "Iterable[_Measured]":
     """Yield the valid JSON lines of a file; a line that was cut short is ignored."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            yield dict(json.loads(line))
-        except ValueError:
+            found = _Measured.model_validate_json(line)
+        except ValidationError:
             continue
+        yield found
 
 
 def _like(node: Node) -> str:

@@ -8,6 +8,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bench.errors import printable
+
 T = TypeVar("T")
 PATIENCE = 1.0  # seconds before a bar appears
 _display: list[Progress] = []  # rich allows one live display at a time: nested loops share it
@@ -52,4 +54,4 @@ def _open() -> Progress:
 
 def say(message: str) -> None:
     """Print one line about the progress of the work on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)

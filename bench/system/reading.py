@@ -36,8 +36,8 @@ def content(path: Path, limit: int, what: str) -> bytes:
         return file.read(limit)
 
 
-def opened(path: Path, limit: int, what: str) -> io.BufferedReader:
-    """Open a regular file for reading; the arguments and errors are those of ``content``."""
+def opened(path: Path, limit: int | None, what: str) -> io.BufferedReader:
+    """Open a regular file for reading; arguments and errors are those of ``content``, a limit of None is none."""
     try:
         handle = os.open(path, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
@@ -46,7 +46,8 @@ def opened(path: Path, limit: int, what: str) -> io.BufferedReader:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise BadRequest(f"cannot read {path}: {reason}") from None
     status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+    too_large = limit is not None and status.st_size > limit
+    if not stat.S_ISREG(status.st_mode) or too_large:
         os.close(handle)
         if stat.S_ISDIR(status.st_mode):
             raise BadRequest(f"{path} is a directory, expected a {what}")
@@ -54,6 +55,11 @@ def opened(path: Path, limit: int, what: str) -> io.BufferedReader:
             raise BadRequest(f"{path} is no regular file, expected a {what}")
         raise BadRequest(f"{path} has {status.st_size:,} bytes, expected at most {limit:,}")
     return os.fdopen(handle, "rb")
+
+
+def check_regular(path: Path, what: str) -> None:
+    """Check that a file is a regular one that can be opened, before a library is given its path; errors as ``content``."""
+    opened(path, None, what).close()
 
 
 class Archive:

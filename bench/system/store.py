@@ -14,8 +14,9 @@ import filelock
 import platformdirs
 
 from bench.errors import BadRequest, BenchError
-from bench.system import remote
+from bench.system import reading, remote
 from bench.system.data import Json
+from bench.system.progress import say
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -42,7 +43,7 @@ def file_hash(path: Path) -> str:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = [f"{file.relative_to(path).as_posix()} {file_hash(file)}\n" for file in files]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
-    with path.open("rb") as file:
+    with reading.opened(path, None, "file") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -178,8 +179,8 @@ def stage(
         if not force and fetch(path).exists():
             try:
                 result = load(path)
-            except BenchError:
-                pass  # damaged
+            except Exception as error:  # damaged, in whatever way
+                say(f"made again: {path} is damaged ({type(error).__name__})")
             else:
                 _share(path, anew=False)
                 return result

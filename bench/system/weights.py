@@ -1,35 +1,34 @@
-"""Reading of weights from untrusted files, without running code in them."""
+"""Reading of weights from untrusted files, without running code in them or taking more memory than they hold."""
 
+import io
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.errors import BadRequest
+from bench.system import reading
+
+SHARING = 4  # times that one value of a file may stand in its tensors, as tied weights do
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a .safetensors file, or from a .pth file without running code in it.
 
     Raises:
-        BadRequest: the file is missing, damaged, or holds anything but tensors.
+        BadRequest: the file is missing, no regular file, damaged, or holds anything but dense tensors with values.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            # A file of another pickle protocol is read, or refused below.
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise BadRequest(f"no file {path}: expected .safetensors or .pth weights") from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise _unreadable(path, error) from error
-    except Exception as error:  # the unpickler's errors have no common type
-        raise _unreadable(path, error) from error
+    if not path.exists():
+        raise BadRequest(f"no file {path}: expected .safetensors or .pth weights")
+    with reading.opened(path, None, "file of weights") as file:
+        try:
+            content = load_file(path) if path.suffix == ".safetensors" else _unpickled(file)
+        except Exception as error:  # the unpickler's errors have no common type
+            raise _unreadable(path, error) from error
+        size = file.seek(0, io.SEEK_END)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -39,7 +38,46 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise BadRequest(
             f"{path} is not a state dict: expected names and tensors, and nothing else"
         )
+    _check_plain(content, size, path)
     return content
+
+
+def _unpickled(file: io.BufferedReader) -> object:
+    """Return what a .pth file holds; a zip in it may not unpack to more than the file has, as torch compresses none.
+
+    Raises:
+        Exception: the file is damaged, or holds code.
+    """
+    if zipfile.is_zipfile(file):
+        size = file.seek(0, io.SEEK_END)
+        unpacked = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
+        if unpacked > size:
+            raise ValueError(f"it has {size:,} bytes and unpacks to {unpacked:,}")
+    file.seek(0)
+    with warnings.catch_warnings():
+        # A file of another pickle protocol is read, or refused below; sparse tensors are refused.
+        warnings.simplefilter("ignore")
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_plain(tensors: dict[str, Tensor], size: int, path: Path) -> None:
+    """Check that tensors are dense, hold values of their own, and are no larger in all than a file of ``size`` bytes.
+
+    Raises:
+        BadRequest: one of them is sparse, nested, quantized or without values, or their memory is shared too often.
+    """
+    total = 0
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+            raise BadRequest(
+                f"{path}: tensor '{name}' is {kind} or quantized, expected a dense one"
+            )
+        if tensor.device.type != "cpu":
+            raise BadRequest(f"{path}: tensor '{name}' has no values ({tensor.device})")
+        total += tensor.numel() * tensor.element_size()
+    if total > SHARING * size:
+        raise BadRequest(f"{path} has {size:,} bytes, its tensors would take {total:,}")
 
 
 def _unreadable(path: Path, error: Exception) -> BadRequest:
