@@ -1,20 +1,35 @@
 """The command line: every command parses, calls one function and prints. torch is imported only where it is needed."""
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from bench.errors import BadRequest, BenchError
+from bench.errors import BadRequest, BenchError, line, unexpected
 from bench.options import asking
 from bench.records.request import Request
 from bench.study.command import study
 from bench.system.data import Json
 
+
+class _Commands(TyperGroup):
+    """The commands; an ``EOFError`` in one is an error like any other, where typer would say "Aborted"."""
+
+    def invoke(self, ctx: Any) -> object:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise BenchError(unexpected(error)) from error
+
+
 app = typer.Typer(
     name="bench",
+    cls=_Commands,
     help="The yardstick for generated neural networks: collect checkpoints, fit a generator, sample models, "
     "score them beside every control, and write one honest record.",
     no_args_is_help=True,
@@ -141,8 +156,8 @@ def list_(debug: Debug = False) -> None:
     groups = (
         plugins.tasks(), registry.data_sets(), registry.architectures(), plugins.generators()
     )  # fmt: skip
-    for line in (line for group in groups for line in group.broken):
-        typer.echo(f"warning: {line}", err=True)
+    for warning in (one for group in groups for one in group.broken):
+        typer.echo(f"warning: {line(warning)}", err=True)
 
 
 @app.command(epilog="Example: python -m bench show results/0123456789abcdef/fedcba9876543210.json")
@@ -167,7 +182,7 @@ def show(
 @app.command(
     epilog="Example: python -m bench verify results/0123456789abcdef/fedcba9876543210.json --from-seed"
 )
-@asking("record from_seed reference mark zoo device data_dir debug")
+@asking("record from_seed reference mark foreign zoo device data_dir debug")
 def verify(
     options: dict[str, Json],
     record: Annotated[Path, typer.Argument(help="File of a record.")],
@@ -183,6 +198,12 @@ def verify(
     ] = False,
     mark: Annotated[
         bool, typer.Option("--mark", help="Where all agrees, write the tier into the record.")
+    ] = False,
+    foreign: Annotated[
+        bool,
+        typer.Option(
+            "--foreign", help="Import and run the code of my_package.module:Class that it names."
+        ),
     ] = False,
     zoo: Annotated[
         Path | None, typer.Option(help="File of the zoo, where it is not in the store.")
@@ -204,12 +225,13 @@ def verify(
         data_dir=options.get("data_dir"),
         from_seed=from_seed,
         reference=reference,
+        foreign=foreign,
     )
     for name, group in checked.grouped(checks).items():
         wrong = [check for check in group if check.problem]
-        typer.echo(f"{name}: {f'{len(wrong)} of {len(group)} differ' if wrong else 'agrees'}")
+        typer.echo(f"{line(name)}: {f'{len(wrong)} of {len(group)} differ' if wrong else 'agrees'}")
         for check in wrong:
-            typer.echo(f"  {check.field}: {check.problem}")
+            typer.echo(line(f"  {check.field}: {check.problem}"))
     tier = checked.tier(checks, from_seed=from_seed)
     if tier == "claimed":
         typer.echo("not verified: the record does not agree with its weights")
@@ -253,7 +275,7 @@ def check(
     by_file = checking.check_all(checking.files(files))
     for path, problems in by_file.items():
         for problem in problems or [checking.fine(path)]:
-            typer.echo(f"{checking.line(str(path))}: {problem}")
+            typer.echo(f"{line(str(path))}: {problem}")
     wrong = sum(map(bool, by_file.values()))
     typer.echo(
         f"{len(by_file)} files, {wrong} with problems" if wrong else f"{len(by_file)} files, all ok"
@@ -362,14 +384,25 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def main() -> None:
-    """Run the command line; print an error as one line, with a traceback only under ``--debug``."""
+    """Run the command line; print an error of any kind as one line, with a traceback only under ``--debug``."""
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append("")  # 'python -m bench' sees the generators of this folder as well
+    received: list[int] = []
+
+    def terminate(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app()
-    except BenchError as error:
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        known = isinstance(error, BenchError)
+        text = str(error) if known else f"{unexpected(error)}: --debug shows the traceback"
+        print(f"error: {line(text)}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != 130:  # which typer makes of Ctrl-C
             raise
@@ -377,4 +410,4 @@ def main() -> None:
             "stopped: finished stages are kept, the same command goes on from there",
             file=sys.stderr,
         )
-        sys.exit(130)
+        sys.exit(128 + received[0] if received else 130)

@@ -1,8 +1,12 @@
 """The suite's exceptions. Their messages say what was wrong, what was expected and what to do."""
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+LINE = 1000  # characters of a line for people
 
 
 class BenchError(Exception):
@@ -26,6 +30,27 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def line(text: str, most: int = LINE) -> str:
+    """Return a text as one line of printable characters, at most ``most`` of them and an ellipsis."""
+    shown = printable(text)
+    return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
+def unexpected(error: BaseException) -> str:
+    """Return one line on an error of a kind that nobody foresaw: its type, its text, and the file and line it is from.
+
+    Of all places that it passed through, the last one outside of installed libraries is named: in somebody's plugin, or
+    in the suite.
+    """
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError):  # which names its own place
+        return line(text)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename[0] != "<"]
+    installed = tuple(sysconfig.get_paths().values())
+    own = [one for one in frames if not one.filename.startswith(installed)] or frames
+    return line(f"{text} ({own[-1].filename}, line {own[-1].lineno})" if own else text)
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> BadRequest:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.contract.context import Plugin
 from bench.contract.declarations import Variant
-from bench.errors import BadRequest, printable, unknown
+from bench.errors import BadRequest, unexpected, unknown
 from bench.system import entry_points
 from bench.system.entry_points import Entry, Named
 from bench.system.identity import module_file
@@ -162,11 +162,15 @@ def _load(target: str, contract: type[P]) -> type[P]:
         BadRequest: the class does not exist, is no dataclass or does not derive from ``contract``.
     """
     module, _, name = target.partition(":")
+    if "/" in module or "\\" in module or module.endswith(".py"):
+        raise BadRequest(
+            f"{target} is a path, expected my_package.module:Class: run the command in the file's folder, and name the "
+            f"class as {Path(module).stem}:{name}"
+        )
     try:
         loaded = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # anything can go wrong in somebody else's module
-        why = printable(f"{type(error).__name__}: {error}")[:300]
-        raise BadRequest(f"cannot import '{module}' of {target}: {why}") from error
+        raise BadRequest(f"cannot import '{module}' of {target}: {unexpected(error)}") from error
     cls = getattr(loaded, name, None)
     if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         near = difflib.get_close_matches(name, dir(loaded), n=1)

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench.errors import BadRequest, printable
+from bench.errors import BadRequest, line
 from bench.records import side, versions
 from bench.records.checks import (
     agreement,
@@ -42,6 +42,8 @@ from bench.system import reading
 
 WEIGHTS_LIMIT = 8_000_000_000  # bytes of a file of generated weights, sampling paths and latents
 LATENTS_LIMIT = 1_000_000_000  # bytes of latents in this file
+SMALL = 64_000_000  # bytes that weights may unpack to anyway
+RATIO = 20  # times the size of their zip that they may: numbers hardly compress, and an export does not try
 LINE = 500  # characters of a problem that are printed
 LINES = 200  # problems of a file that are printed
 MANY = 16  # files from which on it pays to start processes, a second each
@@ -104,7 +106,7 @@ def check(path: Path) -> list[str]:
     """Return a line of text for each problem of a file; an empty list if all is well."""
     kinds: dict[str, Callable[[Path], Iterator[str]]] = {".zip": _zip, ".npz": _side}
     problems = _guarded("the file", functools.partial(kinds.get(path.suffix, _file), path))
-    lines = [line(problem.removeprefix(f"{path} ")) for problem in dict.fromkeys(problems)]
+    lines = [line(problem.removeprefix(f"{path} "), LINE) for problem in dict.fromkeys(problems)]
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"and {len(lines) - LINES} more problems"]
     return lines
@@ -116,12 +118,6 @@ def fine(path: Path) -> str:
         return "ok"
     withdrawn = versions.withdrawn(Record.read(path))
     return f"ok; withdrawn: {', '.join(withdrawn)}" if withdrawn else "ok"
-
-
-def line(text: str) -> str:
-    """Return a text as one line of printable characters, at most ``LINE`` of them and an ellipsis."""
-    shown = printable(text)
-    return shown if len(shown) <= LINE else f"{shown[:LINE]}..."
 
 
 def _guarded(what: str, problems: Callable[[], Iterable[str]]) -> Iterator[str]:
@@ -222,7 +218,8 @@ def _zip(path: Path) -> Iterator[str]:
         yield from _content(record, data, lambda: archive.read(SIDE, side.LIMIT), SIDE)
         if WEIGHTS in archive.names:
             models, d = record.generated.n, record.zoo.d
-            most = min(WEIGHTS_LIMIT, 4 * d * (models + PATHS * STEPS) + LATENTS_LIMIT)
+            said = 4 * d * (models + PATHS * STEPS) + LATENTS_LIMIT
+            most = min(WEIGHTS_LIMIT, said, SMALL + RATIO * path.stat().st_size)
             yield from _weights(archive.blocks(WEIGHTS, most), record)
 
 

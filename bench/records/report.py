@@ -3,11 +3,13 @@
 import io
 import re
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from bench.errors import printable
 from bench.records import rule1, speed, verdict
 from bench.records.facts import IMPORTED
 from bench.records.fields import Interval
@@ -26,7 +28,7 @@ def render(record: Record, path: str) -> RenderableType:
         record: the record to show.
         path: path of its file, as the report prints it.
     """
-    return Group(
+    whole = Group(
         _title(record),
         _scores(record),
         *_further(record),
@@ -37,6 +39,22 @@ def render(record: Record, path: str) -> RenderableType:
         Text(f"\nrecord       {path}", style="bold", overflow="fold"),
         Text(f"leaderboard  python -m bench leaderboard --results {path.rsplit('/', 2)[0] or '.'}"),
     )
+    return _Printable(whole)
+
+
+class _Printable:
+    """What another renderable prints, with control characters of a record's texts escaped, so that none acts."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            if segment.control:
+                yield segment
+            else:
+                text = "\n".join(map(printable, segment.text.split("\n")))
+                yield Segment(text, segment.style)
 
 
 def show(record: Record, path: str) -> None:

@@ -1,6 +1,8 @@
 """Arrays of a record's side file (``bench.records.side``), computed from the results of a run's stages."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.contract.zoo import Zoo
+from bench.errors import BenchError, unexpected
 from bench.judge.population import Population
 from bench.metrics import similarity as similar
 from bench.records.side import (
@@ -24,8 +27,19 @@ from bench.records.side import (
     Array,
     evenly,
 )
+from bench.system.progress import say
 
 COMPONENTS = 50  # principal components that t-SNE is given
+
+
+@contextlib.contextmanager
+def optional(what: str) -> Iterator[None]:
+    """Turn an error within the block, which makes a figure, into a note: a figure never costs the record."""
+    try:
+        yield
+    except Exception as error:
+        why = str(error) if isinstance(error, BenchError) else unexpected(error)
+        say(f"note: the record has no {what}: {why}")
 
 
 def arrays(
@@ -53,16 +67,21 @@ def arrays(
         embedded["map_path"] = views["path"]
     latents = {name: value for name, value in views.items() if name.startswith("latent.")}
     named = {one.key: one for one in populations}
-    return {
-        **_per_model(named),
-        **_iou(named["original"], named["generated"]),
-        **embed(embedded),
-        **embed(latents),
-        **_weights(vectors, initial),
-        **_right(named, sign),
-        **_resampled(populations, sign),
-        **_curve(zoo.curve),
+    kinds: dict[str, Callable[[], dict[str, Array]]] = {
+        "numbers of single models": lambda: _per_model(named),
+        "matrix of similarities": lambda: _iou(named["original"], named["generated"]),
+        "map of parameters": lambda: embed(embedded),
+        "map of latents": lambda: embed(latents),
+        "parameters": lambda: _weights(vectors, initial),
+        "outcomes of validation units": lambda: _right(named, sign),
+        "resampled scores": lambda: _resampled(populations, sign),
+        "curve of SGD": lambda: _curve(zoo.curve),
     }
+    made: dict[str, Array] = {}
+    for what, make in kinds.items():
+        with optional(what):
+            made |= make()
+    return made
 
 
 def _few(rows: Tensor, most: int) -> Tensor:
@@ -72,8 +91,13 @@ def _few(rows: Tensor, most: int) -> Tensor:
 
 def _half(tensor: Tensor) -> Array:
     """Return a tensor as float16, with values beyond its range clamped to the largest."""
-    largest = float(np.finfo(np.float16).max)
-    return tensor.detach().float().cpu().clamp(-largest, largest).numpy().astype(np.float16)
+    return _clamped(tensor.detach().cpu().numpy(), np.float16)
+
+
+def _clamped(values: Array, kind: type[np.floating[Any]]) -> Array:
+    """Return numbers in another type, with values beyond its range clamped to the largest."""
+    largest = np.finfo(kind).max
+    return np.clip(values, -largest, largest).astype(kind)
 
 
 def _per_model(populations: Mapping[str, Population]) -> dict[str, Array]:
@@ -87,7 +111,8 @@ def _per_model(populations: Mapping[str, Population]) -> dict[str, Array]:
         if alike.shape[1] > 1 or name != "original":
             per_model[f"nearest.{name}"] = _half(_few(alike.max(dim=1).values, MODELS))
         if population.train is not None:
-            per_model[f"train.{name}"] = _few(population.train, MODELS).float().numpy()
+            few = _few(population.train, MODELS)
+            per_model[f"train.{name}"] = _clamped(few.numpy(), np.float32)
     return per_model
 
 
@@ -184,7 +209,7 @@ def _resampled(populations: Sequence[Population], sign: float) -> dict[str, Arra
             scores, chosen = one.replicates.double(), _chosen(one, sign)
             for name in RESAMPLED:
                 row = scores.mean(0) if name == "mean" else scores[chosen[name]]
-                kept[f"resampled_{name}.{one.key}"] = row.float().numpy()
+                kept[f"resampled_{name}.{one.key}"] = _clamped(row.numpy(), np.float32)
     return kept
 
 
@@ -203,5 +228,5 @@ def _chosen(population: Population, sign: float) -> dict[str, int]:
 def _curve(curve: Sequence[tuple[float, float]]) -> dict[str, Array]:
     if not curve:
         return {}
-    points = np.asarray(curve, dtype=np.float32)
+    points = _clamped(np.asarray(curve), np.float32)
     return {"curve": points[evenly(len(points), CURVE_POINTS)]}

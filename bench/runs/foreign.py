@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.contract import Generator
 from bench.contract.zoo import Zoo
-from bench.errors import BenchError
+from bench.errors import BenchError, unexpected
 from bench.records.values import plain
 from bench.system.data import Json
 
@@ -40,11 +40,17 @@ _SOURCES: tuple[Setting, ...] = (
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Restore after the block the settings of the process that affect numbers, and global random states."""
+    """Restore after the block the settings of the process that affect numbers, and global random states.
+
+    Raises:
+        BenchError: the code in the block ended the process (``sys.exit``), which is not for a plugin to do.
+    """
     settings = [(read, write, read()) for read, write in _SETTINGS]
     sources = [(write, read()) for read, write in _SOURCES]
     try:
         yield
+    except SystemExit as stop:
+        raise BenchError(f"a plugin ended the process: {unexpected(stop)}") from stop
     finally:
         for read, write, value in settings:
             if read() != value:

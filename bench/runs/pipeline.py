@@ -96,6 +96,8 @@ class Run:
         store.check_writable(results)  # fail before the work, not after it
         with self.stage("collect"):
             zoo, zoo_path = self.zoo()
+        if self.request.zoo:  # one that the task cannot score costs no fit
+            self.evaluate(zoo, zoo.vectors, ORIGINAL)
         say(f"fit {self.request.generator} and sample {self.request.samples} models")
         with self.stage("fit and sample"):
             sampled = self.generate(zoo)
@@ -167,12 +169,14 @@ class Run:
         sampled: Sampled,
         reference: Reference | None,
         populations: Sequence[Population],
-    ) -> Path:
-        """Write the record's side file; return its path."""
+    ) -> Path | None:
+        """Write the record's side file; return its path, or None where that fails, which costs no record."""
         say("prepare the figures")
         path = self.request.results / head.key / f"{head.id}.npz"
-        side.write(path, self.side_arrays(zoo, sampled, reference, populations))
-        return path
+        with figures.optional("side file"):
+            side.write(path, self.side_arrays(zoo, sampled, reference, populations))
+            return path
+        return None
 
     def side_arrays(
         self,
@@ -315,17 +319,21 @@ class Run:
         self, maker: Generator, zoo: Zoo, vectors: Float[Tensor, "n D"], rng: torch.Generator
     ) -> dict[str, Tensor]:
         """Return latents and the sampling path of a fitted generator, for figures; empty where it offers neither."""
-        views = {}
+        views: dict[str, Tensor] = {}
         if maker.has_latents:
             shown = {"original": zoo.vectors, "generated": vectors, str(NOISY): self.noisy(zoo)}
-            for name, group in shown.items():
-                few = group[torch.from_numpy(side.evenly(len(group), side.MODELS))]
-                latents = maker.latents(few.clone())
-                views[f"latent.{name}"] = foreign.check_view(latents, len(few), 2, "latents")
+            with figures.optional("latents"):
+                views |= {f"latent.{n}": self._latents(maker, rows) for n, rows in shown.items()}
         if maker.has_path:
-            path = maker.sampling_path(side.PATHS, side.STEPS, rng=derive(rng, "path"))
-            views["path"] = foreign.check_view(path, side.PATHS, 3, "sampling_path")
+            with figures.optional("sampling path"):
+                path = maker.sampling_path(side.PATHS, side.STEPS, rng=derive(rng, "path"))
+                views["path"] = foreign.check_view(path, side.PATHS, 3, "sampling_path")
         return views
+
+    def _latents(self, maker: Generator, vectors: Float[Tensor, "n D"]) -> Tensor:
+        """Return a fitted generator's latents of at most ``MODELS`` models."""
+        few = vectors[torch.from_numpy(side.evenly(len(vectors), side.MODELS))]
+        return foreign.check_view(maker.latents(few.clone()), len(few), 2, "latents")
 
     def noisy(self, zoo: Zoo) -> Float[Tensor, "n D"]:
         """Return the originals with added noise that figures show."""

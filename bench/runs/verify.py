@@ -63,6 +63,7 @@ def verify(
     data_dir: str | None = None,
     from_seed: bool = False,
     reference: bool = False,
+    foreign: bool = False,
 ) -> list[Check]:
     """Compute again every field of a record that the stored weights determine; return a check of each.
 
@@ -74,10 +75,17 @@ def verify(
         data_dir: the folder of the task's data.
         from_seed: whether to fit and sample again as well, and compare the weights.
         reference: whether to score a few models by public implementations as well, see ``bench.runs.reference``.
+        foreign: whether to import and run code that the record names as ``module:Class``.
 
     Raises:
         BadRequest: the weights are missing, or the record's task or generator cannot be made.
     """
+    for name in (record.task.name, record.generator.name):
+        if ":" in name and not foreign:
+            raise BadRequest(
+                f"the record names code that is not the suite's, {name}: read it, and if you trust it, verify with "
+                "--foreign"
+            )
     zoo_path = zoo or store.fetch(store.home() / "zoos" / record.artifacts.zoo.file)
     path = store.fetch(store.home() / "generated" / record.artifacts.generated.file)
     checks = [

@@ -16,6 +16,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from bench.errors import BenchError, unexpected
 from bench.study.executor import (
     Event,
     Executor,
@@ -186,7 +187,13 @@ class Jobs:
         answer, theirs = self._context.Pipe(duplex=False)
         arguments = (node, environment, self.setting.log(node), theirs)
         process = self._context.Process(target=_serve, args=arguments, daemon=True)
-        process.start()
+        try:
+            process.start()
+        except (EOFError, OSError) as error:
+            raise BenchError(
+                f"no process could be started ({unexpected(error)}): was the one that starts them killed, by hand or "
+                "for memory? Run the command again, finished stages are kept"
+            ) from error
         theirs.close()
         self._jobs.append(Job(node, devices, process, answer, left))
 

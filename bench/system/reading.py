@@ -58,7 +58,7 @@ def opened(path: Path, limit: int | None, what: str) -> io.BufferedReader:
 
 
 def check_regular(path: Path, what: str) -> None:
-    """Check that a file is a regular one that can be opened, before a library is given its path; errors as ``content``."""
+    """Check that a file is a regular one, before a library is given its path; errors as of ``content``."""
     opened(path, None, what).close()
 
 
@@ -90,7 +90,7 @@ class Archive:
             limit = limits.get(entry.filename)
             if limit is not None and entry.file_size > limit:
                 yield f"{entry.filename} has {entry.file_size:,} bytes, expected at most {limit:,}"
-            yield from _locked(entry)
+            yield from locked(entry)
 
     def blocks(self, name: str, limit: int) -> Iterator[bytes]:
         """Yield a member's content in blocks of at most ``BLOCK`` bytes.
@@ -100,7 +100,7 @@ class Archive:
         """
         left = limit
         try:
-            for problem in _locked(self._zip.getinfo(name)):
+            for problem in locked(self._zip.getinfo(name)):
                 raise BadRequest(problem)
             with self._zip.open(name) as file:
                 while block := file.read(min(BLOCK, left + 1)):
@@ -116,7 +116,7 @@ class Archive:
         return b"".join(self.blocks(name, limit))
 
 
-def _locked(entry: zipfile.ZipInfo) -> Iterator[str]:
+def locked(entry: zipfile.ZipInfo) -> Iterator[str]:
     """Yield the reasons why a member cannot be unpacked safely."""
     if entry.flag_bits & 1:
         yield f"{entry.filename[:80]!a} is encrypted"

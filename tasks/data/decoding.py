@@ -37,6 +37,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from bench.errors import BadRequest
 
 PIXELS = 89_478_485  # the most that an image may have; above it Pillow warns of decompression bombs
+# The most of kinds that take more memory to convert, so that none takes more than 1 GiB.
+MOST = {"transparent": PIXELS // 2, "16-bit grey": PIXELS // 2, "16-bit colour": PIXELS // 8}
 # Exceptions that Pillow, zipfile and torchvision raise for a file that is damaged, encrypted or missing.
 UNREADABLE = (
     OSError,
@@ -252,6 +254,7 @@ def _pixels(image: Image.Image, file: "_File", mode: str, remarks: set[str]) -> 
         # Pillow spreads the pixels over 0 to 255, but not always the transparent value.
         value = image.info["transparency"] * _FEW_BITS[file.raw]
         image.info["transparency"] = min(value, 255)
+    _check_pixels(image, "transparent")
     coloured = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     alpha = coloured.getchannel("A")
     flat = coloured.convert("RGB")
@@ -261,6 +264,14 @@ def _pixels(image: Image.Image, file: "_File", mode: str, remarks: set[str]) -> 
         white.paste(flat, mask=alpha)
         flat = white
     return _converted(flat, mode)
+
+
+def _check_pixels(image: Image.Image, kind: str) -> None:
+    """Refuse an image with more pixels than one of its kind may have."""
+    if image.width * image.height > MOST[kind]:
+        raise Refused(
+            f"it is {kind} and {image.width} x {image.height} pixels, expected at most {MOST[kind]:,}"
+        )
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -389,6 +400,7 @@ def _deep_grey(image: Image.Image, file: _File) -> _Samples:
     """
     if image.format not in _UNSIGNED_16:
         raise Refused(f"its pixels are 16-bit numbers of unknown range; {_ADVICE}")
+    _check_pixels(image, "16-bit grey")
     values = np.asarray(image).astype(np.uint16)
     bits = file.bits() if image.format in ("JPEG2000", "TIFF") else 16
     if image.format == "JPEG2000":
@@ -408,6 +420,7 @@ def _deep_colour(image: Image.Image, file: _File) -> _Samples:
     Raises:
         Refused: the bytes are arranged in a way that Pillow cannot be made to read in full.
     """
+    _check_pixels(image, "16-bit colour")
     if file.raw == "LA;16B":  # read as RGBA of 8 bits, which keeps all four bytes of a pixel
         four = np.asarray(_reopened(file, "RGBA")).astype(np.uint16)
         return _Samples(four[..., 0] << 8 | four[..., 1], four[..., 2] << 8 | four[..., 3], 65535)

@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import http.client
 import itertools
+import math
 import os
 import re
 import shutil
@@ -28,7 +29,8 @@ from PIL import Image
 
 from bench.contract.declarations import DataSet
 from bench.errors import BadRequest, BenchError
-from bench.system import store
+from bench.system import reading, store
+from bench.system.reading import locked
 from tasks.data import decoding
 from tasks.data.decoding import PIXELS, UNREADABLE, Refused, last_line
 
@@ -39,6 +41,7 @@ _PARTS = ("train", "test", "val")
 _ENTRY = re.compile(r"(?:^|/)(train|test|val)/([^/]+)/(.*)$", re.DOTALL)
 _LOOSE = re.compile(r"(?:^|/)(train|test|val)/([^/]+)$")
 _BYTES = 8 * PIXELS  # of an image file, at most: no image of so many pixels needs more
+HEADER = 16  # bytes of a file of MNIST before its pixels
 _KINDS = 5  # of files that are left out, that are named
 _NOT_DOWNLOADED = (OSError, RuntimeError, EOFError, tarfile.TarError, http.client.HTTPException)
 
@@ -175,6 +178,7 @@ def zip_names(path: Path) -> list[str]:
     Raises:
         BadRequest: it is not a readable zip file.
     """
+    reading.check_regular(path, "zip file")
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -213,12 +217,17 @@ def read_file(path: Path) -> bytes:
         One of ``UNREADABLE``: it cannot be read.
     """
     _check_size(path.stat().st_size)
+    if not path.is_file():  # a pipe would be waited for
+        raise Refused("it is no regular file")
     return path.read_bytes()
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     """Read the bytes of an image file in a zip file; errors as of ``read_file``."""
-    _check_size(archive.getinfo(name).file_size)
+    entry = archive.getinfo(name)
+    _check_size(entry.file_size)
+    for problem in locked(entry):
+        raise Refused(problem)
     return archive.read(name)
 
 
@@ -431,21 +440,25 @@ def _mnist_unpacked(spec: Spec, root: Path, *, skip: bool) -> Iterator[Path]:
         for path in folder.glob("*-ubyte"):
             shutil.copyfile(path, place / path.name)
         for path in packed:
-            _gunzip(path, place / path.stem)
+            _gunzip(path, place / path.stem, HEADER + spec.declared.train * math.prod(spec.shape))
         yield Path(temporary)
 
 
-def _gunzip(path: Path, target: Path) -> None:
-    """Unpack a file.
+def _gunzip(path: Path, target: Path, most: int) -> None:
+    """Unpack a file of at most ``most`` bytes.
 
     Raises:
-        BadRequest: it is damaged.
+        BadRequest: it is damaged, or larger.
     """
+    reading.check_regular(path, "gzip file")
     try:
-        with gzip.open(path) as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file)
+        with gzip.open(path) as source:
+            content = source.read(most + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BadRequest(f"{path} is not a readable gzip file: {last_line(error)}") from error
+    if len(content) > most:
+        raise BadRequest(f"{path} unpacks to more than {most:,} bytes")
+    target.write_bytes(content)
 
 
 def _torchvision_images(parts: list[Any]) -> Undecoded:
