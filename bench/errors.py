@@ -10,9 +10,12 @@ LINE = 1000  # characters of a line for people
 
 
 class BenchError(Exception):
-    """A failure while doing what was asked for (exit code 1)."""
+    """A failure while doing what was asked for (exit code 1); its message is one line, whatever names are in it."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class BadRequest(BenchError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.errors import BadRequest, printable
+from bench.errors import BadRequest, printable, unexpected
 from bench.records.record import Record
 from leaderboard import facts
 from leaderboard.columns import FIELDS, GENERATED
@@ -51,12 +51,25 @@ def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
                 rows.append(summary(Record.read(path), path))
             except BadRequest as error:
                 broken.append(_broken(path, str(error).removeprefix(f"{path} ")))
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame = frame.astype(TYPES)
+            except Exception as error:  # no single file takes the others down
+                broken.append(_broken(path, unexpected(error)))
+    frame = _typed(rows, broken)
     frame = frame.sort_values(["key", "id", "created", "path"], kind="stable")
     frame = _newest(frame, broken).reset_index(drop=True)
     frame["board"] = _board_names(frame)
     return frame, broken
+
+
+def _typed(rows: list[dict[str, Any]], broken: list[Broken]) -> pd.DataFrame:
+    """Return rows as a table with the types of its columns; a row with a value that fits none is added to ``broken``."""
+    try:
+        return pd.DataFrame(rows, columns=COLUMNS).astype(TYPES)
+    except Exception as error:
+        if len(rows) == 1:
+            broken.append(_broken(Path(rows[0]["path"]), unexpected(error)))
+            return _typed([], broken)
+        middle = len(rows) // 2
+        return pd.concat([_typed(half, broken) for half in (rows[:middle], rows[middle:])])
 
 
 @contextmanager

@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import BadRequest, printable
+from bench.errors import BadRequest, line, printable
 from bench.records import side
+from bench.records.checks import shapes
+from bench.records.checks.case import Case
 from bench.records.record import Record
 
 
@@ -16,8 +18,9 @@ class Shown:
     Attributes:
         label: its name in legends, in printable characters; not escaped for Markdown or HTML.
         record: the whole record.
-        side: arrays of ``bench.records.side``; empty where there is no side file.
-        problem: why there is no side file, or empty.
+        side: arrays of ``bench.records.side``, those alone that a run of the record may have written; empty where
+            there is no side file.
+        problem: why there is no side file, or what is wrong with one of its arrays, or empty.
     """
 
     label: str
@@ -45,7 +48,8 @@ def open_record(path: Path, label: str = "", only: re.Pattern[str] | None = None
         return Shown(label, record, {}, "this record was written without one")
     file = path.with_suffix(".npz")  # never the name in the record: it could lead anywhere
     try:
-        arrays = side.read(file, named.sha256, only)
+        read = side.read(file, named.sha256, only)
+        arrays, problems = shapes.valid(Case(record, read))
     except BadRequest as error:
         return Shown(label, record, {}, printable(str(error)))
-    return Shown(label, record, arrays)
+    return Shown(label, record, arrays, line(next(iter(problems), "")))

@@ -883,3 +883,17 @@ def test_export_and_check_through_the_command_line(path, tmp_path, capsys, monke
     assert call("export", path, "--output", "small.zip", "--no-weights") == 0
     assert call("check", "small.zip") == 0
     assert "small.zip: ok" in capsys.readouterr().out
+
+
+def test_weights_that_unpack_to_far_more_than_their_zip_are_refused(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "SMALL", 1000)
+    file = weights_of(
+        path, tensors(tmp_path, vectors=np.zeros((200, 10_000), np.float32)), tmp_path
+    )
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    (problem,) = check.check(file)
+    assert "unpacks to more than" in problem

@@ -1134,3 +1134,29 @@ def test_some_real_cifar10(tmp_path):
     assert data.val.labels.bincount().tolist() == [50] * 10
     assert data.classes[:3] == ("airplane", "automobile", "bird")
     assert data.mean == pytest.approx((0.491, 0.482, 0.447), abs=0.02)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_may_unpack_to_anything_at_once_is_refused(tmp_path, method):
+    write_tree(tmp_path / "tree")
+    target = tmp_path / "zips" / "all.zip"
+    target.parent.mkdir()
+    with zipfile.ZipFile(target, "w", method) as archive:
+        for file in (tmp_path / "tree").rglob("*.png"):
+            archive.write(file, file.relative_to(tmp_path / "tree"))
+    assert "expected 0 or 8" in refused("cifar10", target.parent)
+
+
+def test_pipes_among_the_files_are_not_waited_for(tmp_path):
+    write_tree(tmp_path / "tree")
+    os.mkfifo(tmp_path / "tree" / "train" / "cat" / "x.png")
+    assert "it is no regular file" in refused("cifar10", tmp_path / "tree")
+    os.mkfifo(tmp_path / "all.zip")
+    assert "is no regular file" in refused("cifar10", tmp_path)
+
+
+def test_a_gzip_file_that_unpacks_to_more_than_the_data_set_has_is_refused(tmp_path):
+    with pytest.raises(BadRequest, match="unpacks to more than 1,000 bytes"):
+        path = tmp_path / "a.gz"
+        path.write_bytes(gzip.compress(bytes(10_000_000)))
+        sources._gunzip(path, tmp_path / "a", 1000)

@@ -535,3 +535,24 @@ def test_remarks_are_those_of_decoding(kind):
         assert decoding.remarks_on(content, size) == decoded(content, "RGB", size)[1]
     assert "orientation" in decoding.remarks_on(content, (4, 4))
     assert decoding.remarks_on(saved(Image.new("RGB", (4, 4)), kind)) == set()
+
+
+def test_kinds_that_take_more_memory_may_have_fewer_pixels(monkeypatch):
+    monkeypatch.setattr(decoding, "MOST", dict.fromkeys(decoding.MOST, 99))
+    deep = Image.fromarray(np.full((10, 10), 1000, np.uint16))
+    tiff = io.BytesIO()
+    deep.save(tiff, "TIFF")
+    for kind, content in (
+        ("transparent", encoded(Image.new("RGBA", (10, 10)))),
+        ("16-bit grey", encoded(deep)),
+        ("16-bit grey", tiff.getvalue()),
+    ):
+        with pytest.raises(Refused, match=f"it is {kind} and 10 x 10 pixels, expected at most 99"):
+            as_mode(open_image(content), "RGB")
+    as_mode(open_image(encoded(Image.new("RGB", (10, 10)))), "RGB")
+
+
+def encoded(image):
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -205,14 +206,17 @@ def test_samples_are_what_they_were_when_they_were_returned(tmp_path, honest):
         ("sampling_path", torch.zeros(5, 3), "in 3 dimensions"),
     ],
 )
-def test_views_that_are_none_cost_no_scoring(
-    tmp_path, honest, monkeypatch, method, result, message
+def test_views_that_are_none_cost_a_figure_and_no_run(
+    tmp_path, honest, monkeypatch, capsys, method, result, message
 ):
     shutil.copytree(honest.zoo, tmp_path / "home")
     monkeypatch.setattr(Hoarding, method, lambda *_, **__: result)
-    with pytest.raises(BenchError, match=message):
-        pipeline.run(request(tmp_path, f"{__name__}:Hoarding"))
-    assert not list((tmp_path / "home" / "evaluated").glob("*.safetensors"))
+    run = pipeline.Run(request(tmp_path, f"{__name__}:Hoarding"))
+    made = run.generate(run.zoo()[0])
+    assert {name.partition(".")[0] for name in made.views} == {
+        "latents": {"path"}, "sampling_path": {"latent"}
+    }[method]  # fmt: skip
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.contract.zoo import Zoo
+from bench.contract.zoo import Layout, Zoo
 from bench.records import check, report
 from bench.records.record import Record
 from bench.records.request import Request
@@ -243,3 +243,16 @@ def test_a_report_without_runs_says_how_to_get_a_reference(by_run, capsys):
     assert (record.zoo.k, record.reference, record.judge.word) == (12, None, "undecided")
     (line,) = [one for one in report.sentences(record) if one.startswith("verdict")]
     assert "import those of several runs with --runs" in line
+
+
+def test_a_zoo_that_does_not_fit_costs_no_fit(seeds, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    zoo = Zoo.load(seeds)
+    names = (f"{zoo.layout.names[0]}x", *zoo.layout.names[1:])
+    for wrong in (
+        dataclasses.replace(zoo, layout=Layout(names, zoo.layout.shapes)),
+        dataclasses.replace(zoo, base={"x": torch.zeros(1)}),
+    ):
+        wrong.save(tmp_path / "wrong.zoo")
+        refused(capsys, *RUN, "--zoo", tmp_path / "wrong.zoo")
+    assert not list((tmp_path / "home").rglob("generated/*.safetensors"))

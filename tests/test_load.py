@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from bench.errors import printable
-from leaderboard import load
-from tests.records import BASE, content, record, seed
+from leaderboard import load, opened
+from tests.records import BASE, content, record, seed, written
 
 
 def paths(frame):
@@ -126,3 +126,36 @@ def test_the_order_of_files_does_not_matter(tmp_path):
 
 def test_what_cannot_be_seen_is_spelled_out():
     assert printable("a\u202eb\n\x1b\udc80é") == "a\\u202eb\\n\\x1b\\udc80é"
+
+
+def test_a_record_that_cannot_be_shown_costs_no_other(tmp_path, monkeypatch):
+    for number in range(5):
+        seed(number, 0.5, 0.6).write(tmp_path)
+    summary = load.summary
+
+    def odd(one, path):
+        if one.protocol.seed == 1:
+            raise OverflowError("too\nlarge")
+        row = summary(one, path)
+        return {**row, "k": 2**70} if one.protocol.seed == 3 else row
+
+    monkeypatch.setattr(load, "summary", odd)
+    frame, broken = load.load([tmp_path])
+    assert sorted(frame["seed"]) == [0, 2, 4]
+    assert [one.reason.partition(" ")[0] for one in broken] == ["OverflowError:", "OverflowError:"]
+    assert all(one.reason.isprintable() for one in broken)
+
+
+def test_arrays_that_no_run_writes_never_reach_a_figure(tmp_path):
+    one = record()
+    good = {"iou": np.ones((5, 5), np.float16), "iou_originals": np.array([3], np.int32)}
+    wrong = {
+        "iou_originals": np.array([10**9], np.int32), "iou": np.ones((1, 1), np.float16),
+        "map.original": np.zeros((3, 1), np.float16), "curve": np.zeros((5, 1), np.float32),
+        "weights_index": np.zeros(3, np.int32), "units": np.array([2000, 10**9], np.int32),
+    }  # fmt: skip
+    assert set(opened.open_record(written(tmp_path, one, good)).side) == set(good)
+    for name, array in wrong.items():
+        shown = opened.open_record(written(tmp_path, one, {**good, name: array}))
+        assert name not in shown.side
+        assert f"'{name}'" in shown.problem

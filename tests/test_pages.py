@@ -74,16 +74,19 @@ def arrays(one):
     for name, scores in one.populations.items():
         made[f"nearest.{name}"] = rng.random(len(scores.values)).astype(np.float16)
         made[f"train.{name}"] = rng.random(len(scores.values)).astype(np.float32)
-    made["iou"] = np.ones((5, 5), np.float16)
-    made["iou_originals"] = np.array([3], np.int32)
+    counts = {name: len(scores.values) for name, scores in one.populations.items()}
+    compared = [min(counts[name], side.IOU_MODELS) for name in ("original", "generated")]
+    made["iou"] = np.ones((sum(compared), sum(compared)), np.float16)
+    made["iou_originals"] = np.array(compared[:1], np.int32)
     for kind in ("map", "latent"):
-        for name in ("original", "generated", "noise 0.1"):
-            made[f"{kind}.{name}"] = rng.random((3, 2)).astype(np.float16)
-    made["map_path"] = rng.random((2, 4, 2)).astype(np.float16)
+        for name in {*side.EMBEDDED} & {*counts}:
+            made[f"{kind}.{name}"] = rng.random((counts[name], 2)).astype(np.float16)
+    made["map_path"] = rng.random((side.PATHS, 4, 2)).astype(np.float16)
     for name in ("original", "generated", "random"):
-        made[f"weights.{name}"] = rng.random((2, 6)).astype(np.float16)
-    made["weights_index"] = np.arange(6, dtype=np.int32)
-    made["curve"] = np.array([[0.1, 0.5], [1.0, 0.92]], np.float32)
+        rows = min(counts.get(name, side.HEAT_MODELS), side.HEAT_MODELS)
+        made[f"weights.{name}"] = rng.random((rows, 128)).astype(np.float16)
+    made["weights_index"] = np.arange(128, dtype=np.int32)
+    made["curve"] = np.array([[0.1, 0.5], [0.5, 0.9], [1.0, 0.92]], np.float32)
     return made
 
 

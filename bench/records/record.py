@@ -81,6 +81,10 @@ class Record(Model):
         for name in ("original", "generated"):
             if name not in self.populations or self.populations[name].role != name:
                 raise ValueError(f"populations has no {name} models")
+        if self.original.further.keys() != self.generated.further.keys():
+            raise ValueError(
+                "populations.generated has other further metrics than populations.original"
+            )
         if self.original.n != self.zoo.k:
             raise ValueError(
                 "populations.original has not one value for each of the zoo's k checkpoints"

@@ -121,14 +121,17 @@ def read(
             another file than the record's.
     """
     data = reading.content(path, LIMIT, "side file")
+    if sha256 not in (
+        None,
+        hashlib.sha256(data).hexdigest(),
+    ):  # first: of no other file anything is read
+        raise BadRequest(f"{path.name} is not the file that the record names")
     try:
         arrays, problems = unpacked(data, only)
     except BadRequest as error:
         raise BadRequest(f"{path} is not a readable side file ({error})") from None
     for problem in problems:
         raise BadRequest(f"{path}: {problem}")
-    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
-        raise BadRequest(f"{path.name} is not the file that the record names")
     return arrays
 
 

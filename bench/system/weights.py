@@ -68,11 +68,11 @@ def _check_plain(tensors: dict[str, Tensor], size: int, path: Path) -> None:
     """
     total = 0
     for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
-            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-            raise BadRequest(
-                f"{path}: tensor '{name}' is {kind} or quantized, expected a dense one"
-            )
+        kind = (
+            "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else tensor.layout
+        )
+        if kind != torch.strided:
+            raise BadRequest(f"{path}: tensor '{name}' is {kind}, expected a dense one")
         if tensor.device.type != "cpu":
             raise BadRequest(f"{path}: tensor '{name}' has no values ({tensor.device})")
         total += tensor.numel() * tensor.element_size()

@@ -36,9 +36,19 @@ class Expected(NamedTuple):
 
 
 def valid_arrays(case: Case) -> tuple[Case, list[str]]:
-    """Return the case with the valid arrays only, and the problems of the others."""
+    """Return the case with the valid arrays only, and the problems of the others and of those that are missing."""
+    arrays, problems = valid(case)
+    problems += _missing(
+        [one for one in expected(case) if one.required and one.name not in case.arrays]
+    )
+    kept = dataclasses.replace(case, arrays=arrays, array_names=frozenset(case.arrays))
+    return kept, [f"side file: {problem}" for problem in problems]
+
+
+def valid(case: Case) -> tuple[dict[str, Array], list[str]]:
+    """Return the arrays of a side file that a run of this record may have written, and the problems of the others."""
     problems: list[str] = []
-    arrays = {}
+    arrays: dict[str, Array] = {}
     every = {one.name: one for one in expected(case)}
     for name, array in case.arrays.items():
         if name not in every:
@@ -50,11 +60,7 @@ def valid_arrays(case: Case) -> tuple[Case, list[str]]:
             problems += wrong
         else:
             arrays[name] = array
-    problems += _missing(
-        [one for one in every.values() if one.required and one.name not in case.arrays]
-    )
-    valid = dataclasses.replace(case, arrays=arrays, array_names=frozenset(case.arrays))
-    return valid, [f"side file: {problem}" for problem in problems]
+    return arrays, problems
 
 
 def _missing(lacking: Sequence[Expected]) -> Iterator[str]:
