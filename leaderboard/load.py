@@ -61,7 +61,7 @@ def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[Broken]]:
 
 
 def _typed(rows: list[dict[str, Any]], broken: list[Broken]) -> pd.DataFrame:
-    """Return rows as a table with the types of its columns; a row with a value that fits none is added to ``broken``."""
+    """Return rows as a table with its columns' types; a row with a value that fits none is added to ``broken``."""
     try:
         return pd.DataFrame(rows, columns=COLUMNS).astype(TYPES)
     except Exception as error:

@@ -1156,7 +1156,7 @@ def test_pipes_among_the_files_are_not_waited_for(tmp_path):
 
 
 def test_a_gzip_file_that_unpacks_to_more_than_the_data_set_has_is_refused(tmp_path):
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(bytes(10_000_000)))
     with pytest.raises(BadRequest, match="unpacks to more than 1,000 bytes"):
-        path = tmp_path / "a.gz"
-        path.write_bytes(gzip.compress(bytes(10_000_000)))
         sources._gunzip(path, tmp_path / "a", 1000)

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import signal
+import sys
 import types
 
 import pytest
@@ -57,10 +58,10 @@ def here(tmp_path, monkeypatch):
     """A folder with a generator, which the process does not yet see."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("sys.path", [part for part in __import__("sys").path if part])
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
     for name, content in (("mine", GENERATOR), ("unmade", "\nundefined_name"), ("odd", "def f(:")):
         (tmp_path / f"{name}.py").write_text(content)
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
@@ -143,8 +144,8 @@ def test_a_process_that_cannot_be_started_is_one_line(tmp_path):
     context = types.SimpleNamespace(Pipe=lambda duplex: (None, None), Process=lambda **_: Dead())
     setting = types.SimpleNamespace(retries=0, environment={}, log=lambda node: tmp_path)
     jobs = types.SimpleNamespace(setting=setting, _context=context)
+    start = inspect.unwrap(local.Jobs.start)
     with pytest.raises(BenchError, match="no process could be started"):
-        start = inspect.unwrap(local.Jobs.start)
         start(jobs, None, ())
 
 
@@ -156,7 +157,7 @@ def test_code_that_a_record_names_is_not_imported_unasked(field):
     one = record(**{field: "antigravity:Class"})
     with pytest.raises(BadRequest, match=r"antigravity:Class: read it, .* verify with --foreign"):
         verify.verify(one)
-    assert "antigravity" not in __import__("sys").modules
+    assert "antigravity" not in sys.modules
 
 
 def test_no_control_character_of_a_record_reaches_the_terminal():
@@ -187,7 +188,7 @@ def test_a_figure_that_cannot_be_made_is_a_note(capsys):
 
 
 def test_hyperparameters_of_foreign_types_are_plain_data(here):
-    __import__("sys").path.insert(0, str(here))
+    sys.path.insert(0, str(here))
     made = plugins.construct(
         plugins.load_generator("mine:Bad"), {"colour": "red"}, "hyperparameter"
     )
