@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 import traceback
 import warnings
@@ -67,6 +68,7 @@ class Fuzzer:
                     result.failed[number, kind] = problem
                     print(f"FAILED case {number} ({kind}): {problem}", flush=True)
             numbers = numbers[done:]
+            print(f"{result.tried.total():,} cases", file=sys.stderr, flush=True)
         return result
 
     def _kind(self, number: int) -> str:

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -213,6 +214,7 @@ def odd_tensor(rng: random.Random, tensor: torch.Tensor) -> torch.Tensor:
         lambda: torch.nn.Parameter(few),
     )
     try:
-        return rng.choice(kinds)()
+        with warnings.catch_warnings(action="ignore"):  # torch calls some kinds experimental
+            return rng.choice(kinds)()
     except (RuntimeError, IndexError):  # of this tensor there is none of this kind
         return tensor
