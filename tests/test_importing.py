@@ -364,6 +364,8 @@ ODD = {
     "csr": lambda: torch.eye(3).to_sparse_csr(),
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
     "quantized": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    "float8": lambda: torch.ones(3).to(torch.float8_e4m3fn),
+    "complex64": lambda: torch.ones(3, dtype=torch.complex64),
     "meta": meta,
     "meta of any size": lambda: torch.ones(1, device="meta").expand(10**12),
     "expanded": lambda: torch.ones(1).expand(10**12),

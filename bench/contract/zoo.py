@@ -21,13 +21,9 @@ from bench.contract.zoo_header import FACTS, Facts, opened
 from bench.errors import BadRequest, BenchError, no_zoo
 from bench.system.data import Json
 from bench.system.store import atomic
+from bench.system.weights import PLAIN
 
 _BASE = "base."
-# Types of a base's tensors: the plain numbers of networks, which every operation knows.
-PLAIN = (
-    torch.float32, torch.float64, torch.float16, torch.bfloat16,
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

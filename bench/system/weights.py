@@ -12,6 +12,11 @@ from torch import Tensor
 from bench.errors import BadRequest
 from bench.system import reading
 
+# Types of tensors: the plain numbers of networks, which every operation knows.
+PLAIN = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16,
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+)  # fmt: skip
 SHARING = 4  # times that one value of a file may stand in its tensors, as tied weights do
 
 
@@ -73,6 +78,8 @@ def _check_plain(tensors: dict[str, Tensor], size: int, path: Path) -> None:
         )
         if kind != torch.strided:
             raise BadRequest(f"{path}: tensor '{name}' is {kind}, expected a dense one")
+        if tensor.dtype not in PLAIN:
+            raise BadRequest(f"{path}: tensor '{name}' is {tensor.dtype}, expected plain numbers")
         if tensor.device.type != "cpu":
             raise BadRequest(f"{path}: tensor '{name}' has no values ({tensor.device})")
         total += tensor.numel() * tensor.element_size()
