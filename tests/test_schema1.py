@@ -12,6 +12,7 @@ from bench.contract import Metric
 from bench.records import schema1
 from bench.records.population import Likeness, Similarity
 from bench.records.record import Record
+from tests import records
 
 SHIPPED = sorted((Path(__file__).parents[1] / "leaderboard" / "results").rglob("*.json"))
 
@@ -380,3 +381,12 @@ def test_valid_is_not_shared():
     before = copy.deepcopy(old())
     changed("scores.noise.0.amplitude", 9)
     assert old() == before
+
+
+def test_parts_of_a_converted_record_belong_together():
+    for change in ({"x": {"mean": 0.5, "selected": 0.25}}, {}):
+        data = records.distances()
+        data["scores"]["generated"]["further"] = change
+        made, (problem,) = Record.parsed(json.dumps(data).encode())
+        assert made is None
+        assert "other further metrics" in problem

@@ -143,12 +143,13 @@ class Record(Model):
 
         try:
             if schema(data) == 1:
-                return schema1.Record.model_validate_json(data).converted(), []
+                # What is converted is not validated again, but for what parts have to have in common.
+                return schema1.Record.model_validate_json(data).converted()._whole(), []
             return cls.model_validate_json(data), []
         except ValidationError as error:
             return None, [_field_error(one["loc"], one["msg"]) for one in error.errors()]
-        except (ArithmeticError, RecursionError) as error:
-            # Numbers that are too large to compute with.
+        except (ArithmeticError, RecursionError, ValueError) as error:
+            # Numbers that are too large to compute with, or parts that do not belong together.
             return None, [_field_error((), str(error))]
 
 
