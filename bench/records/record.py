@@ -75,6 +75,14 @@ class Record(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        return self.whole()
+
+    def whole(self) -> Self:
+        """Return the record itself.
+
+        Raises:
+            ValueError: its parts do not belong together.
+        """
         for name, population in self.populations.items():
             if name != population.key:
                 raise ValueError(f"populations.{name} should be named {population.key}")
@@ -144,7 +152,7 @@ class Record(Model):
         try:
             if schema(data) == 1:
                 # What is converted is not validated again, but for what parts have to have in common.
-                return schema1.Record.model_validate_json(data).converted()._whole(), []
+                return schema1.Record.model_validate_json(data).converted().whole(), []
             return cls.model_validate_json(data), []
         except ValidationError as error:
             return None, [_field_error(one["loc"], one["msg"]) for one in error.errors()]
