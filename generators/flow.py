@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
-from bench.contract import Generator, check
+from bench.contract import Generator
 from bench.contract.zoo import Zoo
 from bench.system.randomness import derive, scoped
-from generators.networks.checks import at_least, positive
+from generators.networks.checks import at_least, positive, share
 from generators.networks.principal import PrincipalAxes
 from generators.networks.training import batch, decay, ema, minimise, normal_like
 from generators.networks.velocity import VelocityNetwork
@@ -49,7 +49,8 @@ class Flow(Generator):
         source_std: of the noise that the flow starts from; 1 is the spread of the checkpoints.
         path_noise: std of noise on the way, in training.
         iterations: of the training.
-        learning_rate: at its highest; it falls to 0 along a cosine.
+        learning_rate: at its highest; it rises for the first twentieth of the iterations, then falls to 0 along a
+            cosine.
         batch_size: checkpoints an iteration.
         weight_decay: of AdamW, whose betas are 0.9 and 0.95.
         ema_decay: of the average of the network's parameters that samples.
@@ -91,17 +92,16 @@ class Flow(Generator):
         positive("source_std", self.source_std)
         positive("learning_rate", self.learning_rate)
         for name in ("dropout", "ema_decay"):
-            value = getattr(self, name)
-            check(0 <= value < 1, f"{name} is {value}, expected 0 or more and less than 1")
+            share(name, getattr(self, name))
 
     def fit(self, zoo: Zoo, *, rng: torch.Generator) -> Self:
         """Find the principal components, and train the velocity and the average of its parameters."""
         vectors = zoo.vectors.to(self.device)
         self.axes_ = PrincipalAxes.fit(vectors, self.components) if self.components else None
         self.mean_ = vectors.mean(0)
-        self.spread_ = torch.ones((), device=self.device)
-        self.spread_ = self._coordinates(vectors).square().mean().sqrt().clamp(min=_UNIT)
-        points = self._coordinates(vectors)
+        moved = self._moved(vectors)
+        self.spread_ = moved.square().mean().sqrt().clamp(min=_UNIT)
+        points = moved / self.spread_
         with scoped(derive(rng, "flow")):  # of dropout too
             network = self.new_network(points.shape[1]).to(self.device)
             self.network_ = ema(network, self.ema_decay)
@@ -152,7 +152,7 @@ class Flow(Generator):
 
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n c"]:
         """Return the coordinates that the flow moves."""
-        return self._coordinates(vectors.to(self.device)).cpu()
+        return (self._moved(vectors.to(self.device)) / self.spread_).cpu()
 
     def sampling_path(self, n: int, steps: int, *, rng: torch.Generator) -> Float[Tensor, "n s D"]:
         """Return the vectors at evenly spread times."""
@@ -179,9 +179,9 @@ class Flow(Generator):
         path: Tensor = odeint(velocity, self.source_std * start, times, method="rk4", options=step)
         return path
 
-    def _coordinates(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n c"]:
-        moved = self.axes_.apply(vectors) if self.axes_ else vectors - self.mean_
-        return moved / self.spread_
+    def _moved(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n c"]:
+        """Return principal components, or without them what vectors differ by from the mean."""
+        return self.axes_.apply(vectors) if self.axes_ else vectors - self.mean_
 
     def _vectors(self, points: Float[Tensor, "n c"]) -> Float[Tensor, "n D"]:
         moved = points * self.spread_

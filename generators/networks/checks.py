@@ -16,6 +16,11 @@ def at_least(name: str, value: float | int, least: int) -> None:
     check(least <= value < math.inf, f"{name} is {value}, expected at least {least}")
 
 
+def share(name: str, value: float) -> None:
+    """Check that a hyperparameter is 0 or more and less than 1."""
+    check(0 <= value < 1, f"{name} is {value}, expected 0 or more and less than 1")
+
+
 def widths(name: str, value: Sequence[int]) -> tuple[int, ...]:
     """Check that a hyperparameter lists layers' widths, and return it as a tuple."""
     good = isinstance(value, Sequence) and len(value) > 0 and all(w >= 1 for w in value)
