@@ -38,9 +38,15 @@ class Declared:
             return None
         return used(self.facts["needs"], self.facts.get("needs_where", {}), settings)
 
+    @property
+    def presets(self) -> Settings:
+        """The settings of each preset that the class declares, by name."""
+        values: Settings = self.facts.get("presets", {})
+        return values
+
     def preset(self, name: str) -> Settings:
         """Return the settings of a preset, which override the defaults of the fields."""
-        values: Settings = self.facts.get("presets", {}).get(name, {})
+        values: Settings = self.presets.get(name, {})
         return values
 
 

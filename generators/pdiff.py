@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,13 +14,13 @@ from bench.contract import Generator, check
 from bench.contract.zoo import Zoo
 from bench.system.randomness import derive, scoped
 from generators.networks.backbone import Backbone
-from generators.networks.checks import at_least, one_of, positive, widths
+from generators.networks.checks import at_least, one_of, positive, share, widths
 from generators.networks.denoisers import ConvDenoiser, DenseDenoiser
 from generators.networks.training import batch, ema, in_chunks, normal_like
 
 SAMPLERS = ("ddpm", "ddim", "dpm-solver++")
 PREDICTIONS = ("velocity", "epsilon")
-SCALINGS = ("whiten", "dimension", "global")
+SCALINGS = ("whiten", "dimension", "global", "none")
 _NEGLIGIBLE = 1e-4  # of the largest std: below it a latent direction holds rounding errors only
 
 
@@ -40,7 +40,10 @@ class LatentScaler:
 
     @classmethod
     def fit(cls, latents: Float[Tensor, "K l"], scaling: str) -> "LatentScaler":
-        """Fit scales to std 1 along principal axes ("whiten"), along each "dimension", or over all ("global")."""
+        """Fit scales to std 1 along principal axes ("whiten"), along each "dimension", over all ("global"), or none."""
+        if scaling == "none":
+            ones = torch.ones_like(latents[0])
+            return cls(torch.zeros_like(ones), ones.diag(), ones)
         z = latents.double().cpu()
         centred = z - z.mean(dim=0)
         axes = torch.eye(z.shape[1], dtype=z.dtype)
@@ -72,6 +75,13 @@ class PDiff(Backbone, Generator):
     The defaults are for two CPU cores. Three departures from the paper make a short training enough:
     whitened latents, a network that predicts velocity, and a learning rate that decays.
 
+    The preset ``official`` is the recipe of the published program (github.com/NUS-HPC-AI-Lab/Neural-Network-Diffusion,
+    commit 0ecca89; that of its main tables), which trains for far shorter than the paper says. Its autoencoder has
+    batch normalization that stays in training mode: the denoiser is trained on what the encoder makes of each batch,
+    and the decoder gets one latent at a time, whose statistics are not those of any batch. Departures: blocks have a
+    residual connection, the learning rate has a short warm-up, layers of a large fan-in take smaller steps, and
+    numbers are float32, where the program has bfloat16. It is made for 300 checkpoints (``--k 300``).
+
     Attributes:
         input_noise: xi_V of Eq. 4, std of the noise on standardised parameters.
         latent_noise: xi_Z of Eq. 4, std of the noise on latents.
@@ -82,7 +92,7 @@ class PDiff(Backbone, Generator):
         sampler: "ddpm" (ancestral, the paper's), "ddim" or "dpm-solver++".
         sampler_steps: steps of the reverse process.
         prediction: what the network puts out, "epsilon" or "velocity"; Eq. 6 is the loss either way.
-        latent_scaling: std 1 along principal axes ("whiten"), each "dimension" or over all ("global").
+        latent_scaling: std 1 along principal axes ("whiten"), each "dimension" or over all ("global"), or "none".
         denoiser_channels: on the U-Net's way down; up mirrors it. If "linear", their number matters.
         autoencoder_iterations: of its training.
         autoencoder_learning_rate: at its highest.
@@ -110,7 +120,25 @@ class PDiff(Backbone, Generator):
             "autoencoder_iterations": 30_000,
             "autoencoder_learning_rate": 1e-3,
             "denoiser_iterations": 30_000,
-        }
+        },
+        "official": {
+            "channels": (64, 128, 256, 256, 32),
+            "stride": 2,
+            "normalization": "batch-train",
+            "standardize": "tensor",
+            "batch_size": 50,
+            "weight_decay": 0.0,
+            "ema_decay": 0.0,
+            "sampler": "ddpm",
+            "sampler_steps": 1000,
+            "prediction": "epsilon",
+            "latent_scaling": "none",
+            "denoiser_channels": (64, 128, 256, 512),
+            "autoencoder_iterations": 500,
+            "autoencoder_learning_rate": 2e-5,
+            "denoiser_iterations": 2_000,
+            "denoiser_learning_rate": 1e-4,
+        },
     }
 
     input_noise: float = 0.001
@@ -141,7 +169,7 @@ class PDiff(Backbone, Generator):
         at_least("denoiser_iterations", self.denoiser_iterations, 1)
         positive("autoencoder_learning_rate", self.autoencoder_learning_rate)
         positive("denoiser_learning_rate", self.denoiser_learning_rate)
-        check(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}, expected 0 <= decay < 1")
+        share("ema_decay", self.ema_decay)
         self._check_process()
 
     def _check_process(self) -> None:
@@ -164,8 +192,21 @@ class PDiff(Backbone, Generator):
         self._fit_autoencoder(values, rng)
         latents = in_chunks(self.encoder_, values, self.batch_size)
         self.scaler_ = LatentScaler.fit(latents, self.latent_scaling)
-        self._fit_denoiser(self.scaler_.apply(latents), rng)
+        self._fit_denoiser(self._latent_batches(values, self.scaler_.apply(latents)), rng)
         return self
+
+    def _latent_batches(
+        self, values: Float[Tensor, "K D"], latents: Float[Tensor, "K l"]
+    ) -> Callable[[torch.Generator], Float[Tensor, "b l"]]:
+        """Return what draws a batch of latents, encoded together where a latent depends on its batch."""
+        if self.normalization != "batch-train":
+            return lambda draws: batch(latents, self.batch_size, draws)
+
+        @torch.no_grad()
+        def encoded(draws: torch.Generator) -> Float[Tensor, "b l"]:
+            return self.scaler_.apply(self.encoder_(batch(values, self.batch_size, draws)))
+
+        return encoded
 
     def _fit_autoencoder(self, values: Float[Tensor, "K D"], rng: torch.Generator) -> None:
         """Train encoder and decoder by Eq. 4 and 5."""
@@ -192,8 +233,10 @@ class PDiff(Backbone, Generator):
         z = encode(v + self.input_noise * normal_like(v, rng))
         return F.mse_loss(decode(z + self.latent_noise * normal_like(z, rng)), v)
 
-    def _fit_denoiser(self, latents: Float[Tensor, "K l"], rng: torch.Generator) -> None:
-        """Train the denoiser by Eq. 6, and the moving average of its parameters."""
+    def _fit_denoiser(
+        self, latents: Callable[[torch.Generator], Float[Tensor, "b l"]], rng: torch.Generator
+    ) -> None:
+        """Train the denoiser by Eq. 6 on batches of latents, and the moving average of its parameters."""
         self.process_ = self.scheduler("ddpm")
         self.alpha_bar_ = self.process_.alphas_cumprod.to(self.device)
         with scoped(derive(rng, "denoiser")):
@@ -203,7 +246,7 @@ class PDiff(Backbone, Generator):
         denoise = self.to_train(denoiser)
         self.minimise(
             denoiser,
-            lambda: self.diffusion_loss(denoise, batch(latents, self.batch_size, draws), draws),
+            lambda: self.diffusion_loss(denoise, latents(draws), draws),
             part="denoiser",
             iterations=self.denoiser_iterations,
             learning_rate=self.denoiser_learning_rate,
@@ -211,11 +254,10 @@ class PDiff(Backbone, Generator):
         )
 
     def _new_denoiser(self) -> nn.Module:
+        kind = "batch" if self.normalization == "batch-train" else self.normalization
         if self.blocks == "conv":
-            channels = self.denoiser_channels
-            return ConvDenoiser(self.latent_dim, channels, self.kernel, self.normalization)
-        depth = len(self.denoiser_channels)
-        return DenseDenoiser(self.latent_dim, self.width, depth, self.normalization)
+            return ConvDenoiser(self.latent_dim, self.denoiser_channels, self.kernel, kind)
+        return DenseDenoiser(self.latent_dim, self.width, len(self.denoiser_channels), kind)
 
     def diffusion_loss(
         self, denoiser: nn.Module, z: Float[Tensor, "b l"], rng: torch.Generator
@@ -259,7 +301,7 @@ class PDiff(Backbone, Generator):
     def sample(self, n: int, *, rng: torch.Generator) -> Float[Tensor, "n D"]:
         """Run the reverse process from noise, undo the scaling, decode, undo the standardisation."""
         latents = self.scaler_.undo(self.sample_latents(n, rng))
-        return in_chunks(self._decode, latents, self.batch_size)
+        return in_chunks(self._decode, latents, self.together)
 
     def _decode(self, latents: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
         return self.standardizer_.undo(self.decoder_(latents)).cpu()
@@ -267,14 +309,14 @@ class PDiff(Backbone, Generator):
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
         """Return scaled latents: what the denoiser models."""
         values = self.standardizer_.apply(vectors.to(self.device))
-        return self.scaler_.apply(in_chunks(self.encoder_, values, self.batch_size)).cpu()
+        return self.scaler_.apply(in_chunks(self.encoder_, values, self.together)).cpu()
 
     def sampling_path(self, n: int, steps: int, *, rng: torch.Generator) -> Float[Tensor, "n s D"]:
         """Return the vectors decoded from the latents along the reverse process (the paper's Fig. 5a)."""
         z = torch.stack(list(self._reverse(n, rng)))
         chosen = z[torch.linspace(0, len(z) - 1, min(steps, len(z))).round().long()]
         latents = self.scaler_.undo(chosen.transpose(0, 1).flatten(0, 1))
-        vectors: Tensor = in_chunks(self._decode, latents, self.batch_size)
+        vectors: Tensor = in_chunks(self._decode, latents, self.together)
         return vectors.reshape(n, len(chosen), -1)
 
     def sample_latents(self, n: int, rng: torch.Generator) -> Float[Tensor, "n l"]:

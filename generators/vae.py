@@ -90,12 +90,12 @@ class VAE(Backbone, Generator):
         """Decode standard normal latents."""
         draws = derive(rng, "prior", device=self.device)
         latents = torch.randn((n, self.latent_dim), generator=draws, device=self.device)
-        return in_chunks(self._decode, latents, self.batch_size)
+        return in_chunks(self._decode, latents, self.together)
 
     def latents(self, vectors: Float[Tensor, "n D"]) -> Float[Tensor, "n l"]:
         """Return the means that the encoder gives."""
         values = self.standardizer_.apply(vectors.to(self.device))
-        return in_chunks(self.encoder_, values, self.batch_size)[:, : self.latent_dim].cpu()
+        return in_chunks(self.encoder_, values, self.together)[:, : self.latent_dim].cpu()
 
     def _decode(self, latents: Float[Tensor, "n l"]) -> Float[Tensor, "n D"]:
         return self.standardizer_.undo(self.decoder_(latents)).cpu()

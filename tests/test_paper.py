@@ -156,6 +156,16 @@ def test_the_papers_setting_wins_over_another():
     assert cells("1", LABEL, frame_of(quick, {}))["ours: setting"] == "the paper's"
 
 
+def test_a_preset_of_the_generators_own_is_the_last_choice():
+    command = CELL["command"].replace("--preset paper", "{}")
+    others = [
+        {"protocol__preset": preset, "command": command.format(said), "key": letter * 16}
+        for preset, said, letter in (("official", "--preset official", "a"), ("quick", "", "b"))
+    ]
+    assert cells("1", LABEL, frame_of(*others))["ours: setting"] == "quick preset"
+    assert cells("1", LABEL, frame_of(others[0]))["ours: setting"] == "official preset"
+
+
 def test_hyperparameters_choose_the_row():
     frame = frame_of({"command": CELL["command"] + " --set latent_noise=0"})
     assert cells("2c", ["+ para. noise"], frame)["ours: seeds"] == "1"

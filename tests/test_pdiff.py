@@ -11,7 +11,8 @@ from torch import nn
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, BenchError
 from bench.system.randomness import generator
-from generators.networks.blocks import NORMALIZATIONS
+from generators.networks.blocks import NORMALIZATIONS, norm
+from generators.networks.training import batch
 from generators.pdiff import PREDICTIONS, SAMPLERS, SCALINGS, LatentScaler, PDiff
 from generators.vae import VAE
 
@@ -211,6 +212,9 @@ def test_latent_scaling(scaling):
     scaler = LatentScaler.fit(z, scaling)
     x = scaler.apply(z)
     torch.testing.assert_close(scaler.undo(x), z, atol=1e-4, rtol=1e-4)
+    if scaling == "none":
+        assert torch.equal(x, z)
+        return
     assert x.square().mean().item() == pytest.approx(0.8 if scaling == "whiten" else 1, abs=1e-3)
     if scaling == "whiten":
         covariance = x.T @ x / len(x)
@@ -241,7 +245,7 @@ def test_a_learning_rate_that_is_far_too_high_says_what_to_try():
     [
         {"sampler": "euler"},
         {"prediction": "x0"},
-        {"latent_scaling": "none"},
+        {"latent_scaling": "unit"},
         {"denoiser_channels": ()},
         {"input_noise": -1.0},
         {"latent_noise": math.nan},
@@ -286,6 +290,51 @@ def test_the_paper_preset_is_table_4():
     assert (paper.input_noise, paper.latent_noise) == (0.001, 0.1)
     assert (paper.timesteps, paper.beta_start, paper.beta_end) == (1000, 1e-4, 2e-2)
     assert (paper.ema_decay, paper.sampler, paper.sampler_steps) == (0.9999, "ddpm", 1000)
+
+
+# The preset of the published program --------------------------------------------------------------------------------
+
+
+def test_the_official_preset_is_the_published_program():
+    """From the program of its main tables (commit 0ecca89)."""
+    made = PDiff(**PDiff.presets["official"])
+    assert (made.channels, made.kernel, made.stride) == ((64, 128, 256, 256, 32), 7, 2)
+    assert (made.denoiser_channels, made.latent_dim) == ((64, 128, 256, 512), 128)
+    assert (made.batch_size, made.weight_decay, made.ema_decay) == (50, 0.0, 0.0)
+    assert (made.autoencoder_iterations, made.denoiser_iterations) == (500, 2_000)
+    assert (made.autoencoder_learning_rate, made.denoiser_learning_rate) == (2e-5, 1e-4)
+    assert (made.input_noise, made.latent_noise, made.standardize) == (0.001, 0.1, "tensor")
+    assert (made.sampler, made.sampler_steps, made.prediction) == ("ddpm", 1000, "epsilon")
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 1, 5), (1, 3, 1, 5), (6, 3), (1, 3)])
+def test_batch_normalization_that_is_never_in_eval_mode(shape):
+    layer, x = norm("batch-train", 3, 3).eval(), torch.randn(*shape, generator=generator(0))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        layer.bias.fill_(0.5)
+        found = layer(x)
+    channels = x.transpose(0, 1).flatten(1)
+    centred = channels - channels.mean(1, keepdim=True)
+    unit = centred / (centred.square().mean(1, keepdim=True) + layer.eps).sqrt()
+    expected = unit * torch.tensor([[1.0], [2.0], [3.0]]) + 0.5
+    torch.testing.assert_close(found.transpose(0, 1).flatten(1), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", ["conv", "linear"])
+def test_batches_are_encoded_together_to_train_and_vectors_alone_to_sample(blocks):
+    official = PDiff.presets["official"] | BRIEF | {"batch_size": 4, "blocks": blocks}
+    zoo = gaussian_zoo(9)
+    model = PDiff(**official).fit(zoo, rng=generator(0))
+    values = model.standardizer_.apply(zoo.vectors)
+    draw = model._latent_batches(values, torch.zeros(9, 6))
+    with torch.no_grad():
+        together = model.encoder_(batch(values, 4, generator(3)))
+        assert torch.equal(draw(generator(3)), together)
+        latents = model.sample_latents(3, generator(1))
+        alone = [model.standardizer_.undo(model.decoder_(z[None])) for z in latents]
+    torch.testing.assert_close(model.sample(3, rng=generator(1)), torch.cat(alone))
+    torch.testing.assert_close(model.latents(zoo.vectors)[:1], model.latents(zoo.vectors[:1]))
 
 
 @pytest.mark.filterwarnings("default")  # the compiler looks at everything that it meets

@@ -1,20 +1,55 @@
 import dataclasses
 import shlex
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import plugins
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest
 from bench.records.asked import Asked
 from bench.records.request import Request
 from bench.records.values import parsed
-from bench.runs import pipeline
+from bench.runs import pipeline, prepared
 from tests.standins import call
+from tests.wrong import Right
 
 FLAT = {"task": "digits", "generator": "noise"}
+
+
+def test_a_preset_that_a_generator_alone_has_leaves_the_task_as_it_is():
+    pdiff = {**FLAT, "generator": "pdiff"}
+    assert Request.named({**pdiff, "preset": "official"}).asked.command.endswith(
+        "--preset official"
+    )
+    for options, valid in ((pdiff, "quick, paper or official"), (FLAT, "quick or paper")):
+        with pytest.raises(BadRequest, match=f"unknown preset 'huge': expected {valid}$"):
+            Request.named({**options, "preset": "huge"})
+    with pytest.raises(BadRequest, match="unknown preset 'official': expected quick or paper"):
+        Request.named({**FLAT, "preset": "official"})
+    usual = plugins.load_task("digits", "quick", {}).settings()
+    assert plugins.load_task("digits", "official", {}).settings() == usual
+
+
+@dataclasses.dataclass
+class Mine(Right):
+    """A generator of another package with a preset of its own."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"wide": {"width": 0.7}}
+
+
+def test_presets_of_another_package_are_checked_when_it_is_imported():
+    def made(preset):
+        generator = f"{Mine.__module__}:{Mine.__name__}"
+        asked = Request.named({**FLAT, "generator": generator, "preset": preset})
+        return prepared.generator(asked, "cpu")
+
+    assert (made("wide").width, made("paper").width) == (0.7, Mine().width)
+    with pytest.raises(BadRequest, match="unknown preset 'huge': expected quick, paper or wide"):
+        made("huge")
 
 
 def test_options_go_where_they_belong():

@@ -54,7 +54,8 @@ class Generator(Plugin, ABC):
         needs_where: of needs that depend on hyperparameters, the values that ask for it, by hyperparameter: {"score":
             {"condition": ["score"]}} says that ``fit`` is given "score" where condition = score alone.
         deterministic: whether every sample is the same, so that one is enough.
-        presets: hyperparameters that differ from the defaults (the quick preset), by preset name.
+        presets: hyperparameters that differ from the defaults (the quick preset), by preset name: "paper", and others
+            that this generator alone has.
         amplitudes: as a control, the values of its hyperparameter ``amplitude``, each of which is a control of its own;
             empty where it has none.
         share_of_models: as a control, its number of models as a share of the generator's; of a sweep, that of each

@@ -25,7 +25,8 @@ class Task(Plugin, ABC):
         kind: classification, detection, segmentation or image generation.
         metric: the headline metric, that of ``Evaluation.scores``.
         compared: the units by which two models are compared.
-        presets: settings that differ from the defaults (the quick preset), by preset name.
+        presets: settings that differ from the defaults (the quick preset), by preset name: "paper". A preset that the
+            generator alone has leaves the task at its defaults.
         beside_base: settings that do not affect the base that ``prepare`` makes.
         scoring: settings that affect the scoring of models but not the checkpoints; a collected zoo can be scored
             with other values of them.

@@ -83,7 +83,7 @@ class Asked(BaseModel):
         zoo: path of the file of a zoo, used instead of collecting one.
         k, samples, held_out: number of checkpoints in the zoo, of models to generate, and of models in the reference.
         seed, zoo_seed: seed of the generator's fit and samples, and seed of the checkpoints.
-        preset: quick or paper.
+        preset: quick, paper, or one of the generator's own.
         min_score: models of this score or better are also compared alone.
         align: whether hidden units were aligned before the generator was fitted.
         collect: whether the checkpoints were collected anew, although official ones might be there.

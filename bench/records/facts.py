@@ -102,7 +102,7 @@ class Protocol(Model):
 
     Attributes:
         version: version of the protocol.
-        preset: quick or paper.
+        preset: quick, paper, or one of the generator's own.
         samples: number of generated models.
         held_out: number of trained models that no generator sees: the reference. A zoo that was made elsewhere, and
             does not tell its runs, has none nevertheless.

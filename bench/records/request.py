@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
-from bench import plugins
+from bench import declared, plugins
+from bench.contract import presets
 from bench.contract.whole_runs import held_rows, usual_count
 from bench.contract.zoo_header import ZooHeader, read_header
 from bench.errors import BadRequest, unknown
@@ -43,7 +44,7 @@ class Request:
         zoo_seed: seed of the checkpoints. None takes that of the zoo's file, or 0; it stays None where the file has
             none.
         zoo: file of a zoo to use instead of collecting one.
-        preset: quick or paper.
+        preset: quick, paper, or one of the generator's own, which leaves the task as it is.
         align: permute the checkpoints' hidden units alike before the generator is fitted, even if its method does not.
         collect: collect checkpoints and reference anew where official ones come with the task.
         min_score: also compare models of this score or better alone.
@@ -73,7 +74,10 @@ class Request:
         int | None, "Seed of the checkpoints. Default: 0, or that of the zoo's file."
     ] = None
     zoo: Annotated[Path | None, "File of a zoo to use instead of collecting one."] = None
-    preset: Annotated[str, "quick (2 CPU cores) or paper (the paper's recipe)."] = "quick"
+    preset: Annotated[
+        str,
+        "quick (2 CPU cores), paper (the paper's recipe), or one that the generator alone has (official).",
+    ] = "quick"
     align: Annotated[bool, "Align hidden units before the generator is fitted."] = False
     collect: Annotated[
         bool, "Collect the checkpoints anew, even where official ones come with the suite."
@@ -147,8 +151,8 @@ class Request:
         for name, text in {**texts, "layers": str(self.task_settings.get("layers", ""))}.items():
             if len(text) > LONGEST_NAME:
                 raise BadRequest(f"{name} has {len(text)} characters, expected at most 300")
-        if self.preset not in ("quick", "paper"):
-            raise BadRequest(f"unknown preset '{self.preset}': expected quick or paper")
+        if made := declared.generator(self.generator):  # of other packages once they are imported
+            presets.check(self.preset, made.presets)
 
     @functools.cached_property
     def asked(self) -> Asked:

@@ -76,9 +76,7 @@ class Run:
         self.task = prepared.load_task(request, self.device)
         self.code = identity.Code()
         with foreign.preserved():
-            self.generator = prepared.make_generator(
-                request.generator, request.generator_settings, request.preset, self.device
-            )
+            self.generator = prepared.generator(request, self.device)
         for plugin in (self.task, self.generator):
             self.code.check_loaded(type(plugin))
         prepared.check_min_score(request.min_score, self.task.metric)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from bench import plugins
-from bench.contract import Context, Generator, Metric, Task
+from bench.contract import Context, Generator, Metric, Task, presets
 from bench.errors import BadRequest
 from bench.records.request import Request
 from bench.records.values import plain, written
@@ -72,6 +72,17 @@ def make_generator(name: str, settings: Mapping[str, Any], preset: str, device: 
     values = {**cls.presets.get(preset, {}), **settings}
     made = plugins.construct(cls, values, f"hyperparameter of {name}")
     return made.within(Context(device))
+
+
+def generator(request: Request, device: str) -> Generator:
+    """Return the request's generator on a device, with the hyperparameters of preset and request.
+
+    Raises:
+        BadRequest: there is no such generator, preset or hyperparameter, or a value is refused.
+    """
+    presets.check(request.preset, plugins.load_generator(request.generator).presets)
+    settings = request.generator_settings
+    return make_generator(request.generator, settings, request.preset, device)
 
 
 def choose_device(name: str) -> str:

@@ -129,8 +129,7 @@ def check(recipe: Recipe, cells: Sequence[Cell]) -> None:
         for request in {repr(_task(r)): r for r in requests(cells)}.values():
             prepared.load_task(request, "cpu")
         for request in {repr(_generator(r)): r for r in requests(cells)}.values():
-            settings = request.generator_settings
-            prepared.make_generator(request.generator, settings, request.preset, "cpu")
+            prepared.generator(request, "cpu")
     except BadRequest as error:
         raise BadRequest(f"{recipe.name}: {error}") from None
 
@@ -223,9 +222,7 @@ def _source(code: Code, request: Request) -> str:
     """Return the identity of a run's generator: its code, and the files that its settings name."""
     from bench.runs import foreign, prepared  # here, because it takes seconds
 
-    made = prepared.make_generator(
-        request.generator, request.generator_settings, request.preset, "cpu"
-    )
+    made = prepared.generator(request, "cpu")
     return code.of(made, foreign.hyperparameters(made))
 
 

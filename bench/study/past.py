@@ -35,6 +35,7 @@ OTHER = DataSet(  # stands for a data set that is not registered
 UNSHARED = 0.1  # share of a network's operations that differ between candidates, where some layers are generated
 FIT = {  # seconds of fitting p-diff, by preset and device
     ("quick", "cpu"): 10.0, ("quick", "cuda"): 10.0, ("paper", "cpu"): 7200.0, ("paper", "cuda"): 600.0,
+    ("official", "cpu"): 600.0, ("official", "cuda"): 60.0,
 }  # fmt: skip
 FITTED = {
     "pdiff": 1.0,
@@ -164,7 +165,10 @@ def _rule(node: Node) -> Estimate:
         runs = k if cost.seeds else 0 if node.after else 1
         return Estimate(START + runs * cost.training, cost.base + k * cost.vector, measured=False)
     if node.kind == "fit":
-        seconds = FIT[request.preset, request.device] * FITTED.get(request.generator, 0.0)
+        usual = FIT["paper", request.device]  # of other packages' presets too
+        seconds = FIT.get((request.preset, request.device), usual) * FITTED.get(
+            request.generator, 0.0
+        )
         return Estimate(START + seconds, request.samples * cost.vector, measured=False)
     models = _models(request) if node.kind == "controls" else request.samples
     made = cost.vector if node.kind == "controls" else 0.0

@@ -17,6 +17,7 @@ from bench import plugins
 from bench.contract import Evaluation, Task, Zoo
 from bench.contract.evaluation import check_evaluation
 from bench.contract.metric import Compared, Metric
+from bench.contract.presets import PRESETS
 from bench.metrics import replicates
 from bench.records.values import plain
 from bench.runs.foreign import preserved
@@ -116,9 +117,7 @@ def its_settings_are_plain_data(subject: Subject) -> None:
 def its_presets_are_settings(subject: Subject) -> None:
     """Check that each preset has a known name and sets fields of the class."""
     for preset, values in subject.cls.presets.items():
-        ensure(
-            preset in ("quick", "paper"), f"there is no preset '{preset}': expected quick or paper"
-        )
+        ensure(preset in PRESETS, f"there is no preset '{preset}': expected {' or '.join(PRESETS)}")
         plugins.construct(
             subject.cls, {**values, **subject.settings}, f"setting of the preset {preset}"
         )

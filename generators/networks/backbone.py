@@ -29,7 +29,9 @@ class Backbone:
 
     Attributes:
         blocks: "conv" (1-D CNN) or "linear" (fully connected).
-        normalization: of every layer but the last: "none", "batch", "group" or "instance".
+        normalization: of every layer but the last: "none", "batch", "group", "instance", or "batch-train": batch
+            normalization that is never put into eval mode. Trained on batches, encoder and decoder are then given
+            one vector at a time, as if they had instance normalization.
         channels: of the encoder's convolutions; the decoder mirrors them. If "linear", only their
             number matters.
         kernel: positions a convolution sees.
@@ -88,6 +90,11 @@ class Backbone:
 
     def _hidden(self) -> list[int]:
         return [self.width] * (len(self.channels) - 1)
+
+    @property
+    def together(self) -> int:
+        """How many vectors are encoded or decoded at a time once the networks are trained."""
+        return 1 if self.normalization == "batch-train" else self.batch_size
 
     def standardizer(self, vectors: Float[Tensor, "K D"], layout: Layout) -> Standardizer:
         """Fit the map that gives parameters mean 0 and std 1, as ``standardize`` says."""

@@ -8,20 +8,27 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 _GROUPS = 8
-NORMALIZATIONS = ("none", "batch", "group", "instance")
+NORMALIZATIONS = ("none", "batch", "batch-train", "group", "instance")
 
 
 def norm(kind: str, channels: int, groups: int) -> nn.Module:
-    """Make the normalization of ``channels`` channels; "instance" is over each of ``groups`` groups."""
+    """Make the normalization of ``channels`` channels.
+
+    "instance" is over each of ``groups`` groups; "batch-train" is batch normalization that is never put into eval mode:
+    it always takes the statistics of the batch at hand.
+    """
     if kind == "none":
         return nn.Identity()
     if kind == "batch":
         return _BatchNorm(channels)
+    if kind == "batch-train":
+        return _BatchNorm(channels, track_running_stats=False)
     return nn.GroupNorm(groups if kind == "instance" else math.gcd(_GROUPS, channels), channels)
 
 
@@ -30,7 +37,9 @@ class _BatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim == 2:
-            return super().forward(input[..., None, None])[..., 0, 0]
+            return self(input[..., None, None])[..., 0, 0]  # type: ignore[no-any-return]
+        if not self.track_running_stats and input.numel() == self.num_features:
+            return super().forward(torch.cat([input, input]))[:1]  # a value alone is its mean
         return super().forward(input)
 
 

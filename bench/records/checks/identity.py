@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.contract.metric import Metric
+from bench.contract import presets
 from bench.contract.needs import NEEDS
 from bench.records.checks.case import Case, mismatch
 from bench.records.facts import Task
@@ -31,7 +32,7 @@ def problems(case: Case) -> Iterator[str]:
     yield from _task(case)
     yield from _settings(case)
     yield from _generator(case)
-    yield from _protocol(record)
+    yield from _protocol(case)
     yield from _machine(record)
 
 
@@ -183,12 +184,13 @@ def _generator(case: Case) -> Iterator[str]:
         yield mismatch("generator.uses", made.uses, list(own), f"as {made.name} declares")
 
 
-def _protocol(record: Record) -> Iterator[str]:
-    protocol = record.protocol
+def _protocol(case: Case) -> Iterator[str]:
+    record, protocol = case.record, case.record.protocol
     if protocol.version not in VERSIONS:
         yield mismatch("protocol.version", protocol.version, " or ".join(map(str, VERSIONS)))
-    if protocol.preset not in ("quick", "paper"):
-        yield mismatch("protocol.preset", protocol.preset, "quick or paper")
+    own = case.generator.presets if case.generator else {protocol.preset: {}}
+    if protocol.preset not in presets.known(own):
+        yield mismatch("protocol.preset", protocol.preset, presets.expected(own))
     wanted = selection(record.task.metric.higher_is_better)
     if protocol.selection != wanted:
         yield mismatch("protocol.selection", protocol.selection, wanted)
