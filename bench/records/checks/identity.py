@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.contract.metric import Metric
 from bench.contract import presets
+from bench.contract.metric import Metric
 from bench.contract.needs import NEEDS
 from bench.records.checks.case import Case, mismatch
 from bench.records.facts import Task
