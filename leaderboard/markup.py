@@ -25,8 +25,8 @@ STYLE = """
 .lb table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin: .3rem 0 .8rem }
 .lb caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 .lb th, .lb td { padding: .28rem .45rem; text-align: left; vertical-align: top; font-weight: 400 }
-.lb thead th { overflow-wrap: anywhere; min-width: 3.6rem }
 .lb tbody th { overflow-wrap: anywhere; min-width: 8rem }
+.lb .long { display: inline-block; overflow-wrap: anywhere; min-width: 6rem }
 .lb thead th, .lb thead th.n { font-weight: 600; white-space: normal;
   border-bottom: 2px solid color-mix(in srgb, currentColor 35%, transparent) }
 .lb tbody td, .lb tbody th { border-bottom: 1px solid color-mix(in srgb, currentColor 16%, transparent) }

@@ -130,7 +130,10 @@ def board_page(board: dict[str, object], runs: pd.DataFrame, read: Read) -> str:
     found = outcomes.compare(rows, "mean")
     every = table.at_draws(table.rows(runs, read(newest["path"]).record), found.values, found.drawn)
     full = table.ordered(every, "mean", bool(board["higher_is_better"]), found.groups)
-    said = (board_section.result(full, "mean", scale), board_section.description(board))
+    said = (
+        board_section.result(board_section.shown(full), "mean", scale),
+        board_section.description(board),
+    )
     own = dict(tuple(runs.groupby(pd.Series(names, index=runs.index))))
     folded = [
         markup.folded(

@@ -51,7 +51,7 @@ def siblings(runs: pd.DataFrame, board: str) -> list[str]:
 
 
 def other_sizes(runs: pd.DataFrame, run: str) -> pd.DataFrame:
-    """Return the runs that differ from one in K, seed and generator alone, and are no ablations.
+    """Return the runs that differ from one in K, seed and generator alone: no ablations, and no controls.
 
     What was asked for says which runs those are, not hyperparameters: an older record lacks those that came later, and
     had their defaults.
@@ -64,8 +64,8 @@ def other_sizes(runs: pd.DataFrame, run: str) -> pd.DataFrame:
     varies = {"key", "k", "zoo_hash", "version"}
     same = [*(fact.name for fact in facts.BOARD if fact.name not in varies), "device", "settings"]
     alike = runs[(runs[same] == own[same]).all(axis=1)]
-    plain = [not json.loads(text)["generator_settings"] for text in alike["changes"]]
-    return alike[plain]
+    plain = alike["changes"].map(lambda text: not json.loads(text)["generator_settings"])
+    return alike[plain & ~alike["is_control"]]
 
 
 def above_originals(zoos: Sequence[Rows], statistic: str) -> list[dict[str, float]]:

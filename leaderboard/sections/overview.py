@@ -227,7 +227,8 @@ def _family(family: Family, links: Links) -> Html:
     board = family.main
     again = f", {len(family.boards)} boards" if len(family.boards) > 1 else ""
     title = markup.link(family.title, links.to("board", board["board"]))
-    return Html(f"{title}<small>K={board['k']}, {markup.text(board['metric'])}{again}</small>")
+    about = f"<small>K={board['k']}, {markup.text(board['metric'])}{again}</small>"
+    return Html(f'<span class="long">{title}{about}</span>')
 
 
 def _missing(m: Matrix, generator: str, place: int) -> str:

@@ -9,7 +9,7 @@ from bench.records.scale import Scale
 from leaderboard import markup
 from leaderboard.columns import GENERATED, NAMED, populations, told
 from leaderboard.formats import UNKNOWN
-from leaderboard.markup import Cell, Line, Links
+from leaderboard.markup import Cell, Html, Line, Links
 
 TIERS = {
     "claimed": "as its author sent it; nobody has computed it again",
@@ -101,7 +101,15 @@ def numbers(record: Record) -> str:
     file = f"generated weights: {made.file}, SHA-256 {made.sha256}"
     verify = f"python -m bench verify {record.key}/{record.id}.json --from-seed"
     return markup.block(
-        markup.table([f"{record.task.metric.name}", "Value", "Of"], lines, "This number"),
+        markup.table(
+            [
+                Html(f'<span class="long">{markup.text(record.task.metric.name)}</span>'),
+                "Value",
+                "Of",
+            ],
+            lines,
+            "This number",
+        ),
         f"<p>{markup.text(file)}</p>",
         "<p>Compute it again, in the folder of results:</p>",
         markup.code(verify),

@@ -94,16 +94,16 @@ def show(board: dict[str, Any], runs: pd.DataFrame) -> None:
     if least:
         alike = compared(source(runs), "mean")[0].groups
         full = table.good_first(full, least, record.task.metric.sign, alike)
+    shown = section.shown(full, every=every)
     st.html(
         markup.block(
             *(
                 f"<p>{markup.text(said)}</p>"
-                for said in (section.result(full, by, scale), section.description(board))
+                for said in (section.result(shown, by, scale), section.description(board))
             )
         )
     )
     row = st.query_params.get("row", "")
-    shown = section.shown(full, every=every)
     st.html(section.rows(shown, columns, scale, str(board["board"]), shared.LINKS, row))
     if row in set(full["row"]):
         st.subheader("Details of the chosen row")
@@ -261,7 +261,7 @@ def copying(shown: Sequence[Shown]) -> None:
         "nearest other one. After the paper's Fig. 4a.",
         "four",
     )
-    st.caption(f"Copy test: {shared.verbatim(copy_tests(shown))}")
+    st.html(markup.block(f"<p>Copy test. {markup.text(copy_tests(shown))}</p>"))
     for number, one in enumerate(shown):
         figure = plots.embedding(one, "map")
         name = shared.verbatim(one.label)
