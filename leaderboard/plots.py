@@ -33,6 +33,7 @@ COLOURS = {
     "flow": "#6a51c9",
     "rpg": "#0f9fb5",
     "weight_transformer": "#d6336c",
+    "sane": "#84cc16",
     "average": "#009e73",
     "noise": "#b07aa1",
     "copy": "#8c6d5a",

@@ -95,6 +95,7 @@ def test_an_unknown_hyperparameter_is_refused_with_the_nearest():
 
 def test_which_generators_have_latents_and_a_path():
     made = {name: plugins.load_generator(name) for name in plugins.generators()}
-    assert {name for name, cls in made.items() if cls.has_latents} == {"flow", "pdiff", "vae"}
+    latents = {"flow", "pdiff", "sane", "vae"}
+    assert {name for name, cls in made.items() if cls.has_latents} == latents
     paths = {"flow", "pdiff", "rpg", "weight_transformer"}
     assert {name for name, cls in made.items() if cls.has_path} == paths

@@ -43,6 +43,7 @@ FITTED = {
     "flow": 1.0,
     "rpg": 2.0,
     "weight_transformer": 3.0,
+    "sane": 4.0,
 }  # share of FIT by generator; other generators take no time
 START = 2.0  # seconds that every stage takes to start its process and load data
 

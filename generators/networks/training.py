@@ -39,6 +39,22 @@ def decay(schedule: str, iterations: int) -> Callable[[int], float]:
     return lambda i: min(1.0, (i + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * i / iterations))
 
 
+def one_cycle(iterations: int) -> Callable[[int], float]:
+    """Return the factor of the learning rate that rises along a cosine from 1/25, then falls along one to 1/250,000.
+
+    It is at its highest after three tenths of the iterations (Smith and Topin 2018, arXiv 1708.07120).
+    """
+    top, last = 0.3 * iterations - 1, iterations - 1
+
+    def factor(iteration: int) -> float:
+        rising = iteration <= top
+        start, end = (1 / 25, 1.0) if rising else (1.0, 1 / 250_000)
+        done = iteration / top if rising else (iteration - top) / (last - top)
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return factor
+
+
 def ema(module: nn.Module, rate: float) -> AveragedModel:
     """Return the exponential moving average of a module's parameters (its buffers are copied)."""
     return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(rate)).eval()  # type: ignore[no-untyped-call]
@@ -57,8 +73,8 @@ def normal_like(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def in_chunks(
-    network: Callable[[Tensor], Tensor], rows: Float[Tensor, "n d"], size: int
-) -> Float[Tensor, "n e"]:
+    network: Callable[[Tensor], Tensor], rows: Float[Tensor, "n *d"], size: int
+) -> Float[Tensor, "n *e"]:
     """Return the network's outputs, computed at most ``size`` rows at a time."""
     with torch.no_grad():
         return torch.cat([network(chunk) for chunk in torch.split(rows, size)])
