@@ -325,15 +325,32 @@ def import_(
         str | None,
         typer.Option(
             help="What tells the run of a checkpoint: file (each its own), folder, or a regular expression such as "
-            "'seed([0-9]+)' on its path. Whole runs are then held out as the reference."
+            "'seed([0-9]+)' on its path. Whole runs are then held out as the reference. Default: what the format tells."
         ),
     ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="Of folders: auto, flat (files), ray (Ray Tune), lmdb (G.pt), peft (adapters) or hf (Hugging Face).",
+        ),
+    ] = "auto",
+    epoch: Annotated[str, typer.Option(help="Of every run: last, all or a number.")] = "all",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only checkpoints of which this is told: 'test_acc>0.6'; repeatable."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="The first so many checkpoints only.")] = None,
+    norm_eps: Annotated[
+        float,
+        typer.Option(help="What batch normalization adds to variances, where they are folded."),
+    ] = 1e-5,
     debug: Debug = False,
 ) -> None:
     """Make a zoo from state dicts, such as the official p-diff repository writes."""
-    from bench.runs.importing import import_zoo
+    from bench.runs.importing import Choice, import_zoo
 
-    zoo = import_zoo(files, base, runs)
+    zoo = import_zoo(files, base, runs, Choice(form, epoch, tuple(where or ()), limit, norm_eps))
     zoo.save(output)
     typer.echo(
         f"{output}: {len(zoo)} checkpoints of {zoo.layout.dim:,} parameters in "

@@ -13,6 +13,7 @@ from bench.contract.zoo import Layout, Zoo
 from bench.records import check, report
 from bench.records.record import Record
 from bench.records.request import Request
+from bench.runs.pipeline import Run
 from bench.runs.stages import load_reference
 from bench.runs.verify import verify
 from tests.standins import call
@@ -138,6 +139,42 @@ def test_of_imported_checkpoints_nothing_is_recorded_that_is_not_known(elsewhere
     assert "the zoo holds the layers 'all', 'linear' were asked for" in message
     assert "has no track" in refused(capsys, *RUN, "--zoo", elsewhere, "--track", "seeds")
     assert "does not say its seed" in refused(capsys, *RUN, "--zoo", elsewhere, "--zoo-seed", "1")
+
+
+def test_a_zoo_of_another_network_is_refused_before_anything_is_fitted(elsewhere, capsys, tmp_path):
+    assert "it holds '" in refused(capsys, *RUN, "--zoo", elsewhere, "--arch", "mlp3")
+    zoo, path = Zoo.load(elsewhere), tmp_path / "other.zoo"
+    names = tuple(f"x.{name}" for name in zoo.layout.names)
+    dataclasses.replace(zoo, layout=Layout(names, zoo.layout.shapes)).save(path)
+    message = refused(capsys, *RUN, "--zoo", path)
+    assert f"it holds '{names[0]}', parameters of the network are named like '" in message
+    dataclasses.replace(zoo, base={}).save(path)
+    assert "does not fit convnet3 on fake: " in refused(capsys, *RUN, "--zoo", path)
+    dataclasses.replace(zoo, settings={"norm_eps": 0.001}).save(path)
+    assert "import it with --norm-eps 1e-05" in refused(capsys, *RUN, "--zoo", path)
+
+
+def test_whole_networks_with_normalization_are_scored_as_they_were(elsewhere, tmp_path):
+    """Statistics that differ from one checkpoint to the next, and prefixes, as other programs write them."""
+    zoo, networks, folder = Zoo.load(elsewhere), [], tmp_path / "theirs"
+    folder.mkdir()
+    for number, row in enumerate(zoo.vectors):
+        state = {**zoo.base, **zoo.layout.unflatten(row)}
+        for name in [name for name in state if name.endswith("running_mean")]:
+            state[name] = state[name] + 0.1 * number
+            variance = name.replace("running_mean", "running_var")
+            state[variance] = state[variance] * (1 + number)
+        torch.save({f"module.{n}": t for n, t in state.items()}, folder / f"mlp_seed{number}.pth")
+        networks.append(state)
+    assert call("zoo", "import", folder, "--output", tmp_path / "mine.zoo") == 0
+    run = Run(Request(task="fake", generator="copy", zoo=tmp_path / "mine.zoo", held_out=0))
+    read, _ = run.zoo()
+    assert run.task.layers == "all"
+    scores = run.scorer(read, "val")(read.vectors).scores.tolist()
+    plain = run.task.problem.blank()
+    for state, score in zip(networks, scores, strict=True):
+        plain.load_state_dict(state)
+        assert run.task.score(plain) == pytest.approx(score, abs=1.01 / 40)
 
 
 def test_a_run_on_a_given_zoo_verifies(elsewhere, seeds, monkeypatch, tmp_path):

@@ -13,13 +13,14 @@ MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 BASE = {"bench.errors", "bench.system"}
 CONTRACT = {*BASE, "bench.contract"}
 RECORDS = {*CONTRACT, "bench.metrics", "bench.plugins", "bench.declared", "bench.records"}
-RUNS = {*RECORDS, "bench.judge", "bench.runs"}
+RUNS = {*RECORDS, "bench.formats", "bench.judge", "bench.runs"}
 LIBRARY = {*RUNS, "bench.testing", "bench.api"}
 # Each room, and the rooms that it may import. A module of bench that lies in no folder is a room of its own.
 RULES: dict[str, set[str]] = {
     "bench.errors": set(),
     "bench.system": {"bench.errors"},
     "bench.contract": BASE,
+    "bench.formats": BASE,
     "bench.metrics": {"bench.errors"},
     "bench.plugins": CONTRACT,
     "bench.declared": {*CONTRACT, "bench.plugins"},

@@ -104,13 +104,14 @@ class Zoo:
         vectors: the checkpoints, float32 on the CPU, row k is checkpoint k.
         layout: the names and shapes of the tensors that a row holds.
         base: the frozen rest of the model, parameters and buffers by name.
-        scores: the validation score of each checkpoint when it was collected (empty if imported).
+        scores: the validation score of each checkpoint when it was collected (if imported: as told, or empty).
         curve: (seconds of training, validation score) along the way, evaluation pauses not counted; its last K points
             are the checkpoints, one run after the other where they are of several.
         collect_s: seconds that collecting all K took, evaluation pauses excluded.
         base_score: validation score of the trained network that the checkpoints were collected from, if there is one.
         settings: how it was collected: task, architecture, layers, track, seed and the task's own fields.
         runs: of checkpoints that were made elsewhere, the label of the run that each comes from; empty where unknown.
+        epochs: of checkpoints that were made elsewhere, the epoch or step of its run; empty where unknown.
     """
 
     vectors: Float[Tensor, "K D"]
@@ -122,6 +123,7 @@ class Zoo:
     base_score: float | None = None
     settings: dict[str, Json] = dataclasses.field(default_factory=dict)
     runs: tuple[str, ...] = ()
+    epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or not len(self.vectors):
@@ -133,6 +135,8 @@ class Zoo:
                 f"the zoo's vectors have length {self.vectors.shape[1]}, its layout {self.layout.dim}"
             )
         check_labels(self.runs, len(self.vectors))
+        if self.epochs and len(self.epochs) != len(self.vectors):
+            raise BadRequest(f"the zoo tells {len(self.epochs)} epochs of {len(self)} checkpoints")
         _check_tensor("the zoo's vectors", self.vectors, (torch.float32,))
         for name, tensor in self.base.items():
             _check_tensor(f"tensor '{name}' of the zoo's base", tensor, PLAIN)
@@ -178,6 +182,7 @@ class Zoo:
             base_score=self.base_score,
             settings=copy.deepcopy(self.settings),
             runs=self.runs,
+            epochs=self.epochs,
         )
 
     def _content_hash(self) -> str:
@@ -209,6 +214,7 @@ class Zoo:
             curve=curve,
             collect_s=curve[-1][0] if curve else self.collect_s,
             runs=self.runs[:k],
+            epochs=self.epochs[:k],
         )
 
     def rows(self, index: Sequence[int]) -> "Zoo":
@@ -220,6 +226,7 @@ class Zoo:
             curve=(),
             collect_s=0.0,
             runs=tuple(self.runs[row] for row in index) if self.runs else (),
+            epochs=tuple(self.epochs[row] for row in index) if self.epochs else (),
         )
 
     def parted(self, count: int) -> tuple["Zoo", "Zoo | None"]:
@@ -250,6 +257,7 @@ class Zoo:
             "base_score": self.base_score,
             "settings": self.settings,
             **({"runs": self.runs} if self.runs else {}),
+            **({"epochs": self.epochs} if self.epochs else {}),
         }
         tensors = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -282,6 +290,7 @@ class Zoo:
                 base_score=facts.base_score,
                 settings=facts.settings,
                 runs=facts.runs,
+                epochs=facts.epochs,
             )
         except BadRequest as error:
             raise BadRequest(f"{path}: {error}") from None

@@ -35,6 +35,7 @@ class Facts(BaseModel):
     base_score: float | None
     settings: dict[str, Json]
     runs: tuple[Json, ...] = ()
+    epochs: tuple[int, ...] = ()
 
     @classmethod
     def parsed(cls, text: str, k: int) -> Self:

@@ -1,55 +1,211 @@
 """Import of state dicts from other programs as a zoo."""
 
+import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from bench.contract.zoo import Layout, Zoo
 from bench.errors import BadRequest, printable
+from bench.formats import find, states
+from bench.formats.checkpoint import Checkpoint
+from bench.formats.choice import chosen
+from bench.runs import norms
 from bench.system.data import Json
+from bench.system.progress import say
 from bench.system.weights import read_weights
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SCORES = (
+    "test_acc",
+    "val_acc",
+    "acc",
+    "accuracy",
+    "score",
+)  # metrics that are a score, the first that all have
 
 
-def import_zoo(files: Sequence[Path], base: Path | None = None, runs: str | None = None) -> Zoo:
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which checkpoints of those that are found are imported, and how they are read.
+
+    Attributes:
+        form: the format of folders, see ``bench.formats.find``.
+        epoch, where, limit: which checkpoints, see ``bench.formats.choice.chosen``.
+        norm_eps: what batch normalization adds to running variances.
+    """
+
+    form: str = find.AUTO
+    epoch: str = "all"
+    where: tuple[str, ...] = ()
+    limit: int | None = None
+    norm_eps: float = norms.EPS
+
+    def of(self, files: Sequence[Path]) -> list[Checkpoint]:
+        """Return the checkpoints that are wanted, in the order of their paths."""
+        found = sorted(find.find(files, self.form), key=lambda one: _number_order(one.path))
+        if not found:
+            raise BadRequest("no checkpoints to import: expected .pth or .safetensors state dicts")
+        return chosen(found, epoch=self.epoch, where=self.where, limit=self.limit)
+
+
+def import_zoo(
+    files: Sequence[Path],
+    base: Path | None = None,
+    runs: str | None = None,
+    choice: Choice | None = None,
+) -> Zoo:
     """Return the zoo of the state dicts in files and folders, in the order of their names.
 
     The floating-point tensors that differ between the files make up the checkpoints; tensors that are equal in all of
-    them, and those that the file ``base`` adds, make up the base.
+    them, and those that the file ``base`` adds, make up the base. Running statistics of batch normalization are never
+    a checkpoint's own: those that differ are folded into the layer's weight and bias.
 
     Args:
         files: the state dicts, or folders of them.
         base: file of the frozen rest of the network.
-        runs: what tells the run that a checkpoint comes from, see ``labels``; None where that is not known.
+        runs: what tells the run that a checkpoint comes from, see ``labels``; None takes what the format tells.
+        choice: which of the checkpoints, and how they are read.
 
     Raises:
         BadRequest: no file, an unreadable one, files that do not hold the same tensors, or a file without a run.
     """
-    paths = sorted((path for file in files for path in _inside(file)), key=_number_order)
-    if not paths:
-        raise BadRequest("no checkpoints to import: expected .pth or .safetensors state dicts")
-    told = labels(paths, runs) if runs is not None else ()
-    states = [read_weights(path) for path in paths]
-    first = states[0]
-    for path, state in zip(paths, states, strict=True):
-        _check_same(first, state, paths[0], path)
-    varying = [name for name in first if first[name].is_floating_point() and _differs(name, states)]
-    if len(states) == 1 or not varying:
-        varying = [name for name, tensor in first.items() if tensor.is_floating_point()]
-    if not varying:
-        raise BadRequest(f"{paths[0]} holds no floating-point tensors")
-    layout = Layout.of({name: first[name] for name in varying})
-    rows = torch.stack([layout.flatten({n: s[n].float() for n in varying}) for s in states])
-    rest = read_weights(base) if base else {}
-    rest |= {name: tensor for name, tensor in first.items() if name not in varying}
-    kept = {name: tensor for name, tensor in rest.items() if name not in varying}
-    names: list[Json] = [path.name for path in paths]
-    return Zoo(rows, layout, kept, settings={"imported": names}, runs=told)
+    choice = choice or Choice()
+    found = choice.of(files)
+    paths = [one.path for one in found]
+    told = labels(paths, runs) if runs is not None else _told(found)
+    frozen = states.unprefixed(read_weights(base)) if base else {}
+    every = _Every(found, frozen if base else None, choice.norm_eps)
+    layout = Layout.of({name: every.first[name] for name in every.varying()})
+    rest = {name: tensor for name, tensor in every.first.items() if name not in layout.names}
+    kept = {name: tensor for name, tensor in (frozen | rest).items() if name not in layout.names}
+    names: list[Json] = list(_apart(paths))
+    settings: dict[str, Json] = {"imported": names}
+    if every.fold:
+        settings["norm_eps"] = choice.norm_eps
+        say(f"note: statistics of {len(every.fold)} normalization layers differ: folded into them")
+    return Zoo(
+        every.rows(layout),
+        layout,
+        kept,
+        scores=_scores(found),
+        settings=settings,
+        runs=told,
+        epochs=_epochs(found),
+    )
+
+
+class _Every:
+    """The states of all checkpoints, read one after another: there may be too many for the memory.
+
+    Args:
+        found: the checkpoints.
+        base: the state dict of the rest of the network, if one is given.
+        eps: of batch normalization.
+
+    Attributes:
+        first: the state of the first checkpoint.
+        fold: the layers whose running statistics are folded.
+
+    Raises:
+        BadRequest: the states do not hold the same tensors, or a state has a running variance below 0.
+    """
+
+    def __init__(
+        self, found: Sequence[Checkpoint], base: Mapping[str, Tensor] | None, eps: float
+    ) -> None:
+        self._found, self._base, self._eps = found, base, eps
+        self.fold: list[str] = []
+        raw = states.read(found[0], base)
+        _check_base(base or {}, raw, found[0].path)
+        differ = {
+            name for one, state in self._read() for name in _differing(raw, state, found[0], one)
+        }
+        self.fold = norms.layers(name for name in raw if name in differ)
+        self.first = self._folded(raw, found[0])
+        self._differ = differ
+
+    def varying(self) -> list[str]:
+        """Return the names of the generated tensors: those that differ; of equal states, or a single one, all.
+
+        Raises:
+            BadRequest: there are none, or whole numbers differ, which no generator makes.
+        """
+        if self.fold:
+            self._differ |= {n for _, s in self._read() for n in self.first if self._other(n, s)}
+        own = [name for name in self.first if not norms.is_statistic(name)]
+        differing = [name for name in own if name in self._differ]
+        for name in differing:
+            if not self.first[name].is_floating_point():
+                raise BadRequest(
+                    f"'{printable(name)}' holds whole numbers that differ between checkpoints: expected "
+                    "floating-point ones"
+                )
+        floats = [name for name in own if self.first[name].is_floating_point()]
+        if not floats:
+            raise BadRequest(f"{self._found[0].path} holds no floating-point tensors")
+        return differing or floats
+
+    def rows(self, layout: Layout) -> Float[Tensor, "K D"]:
+        """Return the generated part of every checkpoint."""
+        rows = torch.empty(len(self._found), layout.dim)
+        for row, (_, state) in zip(rows, self._read(), strict=True):
+            row.copy_(layout.flatten({name: state[name].float() for name in layout.names}))
+        return rows
+
+    def _read(self) -> Iterator[tuple[Checkpoint, dict[str, Tensor]]]:
+        for one in self._found:
+            yield one, self._folded(states.read(one, self._base), one)
+
+    def _folded(self, state: dict[str, Tensor], one: Checkpoint) -> dict[str, Tensor]:
+        for name, tensor in state.items():
+            if name.rpartition(".")[2] == norms.VARIANCE:
+                norms.check_variance(tensor, name, one.path)
+        return norms.folded(state, self.fold, self._eps, one.path) if self.fold else state
+
+    def _other(self, name: str, state: Mapping[str, Tensor]) -> bool:
+        return not torch.equal(self.first[name], state[name])
+
+
+def _differing(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], of_a: Checkpoint, of_b: Checkpoint
+) -> list[str]:
+    """Return the names of tensors that differ between two states, which hold the same ones."""
+    _check_same(a, b, of_a.path, of_b.path)
+    return [n for n in a if not norms.is_counter(n) and not torch.equal(a[n], b[n])]
+
+
+def _check_base(base: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    for name in base.keys() & state.keys():
+        if base[name].shape != state[name].shape:
+            raise BadRequest(
+                f"{path}: '{printable(name)}' has shape {tuple(state[name].shape)}, "
+                f"that of --base has {tuple(base[name].shape)}"
+            )
+
+
+def _told(found: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """Return the run of every checkpoint; nothing where one does not tell it."""
+    runs = tuple(one.run for one in found)
+    return runs if all(runs) else ()
+
+
+def _epochs(found: Sequence[Checkpoint]) -> tuple[int, ...]:
+    """Return the epoch of every checkpoint; nothing where one does not tell it."""
+    epochs = tuple(one.epoch for one in found if one.epoch is not None)
+    return epochs if len(epochs) == len(found) else ()
+
+
+def _scores(found: Sequence[Checkpoint]) -> tuple[float, ...]:
+    """Return the score that is told of every checkpoint; nothing where one has none."""
+    for name in SCORES:
+        if all(name in one.metrics for one in found):
+            return tuple(one.metrics[name] for one in found)
+    return ()
 
 
 def labels(paths: Sequence[Path], runs: str) -> tuple[str, ...]:
@@ -103,14 +259,9 @@ def _number_order(path: Path) -> list[tuple[bool, str | int]]:
     return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
 
 
-def _inside(path: Path) -> list[Path]:
-    """Return the checkpoint files of a folder, or the file itself."""
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    return [path]
-
-
-def _check_same(a: dict[str, Tensor], b: dict[str, Tensor], path_a: Path, path_b: Path) -> None:
+def _check_same(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], path_a: Path, path_b: Path
+) -> None:
     odd = sorted(set(a).symmetric_difference(b))
     if odd:
         raise BadRequest(
@@ -122,7 +273,3 @@ def _check_same(a: dict[str, Tensor], b: dict[str, Tensor], path_a: Path, path_b
                 f"{path_b}: '{name}' has shape {tuple(b[name].shape)}, "
                 f"expected {tuple(a[name].shape)} as in {path_a}"
             )
-
-
-def _differs(name: str, states: list[dict[str, Tensor]]) -> bool:
-    return any(not torch.equal(states[0][name], state[name]) for state in states[1:])

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract.zoo import Zoo
 from bench.errors import BadRequest, unknown
@@ -109,19 +110,42 @@ class Collected(Settings):
         """Find out which layers the checkpoints of a zoo hold that was made elsewhere.
 
         Raises:
-            BadRequest: others were asked for, or a track, which such a zoo does not have.
+            BadRequest: others were asked for, or a track, which such a zoo does not have; or it is of another network.
         """
         if "layers" in zoo.settings:
             return
         if "track" in asked:
             raise BadRequest("a zoo that was made elsewhere has no track: leave --track out")
         model = self.problem.blank()
+        self._check_fits(zoo, model)
         if "layers" not in asked:
             self.layers = describe(model, zoo.layout.names)
         elif set(select(model, self.layers)) != set(zoo.layout.names):
             raise BadRequest(
                 f"the zoo holds the layers '{describe(model, zoo.layout.names)}', "
                 f"'{self.layers}' were asked for: leave --layers out"
+            )
+
+    def _check_fits(self, zoo: Zoo, model: nn.Module) -> None:
+        """Check that a zoo that was made elsewhere is of this network, before anything is fitted to it.
+
+        Raises:
+            BadRequest: it holds what is no parameter, lacks something, or was folded with another epsilon.
+        """
+        parameters = [name for name, _ in model.named_parameters()]
+        odd = [name for name in zoo.layout.names if name not in parameters]
+        if odd:
+            raise BadRequest(
+                f"the zoo does not fit {self.problem.name}: it holds '{odd[0]}', parameters of the network are named "
+                f"like '{parameters[0]}': choose --arch"
+            )
+        self.base_model(zoo)
+        folded = zoo.settings.get("norm_eps")
+        other = {one.eps for one in model.modules() if isinstance(one, _BatchNorm)} - {folded}
+        if folded is not None and other:
+            raise BadRequest(
+                f"the zoo's statistics were folded with an epsilon of {folded:g}, the network has {min(other):g}: "
+                f"import it with --norm-eps {min(other):g}"
             )
 
     def prepare(self, *, rng: torch.Generator) -> None:
