@@ -359,6 +359,27 @@ def import_(
     )
 
 
+@zoo_app.command("export", epilog="Example: python -m bench zoo export mine.zoo mine --format pth")
+def export_zoo(
+    zoo: Annotated[Path, typer.Argument(help="File of a zoo.")],
+    folder: Annotated[Path, typer.Argument(help="New or empty folder to write to.")],
+    form: Annotated[str, typer.Option("--format", help="safetensors or pth.")] = "safetensors",
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Also write the K x D matrix as matrix.npy.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Write every checkpoint of a zoo as a state dict that any program reads."""
+    from bench.contract import Zoo
+    from bench.runs.exporting import export
+
+    whole = Zoo.load(zoo)
+    export(whole, folder, form, matrix=matrix)
+    typer.echo(
+        f"{folder}: {len(whole)} checkpoints of {whole.layout.dim:,} parameters, hash {whole.hash[:16]}"
+    )
+
+
 @app.command(epilog="Example: python -m bench leaderboard --results results --port 8501")
 def leaderboard(
     results: Annotated[

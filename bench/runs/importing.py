@@ -15,7 +15,7 @@ from bench.errors import BadRequest, printable
 from bench.formats import find, states
 from bench.formats.checkpoint import Checkpoint
 from bench.formats.choice import chosen
-from bench.runs import norms
+from bench.runs import exporting, norms
 from bench.system.data import Json
 from bench.system.progress import say
 from bench.system.weights import read_weights
@@ -71,10 +71,14 @@ def import_zoo(
         runs: what tells the run that a checkpoint comes from, see ``labels``; None takes what the format tells.
         choice: which of the checkpoints, and how they are read.
 
+    A folder that ``bench.runs.exporting`` wrote becomes the very zoo that it was.
+
     Raises:
         BadRequest: no file, an unreadable one, files that do not hold the same tensors, or a file without a run.
     """
     choice = choice or Choice()
+    if base is None and runs is None and choice == Choice() and exporting.is_exported(files):
+        return exporting.read(files[0])
     found = choice.of(files)
     paths = [one.path for one in found]
     told = labels(paths, runs) if runs is not None else _told(found)
