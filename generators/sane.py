@@ -7,18 +7,18 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.contract import Generator, Score, check
-from bench.contract.zoo import Zoo
+from bench.contract.zoo import Layout, Zoo
 from bench.system.randomness import derive, scoped
-from generators.networks.backbone import STANDARDIZATIONS
 from generators.networks.checks import at_least, one_of, positive, share
 from generators.networks.standardizer import Standardizer
-from generators.networks.token_autoencoder import ProjectionHead, TokenAutoencoder, nt_xent
+from generators.networks.token_autoencoder import TokenAutoencoder, nt_xent
 from generators.networks.tokens import Tokens, masked_error
 from generators.networks.training import batch, in_chunks, minimise, normal_like, one_cycle
 
+STANDARDIZATIONS = ("tensor", "centre", "parameter")
 DENSITIES = ("token", "joint")
 SELECTIONS = ("none", "subsample", "bootstrap")
 
@@ -35,7 +35,7 @@ class Sane(Generator):
     best score, again and again; with "bootstrap" the best models are the anchors of the next draw, a few times, and the
     last anchors are what is sampled from.
 
-    Of independent runs, say ``--align``, as the method does.
+    The method aligns hidden units first, wherever there are any that can be permuted.
 
     Departures, with their reasons: the published program draws every token with the same random state, so that all
     tokens of a model come from one checkpoint, under the same noise; here every token is drawn on its own, as the
@@ -48,7 +48,9 @@ class Sane(Generator):
     1, because checkpoints of one run differ by far less than their parameters are large.
 
     Attributes:
-        standardize: mean 0 and std 1 for each named "tensor", or each single "parameter".
+        align: whether hidden units of the checkpoints are aligned first.
+        standardize: mean 0 and std 1 for each named "tensor", or each single "parameter"; or mean 0 for each parameter
+            and std 1 for each tensor ("centre").
         i_dim: most values of a token.
         lat_dim: length of a token's latent.
         d_model: features of a token inside the transformers.
@@ -97,10 +99,11 @@ class Sane(Generator):
         }
     }
 
+    align: bool = True
     standardize: str = "parameter"
     i_dim: int = 289
     lat_dim: int = 32
-    d_model: int = 128
+    d_model: int = 64
     num_layers: int = 2
     nhead: int = 4
     windowsize: int = 512
@@ -112,8 +115,8 @@ class Sane(Generator):
     noise: float = 0.1
     erase: float = 0.1
     iterations: int = 500
-    batch_size: int = 16
-    learning_rate: float = 1e-3
+    batch_size: int = 8
+    learning_rate: float = 3e-3
     weight_decay: float = 3e-9
     density: str = "token"
     bandwidth: float = 0.2
@@ -145,43 +148,50 @@ class Sane(Generator):
     def fit(self, zoo: Zoo, *, rng: torch.Generator, score: Score | None = None) -> Self:
         """Train the autoencoder, and encode the anchors."""
         vectors = zoo.vectors.to(self.device)
-        layout = zoo.layout if self.standardize == "tensor" else None
-        self.standardizer_ = Standardizer.fit(vectors, layout)
+        self.standardizer_ = self._standardizer(vectors, zoo.layout)
         longest = int(Tokens.of_channels(zoo.layout, self.i_dim).mask.sum(1).max())
         self.tokens_ = Tokens.of_channels(zoo.layout, longest).to(self.device)
-        with scoped(derive(rng, "networks")):
-            networks = self.new_networks().to(self.device)
         values = self.standardizer_.apply(vectors)
-        self._train(networks, values, derive(rng, "batches", device=self.device))
-        self.autoencoder_, self.score_ = networks["autoencoder"], score
+        with scoped(derive(rng, "autoencoder")):
+            self.autoencoder_ = self.new_autoencoder().to(self.device)
+        self._train(values, derive(rng, "batches", device=self.device))
+        self.score_ = score
         self.anchors_ = in_chunks(self._encode, vectors, self.batch_size)
         if self.selection == "bootstrap":
             self._bootstrap(derive(rng, "bootstrap"))
         return self
 
-    def new_networks(self) -> nn.ModuleDict:
-        """Make the autoencoder and the head of the contrastive loss."""
+    def _standardizer(self, vectors: Float[Tensor, "K D"], layout: Layout) -> Standardizer:
+        """Fit the map that ``standardize`` names; what does not vary is exact, but for "tensor"."""
+        each = Standardizer.fit(vectors, None)
+        if self.standardize == "parameter":
+            return each
+        if self.standardize == "tensor":
+            return Standardizer.fit(vectors, layout)
+        spread = Standardizer.fit(vectors - each.mean, layout).std
+        return Standardizer(each.mean, torch.where(each.std > 0, spread, 0.0))
+
+    def new_autoencoder(self) -> TokenAutoencoder:
+        """Make the autoencoder of the tokens, and the head of its contrastive loss."""
         tokens = self.tokens_
         where = torch.stack([torch.arange(len(tokens)), tokens.layer.cpu(), tokens.channel.cpu()])
-        autoencoder = TokenAutoencoder(
+        return TokenAutoencoder(
             where.T, tokens.length, self.lat_dim,
             width=self.d_model, layers=self.num_layers, heads=self.nhead,
+            window=self._window(), projection=self.projection,
         )  # fmt: skip
-        head = ProjectionHead(self._window(), self.lat_dim, self.projection)
-        return nn.ModuleDict({"autoencoder": autoencoder, "head": head})
 
     def _window(self) -> int:
         return min(self.windowsize, len(self.tokens_))
 
-    def _train(
-        self, networks: nn.ModuleDict, values: Float[Tensor, "K D"], draws: torch.Generator
-    ) -> None:
+    def _train(self, values: Float[Tensor, "K D"], draws: torch.Generator) -> None:
+        network = self.autoencoder_.train()
         optimizer = torch.optim.AdamW(
-            networks.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
         minimise(
-            networks.train(),
-            lambda: self.loss(networks, batch(values, self.batch_size, draws), draws),
+            network,
+            lambda: self.loss(network, batch(values, self.batch_size, draws), draws),
             optimizer,
             one_cycle(self.iterations),
             "autoencoder",
@@ -190,19 +200,18 @@ class Sane(Generator):
         )
 
     def loss(
-        self, networks: nn.ModuleDict, values: Float[Tensor, "b D"], rng: torch.Generator
+        self, network: TokenAutoencoder, values: Float[Tensor, "b D"], rng: torch.Generator
     ) -> Float[Tensor, ""]:
-        """Return the loss of a window of tokens, drawn at random: of the reconstruction and the contrast of two views."""
+        """Return the loss of a window of tokens, drawn at random: reconstruction and contrast of two views."""
         window = self._window()
         starts = len(self.tokens_) - window + 1
         start = int(torch.randint(starts, (), generator=rng, device=values.device))
         tokens = self.tokens_.cut(values)[:, start : start + window]
-        views = [self.view(tokens, rng) for _ in range(2)]
-        latents = [networks["autoencoder"].encode(view, start) for view in views]
-        found = torch.cat([networks["autoencoder"].decode(z, start) for z in latents])
+        one, other = (network.encode(self.view(tokens, rng), start) for _ in range(2))
+        found = torch.cat([network.decode(one, start), network.decode(other, start)])
         mask = self.tokens_.mask[start : start + window].expand_as(found)
         error = masked_error(found, tokens.repeat(2, 1, 1), mask)
-        contrast = nt_xent(*map(networks["head"], latents), self.temperature)
+        contrast = nt_xent(network.project(one), network.project(other), self.temperature)
         return self.gamma * contrast + (1 - self.gamma) * error
 
     def view(

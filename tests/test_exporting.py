@@ -31,7 +31,16 @@ def of(model, few=None) -> Zoo:
     vectors = torch.randn(3, layout.dim, generator=torch.Generator().manual_seed(1))
     base = {n: t.detach().clone() for n, t in model.state_dict().items() if n not in named}
     settings = {"track": "seeds", "task": "x", "odd": None}
-    return Zoo(vectors, layout, base, (0.5, 0.25, 1.0), ((0.1, 0.5),), 0.1, None, settings)
+    return Zoo(
+        vectors,
+        layout,
+        base,
+        (0.5, 0.25, 1.0),
+        ((0.1, 0.5), (0.2, 0.6), (0.3, 0.7)),
+        0.1,
+        None,
+        settings,
+    )
 
 
 @pytest.mark.parametrize("name", SMALL)

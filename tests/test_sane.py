@@ -1,5 +1,6 @@
 """SANE: its losses, windows and kernel density against independent computations, and what is kept by score."""
 
+import inspect
 import math
 
 import numpy as np
@@ -58,28 +59,34 @@ class Half(nn.Module):
     def decode(self, z, start):
         return z.masked_fill(~self.mask[start : start + z.shape[1]], math.nan)
 
+    def project(self, z):
+        return z.flatten(1)
+
+
+def loss(made, network, values, rng):
+    """The loss of a network that only stands for an autoencoder."""
+    return inspect.unwrap(Sane.loss)(made, network, values, rng)
+
 
 def test_the_reconstruction_is_that_of_values_alone():
     made = fitted(gamma=0.0, noise=0.0, erase=0.0)
     values = torch.randn(3, LAYOUT.dim, generator=generator(2))
-    networks = nn.ModuleDict({"autoencoder": Half(made.tokens_.mask), "head": nn.Flatten()})
-    loss = made.loss(networks, values, generator(0))
-    assert loss.item() == pytest.approx(values.square().mean().item() / 4)
+    network = Half(made.tokens_.mask)
+    error = loss(made, network, values, generator(0))
+    assert error.item() == pytest.approx(values.square().mean().item() / 4)
     made.gamma = 0.25
-    both = made.loss(networks, values, generator(0))
+    both = loss(made, network, values, generator(0))
     contrast = nt_xent(*[made.tokens_.cut(values).flatten(1)] * 2, made.temperature)
-    assert both.item() == pytest.approx((0.75 * loss + 0.25 * contrast).item())
+    assert both.item() == pytest.approx((0.75 * error + 0.25 * contrast).item())
 
 
 def test_windows_are_drawn_from_the_whole_network():
     made = fitted(windowsize=3, gamma=0.0)
-    half = Half(made.tokens_.mask)
-    networks, draws = nn.ModuleDict({"autoencoder": half, "head": nn.Flatten()}), generator(0)
-    starts = set()
+    network, draws, starts = Half(made.tokens_.mask), generator(0), set()
     for _ in range(40):
-        assert made.loss(networks, torch.ones(2, LAYOUT.dim), draws).isfinite()
-        assert half.tokens.shape[1] == 3
-        starts.add(half.start)
+        assert loss(made, network, torch.ones(2, LAYOUT.dim), draws).isfinite()
+        assert network.tokens.shape[1] == 3
+        starts.add(network.start)
     assert starts == set(range(len(made.tokens_) - 2))
 
 
@@ -109,13 +116,14 @@ def test_the_learning_rate_is_that_of_one_cycle(iterations):
 
 def test_a_token_is_told_where_it_is():
     where = torch.tensor([[0, 0, 0], [1, 0, 1], [2, 1, 0]])
-    network = TokenAutoencoder(where, 4, 3, width=8, layers=1, heads=2)
+    network = TokenAutoencoder(where, 4, 3, width=8, layers=1, heads=2, window=3, projection=5)
     token, layer, channel = (embed.weight for embed in network.positions.embed)
     assert (len(token), len(layer), len(channel)) == (3, 2, 2)
     expected = torch.cat([token[2] + layer[1], channel[0]])
     assert torch.equal(network._at(torch.zeros(1, 1, 4), 2)[0], expected)
     x = torch.randn(2, 3, 4, generator=generator(0))
     assert network.decode(network.encode(x)).shape == x.shape
+    assert network.project(network.encode(x)).shape == (2, 5)
     assert not any("bias" in name for name, _ in network.encoder.named_parameters())
 
 
@@ -229,14 +237,31 @@ def test_bootstrapping_moves_the_anchors_to_better_models():
 # Zoos of all kinds ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("standardize", ["centre", "parameter"])
 @pytest.mark.parametrize("k", [1, 2])
-def test_what_does_not_vary_comes_back_exactly(k):
+def test_what_does_not_vary_comes_back_exactly(k, standardize):
     vectors = zoo_of(k).vectors
     vectors[:, 3:7] = 0.7
-    drawn = fitted(Zoo(vectors, LAYOUT)).sample(3, rng=generator(0))
+    made = fitted(Zoo(vectors, LAYOUT), standardize=standardize)
+    drawn = made.sample(3, rng=generator(0))
     assert drawn.isfinite().all()
     assert (drawn[:, 3:7] == vectors[0, 3:7]).all()
     assert k == 2 or torch.equal(drawn, vectors.expand(3, -1))
+
+
+def test_standardised_values_have_mean_0_and_std_1():
+    vectors = 5 + torch.randn(40, LAYOUT.dim, generator=generator(1)) * torch.linspace(
+        1, 9, LAYOUT.dim
+    )
+
+    def values(standardize):
+        return Sane(standardize=standardize)._standardizer(vectors, LAYOUT).apply(vectors)
+
+    whole, centre, each = map(values, ("tensor", "centre", "parameter"))
+    torch.testing.assert_close(whole[:, :20].std(correction=0), torch.ones(()))
+    torch.testing.assert_close(each.std(0, correction=0), torch.ones(LAYOUT.dim))
+    torch.testing.assert_close(centre.mean(0), torch.zeros(LAYOUT.dim), atol=1e-5, rtol=0)
+    torch.testing.assert_close(centre[:, :20].std(correction=0), torch.ones(()))
 
 
 def test_a_million_parameters():

@@ -42,8 +42,23 @@ def transformer(width: int, layers: int, heads: int) -> nn.TransformerEncoder:
     return nn.TransformerEncoder(layer, layers, norm=last, enable_nested_tensor=False)
 
 
+def projection_head(inputs: int, features: int) -> nn.Sequential:
+    """Make two layers without bias, each of them linear, layer normalization, ReLU."""
+    return nn.Sequential(
+        nn.Linear(inputs, features, bias=False),
+        nn.LayerNorm(features),
+        nn.ReLU(),
+        nn.Linear(features, features, bias=False),
+        nn.LayerNorm(features),
+        nn.ReLU(),
+    )
+
+
 class TokenAutoencoder(nn.Module):
-    """Tokens to as many latents and back, by a transformer each way; both are told the positions."""
+    """Tokens to as many latents and back, by a transformer each way; both are told the positions.
+
+    A head projects the latents of a window to the features that a contrastive loss compares.
+    """
 
     def __init__(
         self,
@@ -54,6 +69,8 @@ class TokenAutoencoder(nn.Module):
         width: int,
         layers: int,
         heads: int,
+        window: int,
+        projection: int,
     ) -> None:
         """Make the networks.
 
@@ -64,6 +81,8 @@ class TokenAutoencoder(nn.Module):
             width: features of a token inside; even.
             layers: of each transformer.
             heads: of each layer.
+            window: tokens that the head projects.
+            projection: features that it projects them to.
         """
         super().__init__()
         self.register_buffer("where", where, persistent=False)
@@ -72,6 +91,7 @@ class TokenAutoencoder(nn.Module):
         self.from_latent, self.leave = nn.Linear(latent, width), nn.Linear(width, length)
         self.encoder = transformer(width, layers, heads)
         self.decoder = transformer(width, layers, heads)
+        self.head = projection_head(window * latent, projection)
 
     def encode(
         self, tokens: Float[Tensor, "n t length"], start: int = 0
@@ -85,24 +105,14 @@ class TokenAutoencoder(nn.Module):
         tokens: Tensor = self.leave(self.decoder(self.from_latent(z) + self._at(z, start)))
         return tokens
 
+    def project(self, z: Float[Tensor, "n window latent"]) -> Float[Tensor, "n projection"]:
+        """Return the features of the latents of a window."""
+        features: Tensor = self.head(z.flatten(1))
+        return features
+
     def _at(self, x: Float[Tensor, "n t _"], start: int) -> Float[Tensor, "t width"]:
         embedded: Tensor = self.positions(self.get_buffer("where")[start : start + x.shape[1]])
         return embedded
-
-
-class ProjectionHead(nn.Sequential):
-    """Latents of a window of tokens to the few features that the contrastive loss compares."""
-
-    def __init__(self, tokens: int, latent: int, features: int) -> None:
-        super().__init__(
-            nn.Flatten(),
-            nn.Linear(tokens * latent, features, bias=False),
-            nn.LayerNorm(features),
-            nn.ReLU(),
-            nn.Linear(features, features, bias=False),
-            nn.LayerNorm(features),
-            nn.ReLU(),
-        )
 
 
 def nt_xent(
