@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from tests.fuzz.engine import Fuzzer
 from tests.fuzz.readers import KINDS
 
@@ -26,6 +28,9 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--folder", type=Path, help="where the input of the last case stays")
     chosen = parser.parse_args()
+    torch.set_num_threads(
+        1
+    )  # cases are forked, and a fork of a process with a pool of threads waits for them for ever
     seconds = chosen.seconds or (0.0 if chosen.cases else 15.0)
     numbers = range(chosen.first, chosen.first + (chosen.cases or sys.maxsize // 2))
     with tempfile.TemporaryDirectory() as temporary:

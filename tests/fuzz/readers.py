@@ -24,26 +24,13 @@ from bench.errors import BenchError
 from bench.judge.population import ORIGINAL
 from bench.records import check, report, side
 from bench.records import export as packing
-from bench.records.paper import tables
 from bench.records.record import Record
 from bench.records.request import Request
 from bench.records.scale import Scale
 from bench.runs import stages
 from bench.runs.importing import import_zoo
 from bench.system import store
-from leaderboard import (
-    boards,
-    export,
-    load,
-    opened,
-    outcomes,
-    paper,
-    plots,
-    present,
-    table,
-    variants,
-)
-from leaderboard.columns import COLUMNS, RANKED
+from leaderboard import load, opened, plots, static
 from tasks.data import coco, datasets, decoding
 from tasks.data.catalog import DATA_SETS
 from tasks.data.sources import Spec
@@ -180,38 +167,17 @@ def _board(seeds: list[Any], rng: random.Random, place: Path) -> Read:
         _written(rng, place, _changed(rng, seeds))
     (place / "good").mkdir()
     (place / "good" / "good.json").write_text(json.dumps(seeds[3]))
-    return lambda: _ranked(place, rng)
+    return lambda: _pages(place)
 
 
-def _ranked(folder: Path, rng: random.Random) -> list[str]:
-    """Make what the page of the leaderboard, and that of the paper, show of the records below a folder."""
+def _pages(folder: Path) -> list[str]:
+    """Make every page of the leaderboard from the records below a folder."""
     frame, broken = load.load([folder])
     if frame.empty:
         return ["no record is left:\nthe good one is lost"]
-    found = boards.boards(frame)
-    for entry in boards.records(found):
-        boards.title(entry), boards.why_elsewhere(entry, boards.records(found)[0])
-        runs = frame[frame["board"] == entry["board"]]
-        variants.names(runs)
-        shown = [
-            (row, opened.open_record(Path(path)))
-            for row, path in zip(table.row_names(runs), runs["path"], strict=True)
-        ]
-        newest = runs.sort_values("created").iloc[-1]
-        by, scale = rng.choice(list(RANKED)), boards.scale(entry)
-        compared = outcomes.compare(outcomes.rows_of(shown, str(newest["id"])), by)
-        rows = table.at_draws(
-            table.rows(runs, opened.open_record(Path(newest["path"])).record),
-            compared.values,
-            compared.drawn,
-        )
-        ranked = table.ranked(rows, by, bool(entry["higher_is_better"]), compared.ranks)
-        present.sortable(ranked, scale), present.notes(by, ranked, compared, "")
-        texts = present.labelled(present.texts(ranked, scale)[[column.name for column in COLUMNS]])
-        export.csv(ranked), export.latex(texts), export.markdown(texts)
-    one = rng.choice(list(tables().values()))
-    paper.shown(one, frame), paper.missing(one, frame)
-    return [f"{item.path} {item.reason}" for item in broken]
+    pages = list(static.pages(frame))  # every page, by the functions that make the application's
+    names = [name for name, _ in pages if not name.isprintable()]
+    return [*names, *(f"{item.path} {item.reason}" for item in broken)]
 
 
 # Side files ----------------------------------------------------------------------------------------------------------
@@ -258,11 +224,11 @@ def _figures(source: Path, rng: random.Random, place: Path) -> Read:
 def _drawn(one: opened.Shown) -> None:
     """Draw every figure of a run, as its pages do."""
     several = (
-        plots.score_against_similarity, plots.distributions, plots.four_comparisons, plots.score_against_time
+        plots.score_against_similarity, plots.distributions, plots.four_comparisons,
+        functools.partial(plots.quality_and_cost, models=100),
     )  # fmt: skip
     single = (
-        plots.composition, plots.controls_similarity, plots.iou_heat_map, plots.break_even, plots.parameter_heat_map,
-        plots.parameter_histogram,
+        plots.composition, plots.iou_heat_map, plots.parameter_heat_map, plots.parameter_histogram,
     )  # fmt: skip
     maps = (
         plots.embedding(one, "map"),
