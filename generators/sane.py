@@ -1,4 +1,4 @@
-"""SANE: hyper-representations of networks as sequences of tokens (ICML 2024, arXiv 2406.09997; code HSG-AIML/SANE)."""
+"""SANE: hyper-representations of networks as sequences of tokens (ICML 2024, arXiv 2406.09997; HSG-AIML/SANE)."""
 
 import dataclasses
 import math
@@ -10,15 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.contract import Generator, Score, check
-from bench.contract.zoo import Layout, Zoo
+from bench.contract.zoo import Zoo
 from bench.system.randomness import derive, scoped
+from generators.networks.backbone import STANDARDIZATIONS
 from generators.networks.checks import at_least, one_of, positive, share
 from generators.networks.standardizer import Standardizer
 from generators.networks.token_autoencoder import TokenAutoencoder, nt_xent
 from generators.networks.tokens import Tokens, masked_error
 from generators.networks.training import batch, in_chunks, minimise, normal_like, one_cycle
 
-STANDARDIZATIONS = ("tensor", "centre", "parameter")
 DENSITIES = ("token", "joint")
 SELECTIONS = ("none", "subsample", "bootstrap")
 
@@ -28,29 +28,30 @@ class Sane(Generator):
     """SANE: a transformer autoencoder of tokens, and a kernel density of its latents (Schürholt et al. 2024).
 
     ``fit`` standardises the checkpoints and cuts them into tokens, one for each output channel, its weights beside its
-    bias (sec. 3.1); a long one is split. An autoencoder with a latent for each token is trained on windows of
-    neighbouring tokens: to reconstruct them, padding aside, and to tell two views of a checkpoint from views of others
-    (sec. 3.2). ``sample`` draws the latent of every token from a Gaussian kernel density over those of the checkpoints,
-    its anchors, and decodes (sec. 3.3). With ``selection = "subsample"`` it draws 50 models and keeps the 10 with the
-    best score, again and again; with "bootstrap" the best models are the anchors of the next draw, a few times, and the
-    last anchors are what is sampled from.
+    bias; a long one is split. An autoencoder with a latent for each token is trained on windows of neighbouring tokens:
+    to reconstruct them, padding aside, and to tell two views of a checkpoint from views of others. ``sample`` draws the
+    latents of all tokens from Gaussian kernel densities over those of the checkpoints, the anchors, and decodes them.
+    With ``selection = "subsample"`` it draws 50 models and keeps the 10 with the best score, again and again; with
+    "bootstrap" the best models are the anchors of the next draw, a few times, and the last anchors are what is sampled
+    from.
 
     The method aligns hidden units first, wherever there are any that can be permuted.
 
     Departures, with their reasons: the published program draws every token with the same random state, so that all
-    tokens of a model come from one checkpoint, under the same noise; here every token is drawn on its own, as the
-    method is described (``density = "joint"`` draws whole checkpoints). Its views are a checkpoint with its hidden
-    units in another order, and one as it is; which units can be permuted is not told to a generator, so that views
-    here are the checkpoint under multiplicative noise, which the program has too, with some values erased; what is
-    reconstructed is the checkpoint itself. The bandwidth is a share of the spread of the latents, which their training
-    leaves open. Statistics of normalization are not computed anew: they are folded into the weights, or frozen. The
-    defaults are for two CPU cores: a small transformer, few iterations, and every single parameter has mean 0 and std
-    1, because checkpoints of one run differ by far less than their parameters are large.
+    tokens of a model are of one checkpoint, under one and the same noise; here the noise of every token is its own. So
+    is its checkpoint with ``density = "token"``, as the method is described, and in ``paper``; by default all tokens of
+    a model are of one checkpoint, as in the program, because tokens of independent networks do not fit together,
+    however well they are reconstructed. The program's views are a checkpoint with its hidden units in another order,
+    and one as it is; which units can be permuted is not told to a generator, so that views here are the checkpoint
+    under multiplicative noise, which the program has too, with some values erased, and what is reconstructed is the
+    checkpoint itself. The bandwidth is a share of the spread of the latents, which their training leaves open.
+    Statistics of normalization are not computed anew: they are folded into the weights, or frozen. The defaults are for
+    two CPU cores: small transformers, a high learning rate, few iterations, all tokens of most networks at once.
 
     Attributes:
         align: whether hidden units of the checkpoints are aligned first.
-        standardize: mean 0 and std 1 for each named "tensor", or each single "parameter"; or mean 0 for each parameter
-            and std 1 for each tensor ("centre").
+        standardize: mean 0 and std 1 for each named "tensor", or each single "parameter", so that what does not vary
+            comes back exactly.
         i_dim: most values of a token.
         lat_dim: length of a token's latent.
         d_model: features of a token inside the transformers.
@@ -69,7 +70,8 @@ class Sane(Generator):
         learning_rate: of AdamW, at its highest; it rises from a 25th of it for three tenths of the iterations, then
             falls to 0, both along a cosine.
         weight_decay: of AdamW.
-        density: what is drawn on its own, the latent of every "token", or all of a model together ("joint").
+        density: of each "token" on its own, or "joint" of all tokens: whether the tokens of a model are of several
+            checkpoints, or of one.
         bandwidth: std of the kernel, as a share of the std of the anchors' latents.
         selection: which models are kept by their score on the training split: "none", "subsample" or "bootstrap".
         draws: models of which the best are kept.
@@ -84,8 +86,6 @@ class Sane(Generator):
     has_latents: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "standardize": "tensor",
-            "i_dim": 289,
             "lat_dim": 128,
             "d_model": 1024,
             "num_layers": 8,
@@ -96,13 +96,14 @@ class Sane(Generator):
             "iterations": 5_500,  # 50 epochs of 700 networks, each at five epochs
             "batch_size": 32,
             "learning_rate": 1e-4,
+            "density": "token",
         }
     }
 
     align: bool = True
-    standardize: str = "parameter"
+    standardize: str = "tensor"
     i_dim: int = 289
-    lat_dim: int = 32
+    lat_dim: int = 64
     d_model: int = 64
     num_layers: int = 2
     nhead: int = 4
@@ -114,11 +115,11 @@ class Sane(Generator):
     projection: int = 30
     noise: float = 0.1
     erase: float = 0.1
-    iterations: int = 500
+    iterations: int = 800
     batch_size: int = 8
     learning_rate: float = 3e-3
     weight_decay: float = 3e-9
-    density: str = "token"
+    density: str = "joint"
     bandwidth: float = 0.2
     selection: str = "none"
     draws: int = 50
@@ -148,7 +149,8 @@ class Sane(Generator):
     def fit(self, zoo: Zoo, *, rng: torch.Generator, score: Score | None = None) -> Self:
         """Train the autoencoder, and encode the anchors."""
         vectors = zoo.vectors.to(self.device)
-        self.standardizer_ = self._standardizer(vectors, zoo.layout)
+        layout = zoo.layout if self.standardize == "tensor" else None
+        self.standardizer_ = Standardizer.fit(vectors, layout)
         longest = int(Tokens.of_channels(zoo.layout, self.i_dim).mask.sum(1).max())
         self.tokens_ = Tokens.of_channels(zoo.layout, longest).to(self.device)
         values = self.standardizer_.apply(vectors)
@@ -160,16 +162,6 @@ class Sane(Generator):
         if self.selection == "bootstrap":
             self._bootstrap(derive(rng, "bootstrap"))
         return self
-
-    def _standardizer(self, vectors: Float[Tensor, "K D"], layout: Layout) -> Standardizer:
-        """Fit the map that ``standardize`` names; what does not vary is exact, but for "tensor"."""
-        each = Standardizer.fit(vectors, None)
-        if self.standardize == "parameter":
-            return each
-        if self.standardize == "tensor":
-            return Standardizer.fit(vectors, layout)
-        spread = Standardizer.fit(vectors - each.mean, layout).std
-        return Standardizer(each.mean, torch.where(each.std > 0, spread, 0.0))
 
     def new_autoencoder(self) -> TokenAutoencoder:
         """Make the autoencoder of the tokens, and the head of its contrastive loss."""
