@@ -86,7 +86,6 @@ class Sane(Generator):
     has_latents: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
-            "lat_dim": 128,
             "d_model": 1024,
             "num_layers": 8,
             "nhead": 8,
@@ -103,7 +102,7 @@ class Sane(Generator):
     align: bool = True
     standardize: str = "tensor"
     i_dim: int = 289
-    lat_dim: int = 64
+    lat_dim: int = 128
     d_model: int = 64
     num_layers: int = 2
     nhead: int = 4
@@ -115,7 +114,7 @@ class Sane(Generator):
     projection: int = 30
     noise: float = 0.1
     erase: float = 0.1
-    iterations: int = 800
+    iterations: int = 1_000
     batch_size: int = 8
     learning_rate: float = 3e-3
     weight_decay: float = 3e-9
