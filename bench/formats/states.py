@@ -38,7 +38,7 @@ def read(checkpoint: Checkpoint, like: Mapping[str, Tensor] | None = None) -> di
 def unprefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict without the prefixes that all its names have.
 
-    >>> list(unprefixed({"module.model.a.weight": None, "module.model.b": None}))
+    >>> list(unprefixed({"module.model.a.weight": Tensor(), "module.model.b": Tensor()}))
     ['a.weight', 'b']
     """
     names = {name: name for name in state}
