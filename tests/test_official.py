@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from bench import plugins
@@ -56,6 +57,8 @@ def test_a_run_takes_the_official_zoo_and_its_reference(shipped, monkeypatch, tm
     assert record.zoo.hash == zoo.hash
     assert (record.zoo.official, bool(record.zoo.collected_on)) == (True, True)
     assert record.populations["reference"].n == len(held.vectors) == 5
+    kept = tmp_path / "elsewhere" / "references" / record.artifacts.reference.file
+    assert torch.equal(load_reference(kept).vectors, held.vectors)
     assert any("official" in line for line in sentences(record))
     for other in ({"collect": True}, {"zoo_seed": 1}, {"k": 2}, {"task_settings": {"epochs": 2}}):
         with pytest.raises(AssertionError, match="it trains"):

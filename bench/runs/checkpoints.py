@@ -94,7 +94,7 @@ class Checkpoints:
 
         def make() -> Reference:
             if ready:
-                return ready
+                return dataclasses.replace(ready, path=path)  # the record names the store's file
             say(f"train {count} models to be held out")
             key = generator(0, zoo.hash, "reference")
             vectors = self.task.reference(zoo, count, rng=key, work=work)
